@@ -1,0 +1,1 @@
+//! NHWC convolution, pooling and normalisation kernels on slices, with exact VJPs

@@ -1,0 +1,1 @@
+//! Reference networks for gradient streaming, with torchvision weight names

@@ -1,0 +1,1 @@
+//! Whole-slide images through OpenSlide: regions at any microns per pixel, tissue, pyramid writing

@@ -1,0 +1,1 @@
+//! Train convolutional networks on images of any size: exact gradients, tile by tile, on Candle tensors

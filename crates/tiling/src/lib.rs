@@ -1,0 +1,1 @@
+//! Receptive-field and tile mathematics for exact gradient streaming, in integers

@@ -1,0 +1,1 @@
+//! Data sets, training loop, checkpoints, metrics and reports for gradient streaming

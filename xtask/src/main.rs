@@ -1,0 +1,2 @@
+//! Set-up, tests and reproduction pipelines: `cargo xtask --help`.
+fn main() {}
