@@ -1,1 +1,29 @@
-//! Receptive-field and tile mathematics for exact gradient streaming, in integers
+//! Receptive-field and tile mathematics for exact gradient streaming, in integers.
+//!
+//! A network is a [`Graph`] of local layers; each edge states, per axis, an [`AxisRule`]: how many outputs a
+//! prefix of the input allows, and which inputs a span of outputs reads. From these two the crate derives
+//! which tile *owns* which part of every node, what has to be carried from tile to tile, the size of
+//! every buffer and the cost of a [`Recipe`], without touching a pixel.
+//!
+//! Coordinates are `i64` indices of a node's own plane, half-open spans throughout; areas, bytes and FLOPs are
+//! `u128`. There are no floating-point numbers, tensors or files in this crate.
+
+mod arena;
+mod buffers;
+mod error;
+mod graph;
+mod recipe;
+mod rule;
+mod schedule;
+mod span;
+mod window;
+
+pub use arena::{ALIGNMENT, Lifetime, Placement, aligned, place};
+pub use buffers::{Buffers, Place, Residual, Sweep};
+pub use error::TilingError;
+pub use graph::{Edge, Graph, Node, NodeId, SizedGraph, VjpReads};
+pub use recipe::{Block, Geometry, Recipe, Tile};
+pub use rule::{AxisRule, Corners, LocalRule, bilinear_left_neighbour};
+pub use schedule::AxisSchedule;
+pub use span::{Axis, PerAxis, Span};
+pub use window::{MAX_EXTENT, Window};

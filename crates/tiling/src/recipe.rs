@@ -1,0 +1,260 @@
+//! Recipes: blocks x segments x tiles and the kept nodes, as a value.
+
+use std::fmt;
+
+use crate::error::TilingError;
+use crate::graph::{NodeId, SizedGraph};
+use crate::schedule::AxisSchedule;
+use crate::span::{Axis, PerAxis, Span};
+
+/// How one image is cut: a value that can be printed, compared and stored, and says everything about the
+/// order of the computation.
+///
+/// One block, one segment and one tile with every node kept is conventional training.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Recipe {
+    /// The image's size in pixels.
+    pub image: PerAxis<u64>,
+    /// Edge of a block, in positions of the output; the last block of an axis takes the remainder.
+    pub block: PerAxis<u64>,
+    /// Segments per block: runs of bands whose halos are held at the same time.
+    pub segments: u64,
+    /// Edge of a tile, in image pixels; the last tile of an axis takes the remainder.
+    pub tile: PerAxis<u64>,
+    /// Nodes whose activations are kept from the forward to the backward sweep, in rising order.
+    pub kept: Vec<NodeId>,
+}
+
+impl Recipe {
+    /// One block, one segment, one tile: the conventional computation.
+    pub fn whole(sized: &SizedGraph) -> Self {
+        let output = sized.graph().outputs()[0].0;
+        Self {
+            image: sized.image(),
+            block: sized.size(output).map(i64::unsigned_abs),
+            segments: 1,
+            tile: sized.image(),
+            kept: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for Recipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "image {}x{}, blocks of {}x{} output positions, {} segment(s), tiles of {}x{} pixels, {} kept node(s)",
+            self.image.rows,
+            self.image.columns,
+            self.block.rows,
+            self.block.columns,
+            self.segments,
+            self.tile.rows,
+            self.tile.columns,
+            self.kept.len()
+        )
+    }
+}
+
+/// Position of a tile in its block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tile {
+    /// Index of its band of rows.
+    pub band: usize,
+    /// Index of its band of columns.
+    pub column: usize,
+}
+
+/// One block: a carry of its own over the part of the image that its outputs need.
+#[derive(Debug, Clone, Copy)]
+pub struct Block<'a> {
+    /// Bands of rows.
+    pub rows: &'a AxisSchedule,
+    /// Bands of columns.
+    pub columns: &'a AxisSchedule,
+}
+
+impl Block<'_> {
+    /// What a tile owns of a node.
+    pub fn owned(&self, tile: Tile, node: usize) -> PerAxis<Span> {
+        PerAxis::new(
+            self.rows.owned(tile.band, node),
+            self.columns.owned(tile.column, node),
+        )
+    }
+
+    /// What a tile may read of a node: what it owns, and its halos above and to the left.
+    pub fn held(&self, tile: Tile, node: usize) -> PerAxis<Span> {
+        PerAxis::new(
+            self.rows.held(tile.band, node),
+            self.columns.held(tile.column, node),
+        )
+    }
+
+    /// The strip of a node that bands from `band` on read of the bands above: all columns.
+    pub fn strip(&self, band: usize, node: usize) -> PerAxis<Span> {
+        PerAxis::new(self.rows.halo(band, node), self.columns.needed(node))
+    }
+
+    /// The halo of a node to the left of a tile: its own rows only.
+    pub fn left(&self, tile: Tile, node: usize) -> PerAxis<Span> {
+        PerAxis::new(
+            self.rows.owned(tile.band, node),
+            self.columns.halo(tile.column, node),
+        )
+    }
+
+    /// Number of tiles.
+    pub fn tiles(&self) -> usize {
+        self.rows.bands() * self.columns.bands()
+    }
+}
+
+/// A recipe applied to a graph: every span of every tile can be asked for, and no query fails.
+#[derive(Debug, Clone)]
+pub struct Geometry {
+    sized: SizedGraph,
+    recipe: Recipe,
+    rows: Vec<AxisSchedule>,
+    columns: Vec<AxisSchedule>,
+}
+
+impl Geometry {
+    /// Checks a recipe and works out its schedule.
+    ///
+    /// # Errors
+    /// A tile, block or segment count of zero or beyond the image, several outputs with more than one block, or
+    /// a kept node that does not exist.
+    pub fn new(sized: SizedGraph, recipe: Recipe) -> Result<Self, TilingError> {
+        let nodes = sized.graph().nodes().len();
+        for pair in recipe.kept.windows(2) {
+            if pair[0] >= pair[1] {
+                return Err(TilingError::Kept {
+                    node: pair[1].0,
+                    reason: "kept nodes must be listed once, in rising order",
+                });
+            }
+        }
+        if let Some(node) = recipe.kept.iter().find(|node| node.0 >= nodes) {
+            return Err(TilingError::Kept {
+                node: node.0,
+                reason: "the graph has no such node",
+            });
+        }
+        let rows = schedules(&sized, &recipe, Axis::Rows)?;
+        let columns = schedules(&sized, &recipe, Axis::Columns)?;
+        let blocks = rows.len() * columns.len();
+        if blocks > 1 && sized.graph().outputs().len() > 1 {
+            return Err(TilingError::BlocksNeedOneOutput {
+                outputs: sized.graph().outputs().len(),
+            });
+        }
+        let fewest_bands = rows.iter().map(AxisSchedule::bands).min().unwrap_or(1) as u64;
+        if recipe.segments == 0 || recipe.segments > fewest_bands {
+            return Err(TilingError::Cut {
+                what: "the number of segments",
+                axis: Axis::Rows,
+                found: recipe.segments,
+                maximum: fewest_bands,
+            });
+        }
+        Ok(Self {
+            sized,
+            recipe,
+            rows,
+            columns,
+        })
+    }
+
+    /// The graph with its sizes.
+    pub fn sized(&self) -> &SizedGraph {
+        &self.sized
+    }
+
+    /// The recipe.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// Number of blocks.
+    pub fn blocks(&self) -> usize {
+        self.rows.len() * self.columns.len()
+    }
+
+    /// Block `index` in raster order.
+    pub fn block(&self, index: usize) -> Block<'_> {
+        Block {
+            rows: &self.rows[index / self.columns.len()],
+            columns: &self.columns[index % self.columns.len()],
+        }
+    }
+
+    /// All blocks in raster order.
+    pub fn iter_blocks(&self) -> impl Iterator<Item = Block<'_>> {
+        (0..self.blocks()).map(|index| self.block(index))
+    }
+
+    /// The bands of segment `segment` of a block with `bands` bands.
+    pub fn segment_bands(&self, bands: usize, segment: usize) -> std::ops::Range<usize> {
+        let segments = usize::try_from(self.recipe.segments).unwrap_or(1);
+        (segment * bands / segments)..((segment + 1) * bands / segments)
+    }
+
+    /// Number of segments of each block.
+    pub fn segments(&self) -> usize {
+        usize::try_from(self.recipe.segments).unwrap_or(1)
+    }
+
+    /// Whether a node is kept from the forward to the backward sweep.
+    pub fn is_kept(&self, node: usize) -> bool {
+        self.recipe.kept.binary_search(&NodeId(node)).is_ok()
+    }
+}
+
+fn schedules(
+    sized: &SizedGraph,
+    recipe: &Recipe,
+    axis: Axis,
+) -> Result<Vec<AxisSchedule>, TilingError> {
+    let output = sized.graph().outputs()[0];
+    let output_size = sized.size(output.0)[axis];
+    let block = edge("the block's edge", axis, recipe.block[axis])?;
+    let tile = edge("the tile's edge", axis, recipe.tile[axis])?;
+    if block >= output_size {
+        let needed: Vec<Span> = (0..sized.graph().nodes().len())
+            .map(|node| sized.plane(node)[axis])
+            .collect();
+        let cuts = cuts(needed[0], tile);
+        return Ok(vec![AxisSchedule::new(sized, axis, needed, &cuts)?]);
+    }
+    cuts(Span::new(0, output_size), block)
+        .windows(2)
+        .map(|pair| {
+            let needed = sized.dependencies(axis, output, Span::new(pair[0], pair[1]));
+            let cuts = cuts(needed[0], tile);
+            AxisSchedule::new(sized, axis, needed, &cuts)
+        })
+        .collect()
+}
+
+fn edge(what: &'static str, axis: Axis, found: u64) -> Result<i64, TilingError> {
+    i64::try_from(found)
+        .ok()
+        .filter(|&edge| edge > 0)
+        .ok_or(TilingError::Cut {
+            what,
+            axis,
+            found,
+            maximum: i64::MAX.unsigned_abs(),
+        })
+}
+
+/// Cut positions every `edge` indices from `span.lo`; the last piece takes the remainder.
+fn cuts(span: Span, edge: i64) -> Vec<i64> {
+    let pieces = (span.hi - span.lo - 1).div_euclid(edge) + 1;
+    (0..pieces)
+        .map(|piece| span.lo + piece * edge)
+        .chain([span.hi])
+        .collect()
+}
