@@ -1,0 +1,131 @@
+"""Whole networks in f64: every value of small ones, summaries of ResNet-18, 34 and 50 with generated weights."""
+
+import numpy as np
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+import generator
+
+ENTRIES = 64
+
+
+class Features(ResNet):
+    """torchvision's ResNet up to the global pooling, with all widths divided by `divisor`."""
+
+    def __init__(self, block, depths, divisor):
+        super().__init__(block, depths)
+        stem = 64 // divisor
+        self.inplanes = stem
+        self.conv1 = nn.Conv2d(3, stem, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        for stage, depth in enumerate(depths):
+            layer = self._make_layer(block, stem << stage, depth, stride=1 if stage == 0 else 2)
+            setattr(self, f"layer{stage + 1}", layer)
+        del self.fc
+
+    def forward(self, x):
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+
+def numerics():
+    """The paper's comparison network: no padding, biases zero."""
+    layers, channels = [], 3
+    for _ in range(3):
+        layers += [nn.Conv2d(channels, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.MaxPool2d(2)]
+        channels = 16
+    return nn.Sequential(*layers)
+
+
+def imagenette():
+    """The streamed part of the paper's Imagenette network."""
+    block = lambda i, o: [nn.Conv2d(i, o, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*block(3, 16), *block(16, 32))
+
+
+RESNETS = {"resnet18": (BasicBlock, [2, 2, 2, 2]), "resnet34": (BasicBlock, [3, 4, 6, 3]), "resnet50": (Bottleneck, [3, 4, 6, 3])}  # fmt: skip
+
+
+def state(network, name):
+    """Generated weights and running statistics by name, as f32."""
+    values = {
+        key: generator.parameter(name, key, tuple(value.shape))
+        for key, value in network.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    if name == "numerics":  # as published: PyTorch's default range, 1/sqrt(fan-in), times 2.5; biases zero
+        for key, value in values.items():
+            fan_in = float(np.prod(value.shape[1:]))
+            u = generator.uniform(f"{name}/{key}", value.shape)
+            values[key] = (2.5 * u / np.sqrt(fan_in)).astype(np.float32) if value.ndim == 4 else np.zeros_like(value)
+    return values
+
+
+def vjp(network, values, x, y_bar_name):
+    """Value, cotangent, parameter gradients and input gradient, in f64; norms use their running statistics."""
+    network = network.double().eval()
+    network.load_state_dict({key: torch.from_numpy(value).double() for key, value in values.items()}, strict=False)
+    x = torch.from_numpy(x).requires_grad_()
+    y = network(x)
+    y_bar = torch.from_numpy(generator.uniform(y_bar_name, tuple(y.shape)))
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    *gradients, x_bar = torch.autograd.grad(y, [*parameters, x], y_bar)
+    return y.detach(), y_bar, dict(zip(names, gradients, strict=True)), x_bar
+
+
+def complete(name, network, height, width, weight_dtype, gradient_dtype):
+    """Every value of a small network. Weights and image are rounded to `weight_dtype` before the computation."""
+    values = {key: value.astype(weight_dtype) for key, value in state(network, name).items()}
+    x = generator.uniform(f"{name}/input", (1, 3, height, width)).astype(weight_dtype)
+    y, y_bar, gradients, x_bar = vjp(network, values, x.astype(np.float64), f"{name}/y_bar")
+    tensors = {"input": torch.from_numpy(x), "y": y, "y_bar": y_bar, "x_bar": x_bar.to(gradient_dtype)}
+    if name != "resnet50_eighth":  # they can be generated; the files together stay under 4 MB
+        tensors.update({f"weight/{key}": torch.from_numpy(value) for key, value in values.items()})
+    tensors.update({f"gradient/{key}": value.to(gradient_dtype) for key, value in gradients.items()})
+    return tensors
+
+
+def summary(name, tensor, values):
+    """Norm, dot product with the generated vector `<name>/<tensor>/dot`, and entries at generated positions."""
+    values = values.numpy().reshape(-1)
+    positions = generator.indices(f"{name}/{tensor}/entries", values.size, ENTRIES)
+    direction = generator.uniform(f"{name}/{tensor}/dot", values.shape)
+    return np.sqrt(values @ values), values @ direction, values[positions]
+
+
+def summarised(name, height, width):
+    """Summaries of a full ResNet: its description, and the tensors `norm`, `dot` and `entries` in that order."""
+    network = Features(*RESNETS[name], divisor=1)
+    x = generator.uniform(f"{name}/input", (1, 3, height, width))
+    y, _, gradients, x_bar = vjp(network, state(network, name), x, f"{name}/y_bar")
+    rows = {"y": y, "x_bar": x_bar, **gradients}
+    norm, dot, entries = zip(*(summary(name, key, value) for key, value in rows.items()), strict=True)
+    description = {
+        "network": name,
+        "input": [1, 3, height, width],
+        "tensors": [{"name": key, "shape": list(value.shape)} for key, value in rows.items()],
+    }
+    arrays = {"norm": np.array(norm), "dot": np.array(dot), "entries": np.stack(entries)}
+    return description, {f"{name}/{key}": torch.from_numpy(value) for key, value in arrays.items()}
+
+
+def small():
+    """The small networks whose values are stored whole: file name and tensors."""
+    resnet = lambda name, height, width: complete(f"{name}_eighth", Features(*RESNETS[name], divisor=8), height, width, np.float16, torch.float32)  # fmt: skip
+    return {
+        "resnet18_eighth": resnet("resnet18", 75, 61),
+        "resnet50_eighth": resnet("resnet50", 61, 75),
+        "numerics": complete("numerics", numerics(), 61, 53, np.float32, torch.float64),
+        "imagenette": complete("imagenette", imagenette(), 37, 42, np.float32, torch.float64),
+    }
+
+
+def full():
+    """ResNet-18, 34 and 50 at full width: descriptions and tensors."""
+    descriptions, tensors = [], {}
+    for name in RESNETS:
+        description, arrays = summarised(name, 97, 83)
+        descriptions.append(description)
+        tensors.update(arrays)
+    return descriptions, tensors
