@@ -1,0 +1,181 @@
+//! The one error type of the crate.
+
+use std::path::{Path, PathBuf};
+
+use crate::geometry::{Level, Region};
+
+/// What can go wrong with a slide, its pixels or a file that is being written.
+///
+/// Every variant names the file, so that a run over thousands of slides can say which one to look at.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SlideError {
+    /// No reader could make sense of the file.
+    #[error("cannot open slide {}: {reason}", path.display())]
+    CannotOpen {
+        /// The file that was to be opened.
+        path: PathBuf,
+        /// What the readers said.
+        reason: String,
+    },
+    /// Microns per pixel were asked for, but the file states none and the caller gave none.
+    #[error("slide {} states no microns per pixel and none were given", path.display())]
+    NoScale {
+        /// The slide without a scale.
+        path: PathBuf,
+    },
+    /// A scale that is not a finite number above zero.
+    #[error("{quantity} must be a finite number above zero, found {found}")]
+    InvalidScale {
+        /// Which quantity: microns per pixel, downsample, objective power.
+        quantity: &'static str,
+        /// The value that was given.
+        found: f64,
+    },
+    /// A level that the slide does not have.
+    #[error("slide {} has levels 0 to {}, level {} was asked for", path.display(), levels.saturating_sub(1), level.0)]
+    NoSuchLevel {
+        /// The slide.
+        path: PathBuf,
+        /// The level that was asked for.
+        level: Level,
+        /// How many levels there are.
+        levels: usize,
+    },
+    /// An associated image that the slide does not have.
+    #[error("slide {} has no associated image {name:?}; it has {known:?}", path.display())]
+    NoSuchImage {
+        /// The slide.
+        path: PathBuf,
+        /// The name that was asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// Pixels could not be read or decoded; the slide can still be read elsewhere.
+    #[error("reading {} level {} {region} failed: {reason}", path.display(), level.0)]
+    RegionFailed {
+        /// The slide.
+        path: PathBuf,
+        /// The level that was read.
+        level: Level,
+        /// The block of pixels, in the level's own pixels.
+        region: Region,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// An associated image could not be decoded.
+    #[error("reading associated image {name:?} of {} failed: {reason}", path.display())]
+    ImageFailed {
+        /// The slide.
+        path: PathBuf,
+        /// The associated image.
+        name: String,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// Something larger than the caller's [`Limits`](crate::Limits) allow, or than a format can hold.
+    #[error("{}: {what} needs {needed}, the limit is {limit}", path.display())]
+    LimitExceeded {
+        /// The file.
+        path: PathBuf,
+        /// What was too large, with its unit.
+        what: &'static str,
+        /// What it needs.
+        needed: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// A buffer whose length does not match the pixels asked for.
+    #[error("{what} needs {expected} bytes (height x width x 3), found {found}")]
+    BufferLength {
+        /// Which buffer.
+        what: &'static str,
+        /// Bytes that are needed.
+        expected: u64,
+        /// Bytes that were given.
+        found: u64,
+    },
+    /// A request that makes no sense whatever the file, such as an empty image or a tile edge that JPEG cannot hold.
+    #[error("{what} must be {expected}, found {found}")]
+    InvalidArgument {
+        /// Which argument.
+        what: &'static str,
+        /// The rule it breaks.
+        expected: &'static str,
+        /// The value that was given.
+        found: String,
+    },
+    /// A file whose kind of pixels is understood but not supported.
+    #[error("{}: {what} is not supported", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What is not supported.
+        what: String,
+    },
+    /// An image that was finished before all its rows were written, or given more rows than it has.
+    #[error("{}: {expected} rows were declared, {found} were given", path.display())]
+    RowCount {
+        /// The file that was being written.
+        path: PathBuf,
+        /// Rows declared at the start.
+        expected: u64,
+        /// Rows given.
+        found: u64,
+    },
+    /// A tile could not be compressed.
+    #[error("compressing a tile of {} failed: {reason}", path.display())]
+    Encode {
+        /// The file that was being written.
+        path: PathBuf,
+        /// What the encoder said.
+        reason: String,
+    },
+    /// The file system refused, for example because the disk is full.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Results of this crate.
+pub type Result<T, E = SlideError> = std::result::Result<T, E>;
+
+impl SlideError {
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+
+    pub(crate) fn cannot_open(path: &Path, reason: impl ToString) -> Self {
+        Self::CannotOpen {
+            path: path.to_path_buf(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// Checks that `found` bytes hold exactly `height x width` RGB pixels.
+pub(crate) fn check_rgb_length(
+    what: &'static str,
+    height: u64,
+    width: u64,
+    found: usize,
+) -> Result<()> {
+    let expected = height.saturating_mul(width).saturating_mul(3);
+    if u64::try_from(found) == Ok(expected) {
+        return Ok(());
+    }
+    Err(SlideError::BufferLength {
+        what,
+        expected,
+        found: u64::try_from(found).unwrap_or(u64::MAX),
+    })
+}

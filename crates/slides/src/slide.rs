@@ -1,0 +1,636 @@
+//! An open slide: levels, properties, exact reads by level, associated images.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use image::RgbImage;
+
+use crate::bands::{Parallelism, read_blocks};
+use crate::cache::{BLOCK_EDGE, Block, BlockCache, BlockKey, SlideKey};
+use crate::error::{Result, SlideError, check_rgb_length};
+use crate::geometry::{Extent, Level, MicronsPerPixel, PixelScale, Region, Rgb};
+use crate::openslide_source::OpenSlideSource;
+use crate::properties::Properties;
+use crate::raster::{RasterSource, tiff_scale};
+use crate::view::{SlideView, Target};
+
+/// Bytes of decoded pixels that a slide keeps when it is not given a cache to share.
+const DEFAULT_CACHE_BYTES: u64 = 64 << 20;
+
+/// What a slide may ask of this machine. A file that declares more is refused before anything is allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes of a plain image (PNG, JPEG, TIFF without a pyramid) or of an associated image. 1 GiB by default.
+    pub image_bytes: u64,
+    /// Bytes of one tile of the file, decoded as 4 bytes a pixel. 256 MiB by default.
+    pub tile_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            image_bytes: 1 << 30,
+            tile_bytes: 256 << 20,
+        }
+    }
+}
+
+/// How to open a slide.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// Scale of the finest level, in place of what the file says.
+    pub scale: Option<PixelScale>,
+    /// Refusals.
+    pub limits: Limits,
+    /// A cache to share with other slides; without one, the slide has its own of 64 MiB.
+    pub cache: Option<Arc<BlockCache>>,
+}
+
+impl OpenOptions {
+    /// Takes square pixels of this edge as the finest level's, whatever the file says.
+    #[must_use]
+    pub const fn with_microns_per_pixel(mut self, edge: MicronsPerPixel) -> Self {
+        self.scale = Some(PixelScale::square(edge));
+        self
+    }
+
+    /// Sets the refusals.
+    #[must_use]
+    pub const fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Shares a cache of decoded blocks.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Arc<BlockCache>) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+}
+
+/// One level of a slide's pyramid.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LevelGeometry {
+    /// Size in the level's own pixels.
+    pub extent: Extent,
+    /// Level-0 pixels per pixel of this level, along either axis.
+    ///
+    /// A whole number where the level's size is that of a whole-number reduction rounded up or down; OpenSlide divides
+    /// sizes and so reports 4.002 for a reduction by 4 that dropped a row.
+    pub downsample: f64,
+    /// The downsample with which OpenSlide turns level-0 addresses into pixels of this level.
+    addressing: f64,
+}
+
+/// An open slide, cheap to clone and safe to share between threads.
+///
+/// # Examples
+/// ```
+/// use stream_grad_slides::{MicronsPerPixel, PyramidOptions, PyramidWriter, Region, Slide};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("slide.tiff");
+/// let options = PyramidOptions::default().with_microns_per_pixel(MicronsPerPixel::new(0.5)?);
+/// let mut writer = PyramidWriter::create(&path, 600, 800, &options)?;
+/// writer.write_rows(&vec![200; 600 * 800 * 3])?;
+/// writer.finish()?;
+///
+/// let slide = Slide::open(&path)?;
+/// let mut rgb = vec![0; 64 * 64 * 3];
+/// // At one micron per pixel the slide is 300 x 400; what lies outside is white.
+/// slide.read_at(MicronsPerPixel::new(1.0)?, &Region::new(-32..32, 380..444), &mut rgb)?;
+/// assert_eq!(rgb[..3], [255, 255, 255]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Slide {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    source: Source,
+    levels: Vec<LevelGeometry>,
+    properties: Properties,
+    limits: Limits,
+    cache: Arc<BlockCache>,
+    key: SlideKey,
+}
+
+#[derive(Debug)]
+enum Source {
+    OpenSlide(OpenSlideSource),
+    Raster(RasterSource),
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.cache.forget(self.key);
+    }
+}
+
+impl Slide {
+    /// Opens any file that OpenSlide reads, or a PNG, JPEG or plain TIFF, with the default [`OpenOptions`].
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, &OpenOptions::default())
+    }
+
+    /// Opens any file that OpenSlide reads, or a PNG, JPEG or plain TIFF.
+    ///
+    /// # Errors
+    /// [`SlideError::CannotOpen`] where no reader knows the file, [`SlideError::Io`] where it cannot be read at all,
+    /// [`SlideError::LimitExceeded`] where it declares more than [`Limits`] allow.
+    pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        let path = path.as_ref();
+        std::fs::File::open(path).map_err(|error| SlideError::io(path, error))?;
+        match OpenSlideSource::open(path) {
+            Ok(source) => Self::from_openslide(path, source, options),
+            Err(openslide_error) => match RasterSource::open(path, options.limits.image_bytes) {
+                Ok(source) => Ok(Self::from_raster(path, source, tiff_scale(path), options)),
+                Err(limit @ SlideError::LimitExceeded { .. }) => Err(limit),
+                Err(image_error) => Err(SlideError::cannot_open(
+                    path,
+                    format!("as a slide: {openslide_error}; as an image: {image_error}"),
+                )),
+            },
+        }
+    }
+
+    /// A slide of one level over pixels in memory. `name` stands for the path in errors.
+    ///
+    /// # Shapes
+    /// `rgb`: `height x width x 3`.
+    ///
+    /// # Errors
+    /// [`SlideError::BufferLength`] if `rgb` has another length, [`SlideError::InvalidArgument`] if the extent is empty.
+    pub fn from_rgb(
+        name: impl Into<PathBuf>,
+        extent: Extent,
+        rgb: Vec<u8>,
+        options: &OpenOptions,
+    ) -> Result<Self> {
+        check_rgb_length("the image", extent.height, extent.width, rgb.len())?;
+        if rgb.is_empty() {
+            return Err(SlideError::InvalidArgument {
+                what: "the image's extent",
+                expected: "at least one pixel",
+                found: extent.to_string(),
+            });
+        }
+        Ok(Self::from_raster(
+            &name.into(),
+            RasterSource { extent, rgb },
+            None,
+            options,
+        ))
+    }
+
+    /// The file this slide was opened from.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// What the slide says about itself.
+    #[must_use]
+    pub fn properties(&self) -> &Properties {
+        &self.inner.properties
+    }
+
+    /// The levels, finest first; there is at least one.
+    #[must_use]
+    pub fn levels(&self) -> &[LevelGeometry] {
+        &self.inner.levels
+    }
+
+    /// One level.
+    ///
+    /// # Errors
+    /// [`SlideError::NoSuchLevel`].
+    pub fn level(&self, level: Level) -> Result<LevelGeometry> {
+        self.inner
+            .levels
+            .get(level.0)
+            .copied()
+            .ok_or_else(|| SlideError::NoSuchLevel {
+                path: self.inner.path.clone(),
+                level,
+                levels: self.inner.levels.len(),
+            })
+    }
+
+    /// Size of the finest level.
+    #[must_use]
+    pub fn extent(&self) -> Extent {
+        self.inner.levels.first().map_or(
+            Extent {
+                height: 0,
+                width: 0,
+            },
+            |level| level.extent,
+        )
+    }
+
+    /// Scale of the finest level.
+    ///
+    /// # Errors
+    /// [`SlideError::NoScale`] where neither the file nor the caller states one.
+    pub fn scale(&self) -> Result<PixelScale> {
+        self.inner
+            .properties
+            .scale
+            .ok_or_else(|| SlideError::NoScale {
+                path: self.inner.path.clone(),
+            })
+    }
+
+    /// What shows outside the slide and where nothing was scanned.
+    #[must_use]
+    pub fn background(&self) -> Rgb {
+        self.inner.properties.background
+    }
+
+    /// Reads pixels of one level as they are, composited on the background.
+    ///
+    /// # Shapes
+    /// `region`: pixels of `level`, may lie outside; `rgb`: `height x width x 3` of the region.
+    ///
+    /// # Errors
+    /// [`SlideError::NoSuchLevel`], [`SlideError::BufferLength`], [`SlideError::RegionFailed`].
+    pub fn read_level(&self, level: Level, region: &Region, rgb: &mut [u8]) -> Result<()> {
+        check_rgb_length("the buffer", region.height(), region.width(), rgb.len())?;
+        let inside = region.intersection(&self.level(level)?.extent.region());
+        read_blocks(self, level, region, &inside, rgb, Parallelism::Rayon)
+    }
+
+    /// Reads pixels at any scale; the same as [`SlideView::read`] of [`view`](Self::view).
+    ///
+    /// # Shapes
+    /// `region`: pixels of the slide at `edge` microns per pixel, may lie outside; `rgb`: `height x width x 3` of the region.
+    ///
+    /// # Errors
+    /// [`SlideError::NoScale`], [`SlideError::BufferLength`], [`SlideError::RegionFailed`].
+    pub fn read_at(&self, edge: MicronsPerPixel, region: &Region, rgb: &mut [u8]) -> Result<()> {
+        self.view(Target::MicronsPerPixel(edge))?.read(region, rgb)
+    }
+
+    /// The slide as one image of a known size at the scale that is asked for.
+    ///
+    /// # Errors
+    /// [`SlideError::NoScale`], [`SlideError::NoSuchLevel`], [`SlideError::InvalidScale`].
+    pub fn view(&self, target: Target) -> Result<SlideView> {
+        SlideView::new(self.clone(), target)
+    }
+
+    /// The whole slide, reduced to fit into `edge x edge` pixels (never enlarged).
+    ///
+    /// # Errors
+    /// [`SlideError::InvalidArgument`] for an edge of zero, [`SlideError::RegionFailed`].
+    pub fn thumbnail(&self, edge: u32) -> Result<RgbImage> {
+        let whole = self.extent();
+        let longest = whole.height.max(whole.width);
+        if edge == 0 {
+            return Err(SlideError::InvalidArgument {
+                what: "the edge of a thumbnail",
+                expected: "at least 1",
+                found: edge.to_string(),
+            });
+        }
+        #[expect(clippy::cast_precision_loss, reason = "sides of slides are below 2^32")]
+        let downsample = (longest as f64 / f64::from(edge)).max(1.0);
+        self.view(Target::Downsample(downsample))?.to_image()
+    }
+
+    /// Names of the images that come with the slide, such as `label`, `macro` and `thumbnail`.
+    ///
+    /// # Errors
+    /// [`SlideError::CannotOpen`] where the slide went bad since it was opened.
+    pub fn associated_image_names(&self) -> Result<Vec<String>> {
+        match &self.inner.source {
+            Source::OpenSlide(source) => source.associated_image_names(),
+            Source::Raster(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Decodes one of the images that come with the slide.
+    ///
+    /// # Errors
+    /// [`SlideError::NoSuchImage`], [`SlideError::LimitExceeded`], [`SlideError::ImageFailed`].
+    pub fn associated_image(&self, name: &str) -> Result<RgbImage> {
+        let known = self.associated_image_names()?;
+        let Source::OpenSlide(source) = &self.inner.source else {
+            return Err(self.no_such_image(name, known));
+        };
+        if !known.iter().any(|other| other == name) {
+            return Err(self.no_such_image(name, known));
+        }
+        let extent = source.associated_image_extent(name)?;
+        let needed = extent.height.saturating_mul(extent.width).saturating_mul(4);
+        self.check_limit(
+            "an associated image, in bytes,",
+            needed,
+            self.inner.limits.image_bytes,
+        )?;
+        let (extent, rgb) = source.associated_image(name, self.background())?;
+        self.image(extent, rgb)
+    }
+
+    /// The ICC profile that comes with the slide, if any.
+    ///
+    /// # Errors
+    /// [`SlideError::ImageFailed`] where it cannot be read.
+    #[cfg(feature = "openslide4")]
+    pub fn icc_profile(&self) -> Result<Option<Vec<u8>>> {
+        match &self.inner.source {
+            Source::OpenSlide(source) => source.icc_profile(),
+            Source::Raster(_) => Ok(None),
+        }
+    }
+
+    /// The cache that holds this slide's decoded blocks.
+    #[must_use]
+    pub fn cache(&self) -> &Arc<BlockCache> {
+        &self.inner.cache
+    }
+
+    /// A decoded block, given by its place on the level's grid of blocks.
+    pub(crate) fn block(&self, level: Level, row: u64, column: u64) -> Result<Arc<Block>> {
+        let inner = &*self.inner;
+        let key = BlockKey {
+            slide: inner.key,
+            level,
+            row,
+            column,
+        };
+        inner.cache.get_or_decode(key, || {
+            let geometry = self.level(level)?;
+            let place = Region::new(block_span(row), block_span(column))
+                .intersection(&geometry.extent.region());
+            let width = usize::try_from(place.width()).unwrap_or(usize::MAX);
+            let height = usize::try_from(place.height()).unwrap_or(usize::MAX);
+            let mut rgb = vec![0; height.saturating_mul(width).saturating_mul(3)];
+            match &inner.source {
+                Source::OpenSlide(source) => {
+                    source.read(
+                        level,
+                        geometry.addressing,
+                        &place,
+                        self.background(),
+                        &mut rgb,
+                    )?;
+                }
+                Source::Raster(source) => source.read(&place, &mut rgb),
+            }
+            Ok(Block { width, rgb })
+        })
+    }
+
+    /// Makes a picture of RGB bytes.
+    pub(crate) fn image(&self, extent: Extent, rgb: Vec<u8>) -> Result<RgbImage> {
+        let too_large = || SlideError::LimitExceeded {
+            path: self.inner.path.clone(),
+            what: "a picture's side",
+            needed: extent.height.max(extent.width),
+            limit: u64::from(u32::MAX),
+        };
+        let width = u32::try_from(extent.width).map_err(|_| too_large())?;
+        let height = u32::try_from(extent.height).map_err(|_| too_large())?;
+        RgbImage::from_raw(width, height, rgb).ok_or_else(too_large)
+    }
+
+    pub(crate) fn check_limit(&self, what: &'static str, needed: u64, limit: u64) -> Result<()> {
+        check_limit(&self.inner.path, what, needed, limit)
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    fn no_such_image(&self, name: &str, known: Vec<String>) -> SlideError {
+        SlideError::NoSuchImage {
+            path: self.inner.path.clone(),
+            name: name.to_owned(),
+            known,
+        }
+    }
+
+    fn from_openslide(path: &Path, source: OpenSlideSource, options: &OpenOptions) -> Result<Self> {
+        let raw: BTreeMap<String, String> = source.raw_properties()?.into_iter().collect();
+        let sizes = source.levels();
+        check_tiles(path, &raw, sizes.len(), options.limits.tile_bytes)?;
+        let Some(&(finest, _)) = sizes.first() else {
+            return Err(SlideError::cannot_open(path, "it has no levels"));
+        };
+        let levels = sizes
+            .iter()
+            .map(|&(extent, addressing)| {
+                if extent.region().is_empty() || !addressing.is_finite() || addressing < 1.0 {
+                    return Err(SlideError::cannot_open(
+                        path,
+                        format!("a level of {extent} at downsample {addressing}"),
+                    ));
+                }
+                Ok(LevelGeometry {
+                    extent,
+                    downsample: true_downsample(finest, extent, addressing),
+                    addressing,
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self::assemble(
+            path,
+            Source::OpenSlide(source),
+            levels,
+            Properties::from_raw(raw),
+            options,
+        ))
+    }
+
+    fn from_raster(
+        path: &Path,
+        source: RasterSource,
+        stated: Option<PixelScale>,
+        options: &OpenOptions,
+    ) -> Self {
+        let level = LevelGeometry {
+            extent: source.extent,
+            downsample: 1.0,
+            addressing: 1.0,
+        };
+        let mut properties = Properties::from_raw(BTreeMap::new());
+        properties.scale = stated;
+        Self::assemble(
+            path,
+            Source::Raster(source),
+            vec![level],
+            properties,
+            options,
+        )
+    }
+
+    fn assemble(
+        path: &Path,
+        source: Source,
+        levels: Vec<LevelGeometry>,
+        mut properties: Properties,
+        options: &OpenOptions,
+    ) -> Self {
+        properties.scale = options.scale.or(properties.scale);
+        let cache = options
+            .cache
+            .clone()
+            .unwrap_or_else(|| Arc::new(BlockCache::new(DEFAULT_CACHE_BYTES)));
+        Self {
+            inner: Arc::new(Inner {
+                path: path.to_path_buf(),
+                source,
+                levels,
+                properties,
+                limits: options.limits,
+                cache,
+                key: SlideKey::next(),
+            }),
+        }
+    }
+}
+
+fn block_span(index: u64) -> std::ops::Range<i64> {
+    let start = i64::try_from(index.saturating_mul(BLOCK_EDGE)).unwrap_or(i64::MAX);
+    start..start.saturating_add_unsigned(BLOCK_EDGE)
+}
+
+fn check_limit(path: &Path, what: &'static str, needed: u64, limit: u64) -> Result<()> {
+    if needed <= limit {
+        return Ok(());
+    }
+    Err(SlideError::LimitExceeded {
+        path: path.to_path_buf(),
+        what,
+        needed,
+        limit,
+    })
+}
+
+/// Refuses files whose tiles OpenSlide would have to allocate beyond reason.
+fn check_tiles(
+    path: &Path,
+    raw: &BTreeMap<String, String>,
+    levels: usize,
+    limit: u64,
+) -> Result<()> {
+    for level in 0..levels {
+        let side = |name: &str| -> Option<u64> {
+            raw.get(&format!("openslide.level[{level}].tile-{name}"))?
+                .parse()
+                .ok()
+        };
+        if let Some((width, height)) = side("width").zip(side("height")) {
+            check_limit(
+                path,
+                "one tile, in bytes,",
+                width.saturating_mul(height).saturating_mul(4),
+                limit,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// The whole-number reduction that gives `level` from `finest` by rounding either way, else what OpenSlide says.
+fn true_downsample(finest: Extent, level: Extent, addressing: f64) -> f64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "at least 1, and a saturated value fits no level"
+    )]
+    let whole = addressing.round() as u64;
+    let fits = |fine: u64, coarse: u64| fine / whole == coarse || fine.div_ceil(whole) == coarse;
+    if whole > 0 && fits(finest.height, level.height) && fits(finest.width, level.width) {
+        addressing.round()
+    } else {
+        addressing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn downsamples_of_rounded_levels_are_whole() {
+        let size = |height, width| Extent { height, width };
+        // A reduction by 4 that dropped rows: OpenSlide divides the sizes and says 4.002.
+        assert_eq!(
+            true_downsample(size(2967, 2220), size(741, 555), 4.002),
+            4.0
+        );
+        assert_eq!(
+            true_downsample(size(2967, 2220), size(742, 555), 3.9993),
+            4.0
+        );
+        assert_eq!(
+            true_downsample(size(3000, 3000), size(1200, 1200), 2.5),
+            2.5
+        );
+        assert_eq!(
+            true_downsample(size(3000, 3000), size(1490, 1490), 2.0134),
+            2.0134
+        );
+    }
+
+    #[test]
+    fn giant_tiles_are_refused_with_both_numbers() {
+        let raw = BTreeMap::from([
+            (
+                "openslide.level[0].tile-width".to_owned(),
+                "1073741824".to_owned(),
+            ),
+            (
+                "openslide.level[0].tile-height".to_owned(),
+                "1073741824".to_owned(),
+            ),
+        ]);
+        let message = check_tiles(Path::new("big.tiff"), &raw, 1, 1 << 28)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("4611686018427387904") && message.contains("268435456"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn memory_images_must_have_their_length() {
+        let extent = Extent {
+            height: 2,
+            width: 3,
+        };
+        assert!(Slide::from_rgb("a", extent, vec![0; 17], &OpenOptions::default()).is_err());
+        let empty = Extent {
+            height: 0,
+            width: 3,
+        };
+        assert!(Slide::from_rgb("a", empty, Vec::new(), &OpenOptions::default()).is_err());
+        let slide =
+            Slide::from_rgb("a", extent, (0..18).collect(), &OpenOptions::default()).unwrap();
+        let mut rgb = [0; 3];
+        slide
+            .read_level(Level(0), &Region::new(1..2, 2..3), &mut rgb)
+            .unwrap();
+        assert_eq!(rgb, [15, 16, 17]);
+        assert!(matches!(slide.scale(), Err(SlideError::NoScale { .. })));
+        assert!(matches!(
+            slide.level(Level(1)),
+            Err(SlideError::NoSuchLevel { .. })
+        ));
+    }
+}

@@ -1,0 +1,170 @@
+use std::io::{self, Cursor, Seek, SeekFrom, Write};
+
+use super::*;
+
+fn picture(height: usize, width: usize) -> Vec<u8> {
+    (0..height * width * 3)
+        .map(|i| u8::try_from((i * 7 + i / 11) % 251).unwrap())
+        .collect()
+}
+
+/// A disk that is full after so many bytes.
+struct FullDisk {
+    inner: Cursor<Vec<u8>>,
+    room: usize,
+}
+
+impl Write for FullDisk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.inner.get_ref().len() + bytes.len() > self.room {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for FullDisk {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(position)
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error_that_names_the_file() {
+    let extent = Extent {
+        height: 64,
+        width: 64,
+    };
+    let disk = FullDisk {
+        inner: Cursor::default(),
+        room: 100,
+    };
+    let mut file = TiffFile::begin(disk, Container::Classic, Path::new("out.tiff")).unwrap();
+    let mut level = LevelWriter::new(extent, 64);
+    let rgb = picture(64, 64);
+    let error = rgb
+        .chunks(64 * 3)
+        .find_map(|row| level.push(row, Compression::Deflate, &mut file).err())
+        .unwrap();
+    assert!(matches!(&error, SlideError::Io { path, source }
+        if path == Path::new("out.tiff") && source.kind() == io::ErrorKind::StorageFull));
+}
+
+#[test]
+fn an_unfinished_file_leaves_nothing_and_keeps_what_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("slide.tiff");
+    std::fs::write(&path, b"precious").unwrap();
+    let mut writer = PyramidWriter::create(&path, 100, 50, &PyramidOptions::default()).unwrap();
+    writer.write_rows(&picture(99, 50)).unwrap();
+    let error = writer.finish().unwrap_err();
+    assert!(
+        matches!(
+            error,
+            SlideError::RowCount {
+                expected: 100,
+                found: 99,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn too_many_rows_or_broken_rows_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("slide.tiff");
+    let mut writer = PyramidWriter::create(&path, 4, 5, &PyramidOptions::default()).unwrap();
+    assert!(matches!(
+        writer.write_rows(&[0; 16]),
+        Err(SlideError::BufferLength {
+            expected: 30,
+            found: 16,
+            ..
+        })
+    ));
+    writer.write_rows(&picture(4, 5)).unwrap();
+    assert!(matches!(
+        writer.write_rows(&picture(1, 5)),
+        Err(SlideError::RowCount {
+            expected: 4,
+            found: 5,
+            ..
+        })
+    ));
+    assert!(
+        writer.finish().is_err(),
+        "a writer that failed does not finish"
+    );
+    assert!(!path.exists());
+}
+
+#[test]
+fn senseless_options_are_refused() {
+    let create = |height, width, options: PyramidOptions| {
+        PyramidWriter::create("x.tiff", height, width, &options).map(drop)
+    };
+    let defaults = PyramidOptions::default;
+    assert!(create(0, 5, defaults()).is_err());
+    assert!(create(u64::MAX, 5, defaults()).is_err());
+    assert!(create(5, 5, defaults().with_tile_edge(100)).is_err());
+    assert!(create(5, 5, defaults().with_tile_edge(0)).is_err());
+    assert!(
+        create(
+            5,
+            5,
+            defaults().with_compression(Compression::Jpeg { quality: 0 })
+        )
+        .is_err()
+    );
+    assert!(create(5, 5, defaults().with_objective_power(f64::NAN)).is_err());
+    let missing = PyramidWriter::create("no/such/folder/x.tiff", 5, 5, &defaults());
+    assert!(matches!(missing, Err(SlideError::Io { .. })));
+}
+
+#[test]
+fn tiles_and_rows_give_the_same_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (height, width, edge) = (70, 100, 32);
+    let rgb = picture(height, width);
+    let options = PyramidOptions::default()
+        .with_tile_edge(32)
+        .with_compression(Compression::Deflate);
+    let by_rows = folder.path().join("rows.tiff");
+    let mut writer = PyramidWriter::create(&by_rows, 70, 100, &options).unwrap();
+    writer.write_rows(&rgb[..33 * width * 3]).unwrap();
+    writer.write_rows(&rgb[33 * width * 3..]).unwrap();
+    writer.finish().unwrap();
+    let by_tiles = folder.path().join("tiles.tiff");
+    let mut writer = PyramidWriter::create(&by_tiles, 70, 100, &options).unwrap();
+    for top in (0..height).step_by(edge) {
+        for left in (0..width).step_by(edge) {
+            let right = (left + edge).min(width);
+            let tile: Vec<u8> = (top..(top + edge).min(height))
+                .flat_map(|row| rgb[(row * width + left) * 3..(row * width + right) * 3].to_vec())
+                .collect();
+            assert!(writer.write_tile(&tile[3..]).is_err());
+            writer.write_tile(&tile).unwrap();
+        }
+    }
+    writer.finish().unwrap();
+    assert_eq!(
+        std::fs::read(by_rows).unwrap(),
+        std::fs::read(by_tiles).unwrap()
+    );
+}
+
+#[test]
+fn large_images_become_bigtiff_by_themselves() {
+    let size = |height, width| Container::for_pixels(Extent { height, width });
+    assert_eq!(size(20_000, 20_000), Container::Classic);
+    assert_eq!(size(32_768, 32_768), Container::Big);
+    assert_eq!(size(u64::MAX, u64::MAX), Container::Big);
+}
