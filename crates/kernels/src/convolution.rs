@@ -1,0 +1,297 @@
+//! Convolution: forward pass and gradient by the input.
+
+use crate::gather::{Addend, Axis, Existing, Gather};
+use crate::image::check_length;
+use crate::{
+    Convolution, DataGradientWeights, Element, ForwardWeights, Image, ImageMut, KernelError,
+    Position, Region, Window,
+};
+
+/// What is applied to a sum before it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Activation {
+    /// Nothing.
+    #[default]
+    Identity,
+    /// `max(x, 0)`; NaN stays NaN.
+    Relu,
+}
+
+/// Values of an image that are added, position by position, to a region's results.
+#[derive(Debug, Clone, Copy)]
+pub struct Residual<'a, T> {
+    /// The image, with the channels of the output.
+    pub image: Image<'a, T>,
+    /// Row of the value that belongs to the region's first position.
+    pub row: usize,
+    /// Column of that value.
+    pub column: usize,
+}
+
+/// What [`conv_forward`] does to a sum before it stores it: adds `bias`, adds `residual`, applies `activation`.
+#[derive(Debug, Clone, Copy)]
+pub struct Epilogue<'a, T> {
+    /// One value for each output channel.
+    pub bias: Option<&'a [T]>,
+    /// The other branch of a residual connection.
+    pub residual: Option<Residual<'a, T>>,
+    /// The activation.
+    pub activation: Activation,
+}
+
+impl<T> Default for Epilogue<'_, T> {
+    fn default() -> Self {
+        Self { bias: None, residual: None, activation: Activation::Identity }
+    }
+}
+
+fn weights_of(expected: &Convolution, packed: &Convolution) -> Result<(), KernelError> {
+    for (what, expected, found) in [
+        ("packed weights: input", expected.in_channels, packed.in_channels),
+        ("packed weights: output", expected.out_channels, packed.out_channels),
+        ("packed weights: groups", expected.groups, packed.groups),
+    ] {
+        if expected != found {
+            return Err(KernelError::Channels { what, expected, found });
+        }
+    }
+    let (expected, found) = (expected.window.kernel, packed.window.kernel);
+    if expected != found {
+        return Err(KernelError::Extent {
+            what: "packed weights: kernel",
+            expected_height: expected[0],
+            expected_width: expected[1],
+            height: found[0],
+            width: found[1],
+        });
+    }
+    Ok(())
+}
+
+/// Convolves `input` into `region` of `output`; the rest of `output` is neither read nor written.
+///
+/// The window of output position `(region.row + r, region.column + c)` has its first tap at
+/// `first_window + (r * stride, c * stride)` in `input`; taps outside `input` read zero. Images are
+/// height x width x channels. Every value is the same sequence of floating-point operations whatever the region and the
+/// buffers, so results are bitwise independent of tiling and of the number of threads.
+///
+/// # Errors
+/// [`KernelError`] where shapes do not match; nothing is written then.
+///
+/// ```
+/// use stream_grad_kernels::*;
+///
+/// // A 3 x 3 sum with padding 1 over a 2 x 2 image of ones.
+/// let convolution = Convolution::new(Window::new([3, 3]), 1, 1);
+/// let weights = ForwardWeights::pack(&convolution, &[1.0_f32; 9])?;
+/// let mut output = [0.0; 4];
+/// conv_forward(
+///     &convolution,
+///     &weights,
+///     Image::new(&[1.0; 4], 2, 2, 1)?,
+///     Position::new(-1, -1),
+///     ImageMut::new(&mut output, 2, 2, 1)?,
+///     Region::whole(2, 2),
+///     Epilogue::default(),
+/// )?;
+/// assert_eq!(output, [4.0; 4]);
+/// # Ok::<(), KernelError>(())
+/// ```
+pub fn conv_forward<T: Element>(
+    convolution: &Convolution,
+    weights: &ForwardWeights<T>,
+    input: Image<'_, T>,
+    first_window: Position,
+    output: ImageMut<'_, T>,
+    region: Region,
+    epilogue: Epilogue<'_, T>,
+) -> Result<(), KernelError> {
+    convolution.check()?;
+    weights_of(convolution, &weights.0.convolution)?;
+    input.check_channels("convolution input", convolution.in_channels)?;
+    output.check_channels("convolution output", convolution.out_channels)?;
+    output.check_region("convolution output", region)?;
+    convolution.window.check(region, first_window)?;
+    if let Some(bias) = epilogue.bias {
+        check_length("convolution bias", convolution.out_channels, bias.len())?;
+    }
+    let residual = epilogue
+        .residual
+        .map(|residual| {
+            let image = residual.image;
+            image.check_channels("convolution residual", convolution.out_channels)?;
+            let read = Region::new(residual.row, residual.column, region.rows, region.columns);
+            image.check_region("convolution residual", read)?;
+            Ok(Addend {
+                data: image.data(),
+                first: (residual.row * image.width() + residual.column) * image.channels(),
+                row_pitch: image.width() * image.channels(),
+                pixel_pitch: image.channels(),
+            })
+        })
+        .transpose()?;
+
+    let axis = |axis: usize, first_target: usize, targets: usize, first: isize, extent: usize| {
+        Axis {
+            target_first: first_target,
+            target_step: 1,
+            targets,
+            source_first: first,
+            source_step: signed(convolution.window.stride[axis]),
+            taps: convolution.window.kernel[axis],
+            tap_step: signed(convolution.window.dilation[axis]),
+            weight_first: 0,
+            weight_step: 1,
+            low: 0,
+            high: signed(extent),
+        }
+    };
+    Gather {
+        rows: axis(0, region.row, region.rows, first_window.row, input.height()),
+        columns: axis(1, region.column, region.columns, first_window.column, input.width()),
+        source: input.data(),
+        source_width: input.width(),
+        source_channels: input.channels(),
+        target_width: output.width(),
+        target_channels: output.channels(),
+        target: output.into_data(),
+        weights: &weights.0,
+        existing: Existing::Replace,
+        bias: epilogue.bias,
+        residual,
+        relu: epilogue.activation == Activation::Relu,
+    }
+    .run();
+    Ok(())
+}
+
+/// Adds the gradient by the input to `input_cotangent`.
+///
+/// Only cotangents inside `region` are read. The window of position `(region.row + r, region.column + c)` has its first
+/// tap at `first_window + (r * stride, c * stride)` in `input_cotangent`'s coordinates; contributions outside it belong to
+/// padding and are dropped. Images are height x width x channels.
+///
+/// # Errors
+/// [`KernelError`] where shapes do not match; nothing is written then.
+pub fn conv_data_gradient<T: Element>(
+    convolution: &Convolution,
+    weights: &DataGradientWeights<T>,
+    cotangent: Image<'_, T>,
+    region: Region,
+    first_window: Position,
+    mut input_cotangent: ImageMut<'_, T>,
+) -> Result<(), KernelError> {
+    convolution.check()?;
+    weights_of(convolution, &weights.0.convolution)?;
+    cotangent.check_channels("convolution cotangent", convolution.out_channels)?;
+    input_cotangent.check_channels("convolution input cotangent", convolution.in_channels)?;
+    cotangent.check_region("convolution cotangent", region)?;
+    convolution.window.check(region, first_window)?;
+    if region.is_empty() {
+        return Ok(());
+    }
+    let (height, width) = (input_cotangent.height(), input_cotangent.width());
+    let channels = input_cotangent.channels();
+    let [row_phases, column_phases] = convolution.window.stride;
+    for row_phase in 0..row_phases.min(height) {
+        let Some(rows) = phase(
+            &convolution.window,
+            0,
+            row_phase,
+            height,
+            first_window.row,
+            region.row,
+            region.rows,
+        ) else {
+            continue;
+        };
+        for column_phase in 0..column_phases.min(width) {
+            let Some(columns) = phase(
+                &convolution.window,
+                1,
+                column_phase,
+                width,
+                first_window.column,
+                region.column,
+                region.columns,
+            ) else {
+                continue;
+            };
+            Gather {
+                rows,
+                columns,
+                source: cotangent.data(),
+                source_width: cotangent.width(),
+                source_channels: cotangent.channels(),
+                target: input_cotangent.data_mut(),
+                target_width: width,
+                target_channels: channels,
+                weights: &weights.0,
+                existing: Existing::Add,
+                bias: None,
+                residual: None,
+                relu: false,
+            }
+            .run();
+        }
+    }
+    Ok(())
+}
+
+/// The taps that reach the input positions `first_target, first_target + stride, …` of one axis, with the kernel
+/// reversed; `None` where none does.
+fn phase(
+    window: &Window,
+    axis: usize,
+    first_target: usize,
+    extent: usize,
+    first_window: isize,
+    first_output: usize,
+    outputs: usize,
+) -> Option<Axis> {
+    let kernel = window.kernel[axis];
+    let (stride, dilation) = (signed(window.stride[axis]), signed(window.dilation[axis]));
+    let common = gcd(window.stride[axis], window.dilation[axis]);
+    let tap_stride = window.stride[axis] / common;
+    let from_first = signed(first_target) - first_window;
+    // Output position * stride + tap * dilation = input position - first window.
+    let first_tap = (0..kernel.min(tap_stride))
+        .find(|&tap| (from_first - signed(tap) * dilation).rem_euclid(stride) == 0)?;
+    let taps = (kernel - 1 - first_tap) / tap_stride + 1;
+    let last_tap = first_tap + (taps - 1) * tap_stride;
+    let output = (from_first - signed(last_tap) * dilation).div_euclid(stride);
+    let targets = (extent - first_target).div_ceil(window.stride[axis]);
+
+    // Positions that no window of the region reaches are left alone.
+    let tap_step = dilation / signed(common);
+    let before = -(output + (signed(taps) - 1) * tap_step);
+    let skipped = usize::try_from(before).unwrap_or_default();
+    let reached = usize::try_from(signed(outputs) - output).unwrap_or_default().min(targets);
+    if skipped >= reached {
+        return None;
+    }
+    let low = signed(first_output);
+    Some(Axis {
+        target_first: first_target + skipped * window.stride[axis],
+        target_step: window.stride[axis],
+        targets: reached - skipped,
+        source_first: low + output + signed(skipped),
+        source_step: 1,
+        taps,
+        tap_step,
+        weight_first: kernel - 1 - last_tap,
+        weight_step: tap_stride,
+        low,
+        high: low + signed(outputs),
+    })
+}
+
+/// A count that `Window::check` or the existence of a slice bounds.
+#[expect(clippy::cast_possible_wrap, reason = "checked: extents and windows fit isize")]
+pub(crate) fn signed(count: usize) -> isize {
+    count as isize
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}

@@ -1,0 +1,271 @@
+//! The two kinds of number the kernels run on, and their vectors.
+
+use std::fmt::{Debug, Display};
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub};
+
+/// A floating-point number the kernels run on: `f32` or `f64`.
+pub trait Element:
+    sealed::Vectors
+    + Copy
+    + Default
+    + Send
+    + Sync
+    + Debug
+    + Display
+    + PartialEq
+    + PartialOrd
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + AddAssign
+    + MulAssign
+    + Sum
+    + 'static
+{
+    /// Zero.
+    const ZERO: Self;
+    /// One.
+    const ONE: Self;
+    /// Minus infinity: the padding of max-pooling.
+    const NEG_INFINITY: Self;
+
+    /// The nearest number of this kind.
+    fn from_f64(value: f64) -> Self;
+
+    /// The same number in double precision.
+    fn to_f64(self) -> f64;
+
+    /// The square root.
+    #[must_use]
+    fn sqrt(self) -> Self;
+
+    /// The error function, accurate to a few units in the last place.
+    #[must_use]
+    fn erf(self) -> Self;
+
+    /// The exponential, accurate to a few units in the last place.
+    #[must_use]
+    fn exp(self) -> Self;
+
+    /// The hyperbolic tangent, accurate to a few units in the last place.
+    #[must_use]
+    fn tanh(self) -> Self;
+}
+
+macro_rules! element {
+    ($number:ident, $erf:path, $exp:path, $tanh:path) => {
+        impl Element for $number {
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+            const NEG_INFINITY: Self = Self::NEG_INFINITY;
+
+            #[inline(always)]
+            #[expect(clippy::cast_possible_truncation, reason = "rounding is what is asked for")]
+            fn from_f64(value: f64) -> Self {
+                value as Self
+            }
+
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                f64::from(self)
+            }
+
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                self.sqrt()
+            }
+
+            #[inline(always)]
+            fn erf(self) -> Self {
+                $erf(self)
+            }
+
+            #[inline(always)]
+            fn exp(self) -> Self {
+                $exp(self)
+            }
+
+            #[inline(always)]
+            fn tanh(self) -> Self {
+                $tanh(self)
+            }
+        }
+    };
+}
+
+element!(f32, libm::erff, libm::expf, libm::tanhf);
+element!(f64, libm::erf, libm::exp, libm::tanh);
+
+pub(crate) mod sealed {
+    use pulp::Simd;
+
+    /// Vectors of a number on whatever instructions `S` stands for; all inlined into the caller, which
+    /// `pulp` has compiled for those instructions.
+    #[expect(unsafe_code, reason = "masked loads and stores are raw")]
+    pub trait Vectors: Sized {
+        /// A vector that fills one register.
+        type Vector<S: Simd>: Copy;
+
+        /// All lanes the same.
+        fn splat<S: Simd>(simd: S, value: Self) -> Self::Vector<S>;
+
+        /// `a + b`.
+        fn vector_add<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+
+        /// `a * b + c`, rounded once.
+        fn mul_add<S: Simd>(
+            simd: S,
+            a: Self::Vector<S>,
+            b: Self::Vector<S>,
+            c: Self::Vector<S>,
+        ) -> Self::Vector<S>;
+
+        /// 0 where a lane is below 0, and the lane elsewhere: NaN stays NaN.
+        fn relu<S: Simd>(simd: S, a: Self::Vector<S>) -> Self::Vector<S>;
+
+        /// Loads the first `lanes` lanes; the others are 0 and their memory is not touched.
+        ///
+        /// # Safety
+        /// `from` must be valid for reading `lanes` numbers; `lanes` is at most the vector's.
+        unsafe fn load_first<S: Simd>(
+            simd: S,
+            from: *const Self,
+            lanes: usize,
+        ) -> Self::Vector<S>;
+
+        /// Stores the first `lanes` lanes; the memory of the others is not touched.
+        ///
+        /// # Safety
+        /// `to` must be valid for writing `lanes` numbers; `lanes` is at most the vector's.
+        unsafe fn store_first<S: Simd>(
+            simd: S,
+            to: *mut Self,
+            lanes: usize,
+            value: Self::Vector<S>,
+        );
+    }
+
+    macro_rules! vectors {
+        (
+            $number:ident, $vector:ident, $splat:ident, $add:ident, $mul_add:ident,
+            $less:ident, $select:ident, $mask:ident, $load:ident, $store:ident, $lane:ident
+        ) => {
+            impl Vectors for $number {
+                type Vector<S: Simd> = S::$vector;
+
+                #[inline(always)]
+                fn splat<S: Simd>(simd: S, value: Self) -> Self::Vector<S> {
+                    simd.$splat(value)
+                }
+
+                #[inline(always)]
+                fn vector_add<S: Simd>(
+                    simd: S,
+                    a: Self::Vector<S>,
+                    b: Self::Vector<S>,
+                ) -> Self::Vector<S> {
+                    simd.$add(a, b)
+                }
+
+                #[inline(always)]
+                fn mul_add<S: Simd>(
+                    simd: S,
+                    a: Self::Vector<S>,
+                    b: Self::Vector<S>,
+                    c: Self::Vector<S>,
+                ) -> Self::Vector<S> {
+                    simd.$mul_add(a, b, c)
+                }
+
+                #[inline(always)]
+                fn relu<S: Simd>(simd: S, a: Self::Vector<S>) -> Self::Vector<S> {
+                    let zero = simd.$splat(0.0);
+                    simd.$select(simd.$less(a, zero), zero, a)
+                }
+
+                #[inline(always)]
+                #[expect(unsafe_code, reason = "masked loads are raw")]
+                #[expect(clippy::cast_possible_truncation, reason = "a register has few lanes")]
+                unsafe fn load_first<S: Simd>(
+                    simd: S,
+                    from: *const Self,
+                    lanes: usize,
+                ) -> Self::Vector<S> {
+                    // SAFETY: only the lanes below `lanes` are read, which the caller vouches for.
+                    unsafe { simd.$load(simd.$mask(0, lanes as $lane), from) }
+                }
+
+                #[inline(always)]
+                #[expect(unsafe_code, reason = "masked stores are raw")]
+                #[expect(clippy::cast_possible_truncation, reason = "a register has few lanes")]
+                unsafe fn store_first<S: Simd>(
+                    simd: S,
+                    to: *mut Self,
+                    lanes: usize,
+                    value: Self::Vector<S>,
+                ) {
+                    // SAFETY: only the lanes below `lanes` are written, which the caller vouches for.
+                    unsafe { simd.$store(simd.$mask(0, lanes as $lane), to, value) }
+                }
+            }
+        };
+    }
+
+    vectors!(
+        f32,
+        f32s,
+        splat_f32s,
+        add_f32s,
+        mul_add_f32s,
+        less_than_f32s,
+        select_f32s,
+        mask_between_m32s,
+        mask_load_ptr_f32s,
+        mask_store_ptr_f32s,
+        u32
+    );
+    vectors!(
+        f64,
+        f64s,
+        splat_f64s,
+        add_f64s,
+        mul_add_f64s,
+        less_than_f64s,
+        select_f64s,
+        mask_between_m64s,
+        mask_load_ptr_f64s,
+        mask_store_ptr_f64s,
+        u64
+    );
+
+    /// Lanes of a register.
+    #[inline(always)]
+    pub(crate) const fn lanes<S: Simd, T: Vectors>() -> usize {
+        size_of::<T::Vector<S>>() / size_of::<T>()
+    }
+
+    /// Loads a whole register.
+    ///
+    /// # Safety
+    /// `from` must be valid for reading [`lanes`] numbers.
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "the micro-kernels address memory by pointer")]
+    pub(crate) unsafe fn load<S: Simd, T: Vectors>(_: S, from: *const T) -> T::Vector<S> {
+        // SAFETY: the caller vouches for the memory; vectors are plain numbers without padding.
+        unsafe { from.cast::<T::Vector<S>>().read_unaligned() }
+    }
+
+    /// Stores a whole register.
+    ///
+    /// # Safety
+    /// `to` must be valid for writing [`lanes`] numbers.
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "the micro-kernels address memory by pointer")]
+    pub(crate) unsafe fn store<S: Simd, T: Vectors>(_: S, to: *mut T, value: T::Vector<S>) {
+        // SAFETY: the caller vouches for the memory; vectors are plain numbers without padding.
+        unsafe { to.cast::<T::Vector<S>>().write_unaligned(value) }
+    }
+}

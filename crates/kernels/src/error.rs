@@ -1,0 +1,89 @@
+use crate::{Position, Region};
+
+/// Why a kernel refused its arguments.
+///
+/// Every check is made once, before anything is written: a call that returns an error has left its outputs as they were.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// A slice does not have the length that its shape asks for.
+    #[error("{what}: expected {expected} values, found {found}")]
+    Length {
+        /// The argument.
+        what: &'static str,
+        /// Values that the shape asks for.
+        expected: usize,
+        /// Values found.
+        found: usize,
+    },
+    /// An image does not have the number of channels that the operator asks for.
+    #[error("{what}: expected {expected} channels, found {found}")]
+    Channels {
+        /// The argument.
+        what: &'static str,
+        /// Channels that the operator asks for.
+        expected: usize,
+        /// Channels found.
+        found: usize,
+    },
+    /// Two images that must have the same height and width differ.
+    #[error("{what}: expected {expected_height} x {expected_width} pixels, found {height} x {width}")]
+    Extent {
+        /// The argument.
+        what: &'static str,
+        /// Height asked for, in pixels.
+        expected_height: usize,
+        /// Width asked for, in pixels.
+        expected_width: usize,
+        /// Height found, in pixels.
+        height: usize,
+        /// Width found, in pixels.
+        width: usize,
+    },
+    /// A region is not inside its image.
+    #[error("{what}: {region} is not inside {height} x {width} pixels")]
+    RegionOutside {
+        /// The argument.
+        what: &'static str,
+        /// The region, in the image's coordinates.
+        region: Region,
+        /// Height of the image, in pixels.
+        height: usize,
+        /// Width of the image, in pixels.
+        width: usize,
+    },
+    /// Interpolation needs an input position that the input buffer does not hold.
+    #[error("{what}: interpolation reads {position}, outside a buffer of {height} x {width} pixels")]
+    PositionOutside {
+        /// The argument.
+        what: &'static str,
+        /// The position that is missing, in the buffer's coordinates.
+        position: Position,
+        /// Height of the buffer, in pixels.
+        height: usize,
+        /// Width of the buffer, in pixels.
+        width: usize,
+    },
+    /// A kernel extent, stride, dilation, factor, group or channel count is zero.
+    #[error("{what}: expected at least 1, found 0")]
+    Zero {
+        /// The quantity.
+        what: &'static str,
+    },
+    /// The groups of a convolution do not divide its channels.
+    #[error("{groups} groups do not divide {in_channels} input and {out_channels} output channels")]
+    Groups {
+        /// Groups asked for.
+        groups: usize,
+        /// Input channels.
+        in_channels: usize,
+        /// Output channels.
+        out_channels: usize,
+    },
+    /// A product of extents, or a window's position, is too large for this machine's integers.
+    #[error("{what}: too large for {bits}-bit arithmetic", bits = usize::BITS)]
+    Overflow {
+        /// The quantity.
+        what: &'static str,
+    },
+}

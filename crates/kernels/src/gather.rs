@@ -1,0 +1,508 @@
+//! The convolution engine: every target position gathers its taps from a source image.
+//!
+//! Forward pass and data gradient are the same computation: a target position sums, over its taps, source values times
+//! weights. A micro-kernel holds a group of target positions times a panel of values in registers; no im2col matrix and
+//! no padded copy is made. Taps that fall outside the source read a row of zeros, so that each value is the same
+//! sequence of floating-point operations wherever its group lies.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::Element;
+use crate::element::sealed::{lanes, load, store};
+use crate::weights::{PackedWeights, Panel};
+
+/// Longest sum held in registers before it is added to the target: bounds the cache that a panel of weights takes, and
+/// the error of a long sum.
+const LONGEST_SUM: usize = 512;
+
+/// Target positions of one task; a multiple of every group size.
+const CHUNK_PIXELS: usize = 240;
+
+/// A task takes as many panels as make this many multiply-adds, so that small convolutions are not all scheduling.
+const TASK_PRODUCTS: usize = 1 << 21;
+
+/// Taps outside the source read from here.
+static ZEROS: [f64; 512] = [0.0; 512];
+
+/// One axis of a gather. Target position `i` lies at `target_first + i * target_step`; its tap `t` reads source position
+/// `source_first + i * source_step + t * tap_step` with weight `weight_first + t * weight_step`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Axis {
+    pub(crate) target_first: usize,
+    pub(crate) target_step: usize,
+    pub(crate) targets: usize,
+    pub(crate) source_first: isize,
+    pub(crate) source_step: isize,
+    pub(crate) taps: usize,
+    pub(crate) tap_step: isize,
+    pub(crate) weight_first: usize,
+    pub(crate) weight_step: usize,
+    /// Source positions that exist: `low..high`.
+    pub(crate) low: isize,
+    pub(crate) high: isize,
+}
+
+impl Axis {
+    #[expect(clippy::cast_possible_wrap, reason = "an index below a count that was checked")]
+    #[inline(always)]
+    fn source(&self, target: usize) -> isize {
+        self.source_first + target as isize * self.source_step
+    }
+
+    #[expect(clippy::cast_possible_wrap, reason = "an index below a count that was checked")]
+    #[inline(always)]
+    fn tap(&self, tap: usize) -> isize {
+        tap as isize * self.tap_step
+    }
+
+    #[inline(always)]
+    fn holds(&self, source: isize) -> bool {
+        source >= self.low && source < self.high
+    }
+
+    #[inline(always)]
+    fn holds_all(&self, source: isize) -> bool {
+        self.holds(source) && self.holds(source + self.tap(self.taps - 1))
+    }
+}
+
+/// What becomes of the values that the target already holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Existing {
+    Replace,
+    Add,
+}
+
+/// Values added after the sum.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Addend<'a, T> {
+    pub(crate) data: &'a [T],
+    /// Index of the value for the first target position; channels are contiguous.
+    pub(crate) first: usize,
+    pub(crate) row_pitch: usize,
+    pub(crate) pixel_pitch: usize,
+}
+
+/// A gather over images whose channels are contiguous.
+#[derive(Debug)]
+pub(crate) struct Gather<'a, T> {
+    pub(crate) rows: Axis,
+    pub(crate) columns: Axis,
+    pub(crate) source: &'a [T],
+    pub(crate) source_width: usize,
+    pub(crate) source_channels: usize,
+    pub(crate) target: &'a mut [T],
+    pub(crate) target_width: usize,
+    pub(crate) target_channels: usize,
+    pub(crate) weights: &'a PackedWeights<T>,
+    pub(crate) existing: Existing,
+    pub(crate) bias: Option<&'a [T]>,
+    pub(crate) residual: Option<Addend<'a, T>>,
+    pub(crate) relu: bool,
+}
+
+/// A target that tasks write at disjoint places.
+struct Shared<T>(*mut T);
+
+#[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
+// SAFETY: each task writes only its own positions and channels, see `Gather::run`.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T: Element> Gather<'_, T> {
+    /// Runs the gather in the current rayon pool. The work is cut by its geometry alone.
+    pub(crate) fn run(self) {
+        let pixels = self.rows.targets * self.columns.targets;
+        let taps = self.rows.taps * self.columns.taps;
+        if pixels == 0 || taps == 0 {
+            return;
+        }
+        let layout = self.weights.layout;
+        let panels = layout.panel_count();
+        let chunks = pixels.div_ceil(CHUNK_PIXELS);
+        let per_panel = CHUNK_PIXELS
+            .saturating_mul(taps.saturating_mul(layout.depth))
+            .saturating_mul(layout.width.div_ceil(layout.panels));
+        let panels_per_task = (TASK_PRODUCTS / per_panel.max(1)).clamp(1, panels);
+        let panel_tasks = panels.div_ceil(panels_per_task);
+        let shared = Shared(self.target.as_mut_ptr());
+        let shared = &shared;
+        let gather = &self;
+        (0..chunks * panel_tasks).into_par_iter().for_each(|task| {
+            let (chunk, panel_task) = (task / panel_tasks, task % panel_tasks);
+            let first_panel = panel_task * panels_per_task;
+            Arch::new().dispatch(Task {
+                gather,
+                target: shared,
+                pixels: chunk * CHUNK_PIXELS..((chunk + 1) * CHUNK_PIXELS).min(pixels),
+                panels: first_panel..(first_panel + panels_per_task).min(panels),
+            });
+        });
+    }
+}
+
+/// Some positions times some panels: no two tasks share both.
+struct Task<'a, T> {
+    gather: &'a Gather<'a, T>,
+    target: &'a Shared<T>,
+    pixels: std::ops::Range<usize>,
+    panels: std::ops::Range<usize>,
+}
+
+impl<T: Element> WithSimd for Task<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        for index in self.panels.clone() {
+            let panel = self.gather.weights.layout.panel(index);
+            if self.gather.weights.layout.per_channel {
+                self.panel_of::<S, PerChannel>(simd, panel);
+            } else {
+                self.panel_of::<S, Dense>(simd, panel);
+            }
+        }
+    }
+}
+
+impl<T: Element> Task<'_, T> {
+    #[inline(always)]
+    fn panel_of<S: Simd, P: Product>(&self, simd: S, panel: Panel) {
+        // Accumulators, one panel of weights and one source value fit in the registers.
+        if S::REGISTER_COUNT >= 32 {
+            match panel.vectors {
+                1 => self.run::<S, P, 1, 12>(simd, panel),
+                2 => self.run::<S, P, 2, 10>(simd, panel),
+                3 => self.run::<S, P, 3, 8>(simd, panel),
+                _ => self.run::<S, P, 4, 6>(simd, panel),
+            }
+        } else {
+            match panel.vectors {
+                1 => self.run::<S, P, 1, 12>(simd, panel),
+                _ => self.run::<S, P, 2, 6>(simd, panel),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn run<S: Simd, P: Product, const VECTORS: usize, const PIXELS: usize>(
+        &self,
+        simd: S,
+        panel: Panel,
+    ) {
+        let gather = self.gather;
+        let terms = gather.rows.taps * gather.columns.taps * gather.weights.layout.depth;
+        let blocks = terms.div_ceil(LONGEST_SUM);
+        for block in 0..blocks {
+            let step = Step {
+                gather,
+                target: self.target.0,
+                panel,
+                terms: block * terms / blocks..(block + 1) * terms / blocks,
+                replace: gather.existing == Existing::Replace && block == 0,
+                finish: block + 1 == blocks,
+            };
+            let mut pixel = self.pixels.start;
+            while pixel < self.pixels.end {
+                let count = PIXELS.min(self.pixels.end - pixel);
+                let group = Group::<PIXELS>::new(gather, pixel, count);
+                let mut sums = [[T::splat(simd, T::ZERO); VECTORS]; PIXELS];
+                step.accumulate::<S, P, VECTORS, PIXELS>(simd, &group, &mut sums);
+                step.store::<S, VECTORS, PIXELS>(simd, &group, &sums);
+                pixel += PIXELS;
+            }
+        }
+    }
+}
+
+/// Up to `PIXELS` target positions; the places after `count` repeat the last one.
+struct Group<const PIXELS: usize> {
+    count: usize,
+    /// Index along the target's rows and columns.
+    targets: [[usize; 2]; PIXELS],
+    /// Source row and column of the first tap.
+    sources: [[isize; 2]; PIXELS],
+    /// True where every tap of every position exists.
+    interior: bool,
+}
+
+impl<const PIXELS: usize> Group<PIXELS> {
+    #[inline(always)]
+    fn new<T>(gather: &Gather<'_, T>, first: usize, count: usize) -> Self {
+        let width = gather.columns.targets;
+        let (mut row, mut column) = (first / width, first % width);
+        let mut group =
+            Self { count, targets: [[0; 2]; PIXELS], sources: [[0; 2]; PIXELS], interior: true };
+        for place in 0..PIXELS {
+            let source = [gather.rows.source(row), gather.columns.source(column)];
+            group.targets[place] = [row, column];
+            group.sources[place] = source;
+            group.interior &=
+                gather.rows.holds_all(source[0]) && gather.columns.holds_all(source[1]);
+            if place + 1 < count {
+                column += 1;
+                if column == width {
+                    (row, column) = (row + 1, 0);
+                }
+            }
+        }
+        group
+    }
+}
+
+/// One block of terms of one panel.
+struct Step<'a, T> {
+    gather: &'a Gather<'a, T>,
+    target: *mut T,
+    panel: Panel,
+    /// Terms of the sum, counted over tap rows, tap columns and depth.
+    terms: std::ops::Range<usize>,
+    replace: bool,
+    finish: bool,
+}
+
+impl<T: Element> Step<'_, T> {
+    #[inline(always)]
+    #[expect(clippy::cast_possible_wrap, reason = "offsets inside slices fit isize")]
+    fn source_offset(&self, row: isize, column: isize) -> isize {
+        let gather = self.gather;
+        row.wrapping_mul(gather.source_width as isize)
+            .wrapping_add(column)
+            .wrapping_mul(gather.source_channels as isize)
+    }
+
+    /// First channel that the panel's group reads.
+    #[inline(always)]
+    fn source_channel(&self) -> usize {
+        let layout = &self.gather.weights.layout;
+        if layout.per_channel { self.panel.first } else { self.panel.group * layout.depth }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_wrap, reason = "offsets inside slices fit isize")]
+    fn accumulate<S: Simd, P: Product, const VECTORS: usize, const PIXELS: usize>(
+        &self,
+        simd: S,
+        group: &Group<PIXELS>,
+        sums: &mut [[T::Vector<S>; VECTORS]; PIXELS],
+    ) {
+        let gather = self.gather;
+        let layout = &gather.weights.layout;
+        let (rows, columns) = (&gather.rows, &gather.columns);
+        let depth = layout.depth;
+        let row_terms = columns.taps * depth;
+        let width = VECTORS * lanes::<S, T>();
+        let source = gather.source.as_ptr().wrapping_add(self.source_channel());
+        let weights = &gather.weights.values()[self.panel.offset..];
+        let zeros = ZEROS.as_ptr().cast::<T>();
+        let longest_zeros = size_of_val(&ZEROS) / size_of::<T>();
+        // The taps of a row follow each other in memory, in the source and in the weights.
+        let merged = group.interior
+            && columns.tap_step == 1
+            && columns.weight_step == 1
+            && gather.source_channels == depth;
+
+        let mut origins = [source; PIXELS];
+        for (origin, place) in origins.iter_mut().zip(group.sources) {
+            *origin = source.wrapping_offset(self.source_offset(place[0], place[1]));
+        }
+        let mut term = self.terms.start;
+        while term < self.terms.end {
+            let (tap_row, in_row) = (term / row_terms, term % row_terms);
+            let (tap_column, first) = (in_row / depth, in_row % depth);
+            let mut length = if merged { row_terms - in_row } else { depth - first };
+            length = length.min(self.terms.end - term);
+            let tap = [rows.tap(tap_row), columns.tap(tap_column)];
+            let offset = self.source_offset(tap[0], tap[1]).wrapping_add(first as isize);
+            let mut places = [zeros; PIXELS];
+            if group.interior {
+                for (place, origin) in places.iter_mut().zip(origins) {
+                    *place = origin.wrapping_offset(offset);
+                }
+            } else {
+                length = length.min(longest_zeros);
+                for ((place, origin), at) in places.iter_mut().zip(origins).zip(group.sources) {
+                    if rows.holds(at[0] + tap[0]) && columns.holds(at[1] + tap[1]) {
+                        *place = origin.wrapping_offset(offset);
+                    }
+                }
+            }
+            let weight = (rows.weight_first + tap_row * rows.weight_step) * layout.taps[1]
+                + columns.weight_first
+                + tap_column * columns.weight_step;
+            let weight = &weights[(weight * depth + first) * width..][..length * width];
+            #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
+            // SAFETY: every place is `length` values (`panel.width` for a product by channel) of a tap that exists,
+            // or zeros; the slice of weights has `length` rows.
+            unsafe {
+                P::accumulate(simd, sums, &places, weight.as_ptr(), length, self.panel.width);
+            }
+            term += length;
+        }
+    }
+
+    #[inline(always)]
+    fn store<S: Simd, const VECTORS: usize, const PIXELS: usize>(
+        &self,
+        simd: S,
+        group: &Group<PIXELS>,
+        sums: &[[T::Vector<S>; VECTORS]; PIXELS],
+    ) {
+        let gather = self.gather;
+        let lanes = lanes::<S, T>();
+        let channel = self.panel.group * gather.weights.layout.width + self.panel.first;
+        for (place, sums) in sums.iter().enumerate().take(group.count) {
+            let [row, column] = group.targets[place];
+            let target_row = gather.rows.target_first + row * gather.rows.target_step;
+            let target_column = gather.columns.target_first + column * gather.columns.target_step;
+            let target = (target_row * gather.target_width + target_column)
+                * gather.target_channels
+                + channel;
+            for (vector, &sum) in sums.iter().enumerate() {
+                let first = vector * lanes;
+                let count = lanes.min(self.panel.width.saturating_sub(first));
+                #[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
+                // SAFETY: the target position and `count` channels from `channel + first` on lie inside the target
+                // image, and belong to this task alone.
+                unsafe {
+                    let to = self.target.add(target + first);
+                    let mut value = sum;
+                    if !self.replace {
+                        value = T::vector_add(simd, load_some::<S, T>(simd, to, count), value);
+                    }
+                    if self.finish {
+                        if let Some(bias) = gather.bias {
+                            let bias = &bias[channel + first..][..count];
+                            value =
+                                T::vector_add(simd, value, load_some::<S, T>(simd, bias.as_ptr(), count));
+                        }
+                        if let Some(residual) = &gather.residual {
+                            let at = residual.first
+                                + row * residual.row_pitch
+                                + column * residual.pixel_pitch
+                                + channel
+                                + first;
+                            let from = &residual.data[at..][..count];
+                            value =
+                                T::vector_add(simd, value, load_some::<S, T>(simd, from.as_ptr(), count));
+                        }
+                        if gather.relu {
+                            value = T::relu(simd, value);
+                        }
+                    }
+                    if count == lanes {
+                        store::<S, T>(simd, to, value);
+                    } else {
+                        T::store_first(simd, to, count, value);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Loads `count` lanes.
+///
+/// # Safety
+/// `from` must be valid for reading `count` numbers; `count` is at most a register's.
+#[inline(always)]
+#[expect(unsafe_code, reason = "the micro-kernels address memory by pointer")]
+pub(crate) unsafe fn load_some<S: Simd, T: Element>(
+    simd: S,
+    from: *const T,
+    count: usize,
+) -> T::Vector<S> {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        if count == lanes::<S, T>() {
+            load::<S, T>(simd, from)
+        } else {
+            T::load_first(simd, from, count)
+        }
+    }
+}
+
+/// How source values meet weights.
+trait Product {
+    /// Adds `length` terms to every sum.
+    ///
+    /// # Safety
+    /// Each place must be valid for reading the values of its terms, and `weights` for `length` panel rows.
+    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
+    unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const PIXELS: usize>(
+        simd: S,
+        sums: &mut [[T::Vector<S>; VECTORS]; PIXELS],
+        places: &[*const T; PIXELS],
+        weights: *const T,
+        length: usize,
+        width: usize,
+    );
+}
+
+/// One source value times a panel of weights.
+struct Dense;
+
+impl Product for Dense {
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
+    unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const PIXELS: usize>(
+        simd: S,
+        sums: &mut [[T::Vector<S>; VECTORS]; PIXELS],
+        places: &[*const T; PIXELS],
+        weights: *const T,
+        length: usize,
+        _: usize,
+    ) {
+        let lanes = lanes::<S, T>();
+        // A local copy is what the compiler keeps in registers.
+        let mut local = *sums;
+        for term in 0..length {
+            // SAFETY: `term` is below `length`.
+            unsafe {
+                let row = weights.add(term * VECTORS * lanes);
+                let mut panel = [T::splat(simd, T::ZERO); VECTORS];
+                for (vector, slot) in panel.iter_mut().enumerate() {
+                    *slot = load::<S, T>(simd, row.add(vector * lanes));
+                }
+                for pixel in 0..PIXELS {
+                    let value = T::splat(simd, *places[pixel].add(term));
+                    for vector in 0..VECTORS {
+                        local[pixel][vector] =
+                            T::mul_add(simd, value, panel[vector], local[pixel][vector]);
+                    }
+                }
+            }
+        }
+        *sums = local;
+    }
+}
+
+/// Each source channel times its own weight.
+struct PerChannel;
+
+impl Product for PerChannel {
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
+    unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const PIXELS: usize>(
+        simd: S,
+        sums: &mut [[T::Vector<S>; VECTORS]; PIXELS],
+        places: &[*const T; PIXELS],
+        weights: *const T,
+        _: usize,
+        width: usize,
+    ) {
+        let lanes = lanes::<S, T>();
+        for vector in 0..VECTORS {
+            let first = vector * lanes;
+            let count = lanes.min(width.saturating_sub(first));
+            // SAFETY: the source holds `width` channels at each place.
+            unsafe {
+                let weight = load::<S, T>(simd, weights.add(first));
+                for pixel in 0..PIXELS {
+                    let value = load_some::<S, T>(simd, places[pixel].add(first), count);
+                    sums[pixel][vector] = T::mul_add(simd, value, weight, sums[pixel][vector]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,584 @@
+//! Convolution: gradients by the weights and by the bias.
+//!
+//! A micro-kernel holds a block of gradients (a few kernel positions x input channels, times a panel of output channels) in
+//! registers and runs over the positions of a chunk of the region; then it adds its registers to double-precision sums,
+//! so that sums over thousands of tiles stay accurate. Tasks own blocks of the gradient, so no partial buffers are
+//! needed and the order of every sum is fixed.
+
+use std::ops::Range;
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::convolution::signed;
+use crate::element::sealed::{lanes, store};
+use crate::gather::load_some;
+use crate::image::check_length;
+use crate::weights::widest_panel;
+use crate::{Convolution, Element, Image, KernelError, Position, Region};
+
+/// Positions whose products are summed in registers.
+const CHUNK_PIXELS: usize = 128;
+
+/// Blocks of gradients that one task may take: fewer read the region more often, more leave cores idle.
+const BLOCKS_PER_TASK: [usize; 2] = [4, 8];
+
+/// Tasks worth having.
+const TASKS: usize = 64;
+
+/// Adds the gradient by the weights to `weight_gradient`, laid out
+/// `[kernel rows][kernel columns][in / groups][out]` (see [`weight_gradient_to_oihw`]).
+///
+/// The window of position `(region.row + r, region.column + c)` of `cotangent` has its first tap at
+/// `first_window + (r * stride, c * stride)` in `input`. Only cotangents inside `region` and the inputs under their windows
+/// are read; padding contributes nothing. Images are height x width x channels.
+///
+/// # Errors
+/// [`KernelError`] where shapes do not match; nothing is written then.
+pub fn conv_weight_gradient<T: Element>(
+    convolution: &Convolution,
+    input: Image<'_, T>,
+    first_window: Position,
+    cotangent: Image<'_, T>,
+    region: Region,
+    weight_gradient: &mut [f64],
+) -> Result<(), KernelError> {
+    check_length("weight gradient", convolution.weight_count()?, weight_gradient.len())?;
+    input.check_channels("convolution input", convolution.in_channels)?;
+    cotangent.check_channels("convolution cotangent", convolution.out_channels)?;
+    cotangent.check_region("convolution cotangent", region)?;
+    convolution.window.check(region, first_window)?;
+    if region.is_empty() || input.data().is_empty() {
+        return Ok(());
+    }
+    let job = Job::new(convolution, input, first_window, cotangent, region);
+    let (lanes, widest) = Arch::new().dispatch(PanelShape { per_channel: job.per_channel, input });
+    let panels = job.width.div_ceil(lanes * widest);
+    let [kernel_rows, kernel_columns] = convolution.window.kernel;
+    let runs = if job.merged { 1 } else { kernel_columns };
+    // Even panels: five registers are three and two.
+    let vectors = job.width.div_ceil(lanes);
+    let panel = |index: usize| {
+        let first = index * vectors / panels * lanes;
+        first..((index + 1) * vectors / panels * lanes).min(job.width)
+    };
+    // A block has at least this many rows; the micro-kernel may take more.
+    let rows_per_task = {
+        let blocks = job.groups * panels * kernel_rows * runs * job.run_rows.div_ceil(6);
+        6 * (blocks / TASKS).clamp(BLOCKS_PER_TASK[0], BLOCKS_PER_TASK[1])
+    };
+    let pieces = job.run_rows.div_ceil(rows_per_task);
+    let sums = Shared(weight_gradient.as_mut_ptr());
+    let (sums, job) = (&sums, &job);
+    (0..job.groups * panels * kernel_rows * runs * pieces).into_par_iter().for_each(|task| {
+        let (piece, task) = (task % pieces, task / pieces);
+        let (run, task) = (task % runs, task / runs);
+        let (kernel_row, task) = (task % kernel_rows, task / kernel_rows);
+        let (index, group) = (task % panels, task / panels);
+        Arch::new().dispatch(Task {
+            job,
+            sums,
+            group,
+            kernel_row,
+            first_tap: run,
+            columns: panel(index),
+            rows: piece * job.run_rows / pieces..(piece + 1) * job.run_rows / pieces,
+        });
+    });
+    Ok(())
+}
+
+/// Copies a weight gradient from the layout of [`conv_weight_gradient`] to `[out][in / groups][kernel rows][kernel
+/// columns]`, rounding to `T`.
+///
+/// # Errors
+/// [`KernelError::Length`] where either slice does not hold the convolution's weights.
+pub fn weight_gradient_to_oihw<T: Element>(
+    convolution: &Convolution,
+    weight_gradient: &[f64],
+    oihw: &mut [T],
+) -> Result<(), KernelError> {
+    let count = convolution.weight_count()?;
+    check_length("weight gradient", count, weight_gradient.len())?;
+    check_length("weight gradient as OIHW", count, oihw.len())?;
+    let taps = convolution.window.taps();
+    let depth = convolution.in_channels / convolution.groups;
+    oihw.par_chunks_mut(depth * taps).enumerate().for_each(|(output, values)| {
+        for (input, values) in values.chunks_exact_mut(taps).enumerate() {
+            for (tap, value) in values.iter_mut().enumerate() {
+                let from = (tap * depth + input) * convolution.out_channels + output;
+                *value = T::from_f64(weight_gradient[from]);
+            }
+        }
+    });
+    Ok(())
+}
+
+struct PanelShape<'a, T> {
+    per_channel: bool,
+    input: Image<'a, T>,
+}
+
+impl<T: Element> WithSimd for PanelShape<'_, T> {
+    type Output = (usize, usize);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Self::Output {
+        let _ = self.input;
+        let widest = if self.per_channel { 2 } else { widest_panel::<S>() };
+        (lanes::<S, T>(), widest)
+    }
+}
+
+/// The whole gradient.
+struct Job<'a, T> {
+    input: Image<'a, T>,
+    first: Position,
+    cotangent: Image<'a, T>,
+    region: Region,
+    stride: [isize; 2],
+    dilation: [isize; 2],
+    kernel_columns: usize,
+    groups: usize,
+    /// Output channels of a group.
+    width: usize,
+    /// Input channels of a group.
+    depth: usize,
+    out_channels: usize,
+    per_channel: bool,
+    /// True where the taps of a kernel row follow each other in memory.
+    merged: bool,
+    /// Rows of the gradient that one run covers: they lie `row_step` input values apart, `rows_per_tap` for each tap.
+    run_rows: usize,
+    row_step: usize,
+    rows_per_tap: usize,
+}
+
+impl<'a, T: Element> Job<'a, T> {
+    fn new(
+        convolution: &Convolution,
+        input: Image<'a, T>,
+        first: Position,
+        cotangent: Image<'a, T>,
+        region: Region,
+    ) -> Self {
+        let window = convolution.window;
+        let per_channel = convolution.is_depthwise();
+        let groups = if per_channel { 1 } else { convolution.groups };
+        let depth = convolution.in_channels / convolution.groups;
+        let merged = per_channel || (groups == 1 && window.dilation[1] == 1);
+        Self {
+            input,
+            first,
+            cotangent,
+            region,
+            stride: window.stride.map(signed),
+            dilation: window.dilation.map(signed),
+            kernel_columns: window.kernel[1],
+            groups,
+            width: convolution.out_channels / groups,
+            depth,
+            out_channels: convolution.out_channels,
+            per_channel,
+            merged,
+            run_rows: if merged { window.kernel[1] * depth } else { depth },
+            row_step: if per_channel {
+                window.dilation[1].saturating_mul(input.channels())
+            } else {
+                1
+            },
+            rows_per_tap: depth,
+        }
+    }
+}
+
+/// Sums that tasks write at disjoint places.
+struct Shared(*mut f64);
+
+#[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
+// SAFETY: each task owns its rows and columns of the gradient.
+unsafe impl Sync for Shared {}
+
+/// Some rows of one run, times one panel of output channels.
+struct Task<'a, T> {
+    job: &'a Job<'a, T>,
+    sums: &'a Shared,
+    group: usize,
+    kernel_row: usize,
+    first_tap: usize,
+    columns: Range<usize>,
+    rows: Range<usize>,
+}
+
+impl<T: Element> WithSimd for Task<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let vectors = self.columns.len().div_ceil(lanes::<S, T>());
+        let rows = self.rows.len();
+        if self.job.per_channel {
+            match (vectors, rows) {
+                (1, 1) => self.run::<S, PerChannel, 1, 1>(simd),
+                (1, 2) => self.run::<S, PerChannel, 1, 2>(simd),
+                (1, 3) => self.run::<S, PerChannel, 1, 3>(simd),
+                (1, _) => self.run::<S, PerChannel, 1, 4>(simd),
+                (_, 1) => self.run::<S, PerChannel, 2, 1>(simd),
+                (_, 2) => self.run::<S, PerChannel, 2, 2>(simd),
+                (_, 3) => self.run::<S, PerChannel, 2, 3>(simd),
+                _ => self.run::<S, PerChannel, 2, 4>(simd),
+            }
+        } else if S::REGISTER_COUNT >= 32 {
+            match (vectors, rows) {
+                (1, 12..) => self.run::<S, Dense, 1, 12>(simd),
+                (1, 4..) => self.run::<S, Dense, 1, 4>(simd),
+                (1, _) => self.run::<S, Dense, 1, 1>(simd),
+                (2, 10..) => self.run::<S, Dense, 2, 10>(simd),
+                (2, 3..) => self.run::<S, Dense, 2, 3>(simd),
+                (2, _) => self.run::<S, Dense, 2, 1>(simd),
+                (3, 8..) => self.run::<S, Dense, 3, 8>(simd),
+                (3, 3..) => self.run::<S, Dense, 3, 3>(simd),
+                (3, _) => self.run::<S, Dense, 3, 1>(simd),
+                (_, 6..) => self.run::<S, Dense, 4, 6>(simd),
+                (_, 3..) => self.run::<S, Dense, 4, 3>(simd),
+                _ => self.run::<S, Dense, 4, 1>(simd),
+            }
+        } else {
+            match (vectors, rows) {
+                (1, 12..) => self.run::<S, Dense, 1, 12>(simd),
+                (1, 4..) => self.run::<S, Dense, 1, 4>(simd),
+                (1, _) => self.run::<S, Dense, 1, 1>(simd),
+                (_, 6..) => self.run::<S, Dense, 2, 6>(simd),
+                (_, 3..) => self.run::<S, Dense, 2, 3>(simd),
+                _ => self.run::<S, Dense, 2, 1>(simd),
+            }
+        }
+    }
+}
+
+/// Positions `rows` x `columns` of the region.
+#[derive(Clone)]
+struct Chunk {
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+impl<T: Element> Task<'_, T> {
+    #[inline(always)]
+    fn run<S: Simd, P: Product, const VECTORS: usize, const ROWS: usize>(&self, simd: S) {
+        let region = self.job.region;
+        // Rows of the region whose tap row exists.
+        let source = self.job.first.row + signed(self.kernel_row) * self.job.dilation[0];
+        let valid =
+            steps_inside(source, self.job.stride[0], self.job.input.height(), 0..region.rows);
+        let columns_at_once = region.columns.min(CHUNK_PIXELS);
+        let rows_at_once = (CHUNK_PIXELS / columns_at_once).max(1);
+        for row in valid.clone().step_by(rows_at_once) {
+            for column in (0..region.columns).step_by(columns_at_once) {
+                let chunk = Chunk {
+                    rows: row..(row + rows_at_once).min(valid.end),
+                    columns: column..(column + columns_at_once).min(region.columns),
+                };
+                let mut done = self.rows.start;
+                while done < self.rows.end {
+                    // The last block reaches back over rows that are done, rather than beyond the end.
+                    let first = done.min(self.rows.end - ROWS);
+                    self.block::<S, P, VECTORS, ROWS>(simd, &chunk, first, done - first);
+                    done = first + ROWS;
+                }
+            }
+        }
+    }
+
+    /// Adds a chunk's products to gradient rows `first..first + ROWS`, leaving out the first `skip`.
+    #[inline(always)]
+    fn block<S: Simd, P: Product, const VECTORS: usize, const ROWS: usize>(
+        &self,
+        simd: S,
+        chunk: &Chunk,
+        first: usize,
+        skip: usize,
+    ) {
+        let job = self.job;
+        let tap_of = |row: usize| self.first_tap + row / job.rows_per_tap;
+        let column_of =
+            |tap: usize| job.first.column + signed(tap) * job.dilation[1];
+        let inside = |tap: usize| {
+            steps_inside(
+                column_of(tap),
+                job.stride[1],
+                job.input.width(),
+                chunk.columns.clone(),
+            )
+        };
+        let (low, high) = (inside(tap_of(first)), inside(tap_of(first + ROWS - 1)));
+        // Columns where all taps exist, and, around them, where some do.
+        let all = high.start.max(low.start)..low.end.min(high.end);
+        let all = if all.start < all.end { all } else { low.start..low.start };
+
+        let mut sums = [[T::splat(simd, T::ZERO); VECTORS]; ROWS];
+        for row in chunk.rows.clone() {
+            let input_row = job.first.row
+                + signed(row) * job.stride[0]
+                + signed(self.kernel_row) * job.dilation[0];
+            // In a merged run the offset of the first tap is added to that of the row; both may be outside together.
+            let channel = if job.per_channel { self.columns.start } else { self.group * job.depth };
+            let input = job.input.data().as_ptr();
+            let at = |column: usize, row: usize| {
+                let from = column_of(self.first_tap) + signed(column) * job.stride[1];
+                let pixel = input_row * signed(job.input.width()) + from;
+                pixel * signed(job.input.channels())
+                    + signed(channel)
+                    + signed(row) * signed(job.row_step)
+            };
+            let region = job.region;
+            let cotangent = ((region.row + row) * job.cotangent.width() + region.column)
+                * job.out_channels
+                + self.group * job.width
+                + self.columns.start;
+            let cotangent = &job.cotangent.data()[cotangent..];
+            let edges = [chunk.columns.start..all.start, all.end.max(all.start)..chunk.columns.end];
+            if !all.is_empty() {
+                #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
+                // SAFETY: every tap of every column in `all` exists, and so do the cotangents of the region.
+                unsafe {
+                    P::accumulate::<S, T, VECTORS, ROWS>(
+                        simd,
+                        &mut sums,
+                        Operands {
+                            input: input.offset(at(all.start, first)),
+                            input_step: job.stride[1] * signed(job.input.channels()),
+                            row_step: job.row_step,
+                            cotangent: cotangent.as_ptr().add(all.start * job.out_channels),
+                            cotangent_step: job.out_channels,
+                            columns: all.len(),
+                            width: self.columns.len(),
+                        },
+                    );
+                }
+            }
+            for column in edges.into_iter().flatten() {
+                let cotangent = &cotangent[column * job.out_channels..][..self.columns.len()];
+                for place in 0..ROWS {
+                    let position =
+                        column_of(tap_of(first + place)) + signed(column) * job.stride[1];
+                    if position < 0 || position >= signed(job.input.width()) {
+                        continue;
+                    }
+                    let from = input.wrapping_offset(at(column, first + place));
+                    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
+                    // SAFETY: the tap exists, and so do `width` cotangents.
+                    unsafe {
+                        P::accumulate_one::<S, T, VECTORS>(
+                            simd,
+                            &mut sums[place],
+                            from,
+                            cotangent.as_ptr(),
+                            self.columns.len(),
+                        );
+                    }
+                }
+            }
+        }
+        for (place, sums) in sums.iter().enumerate().skip(skip) {
+            self.add::<S, VECTORS>(simd, first + place, sums);
+        }
+    }
+
+    /// Adds one row of registers to the double-precision sums.
+    #[inline(always)]
+    fn add<S: Simd, const VECTORS: usize>(
+        &self,
+        simd: S,
+        row: usize,
+        values: &[T::Vector<S>; VECTORS],
+    ) {
+        let job = self.job;
+        let lanes = lanes::<S, T>();
+        let tap = self.kernel_row * job.kernel_columns + self.first_tap + row / job.rows_per_tap;
+        let to = (tap * job.depth + row % job.rows_per_tap) * job.out_channels
+            + self.group * job.width
+            + self.columns.start;
+        let mut buffer = [T::ZERO; 16];
+        for (vector, &value) in values.iter().enumerate() {
+            let first = vector * lanes;
+            let count = lanes.min(self.columns.len().saturating_sub(first));
+            #[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
+            // SAFETY: a register has at most 16 lanes; the row and the columns belong to this task alone.
+            unsafe {
+                store::<S, T>(simd, buffer.as_mut_ptr(), value);
+                let sums = std::slice::from_raw_parts_mut(self.sums.0.add(to + first), count);
+                for (sum, &value) in sums.iter_mut().zip(&buffer) {
+                    *sum += value.to_f64();
+                }
+            }
+        }
+    }
+}
+
+/// The steps `i` of `range` for which `first + i * step` is in `0..extent`.
+fn steps_inside(first: isize, step: isize, extent: usize, range: Range<usize>) -> Range<usize> {
+    let at_least = |bound: isize| {
+        // The first step at or beyond `bound`.
+        let distance = bound - first;
+        usize::try_from(distance.div_euclid(step) + isize::from(distance.rem_euclid(step) != 0))
+            .unwrap_or_default()
+    };
+    let start = at_least(0).clamp(range.start, range.end);
+    let end = at_least(signed(extent)).clamp(start, range.end);
+    start..end
+}
+
+/// A row of positions.
+struct Operands<T> {
+    input: *const T,
+    input_step: isize,
+    row_step: usize,
+    cotangent: *const T,
+    cotangent_step: usize,
+    columns: usize,
+    width: usize,
+}
+
+/// How input values meet cotangents.
+trait Product {
+    /// Adds the products of a row of positions.
+    ///
+    /// # Safety
+    /// Every input value and cotangent that the operands describe must exist.
+    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
+    unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const ROWS: usize>(
+        simd: S,
+        sums: &mut [[T::Vector<S>; VECTORS]; ROWS],
+        operands: Operands<T>,
+    );
+
+    /// Adds the product of one gradient row at one position.
+    ///
+    /// # Safety
+    /// The input values and `width` cotangents must exist.
+    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
+    unsafe fn accumulate_one<S: Simd, T: Element, const VECTORS: usize>(
+        simd: S,
+        sums: &mut [T::Vector<S>; VECTORS],
+        input: *const T,
+        cotangent: *const T,
+        width: usize,
+    );
+}
+
+/// One input value times a panel of cotangents.
+struct Dense;
+
+impl Product for Dense {
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
+    unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const ROWS: usize>(
+        simd: S,
+        sums: &mut [[T::Vector<S>; VECTORS]; ROWS],
+        operands: Operands<T>,
+    ) {
+        let lanes = lanes::<S, T>();
+        let mut local = *sums;
+        let last = operands.width - (VECTORS - 1) * lanes;
+        let (mut input, mut cotangent) = (operands.input, operands.cotangent);
+        for _ in 0..operands.columns {
+            // SAFETY: the caller vouches for every position.
+            unsafe {
+                let mut panel = [T::splat(simd, T::ZERO); VECTORS];
+                for (vector, slot) in panel.iter_mut().enumerate() {
+                    let count = if vector + 1 == VECTORS { last } else { lanes };
+                    *slot = load_some::<S, T>(simd, cotangent.add(vector * lanes), count);
+                }
+                for row in 0..ROWS {
+                    let value = T::splat(simd, *input.add(row));
+                    for vector in 0..VECTORS {
+                        local[row][vector] =
+                            T::mul_add(simd, value, panel[vector], local[row][vector]);
+                    }
+                }
+            }
+            input = input.wrapping_offset(operands.input_step);
+            cotangent = cotangent.wrapping_add(operands.cotangent_step);
+        }
+        *sums = local;
+    }
+
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
+    unsafe fn accumulate_one<S: Simd, T: Element, const VECTORS: usize>(
+        simd: S,
+        sums: &mut [T::Vector<S>; VECTORS],
+        input: *const T,
+        cotangent: *const T,
+        width: usize,
+    ) {
+        let lanes = lanes::<S, T>();
+        for (vector, sum) in sums.iter_mut().enumerate() {
+            let first = vector * lanes;
+            // SAFETY: the caller vouches for the input value and `width` cotangents.
+            unsafe {
+                let panel =
+                    load_some::<S, T>(simd, cotangent.add(first), lanes.min(width - first));
+                *sum = T::mul_add(simd, T::splat(simd, *input), panel, *sum);
+            }
+        }
+    }
+}
+
+/// Each input channel times its own cotangent.
+struct PerChannel;
+
+impl Product for PerChannel {
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
+    unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const ROWS: usize>(
+        simd: S,
+        sums: &mut [[T::Vector<S>; VECTORS]; ROWS],
+        operands: Operands<T>,
+    ) {
+        let lanes = lanes::<S, T>();
+        let mut local = *sums;
+        let last = operands.width - (VECTORS - 1) * lanes;
+        let (mut input, mut cotangent) = (operands.input, operands.cotangent);
+        for _ in 0..operands.columns {
+            for vector in 0..VECTORS {
+                let count = if vector + 1 == VECTORS { last } else { lanes };
+                // SAFETY: the caller vouches for every position.
+                unsafe {
+                    let panel = load_some::<S, T>(simd, cotangent.add(vector * lanes), count);
+                    for row in 0..ROWS {
+                        let from = input.add(row * operands.row_step + vector * lanes);
+                        let value = load_some::<S, T>(simd, from, count);
+                        local[row][vector] = T::mul_add(simd, value, panel, local[row][vector]);
+                    }
+                }
+            }
+            input = input.wrapping_offset(operands.input_step);
+            cotangent = cotangent.wrapping_add(operands.cotangent_step);
+        }
+        *sums = local;
+    }
+
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
+    unsafe fn accumulate_one<S: Simd, T: Element, const VECTORS: usize>(
+        simd: S,
+        sums: &mut [T::Vector<S>; VECTORS],
+        input: *const T,
+        cotangent: *const T,
+        width: usize,
+    ) {
+        let lanes = lanes::<S, T>();
+        for (vector, sum) in sums.iter_mut().enumerate() {
+            let first = vector * lanes;
+            let count = lanes.min(width - first);
+            // SAFETY: the caller vouches for `width` input values and cotangents.
+            unsafe {
+                let value = load_some::<S, T>(simd, input.add(first), count);
+                let panel = load_some::<S, T>(simd, cotangent.add(first), count);
+                *sum = T::mul_add(simd, value, panel, *sum);
+            }
+        }
+    }
+}

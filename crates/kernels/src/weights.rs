@@ -1,0 +1,268 @@
+//! Convolution weights in the order in which the micro-kernels read them.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::element::sealed::lanes;
+use crate::image::check_length;
+use crate::{Convolution, Element, KernelError};
+
+/// Widest panel of weights, in registers, that leaves the micro-kernel enough accumulators.
+pub(crate) const fn widest_panel<S: Simd>() -> usize {
+    if S::REGISTER_COUNT >= 32 { 4 } else { 2 }
+}
+
+/// How packed weights lie in memory: `[group][panel][kernel row][kernel column][depth][panel width]`, where a panel is
+/// up to four registers of output values wide. The last panel of a group is filled up with zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layout {
+    pub(crate) groups: usize,
+    pub(crate) taps: [usize; 2],
+    /// Values summed over at one tap.
+    pub(crate) depth: usize,
+    /// Values computed at one position, for each group.
+    pub(crate) width: usize,
+    /// True where each computed value has its own summand (depthwise), and `depth` is 1.
+    pub(crate) per_channel: bool,
+    lanes: usize,
+    vectors: usize,
+    pub(crate) panels: usize,
+}
+
+/// One panel of [`Layout`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Panel {
+    pub(crate) group: usize,
+    /// Registers.
+    pub(crate) vectors: usize,
+    /// First value of the group that the panel computes.
+    pub(crate) first: usize,
+    /// Values that it computes; the rest of its registers is zeros.
+    pub(crate) width: usize,
+    /// Where its weights start.
+    pub(crate) offset: usize,
+}
+
+impl Layout {
+    fn new<T: Element>(convolution: &Convolution, depth: usize, width: usize) -> Self {
+        let per_channel = convolution.is_depthwise();
+        let (groups, depth, width) = if per_channel {
+            (1, 1, convolution.in_channels)
+        } else {
+            (convolution.groups, depth, width)
+        };
+        let (lanes, widest) = Arch::new().dispatch(RegisterShape::<T>::new());
+        let vectors = width.div_ceil(lanes);
+        let panels = vectors.div_ceil(widest);
+        let taps = convolution.window.kernel;
+        Self { groups, taps, depth, width, per_channel, lanes, vectors, panels }
+    }
+
+    fn len(&self) -> Result<usize, KernelError> {
+        [self.groups, self.vectors, self.lanes, self.taps[0], self.taps[1]]
+            .into_iter()
+            .try_fold(self.depth, usize::checked_mul)
+            .filter(|&count| isize::try_from(count).is_ok())
+            .ok_or(KernelError::Overflow { what: "packed weights" })
+    }
+
+    /// Panels of all groups.
+    pub(crate) fn panel_count(&self) -> usize {
+        self.groups * self.panels
+    }
+
+    pub(crate) fn panel(&self, index: usize) -> Panel {
+        let (group, panel) = (index / self.panels, index % self.panels);
+        let first_vector = panel * self.vectors / self.panels;
+        let vectors = (panel + 1) * self.vectors / self.panels - first_vector;
+        let first = first_vector * self.lanes;
+        Panel {
+            group,
+            vectors,
+            first,
+            width: (vectors * self.lanes).min(self.width - first),
+            offset: (group * self.vectors + first_vector)
+                * self.lanes
+                * self.taps[0]
+                * self.taps[1]
+                * self.depth,
+        }
+    }
+}
+
+struct RegisterShape<T>(std::marker::PhantomData<T>);
+
+impl<T> RegisterShape<T> {
+    fn new() -> Self {
+        Self(std::marker::PhantomData)
+    }
+}
+
+impl<T: Element> WithSimd for RegisterShape<T> {
+    type Output = (usize, usize);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Self::Output {
+        (lanes::<S, T>(), widest_panel::<S>())
+    }
+}
+
+/// Bytes to which weights are aligned, so that no register straddles two cache lines.
+const ALIGNMENT: usize = 64;
+
+#[derive(Debug, Clone)]
+pub(crate) struct PackedWeights<T> {
+    pub(crate) convolution: Convolution,
+    pub(crate) layout: Layout,
+    data: Vec<T>,
+    start: usize,
+}
+
+impl<T: Element> PackedWeights<T> {
+    fn allocated(layout: &Layout) -> Result<usize, KernelError> {
+        Ok(layout.len()?.saturating_add(ALIGNMENT / size_of::<T>()))
+    }
+
+    fn zeros(convolution: &Convolution, layout: Layout) -> Result<Self, KernelError> {
+        let data = vec![T::ZERO; Self::allocated(&layout)?];
+        let start = data.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT / size_of::<T>());
+        Ok(Self { convolution: *convolution, layout, data, start })
+    }
+
+    pub(crate) fn values(&self) -> &[T] {
+        &self.data[self.start..]
+    }
+
+    /// Sets the weight of `(group, tap, depth, value)` to `weight(..)` everywhere.
+    fn fill(&mut self, weight: impl Fn(usize, [usize; 2], usize, usize) -> T + Sync) {
+        let layout = self.layout;
+        let mut rest = &mut self.data[self.start..];
+        let mut panels = Vec::with_capacity(layout.panel_count());
+        for index in 0..layout.panel_count() {
+            let panel = layout.panel(index);
+            let length =
+                panel.vectors * layout.lanes * layout.taps[0] * layout.taps[1] * layout.depth;
+            let (values, after) = std::mem::take(&mut rest).split_at_mut(length);
+            panels.push((panel, values));
+            rest = after;
+        }
+        panels.into_par_iter().for_each(|(panel, values)| {
+            let mut rows = values.chunks_exact_mut(panel.vectors * layout.lanes);
+            for ky in 0..layout.taps[0] {
+                for kx in 0..layout.taps[1] {
+                    for (depth, row) in rows.by_ref().take(layout.depth).enumerate() {
+                        for (value, slot) in row.iter_mut().take(panel.width).enumerate() {
+                            *slot = weight(panel.group, [ky, kx], depth, panel.first + value);
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+fn check_weights(convolution: &Convolution, found: usize) -> Result<(), KernelError> {
+    check_length("weights", convolution.weight_count()?, found)
+}
+
+/// Weights packed for [`conv_forward`](crate::conv_forward).
+#[derive(Debug, Clone)]
+pub struct ForwardWeights<T>(pub(crate) PackedWeights<T>);
+
+impl<T: Element> ForwardWeights<T> {
+    fn layout(convolution: &Convolution) -> Result<Layout, KernelError> {
+        convolution.weight_count()?;
+        Ok(Layout::new::<T>(
+            convolution,
+            convolution.in_channels / convolution.groups,
+            convolution.out_channels / convolution.groups,
+        ))
+    }
+
+    /// Packs weights given as `[out][in / groups][kernel rows][kernel columns]`.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the convolution is malformed or `weights` has another length.
+    pub fn pack(convolution: &Convolution, weights: &[T]) -> Result<Self, KernelError> {
+        let mut packed = Self(PackedWeights::zeros(convolution, Self::layout(convolution)?)?);
+        packed.repack(weights)?;
+        Ok(packed)
+    }
+
+    /// Packs other weights of the same convolution into the same memory.
+    ///
+    /// # Errors
+    /// [`KernelError::Length`] where `weights` has another length.
+    pub fn repack(&mut self, weights: &[T]) -> Result<(), KernelError> {
+        let convolution = self.0.convolution;
+        check_weights(&convolution, weights.len())?;
+        let [kernel_rows, kernel_columns] = convolution.window.kernel;
+        let group_in = convolution.in_channels / convolution.groups;
+        let group_out = convolution.out_channels / convolution.groups;
+        self.0.fill(|group, [ky, kx], input, output| {
+            let row = (group * group_out + output) * group_in + input;
+            weights[(row * kernel_rows + ky) * kernel_columns + kx]
+        });
+        Ok(())
+    }
+
+    /// Values of `T` that the packed weights of a convolution occupy on this machine.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the convolution is malformed.
+    pub fn packed_len(convolution: &Convolution) -> Result<usize, KernelError> {
+        PackedWeights::<T>::allocated(&Self::layout(convolution)?)
+    }
+}
+
+/// Weights packed for [`conv_data_gradient`](crate::conv_data_gradient): transposed, and with the taps in reverse order.
+#[derive(Debug, Clone)]
+pub struct DataGradientWeights<T>(pub(crate) PackedWeights<T>);
+
+impl<T: Element> DataGradientWeights<T> {
+    fn layout(convolution: &Convolution) -> Result<Layout, KernelError> {
+        convolution.weight_count()?;
+        Ok(Layout::new::<T>(
+            convolution,
+            convolution.out_channels / convolution.groups,
+            convolution.in_channels / convolution.groups,
+        ))
+    }
+
+    /// Packs weights given as `[out][in / groups][kernel rows][kernel columns]`.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the convolution is malformed or `weights` has another length.
+    pub fn pack(convolution: &Convolution, weights: &[T]) -> Result<Self, KernelError> {
+        let mut packed = Self(PackedWeights::zeros(convolution, Self::layout(convolution)?)?);
+        packed.repack(weights)?;
+        Ok(packed)
+    }
+
+    /// Packs other weights of the same convolution into the same memory.
+    ///
+    /// # Errors
+    /// [`KernelError::Length`] where `weights` has another length.
+    pub fn repack(&mut self, weights: &[T]) -> Result<(), KernelError> {
+        let convolution = self.0.convolution;
+        check_weights(&convolution, weights.len())?;
+        let [kernel_rows, kernel_columns] = convolution.window.kernel;
+        let group_in = convolution.in_channels / convolution.groups;
+        let group_out = convolution.out_channels / convolution.groups;
+        let depthwise = convolution.is_depthwise();
+        self.0.fill(|group, [ky, kx], output, input| {
+            let row = if depthwise { input } else { (group * group_out + output) * group_in + input };
+            let (ky, kx) = (kernel_rows - 1 - ky, kernel_columns - 1 - kx);
+            weights[(row * kernel_rows + ky) * kernel_columns + kx]
+        });
+        Ok(())
+    }
+
+    /// Values of `T` that the packed weights of a convolution occupy on this machine.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the convolution is malformed.
+    pub fn packed_len(convolution: &Convolution) -> Result<usize, KernelError> {
+        PackedWeights::<T>::allocated(&Self::layout(convolution)?)
+    }
+}
