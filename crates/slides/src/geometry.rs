@@ -19,6 +19,9 @@ impl Level {
 pub struct MicronsPerPixel(f64);
 
 impl MicronsPerPixel {
+    /// The scale at which tissue is looked for.
+    pub(crate) const EIGHT: Self = Self(8.0);
+
     /// Takes a number of microns.
     ///
     /// # Errors

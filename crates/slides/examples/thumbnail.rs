@@ -1,0 +1,26 @@
+//! Writes a slide's thumbnail: `cargo run --example thumbnail -- SLIDE OUT.png [EDGE]`.
+
+use stream_grad_slides::Slide;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(input), Some(output)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: thumbnail SLIDE OUT.png [EDGE]".into());
+    };
+    let edge = arguments.next().map_or(Ok(1024), |edge| edge.parse())?;
+    let slide = Slide::open(&input)?;
+    for (index, level) in slide.levels().iter().enumerate() {
+        println!(
+            "level {index}: {}, downsample {}",
+            level.extent, level.downsample
+        );
+    }
+    match slide.scale() {
+        Ok(scale) => println!("scale: {} by {}", scale.x, scale.y),
+        Err(error) => println!("scale: {error}"),
+    }
+    let thumbnail = slide.thumbnail(edge)?;
+    thumbnail.save(&output)?;
+    println!("{output}: {} x {}", thumbnail.width(), thumbnail.height());
+    Ok(())
+}
