@@ -4,7 +4,7 @@ use crate::gather::{Addend, Axis, Existing, Gather};
 use crate::image::check_length;
 use crate::{
     Convolution, DataGradientWeights, Element, ForwardWeights, Image, ImageMut, KernelError,
-    Position, Region, Window,
+    Located, Position, Region, Window,
 };
 
 /// What is applied to a sum before it is stored.
@@ -17,42 +17,47 @@ pub enum Activation {
     Relu,
 }
 
-/// Values of an image that are added, position by position, to a region's results.
-#[derive(Debug, Clone, Copy)]
-pub struct Residual<'a, T> {
-    /// The image, with the channels of the output.
-    pub image: Image<'a, T>,
-    /// Row of the value that belongs to the region's first position.
-    pub row: usize,
-    /// Column of that value.
-    pub column: usize,
-}
-
 /// What [`conv_forward`] does to a sum before it stores it: adds `bias`, adds `residual`, applies `activation`.
 #[derive(Debug, Clone, Copy)]
 pub struct Epilogue<'a, T> {
     /// One value for each output channel.
     pub bias: Option<&'a [T]>,
     /// The other branch of a residual connection.
-    pub residual: Option<Residual<'a, T>>,
+    pub residual: Option<Located<'a, T>>,
     /// The activation.
     pub activation: Activation,
 }
 
 impl<T> Default for Epilogue<'_, T> {
     fn default() -> Self {
-        Self { bias: None, residual: None, activation: Activation::Identity }
+        Self {
+            bias: None,
+            residual: None,
+            activation: Activation::Identity,
+        }
     }
 }
 
 fn weights_of(expected: &Convolution, packed: &Convolution) -> Result<(), KernelError> {
     for (what, expected, found) in [
-        ("packed weights: input", expected.in_channels, packed.in_channels),
-        ("packed weights: output", expected.out_channels, packed.out_channels),
+        (
+            "packed weights: input",
+            expected.in_channels,
+            packed.in_channels,
+        ),
+        (
+            "packed weights: output",
+            expected.out_channels,
+            packed.out_channels,
+        ),
         ("packed weights: groups", expected.groups, packed.groups),
     ] {
         if expected != found {
-            return Err(KernelError::Channels { what, expected, found });
+            return Err(KernelError::Channels {
+                what,
+                expected,
+                found,
+            });
         }
     }
     let (expected, found) = (expected.window.kernel, packed.window.kernel);
@@ -118,10 +123,8 @@ pub fn conv_forward<T: Element>(
     let residual = epilogue
         .residual
         .map(|residual| {
+            residual.check("convolution residual", convolution.out_channels, region)?;
             let image = residual.image;
-            image.check_channels("convolution residual", convolution.out_channels)?;
-            let read = Region::new(residual.row, residual.column, region.rows, region.columns);
-            image.check_region("convolution residual", read)?;
             Ok(Addend {
                 data: image.data(),
                 first: (residual.row * image.width() + residual.column) * image.channels(),
@@ -131,8 +134,8 @@ pub fn conv_forward<T: Element>(
         })
         .transpose()?;
 
-    let axis = |axis: usize, first_target: usize, targets: usize, first: isize, extent: usize| {
-        Axis {
+    let axis =
+        |axis: usize, first_target: usize, targets: usize, first: isize, extent: usize| Axis {
             target_first: first_target,
             target_step: 1,
             targets,
@@ -144,11 +147,16 @@ pub fn conv_forward<T: Element>(
             weight_step: 1,
             low: 0,
             high: signed(extent),
-        }
-    };
+        };
     Gather {
         rows: axis(0, region.row, region.rows, first_window.row, input.height()),
-        columns: axis(1, region.column, region.columns, first_window.column, input.width()),
+        columns: axis(
+            1,
+            region.column,
+            region.columns,
+            first_window.column,
+            input.width(),
+        ),
         source: input.data(),
         source_width: input.width(),
         source_channels: input.channels(),
@@ -266,7 +274,9 @@ fn phase(
     let tap_step = dilation / signed(common);
     let before = -(output + (signed(taps) - 1) * tap_step);
     let skipped = usize::try_from(before).unwrap_or_default();
-    let reached = usize::try_from(signed(outputs) - output).unwrap_or_default().min(targets);
+    let reached = usize::try_from(signed(outputs) - output)
+        .unwrap_or_default()
+        .min(targets);
     if skipped >= reached {
         return None;
     }
@@ -287,7 +297,10 @@ fn phase(
 }
 
 /// A count that `Window::check` or the existence of a slice bounds.
-#[expect(clippy::cast_possible_wrap, reason = "checked: extents and windows fit isize")]
+#[expect(
+    clippy::cast_possible_wrap,
+    reason = "checked: extents and windows fit isize"
+)]
 pub(crate) fn signed(count: usize) -> isize {
     count as isize
 }

@@ -63,7 +63,10 @@ macro_rules! element {
             const NEG_INFINITY: Self = Self::NEG_INFINITY;
 
             #[inline(always)]
-            #[expect(clippy::cast_possible_truncation, reason = "rounding is what is asked for")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "rounding is what is asked for"
+            )]
             fn from_f64(value: f64) -> Self {
                 value as Self
             }
@@ -130,11 +133,7 @@ pub(crate) mod sealed {
         ///
         /// # Safety
         /// `from` must be valid for reading `lanes` numbers; `lanes` is at most the vector's.
-        unsafe fn load_first<S: Simd>(
-            simd: S,
-            from: *const Self,
-            lanes: usize,
-        ) -> Self::Vector<S>;
+        unsafe fn load_first<S: Simd>(simd: S, from: *const Self, lanes: usize) -> Self::Vector<S>;
 
         /// Stores the first `lanes` lanes; the memory of the others is not touched.
         ///

@@ -27,7 +27,9 @@ pub enum KernelError {
         found: usize,
     },
     /// Two images that must have the same height and width differ.
-    #[error("{what}: expected {expected_height} x {expected_width} pixels, found {height} x {width}")]
+    #[error(
+        "{what}: expected {expected_height} x {expected_width} pixels, found {height} x {width}"
+    )]
     Extent {
         /// The argument.
         what: &'static str,
@@ -53,7 +55,9 @@ pub enum KernelError {
         width: usize,
     },
     /// Interpolation needs an input position that the input buffer does not hold.
-    #[error("{what}: interpolation reads {position}, outside a buffer of {height} x {width} pixels")]
+    #[error(
+        "{what}: interpolation reads {position}, outside a buffer of {height} x {width} pixels"
+    )]
     PositionOutside {
         /// The argument.
         what: &'static str,

@@ -44,13 +44,19 @@ pub(crate) struct Axis {
 }
 
 impl Axis {
-    #[expect(clippy::cast_possible_wrap, reason = "an index below a count that was checked")]
+    #[expect(
+        clippy::cast_possible_wrap,
+        reason = "an index below a count that was checked"
+    )]
     #[inline(always)]
     fn source(&self, target: usize) -> isize {
         self.source_first + target as isize * self.source_step
     }
 
-    #[expect(clippy::cast_possible_wrap, reason = "an index below a count that was checked")]
+    #[expect(
+        clippy::cast_possible_wrap,
+        reason = "an index below a count that was checked"
+    )]
     #[inline(always)]
     fn tap(&self, tap: usize) -> isize {
         tap as isize * self.tap_step
@@ -111,7 +117,7 @@ unsafe impl<T: Send> Sync for Shared<T> {}
 
 impl<T: Element> Gather<'_, T> {
     /// Runs the gather in the current rayon pool. The work is cut by its geometry alone.
-    pub(crate) fn run(self) {
+    pub(crate) fn run(mut self) {
         let pixels = self.rows.targets * self.columns.targets;
         let taps = self.rows.taps * self.columns.taps;
         if pixels == 0 || taps == 0 {
@@ -125,7 +131,7 @@ impl<T: Element> Gather<'_, T> {
             .saturating_mul(layout.width.div_ceil(layout.panels));
         let panels_per_task = (TASK_PRODUCTS / per_panel.max(1)).clamp(1, panels);
         let panel_tasks = panels.div_ceil(panels_per_task);
-        let shared = Shared(self.target.as_mut_ptr());
+        let shared = Shared(std::mem::take(&mut self.target).as_mut_ptr());
         let shared = &shared;
         let gather = &self;
         (0..chunks * panel_tasks).into_par_iter().for_each(|task| {
@@ -231,8 +237,12 @@ impl<const PIXELS: usize> Group<PIXELS> {
     fn new<T>(gather: &Gather<'_, T>, first: usize, count: usize) -> Self {
         let width = gather.columns.targets;
         let (mut row, mut column) = (first / width, first % width);
-        let mut group =
-            Self { count, targets: [[0; 2]; PIXELS], sources: [[0; 2]; PIXELS], interior: true };
+        let mut group = Self {
+            count,
+            targets: [[0; 2]; PIXELS],
+            sources: [[0; 2]; PIXELS],
+            interior: true,
+        };
         for place in 0..PIXELS {
             let source = [gather.rows.source(row), gather.columns.source(column)];
             group.targets[place] = [row, column];
@@ -275,7 +285,11 @@ impl<T: Element> Step<'_, T> {
     #[inline(always)]
     fn source_channel(&self) -> usize {
         let layout = &self.gather.weights.layout;
-        if layout.per_channel { self.panel.first } else { self.panel.group * layout.depth }
+        if layout.per_channel {
+            self.panel.first
+        } else {
+            self.panel.group * layout.depth
+        }
     }
 
     #[inline(always)]
@@ -310,10 +324,16 @@ impl<T: Element> Step<'_, T> {
         while term < self.terms.end {
             let (tap_row, in_row) = (term / row_terms, term % row_terms);
             let (tap_column, first) = (in_row / depth, in_row % depth);
-            let mut length = if merged { row_terms - in_row } else { depth - first };
+            let mut length = if merged {
+                row_terms - in_row
+            } else {
+                depth - first
+            };
             length = length.min(self.terms.end - term);
             let tap = [rows.tap(tap_row), columns.tap(tap_column)];
-            let offset = self.source_offset(tap[0], tap[1]).wrapping_add(first as isize);
+            let offset = self
+                .source_offset(tap[0], tap[1])
+                .wrapping_add(first as isize);
             let mut places = [zeros; PIXELS];
             if group.interior {
                 for (place, origin) in places.iter_mut().zip(origins) {
@@ -335,7 +355,14 @@ impl<T: Element> Step<'_, T> {
             // SAFETY: every place is `length` values (`panel.width` for a product by channel) of a tap that exists,
             // or zeros; the slice of weights has `length` rows.
             unsafe {
-                P::accumulate(simd, sums, &places, weight.as_ptr(), length, self.panel.width);
+                P::accumulate(
+                    simd,
+                    sums,
+                    &places,
+                    weight.as_ptr(),
+                    length,
+                    self.panel.width,
+                );
             }
             term += length;
         }
@@ -373,8 +400,11 @@ impl<T: Element> Step<'_, T> {
                     if self.finish {
                         if let Some(bias) = gather.bias {
                             let bias = &bias[channel + first..][..count];
-                            value =
-                                T::vector_add(simd, value, load_some::<S, T>(simd, bias.as_ptr(), count));
+                            value = T::vector_add(
+                                simd,
+                                value,
+                                load_some::<S, T>(simd, bias.as_ptr(), count),
+                            );
                         }
                         if let Some(residual) = &gather.residual {
                             let at = residual.first
@@ -383,8 +413,11 @@ impl<T: Element> Step<'_, T> {
                                 + channel
                                 + first;
                             let from = &residual.data[at..][..count];
-                            value =
-                                T::vector_add(simd, value, load_some::<S, T>(simd, from.as_ptr(), count));
+                            value = T::vector_add(
+                                simd,
+                                value,
+                                load_some::<S, T>(simd, from.as_ptr(), count),
+                            );
                         }
                         if gather.relu {
                             value = T::relu(simd, value);

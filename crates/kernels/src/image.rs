@@ -45,7 +45,12 @@ impl Region {
     /// `rows` x `columns` pixels from (`row`, `column`) on.
     #[must_use]
     pub const fn new(row: usize, column: usize, rows: usize, columns: usize) -> Self {
-        Self { row, column, rows, columns }
+        Self {
+            row,
+            column,
+            rows,
+            columns,
+        }
     }
 
     /// All of a buffer of `height` x `width` pixels.
@@ -78,7 +83,12 @@ impl Region {
         if inside(self.row, self.rows, height) && inside(self.column, self.columns, width) {
             Ok(())
         } else {
-            Err(KernelError::RegionOutside { what, region: *self, height, width })
+            Err(KernelError::RegionOutside {
+                what,
+                region: *self,
+                height,
+                width,
+            })
         }
     }
 }
@@ -94,7 +104,9 @@ impl fmt::Display for Region {
 }
 
 fn value_count(height: usize, width: usize, channels: usize) -> Result<usize, KernelError> {
-    let pixels = bounded(height).zip(bounded(width)).and_then(|_| height.checked_mul(width));
+    let pixels = bounded(height)
+        .zip(bounded(width))
+        .and_then(|_| height.checked_mul(width));
     pixels
         .filter(|&pixels| bounded(pixels).is_some())
         .and_then(|pixels| pixels.checked_mul(channels))
@@ -140,9 +152,18 @@ impl<'a, T> Image<'a, T> {
     ) -> Result<Self, KernelError> {
         let expected = value_count(height, width, channels)?;
         if data.len() != expected {
-            return Err(KernelError::Length { what: "image", expected, found: data.len() });
+            return Err(KernelError::Length {
+                what: "image",
+                expected,
+                found: data.len(),
+            });
         }
-        Ok(Self { data, height, width, channels })
+        Ok(Self {
+            data,
+            height,
+            width,
+            channels,
+        })
     }
 
     /// All values, pixel by pixel in raster order.
@@ -233,9 +254,18 @@ impl<'a, T> ImageMut<'a, T> {
     ) -> Result<Self, KernelError> {
         let expected = value_count(height, width, channels)?;
         if data.len() != expected {
-            return Err(KernelError::Length { what: "image", expected, found: data.len() });
+            return Err(KernelError::Length {
+                what: "image",
+                expected,
+                found: data.len(),
+            });
         }
-        Ok(Self { data, height, width, channels })
+        Ok(Self {
+            data,
+            height,
+            width,
+            channels,
+        })
     }
 
     /// The same image for the length of a shorter borrow.
@@ -309,11 +339,63 @@ impl<'a, T> ImageMut<'a, T> {
     }
 }
 
+/// An image, and the pixel of it that belongs to the first pixel of the region an operator works on.
+///
+/// Buffers of different nodes hold different rectangles of their planes; this says how they line up.
+#[derive(Debug)]
+pub struct Located<'a, T> {
+    /// The image.
+    pub image: Image<'a, T>,
+    /// Row of the pixel that belongs to the region's first.
+    pub row: usize,
+    /// Column of that pixel.
+    pub column: usize,
+}
+
+impl<T> Clone for Located<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Located<'_, T> {}
+
+impl<'a, T> Located<'a, T> {
+    /// `image`, whose pixel (`row`, `column`) belongs to the region's first.
+    #[must_use]
+    pub const fn new(image: Image<'a, T>, row: usize, column: usize) -> Self {
+        Self { image, row, column }
+    }
+
+    /// The values that belong to row `row` of a region of `columns` columns.
+    #[inline(always)]
+    pub(crate) fn row(&self, row: usize, columns: usize) -> &'a [T] {
+        let start = ((self.row + row) * self.image.width + self.column) * self.image.channels;
+        &self.image.data[start..start + columns * self.image.channels]
+    }
+
+    /// Checks the channels, and that a pixel belongs to each of the region's.
+    pub(crate) fn check(
+        &self,
+        what: &'static str,
+        channels: usize,
+        region: Region,
+    ) -> Result<(), KernelError> {
+        self.image.check_channels(what, channels)?;
+        let read = Region::new(self.row, self.column, region.rows, region.columns);
+        self.image.check_region(what, read)
+    }
+}
+
 fn check_channels(what: &'static str, expected: usize, found: usize) -> Result<(), KernelError> {
     if expected == found {
         Ok(())
     } else {
-        Err(KernelError::Channels { what, expected, found })
+        Err(KernelError::Channels {
+            what,
+            expected,
+            found,
+        })
     }
 }
 
@@ -325,6 +407,10 @@ pub(crate) fn check_length(
     if expected == found {
         Ok(())
     } else {
-        Err(KernelError::Length { what, expected, found })
+        Err(KernelError::Length {
+            what,
+            expected,
+            found,
+        })
     }
 }

@@ -11,19 +11,37 @@
 //!
 //! Gradients are *added* to their destination. Gradients of parameters are summed in `f64`.
 
+mod activation;
+mod affine;
 mod convolution;
 mod element;
+mod elementwise;
 mod error;
 mod gather;
 mod image;
+mod layer_norm;
+mod pooling;
+mod rows;
+mod upsample;
 mod weight_gradient;
 mod weights;
 mod window;
 
-pub use convolution::{Activation, Epilogue, Residual, conv_data_gradient, conv_forward};
+pub use activation::{Gelu, gelu_forward, gelu_vjp, relu_forward, relu_vjp, relu_vjp_in_place};
+pub use affine::{affine_forward, affine_parameter_gradient, affine_vjp, bias_gradient};
+pub use convolution::{Activation, Epilogue, conv_data_gradient, conv_forward};
 pub use element::Element;
+pub use elementwise::{
+    accumulate_channels, accumulate_region, add, copy_channels, copy_region, fill_region,
+};
 pub use error::KernelError;
-pub use image::{Image, ImageMut, Position, Region};
+pub use image::{Image, ImageMut, Located, Position, Region};
+pub use layer_norm::{
+    LayerNorm, layer_norm_forward, layer_norm_parameter_gradient, layer_norm_vjp,
+};
+pub use pooling::{Divisor, avg_pool_forward, avg_pool_vjp, max_pool_forward, max_pool_vjp};
+pub use rows::parameter_gradient_scratch_bytes;
+pub use upsample::{AlignCorners, Interpolation, Upsample, upsample_forward, upsample_vjp};
 pub use weight_gradient::{conv_weight_gradient, weight_gradient_to_oihw};
 pub use weights::{DataGradientWeights, ForwardWeights};
 pub use window::{Convolution, Window};

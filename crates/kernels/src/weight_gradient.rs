@@ -43,7 +43,11 @@ pub fn conv_weight_gradient<T: Element>(
     region: Region,
     weight_gradient: &mut [f64],
 ) -> Result<(), KernelError> {
-    check_length("weight gradient", convolution.weight_count()?, weight_gradient.len())?;
+    check_length(
+        "weight gradient",
+        convolution.weight_count()?,
+        weight_gradient.len(),
+    )?;
     input.check_channels("convolution input", convolution.in_channels)?;
     cotangent.check_channels("convolution cotangent", convolution.out_channels)?;
     cotangent.check_region("convolution cotangent", region)?;
@@ -52,7 +56,10 @@ pub fn conv_weight_gradient<T: Element>(
         return Ok(());
     }
     let job = Job::new(convolution, input, first_window, cotangent, region);
-    let (lanes, widest) = Arch::new().dispatch(PanelShape { per_channel: job.per_channel, input });
+    let (lanes, widest) = Arch::new().dispatch(PanelShape {
+        per_channel: job.per_channel,
+        input,
+    });
     let panels = job.width.div_ceil(lanes * widest);
     let [kernel_rows, kernel_columns] = convolution.window.kernel;
     let runs = if job.merged { 1 } else { kernel_columns };
@@ -70,21 +77,23 @@ pub fn conv_weight_gradient<T: Element>(
     let pieces = job.run_rows.div_ceil(rows_per_task);
     let sums = Shared(weight_gradient.as_mut_ptr());
     let (sums, job) = (&sums, &job);
-    (0..job.groups * panels * kernel_rows * runs * pieces).into_par_iter().for_each(|task| {
-        let (piece, task) = (task % pieces, task / pieces);
-        let (run, task) = (task % runs, task / runs);
-        let (kernel_row, task) = (task % kernel_rows, task / kernel_rows);
-        let (index, group) = (task % panels, task / panels);
-        Arch::new().dispatch(Task {
-            job,
-            sums,
-            group,
-            kernel_row,
-            first_tap: run,
-            columns: panel(index),
-            rows: piece * job.run_rows / pieces..(piece + 1) * job.run_rows / pieces,
+    (0..job.groups * panels * kernel_rows * runs * pieces)
+        .into_par_iter()
+        .for_each(|task| {
+            let (piece, task) = (task % pieces, task / pieces);
+            let (run, task) = (task % runs, task / runs);
+            let (kernel_row, task) = (task % kernel_rows, task / kernel_rows);
+            let (index, group) = (task % panels, task / panels);
+            Arch::new().dispatch(Task {
+                job,
+                sums,
+                group,
+                kernel_row,
+                first_tap: run,
+                columns: panel(index),
+                rows: piece * job.run_rows / pieces..(piece + 1) * job.run_rows / pieces,
+            });
         });
-    });
     Ok(())
 }
 
@@ -103,14 +112,16 @@ pub fn weight_gradient_to_oihw<T: Element>(
     check_length("weight gradient as OIHW", count, oihw.len())?;
     let taps = convolution.window.taps();
     let depth = convolution.in_channels / convolution.groups;
-    oihw.par_chunks_mut(depth * taps).enumerate().for_each(|(output, values)| {
-        for (input, values) in values.chunks_exact_mut(taps).enumerate() {
-            for (tap, value) in values.iter_mut().enumerate() {
-                let from = (tap * depth + input) * convolution.out_channels + output;
-                *value = T::from_f64(weight_gradient[from]);
+    oihw.par_chunks_mut(depth * taps)
+        .enumerate()
+        .for_each(|(output, values)| {
+            for (input, values) in values.chunks_exact_mut(taps).enumerate() {
+                for (tap, value) in values.iter_mut().enumerate() {
+                    let from = (tap * depth + input) * convolution.out_channels + output;
+                    *value = T::from_f64(weight_gradient[from]);
+                }
             }
-        }
-    });
+        });
     Ok(())
 }
 
@@ -125,7 +136,11 @@ impl<T: Element> WithSimd for PanelShape<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> Self::Output {
         let _ = self.input;
-        let widest = if self.per_channel { 2 } else { widest_panel::<S>() };
+        let widest = if self.per_channel {
+            2
+        } else {
+            widest_panel::<S>()
+        };
         (lanes::<S, T>(), widest)
     }
 }
@@ -181,7 +196,11 @@ impl<'a, T: Element> Job<'a, T> {
             out_channels: convolution.out_channels,
             per_channel,
             merged,
-            run_rows: if merged { window.kernel[1] * depth } else { depth },
+            run_rows: if merged {
+                window.kernel[1] * depth
+            } else {
+                depth
+            },
             row_step: if per_channel {
                 window.dilation[1].saturating_mul(input.channels())
             } else {
@@ -269,8 +288,12 @@ impl<T: Element> Task<'_, T> {
         let region = self.job.region;
         // Rows of the region whose tap row exists.
         let source = self.job.first.row + signed(self.kernel_row) * self.job.dilation[0];
-        let valid =
-            steps_inside(source, self.job.stride[0], self.job.input.height(), 0..region.rows);
+        let valid = steps_inside(
+            source,
+            self.job.stride[0],
+            self.job.input.height(),
+            0..region.rows,
+        );
         let columns_at_once = region.columns.min(CHUNK_PIXELS);
         let rows_at_once = (CHUNK_PIXELS / columns_at_once).max(1);
         for row in valid.clone().step_by(rows_at_once) {
@@ -301,8 +324,7 @@ impl<T: Element> Task<'_, T> {
     ) {
         let job = self.job;
         let tap_of = |row: usize| self.first_tap + row / job.rows_per_tap;
-        let column_of =
-            |tap: usize| job.first.column + signed(tap) * job.dilation[1];
+        let column_of = |tap: usize| job.first.column + signed(tap) * job.dilation[1];
         let inside = |tap: usize| {
             steps_inside(
                 column_of(tap),
@@ -314,7 +336,11 @@ impl<T: Element> Task<'_, T> {
         let (low, high) = (inside(tap_of(first)), inside(tap_of(first + ROWS - 1)));
         // Columns where all taps exist, and, around them, where some do.
         let all = high.start.max(low.start)..low.end.min(high.end);
-        let all = if all.start < all.end { all } else { low.start..low.start };
+        let all = if all.start < all.end {
+            all
+        } else {
+            low.start..low.start
+        };
 
         let mut sums = [[T::splat(simd, T::ZERO); VECTORS]; ROWS];
         for row in chunk.rows.clone() {
@@ -322,7 +348,11 @@ impl<T: Element> Task<'_, T> {
                 + signed(row) * job.stride[0]
                 + signed(self.kernel_row) * job.dilation[0];
             // In a merged run the offset of the first tap is added to that of the row; both may be outside together.
-            let channel = if job.per_channel { self.columns.start } else { self.group * job.depth };
+            let channel = if job.per_channel {
+                self.columns.start
+            } else {
+                self.group * job.depth
+            };
             let input = job.input.data().as_ptr();
             let at = |column: usize, row: usize| {
                 let from = column_of(self.first_tap) + signed(column) * job.stride[1];
@@ -337,7 +367,10 @@ impl<T: Element> Task<'_, T> {
                 + self.group * job.width
                 + self.columns.start;
             let cotangent = &job.cotangent.data()[cotangent..];
-            let edges = [chunk.columns.start..all.start, all.end.max(all.start)..chunk.columns.end];
+            let edges = [
+                chunk.columns.start..all.start,
+                all.end.max(all.start)..chunk.columns.end,
+            ];
             if !all.is_empty() {
                 #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
                 // SAFETY: every tap of every column in `all` exists, and so do the cotangents of the region.
@@ -518,8 +551,7 @@ impl Product for Dense {
             let first = vector * lanes;
             // SAFETY: the caller vouches for the input value and `width` cotangents.
             unsafe {
-                let panel =
-                    load_some::<S, T>(simd, cotangent.add(first), lanes.min(width - first));
+                let panel = load_some::<S, T>(simd, cotangent.add(first), lanes.min(width - first));
                 *sum = T::mul_add(simd, T::splat(simd, *input), panel, *sum);
             }
         }

@@ -55,15 +55,32 @@ impl Layout {
         let vectors = width.div_ceil(lanes);
         let panels = vectors.div_ceil(widest);
         let taps = convolution.window.kernel;
-        Self { groups, taps, depth, width, per_channel, lanes, vectors, panels }
+        Self {
+            groups,
+            taps,
+            depth,
+            width,
+            per_channel,
+            lanes,
+            vectors,
+            panels,
+        }
     }
 
     fn len(&self) -> Result<usize, KernelError> {
-        [self.groups, self.vectors, self.lanes, self.taps[0], self.taps[1]]
-            .into_iter()
-            .try_fold(self.depth, usize::checked_mul)
-            .filter(|&count| isize::try_from(count).is_ok())
-            .ok_or(KernelError::Overflow { what: "packed weights" })
+        [
+            self.groups,
+            self.vectors,
+            self.lanes,
+            self.taps[0],
+            self.taps[1],
+        ]
+        .into_iter()
+        .try_fold(self.depth, usize::checked_mul)
+        .filter(|&count| isize::try_from(count).is_ok())
+        .ok_or(KernelError::Overflow {
+            what: "packed weights",
+        })
     }
 
     /// Panels of all groups.
@@ -125,8 +142,16 @@ impl<T: Element> PackedWeights<T> {
 
     fn zeros(convolution: &Convolution, layout: Layout) -> Result<Self, KernelError> {
         let data = vec![T::ZERO; Self::allocated(&layout)?];
-        let start = data.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT / size_of::<T>());
-        Ok(Self { convolution: *convolution, layout, data, start })
+        let start = data
+            .as_ptr()
+            .align_offset(ALIGNMENT)
+            .min(ALIGNMENT / size_of::<T>());
+        Ok(Self {
+            convolution: *convolution,
+            layout,
+            data,
+            start,
+        })
     }
 
     pub(crate) fn values(&self) -> &[T] {
@@ -184,7 +209,10 @@ impl<T: Element> ForwardWeights<T> {
     /// # Errors
     /// [`KernelError`] where the convolution is malformed or `weights` has another length.
     pub fn pack(convolution: &Convolution, weights: &[T]) -> Result<Self, KernelError> {
-        let mut packed = Self(PackedWeights::zeros(convolution, Self::layout(convolution)?)?);
+        let mut packed = Self(PackedWeights::zeros(
+            convolution,
+            Self::layout(convolution)?,
+        )?);
         packed.repack(weights)?;
         Ok(packed)
     }
@@ -234,7 +262,10 @@ impl<T: Element> DataGradientWeights<T> {
     /// # Errors
     /// [`KernelError`] where the convolution is malformed or `weights` has another length.
     pub fn pack(convolution: &Convolution, weights: &[T]) -> Result<Self, KernelError> {
-        let mut packed = Self(PackedWeights::zeros(convolution, Self::layout(convolution)?)?);
+        let mut packed = Self(PackedWeights::zeros(
+            convolution,
+            Self::layout(convolution)?,
+        )?);
         packed.repack(weights)?;
         Ok(packed)
     }
@@ -251,7 +282,11 @@ impl<T: Element> DataGradientWeights<T> {
         let group_out = convolution.out_channels / convolution.groups;
         let depthwise = convolution.is_depthwise();
         self.0.fill(|group, [ky, kx], output, input| {
-            let row = if depthwise { input } else { (group * group_out + output) * group_in + input };
+            let row = if depthwise {
+                input
+            } else {
+                (group * group_out + output) * group_in + input
+            };
             let (ky, kx) = (kernel_rows - 1 - ky, kernel_columns - 1 - kx);
             weights[(row * kernel_rows + ky) * kernel_columns + kx]
         });

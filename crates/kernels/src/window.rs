@@ -21,7 +21,11 @@ impl Window {
     /// A window of `kernel` taps with stride 1 and dilation 1.
     #[must_use]
     pub const fn new(kernel: [usize; 2]) -> Self {
-        Self { kernel, stride: [1, 1], dilation: [1, 1] }
+        Self {
+            kernel,
+            stride: [1, 1],
+            dilation: [1, 1],
+        }
     }
 
     /// The same window with another stride.
@@ -61,16 +65,23 @@ impl Window {
             bounded(first.unsigned_abs())?;
             bounded(usize::try_from(steps.checked_add(taps)?).ok()?)
         };
-        match (reach(first.row, region.rows, 0), reach(first.column, region.columns, 1)) {
+        match (
+            reach(first.row, region.rows, 0),
+            reach(first.column, region.columns, 1),
+        ) {
             (Some(_), Some(_)) => Ok(()),
-            _ => Err(KernelError::Overflow { what: "window position" }),
+            _ => Err(KernelError::Overflow {
+                what: "window position",
+            }),
         }
     }
 }
 
 /// A count or a position that leaves room for sums and differences of a few of its kind.
 pub(crate) fn bounded(count: usize) -> Option<isize> {
-    isize::try_from(count).ok().filter(|&count| count <= isize::MAX / 8)
+    isize::try_from(count)
+        .ok()
+        .filter(|&count| count <= isize::MAX / 8)
 }
 
 /// The shape of a two-dimensional convolution.
@@ -93,7 +104,12 @@ impl Convolution {
     /// A dense convolution (one group).
     #[must_use]
     pub const fn new(window: Window, in_channels: usize, out_channels: usize) -> Self {
-        Self { window, in_channels, out_channels, groups: 1 }
+        Self {
+            window,
+            in_channels,
+            out_channels,
+            groups: 1,
+        }
     }
 
     /// The same convolution in `groups` groups.
@@ -113,7 +129,9 @@ impl Convolution {
             .and_then(|count| count.checked_mul(self.window.kernel[0]))
             .and_then(|count| count.checked_mul(self.window.kernel[1]))
             .filter(|&count| isize::try_from(count).is_ok())
-            .ok_or(KernelError::Overflow { what: "convolution weights" })
+            .ok_or(KernelError::Overflow {
+                what: "convolution weights",
+            })
     }
 
     /// Floating-point operations of the forward pass over `pixels` output pixels, two for each multiply-add; saturates.

@@ -1,0 +1,147 @@
+//! A scale and a shift for each channel (a frozen norm), and gradients by per-channel parameters.
+
+use crate::image::check_length;
+use crate::rows::{for_each_row, sum_rows};
+use crate::{Activation, Element, Image, ImageMut, KernelError, Located, Region};
+
+/// Writes `input * scale + shift`, then the activation, into `region` of `output`; `scale` and `shift` have one value for
+/// each channel.
+///
+/// # Errors
+/// [`KernelError`] where shapes do not match; nothing is written then.
+pub fn affine_forward<T: Element>(
+    input: Located<'_, T>,
+    scale: &[T],
+    shift: &[T],
+    activation: Activation,
+    output: ImageMut<'_, T>,
+    region: Region,
+) -> Result<(), KernelError> {
+    let channels = output.channels();
+    input.check("affine input", channels, region)?;
+    output.check_region("affine output", region)?;
+    check_length("affine scale", channels, scale.len())?;
+    check_length("affine shift", channels, shift.len())?;
+    for_each_row(output, region, |row, output| {
+        let input = input.row(row, region.columns).chunks_exact(channels);
+        for (output, input) in output.chunks_exact_mut(channels).zip(input) {
+            let parameters = scale.iter().zip(shift);
+            for ((value, &input), (&scale, &shift)) in output.iter_mut().zip(input).zip(parameters)
+            {
+                *value = input * scale + shift;
+            }
+            if activation == Activation::Relu {
+                for value in output.iter_mut() {
+                    *value = if *value < T::ZERO { T::ZERO } else { *value };
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Adds `cotangent * scale` to `region` of `input_cotangent`.
+///
+/// # Errors
+/// [`KernelError`] where shapes do not match; nothing is written then.
+pub fn affine_vjp<T: Element>(
+    cotangent: Located<'_, T>,
+    scale: &[T],
+    input_cotangent: ImageMut<'_, T>,
+    region: Region,
+) -> Result<(), KernelError> {
+    let channels = input_cotangent.channels();
+    cotangent.check("affine cotangent", channels, region)?;
+    input_cotangent.check_region("affine input cotangent", region)?;
+    check_length("affine scale", channels, scale.len())?;
+    for_each_row(input_cotangent, region, |row, sums| {
+        let cotangent = cotangent.row(row, region.columns).chunks_exact(channels);
+        for (sums, cotangent) in sums.chunks_exact_mut(channels).zip(cotangent) {
+            for ((sum, &cotangent), &scale) in sums.iter_mut().zip(cotangent).zip(scale) {
+                *sum += cotangent * scale;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Adds the gradients by scale and shift, over `region` of `cotangent`: `sum input * cotangent` and `sum cotangent`.
+///
+/// # Errors
+/// [`KernelError`] where shapes do not match; nothing is written then.
+pub fn affine_parameter_gradient<T: Element>(
+    input: Located<'_, T>,
+    cotangent: Image<'_, T>,
+    region: Region,
+    scale_gradient: &mut [f64],
+    shift_gradient: &mut [f64],
+) -> Result<(), KernelError> {
+    let channels = cotangent.channels();
+    input.check("affine input", channels, region)?;
+    cotangent.check_region("affine cotangent", region)?;
+    check_length("affine scale gradient", channels, scale_gradient.len())?;
+    check_length("affine shift gradient", channels, shift_gradient.len())?;
+    if channels == 0 {
+        return Ok(());
+    }
+    let cotangent = Located::new(cotangent, region.row, region.column);
+    let work = |row: usize, partial: &mut [f64]| {
+        let (scales, shifts) = partial.split_at_mut(channels);
+        let pixels = input.row(row, region.columns).chunks_exact(channels);
+        let cotangents = cotangent.row(row, region.columns).chunks_exact(channels);
+        for (input, cotangent) in pixels.zip(cotangents) {
+            let sums = scales.iter_mut().zip(shifts.iter_mut());
+            for ((&input, &cotangent), (scale, shift)) in input.iter().zip(cotangent).zip(sums) {
+                *scale += input.to_f64() * cotangent.to_f64();
+                *shift += cotangent.to_f64();
+            }
+        }
+    };
+    sum_rows_in_two(region.rows, scale_gradient, shift_gradient, work);
+    Ok(())
+}
+
+/// [`sum_rows`] of the sums of two slices of equal length, one after the other.
+pub(crate) fn sum_rows_in_two(
+    rows: usize,
+    first: &mut [f64],
+    second: &mut [f64],
+    work: impl Fn(usize, &mut [f64]) + Sync,
+) {
+    let mut sums = vec![0.0; first.len() + second.len()];
+    sum_rows(rows, &mut sums, work);
+    let (to_first, to_second) = sums.split_at(first.len());
+    for (sum, &value) in first
+        .iter_mut()
+        .zip(to_first)
+        .chain(second.iter_mut().zip(to_second))
+    {
+        *sum += value;
+    }
+}
+
+/// Adds the gradient by a bias: the sum of `cotangent` over `region`, for each channel.
+///
+/// # Errors
+/// [`KernelError`] where shapes do not match; nothing is written then.
+pub fn bias_gradient<T: Element>(
+    cotangent: Image<'_, T>,
+    region: Region,
+    bias_gradient: &mut [f64],
+) -> Result<(), KernelError> {
+    let channels = cotangent.channels();
+    cotangent.check_region("bias cotangent", region)?;
+    check_length("bias gradient", channels, bias_gradient.len())?;
+    if channels == 0 {
+        return Ok(());
+    }
+    let cotangent = Located::new(cotangent, region.row, region.column);
+    sum_rows(region.rows, bias_gradient, |row, sums| {
+        for cotangent in cotangent.row(row, region.columns).chunks_exact(channels) {
+            for (sum, &value) in sums.iter_mut().zip(cotangent) {
+                *sum += value.to_f64();
+            }
+        }
+    });
+    Ok(())
+}
