@@ -179,3 +179,16 @@ pub(crate) fn check_rgb_length(
         found: u64::try_from(found).unwrap_or(u64::MAX),
     })
 }
+
+/// Refuses what needs more than a limit.
+pub(crate) fn check_limit(path: &Path, what: &'static str, needed: u64, limit: u64) -> Result<()> {
+    if needed <= limit {
+        return Ok(());
+    }
+    Err(SlideError::LimitExceeded {
+        path: path.to_path_buf(),
+        what,
+        needed,
+        limit,
+    })
+}

@@ -1,14 +1,38 @@
 //! Whole-slide images through OpenSlide: regions at any microns per pixel, tissue, pyramid writing
 //!
+//! # Reading
+//! [`Slide::open`] opens what OpenSlide reads, and plain PNG, JPEG and TIFF. [`Slide::view`] gives the slide at one scale as a
+//! [`SlideView`], an image of known size; [`SlideView::read`] fills the caller's RGB buffer with any region of it, background
+//! where the region leaves the slide. What holds:
+//!
+//! - A pixel depends on its coordinates alone: every region is, bit for bit, a part of every larger one. Levels are decoded in
+//!   blocks on a fixed grid, and the filter's weights come from the pixel's index.
+//! - A level is read as it is; other scales are the exact area average of the nearest finer level.
+//! - Decoded blocks are kept in a [`BlockCache`] of bounded size. [`ReadAhead`] decodes a schedule of regions on threads of its
+//!   own.
+//! - A block that cannot be decoded is a [`SlideError::RegionFailed`] with its place; the rest of the slide stays readable.
+//!
+//! [`TissueMask`] finds the tissue at low resolution. Positions are `i64`, in the frame that each item names: pixels of a level
+//! or of a view, rows before columns.
+//!
+//! # Writing
+//! [`PyramidWriter`] writes pyramids as tiled TIFF from a stream of rows or tiles.
+//!
 //! # Building
 //! [OpenSlide](https://openslide.org) 3.4.1 or later must be installed with its headers, and `pkg-config` and libclang to
-//! bind it: on Debian and Ubuntu `apt-get install libopenslide-dev pkg-config libclang-dev`.
+//! bind it: on Debian and Ubuntu `apt-get install libopenslide-dev pkg-config libclang-dev`. The feature `openslide4` adds
+//! what only OpenSlide 4 can do (colour profiles) and does not build with 3.4.1.
+//!
+//! # Examples
+//! `cargo run --example thumbnail -- SLIDE OUT.png` and `cargo run --example tissue_mask -- SLIDE OUT.png`.
 
 mod bands;
 mod cache;
 mod error;
 mod geometry;
+mod levels;
 mod openslide_source;
+mod options;
 mod properties;
 mod raster;
 mod read_ahead;
@@ -21,9 +45,11 @@ mod write;
 pub use cache::BlockCache;
 pub use error::{Result, SlideError};
 pub use geometry::{Extent, Level, MicronsPerPixel, PixelScale, Region, Rgb};
+pub use levels::LevelGeometry;
+pub use options::{Limits, OpenOptions};
 pub use properties::Properties;
 pub use read_ahead::{ReadAhead, ReadAheadOptions};
-pub use slide::{LevelGeometry, Limits, OpenOptions, Slide};
+pub use slide::Slide;
 pub use tissue::{PenMarks, TissueMask, TissueOptions};
 pub use view::{SlideView, Target};
 pub use write::{Compression, PyramidOptions, PyramidWriter, TiffKind};

@@ -294,7 +294,8 @@ impl Drop for Claim<'_> {
 mod tests {
     use super::*;
     use crate::geometry::Extent;
-    use crate::slide::{OpenOptions, Slide};
+    use crate::options::OpenOptions;
+    use crate::slide::Slide;
     use crate::view::Target;
 
     fn view() -> SlideView {

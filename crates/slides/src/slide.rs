@@ -8,83 +8,17 @@ use image::RgbImage;
 
 use crate::bands::{Parallelism, read_blocks};
 use crate::cache::{BLOCK_EDGE, Block, BlockCache, BlockKey, SlideKey};
-use crate::error::{Result, SlideError, check_rgb_length};
+use crate::error::{Result, SlideError, check_limit, check_rgb_length};
 use crate::geometry::{Extent, Level, MicronsPerPixel, PixelScale, Region, Rgb};
+use crate::levels::{LevelGeometry, check_tiles};
 use crate::openslide_source::OpenSlideSource;
+use crate::options::{Limits, OpenOptions};
 use crate::properties::Properties;
 use crate::raster::{RasterSource, tiff_scale};
 use crate::view::{SlideView, Target};
 
 /// Bytes of decoded pixels that a slide keeps when it is not given a cache to share.
 const DEFAULT_CACHE_BYTES: u64 = 64 << 20;
-
-/// What a slide may ask of this machine. A file that declares more is refused before anything is allocated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// Bytes of a plain image (PNG, JPEG, TIFF without a pyramid) or of an associated image. 1 GiB by default.
-    pub image_bytes: u64,
-    /// Bytes of one tile of the file, decoded as 4 bytes a pixel. 256 MiB by default.
-    pub tile_bytes: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            image_bytes: 1 << 30,
-            tile_bytes: 256 << 20,
-        }
-    }
-}
-
-/// How to open a slide.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct OpenOptions {
-    /// Scale of the finest level, in place of what the file says.
-    pub scale: Option<PixelScale>,
-    /// Refusals.
-    pub limits: Limits,
-    /// A cache to share with other slides; without one, the slide has its own of 64 MiB.
-    pub cache: Option<Arc<BlockCache>>,
-}
-
-impl OpenOptions {
-    /// Takes square pixels of this edge as the finest level's, whatever the file says.
-    #[must_use]
-    pub const fn with_microns_per_pixel(mut self, edge: MicronsPerPixel) -> Self {
-        self.scale = Some(PixelScale::square(edge));
-        self
-    }
-
-    /// Sets the refusals.
-    #[must_use]
-    pub const fn with_limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Shares a cache of decoded blocks.
-    #[must_use]
-    pub fn with_cache(mut self, cache: Arc<BlockCache>) -> Self {
-        self.cache = Some(cache);
-        self
-    }
-}
-
-/// One level of a slide's pyramid.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LevelGeometry {
-    /// Size in the level's own pixels.
-    pub extent: Extent,
-    /// Level-0 pixels per pixel of this level, along either axis.
-    ///
-    /// A whole number where the level's size is that of a whole-number reduction rounded up or down; OpenSlide divides
-    /// sizes and so reports 4.002 for a reduction by 4 that dropped a row.
-    pub downsample: f64,
-    /// The downsample with which OpenSlide turns level-0 addresses into pixels of this level.
-    addressing: f64,
-}
 
 /// An open slide, cheap to clone and safe to share between threads.
 ///
@@ -427,25 +361,7 @@ impl Slide {
         let raw: BTreeMap<String, String> = source.raw_properties()?.into_iter().collect();
         let sizes = source.levels();
         check_tiles(path, &raw, sizes.len(), options.limits.tile_bytes)?;
-        let Some(&(finest, _)) = sizes.first() else {
-            return Err(SlideError::cannot_open(path, "it has no levels"));
-        };
-        let levels = sizes
-            .iter()
-            .map(|&(extent, addressing)| {
-                if extent.region().is_empty() || !addressing.is_finite() || addressing < 1.0 {
-                    return Err(SlideError::cannot_open(
-                        path,
-                        format!("a level of {extent} at downsample {addressing}"),
-                    ));
-                }
-                Ok(LevelGeometry {
-                    extent,
-                    downsample: true_downsample(finest, extent, addressing),
-                    addressing,
-                })
-            })
-            .collect::<Result<_>>()?;
+        let levels = LevelGeometry::all(path, &sizes)?;
         Ok(Self::assemble(
             path,
             Source::OpenSlide(source),
@@ -461,11 +377,7 @@ impl Slide {
         stated: Option<PixelScale>,
         options: &OpenOptions,
     ) -> Self {
-        let level = LevelGeometry {
-            extent: source.extent,
-            downsample: 1.0,
-            addressing: 1.0,
-        };
+        let level = LevelGeometry::single(source.extent);
         let mut properties = Properties::from_raw(BTreeMap::new());
         properties.scale = stated;
         Self::assemble(
@@ -508,105 +420,9 @@ fn block_span(index: u64) -> std::ops::Range<i64> {
     start..start.saturating_add_unsigned(BLOCK_EDGE)
 }
 
-fn check_limit(path: &Path, what: &'static str, needed: u64, limit: u64) -> Result<()> {
-    if needed <= limit {
-        return Ok(());
-    }
-    Err(SlideError::LimitExceeded {
-        path: path.to_path_buf(),
-        what,
-        needed,
-        limit,
-    })
-}
-
-/// Refuses files whose tiles OpenSlide would have to allocate beyond reason.
-fn check_tiles(
-    path: &Path,
-    raw: &BTreeMap<String, String>,
-    levels: usize,
-    limit: u64,
-) -> Result<()> {
-    for level in 0..levels {
-        let side = |name: &str| -> Option<u64> {
-            raw.get(&format!("openslide.level[{level}].tile-{name}"))?
-                .parse()
-                .ok()
-        };
-        if let Some((width, height)) = side("width").zip(side("height")) {
-            check_limit(
-                path,
-                "one tile, in bytes,",
-                width.saturating_mul(height).saturating_mul(4),
-                limit,
-            )?;
-        }
-    }
-    Ok(())
-}
-
-/// The whole-number reduction that gives `level` from `finest` by rounding either way, else what OpenSlide says.
-fn true_downsample(finest: Extent, level: Extent, addressing: f64) -> f64 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "at least 1, and a saturated value fits no level"
-    )]
-    let whole = addressing.round() as u64;
-    let fits = |fine: u64, coarse: u64| fine / whole == coarse || fine.div_ceil(whole) == coarse;
-    if whole > 0 && fits(finest.height, level.height) && fits(finest.width, level.width) {
-        addressing.round()
-    } else {
-        addressing
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn downsamples_of_rounded_levels_are_whole() {
-        let size = |height, width| Extent { height, width };
-        // A reduction by 4 that dropped rows: OpenSlide divides the sizes and says 4.002.
-        assert_eq!(
-            true_downsample(size(2967, 2220), size(741, 555), 4.002),
-            4.0
-        );
-        assert_eq!(
-            true_downsample(size(2967, 2220), size(742, 555), 3.9993),
-            4.0
-        );
-        assert_eq!(
-            true_downsample(size(3000, 3000), size(1200, 1200), 2.5),
-            2.5
-        );
-        assert_eq!(
-            true_downsample(size(3000, 3000), size(1490, 1490), 2.0134),
-            2.0134
-        );
-    }
-
-    #[test]
-    fn giant_tiles_are_refused_with_both_numbers() {
-        let raw = BTreeMap::from([
-            (
-                "openslide.level[0].tile-width".to_owned(),
-                "1073741824".to_owned(),
-            ),
-            (
-                "openslide.level[0].tile-height".to_owned(),
-                "1073741824".to_owned(),
-            ),
-        ]);
-        let message = check_tiles(Path::new("big.tiff"), &raw, 1, 1 << 28)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            message.contains("4611686018427387904") && message.contains("268435456"),
-            "{message}"
-        );
-    }
 
     #[test]
     fn memory_images_must_have_their_length() {

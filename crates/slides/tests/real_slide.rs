@@ -1,10 +1,21 @@
 //! The real slide (Aperio CMU-1-Small-Region), against bare OpenSlide.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "a test: small numbers, and a panic is how it fails"
+)]
+
 mod common;
 
 use openslide_rs::{Address, OpenSlide, Region as BareRegion, Size};
 use stream_grad_slides::{
     Extent, Level, MicronsPerPixel, OpenOptions, Region, Rgb, Slide, SlideError, Target,
+    TissueMask, TissueOptions,
 };
 
 /// What OpenSlide returns, laid over white in f64.
@@ -144,4 +155,37 @@ fn a_thumbnail_fits_and_shows_the_slide() {
     let (small, large) = (mean(thumbnail.as_raw()), mean(&whole));
     assert!((small - large).abs() < 0.5, "mean {small} and {large}");
     assert!(slide.thumbnail(0).is_err());
+}
+
+#[test]
+fn tissue_is_where_the_slide_is_dark() {
+    let slide = Slide::open(common::asset("default.svs")).unwrap();
+    let mask = TissueMask::of(&slide, &TissueOptions::default()).unwrap();
+    let edge = MicronsPerPixel::new(8.0).unwrap();
+    let picture = slide
+        .view(Target::MicronsPerPixel(edge))
+        .unwrap()
+        .to_image()
+        .unwrap();
+    assert_eq!(
+        mask.extent(),
+        Extent {
+            height: 185,
+            width: 138
+        }
+    );
+    // Both stains absorb green; glass does not. The slide's dark part holds some holes that a mask fills.
+    let (mut both, mut either) = (0.0, 0.0);
+    for (x, y, pixel) in picture.enumerate_pixels() {
+        let dark = pixel.0[1] < 205;
+        let tissue = mask.is_tissue(u64::from(y), u64::from(x));
+        both += f64::from(u8::from(dark && tissue));
+        either += f64::from(u8::from(dark || tissue));
+    }
+    assert!(both / either > 0.85, "overlap over union {}", both / either);
+    let bounds = mask.bounding_box().unwrap();
+    assert!(
+        bounds.rows.end == 185 && bounds.rows.start < 20,
+        "the section runs off the lower edge: {bounds}"
+    );
 }

@@ -1,5 +1,15 @@
 //! What a view promises: a pixel depends on its coordinates alone, and outside is background.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "a test: small numbers, and a panic is how it fails"
+)]
+
 mod common;
 
 use std::sync::{Arc, LazyLock};

@@ -22,7 +22,7 @@ const UNSCALED_SIDE: u64 = 2048;
 pub struct TissueOptions {
     /// Scale of the mask: 8 microns per pixel by default. A slide without a scale is reduced to 2048 pixels.
     pub microns_per_pixel: MicronsPerPixel,
-    /// Gaps up to twice so many mask pixels are closed, and specks thinner than that removed: 2 by default.
+    /// Gaps up to twice so many mask pixels are closed, and specks thinner than that removed: 1 by default.
     pub smoothing: usize,
     /// Pieces of tissue with fewer mask pixels are dropped: 256 by default, 0.016 square millimetres at 8 microns.
     pub minimum_area: usize,
@@ -36,7 +36,7 @@ impl Default for TissueOptions {
     fn default() -> Self {
         Self {
             microns_per_pixel: MicronsPerPixel::EIGHT,
-            smoothing: 2,
+            smoothing: 1,
             minimum_area: 256,
             filled_holes: 256,
             pens: PenMarks::Exclude,
@@ -173,7 +173,7 @@ impl TissueMask {
         if region.is_empty() {
             return 0.0;
         }
-        let (rows, columns) = self.from_view(view, region);
+        let (rows, columns) = self.to_mask(view, region);
         let area = (rows.end - rows.start) * (columns.end - columns.start);
         (self.count(rows, columns) / area).clamp(0.0, 1.0)
     }
@@ -221,7 +221,7 @@ impl TissueMask {
     }
 
     /// A region of a view in mask pixels.
-    fn from_view(
+    fn to_mask(
         &self,
         view: &SlideView,
         region: &Region,

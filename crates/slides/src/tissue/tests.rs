@@ -1,5 +1,5 @@
 use super::*;
-use crate::slide::OpenOptions;
+use crate::options::OpenOptions;
 
 /// A disc of tissue on glass with a hole, specks of dirt, and marks of three pens.
 fn section() -> RgbImage {

@@ -204,7 +204,7 @@ impl PyramidWriter {
     /// [`SlideError::Encode`], [`SlideError::Io`]. After the last three nothing more can be written.
     pub fn write_rows(&mut self, rgb: &[u8]) -> Result<()> {
         let row_bytes = usize::try_from(self.extent.width * 3).unwrap_or(usize::MAX);
-        if rgb.len() % row_bytes != 0 {
+        if !rgb.len().is_multiple_of(row_bytes) {
             return Err(SlideError::BufferLength {
                 what: "whole rows",
                 expected: whole_rows(rgb.len(), row_bytes),
@@ -392,7 +392,8 @@ fn check_options(path: &Path, extent: Extent, options: &PyramidOptions) -> Resul
             limit,
         });
     }
-    if options.tile_edge == 0 || options.tile_edge % 16 != 0 || options.tile_edge > 32_768 {
+    if options.tile_edge == 0 || !options.tile_edge.is_multiple_of(16) || options.tile_edge > 32_768
+    {
         return Err(SlideError::InvalidArgument {
             what: "the edge of tiles",
             expected: "a multiple of 16 from 16 to 32768",

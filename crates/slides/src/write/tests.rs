@@ -168,3 +168,38 @@ fn large_images_become_bigtiff_by_themselves() {
     assert_eq!(size(32_768, 32_768), Container::Big);
     assert_eq!(size(u64::MAX, u64::MAX), Container::Big);
 }
+
+/// Takes any number of bytes and keeps none.
+struct Bottomless(u64);
+
+impl Write for Bottomless {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += u64::try_from(bytes.len()).unwrap();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for Bottomless {
+    fn seek(&mut self, _: SeekFrom) -> io::Result<u64> {
+        Ok(self.0)
+    }
+}
+
+#[test]
+fn classic_files_refuse_to_grow_past_four_gigabytes() {
+    let tile = vec![0; 1 << 26];
+    let fill = |container| -> Result<()> {
+        let mut file = TiffFile::begin(Bottomless(0), container, Path::new("giant.tiff"))?;
+        (0..64).try_for_each(|_| file.write_tile(&tile).map(drop))
+    };
+    let refused = fill(Container::Classic).unwrap_err();
+    let SlideError::LimitExceeded { needed, limit, .. } = &refused else {
+        panic!("{refused}")
+    };
+    assert_eq!((*needed, *limit), ((1 << 32) + 8, u64::from(u32::MAX)));
+    fill(Container::Big).unwrap();
+}

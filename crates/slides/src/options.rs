@@ -1,0 +1,60 @@
+//! How slides are opened.
+
+use std::sync::Arc;
+
+use crate::cache::BlockCache;
+use crate::geometry::{MicronsPerPixel, PixelScale};
+
+/// What a slide may ask of this machine. A file that declares more is refused before anything is allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes of a plain image (PNG, JPEG, TIFF without a pyramid) or of an associated image. 1 GiB by default.
+    pub image_bytes: u64,
+    /// Bytes of one tile of the file, decoded as 4 bytes a pixel. 256 MiB by default.
+    pub tile_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            image_bytes: 1 << 30,
+            tile_bytes: 256 << 20,
+        }
+    }
+}
+
+/// How to open a slide.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// Scale of the finest level, in place of what the file says.
+    pub scale: Option<PixelScale>,
+    /// Refusals.
+    pub limits: Limits,
+    /// A cache to share with other slides; without one, the slide has its own of 64 MiB.
+    pub cache: Option<Arc<BlockCache>>,
+}
+
+impl OpenOptions {
+    /// Takes square pixels of this edge as the finest level's, whatever the file says.
+    #[must_use]
+    pub const fn with_microns_per_pixel(mut self, edge: MicronsPerPixel) -> Self {
+        self.scale = Some(PixelScale::square(edge));
+        self
+    }
+
+    /// Sets the refusals.
+    #[must_use]
+    pub const fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Shares a cache of decoded blocks.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Arc<BlockCache>) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+}
