@@ -43,7 +43,7 @@ pub fn place(buffers: &[Lifetime]) -> Placement {
     order.sort_by_key(|&index| (std::cmp::Reverse(buffers[index].size), index));
     let mut offsets = vec![0_u64; buffers.len()];
     let mut placed: Vec<usize> = Vec::with_capacity(buffers.len());
-    let mut length = 0;
+    let mut length = 0_u64;
     for index in order {
         let buffer = buffers[index];
         if buffer.size == 0 {
@@ -54,24 +54,26 @@ pub fn place(buffers: &[Lifetime]) -> Placement {
             .filter(|&&other| {
                 buffers[other].first <= buffer.last && buffer.first <= buffers[other].last
             })
-            .map(|&other| offsets[other]..offsets[other] + aligned(buffers[other].size))
+            .map(|&other| {
+                offsets[other]..offsets[other].saturating_add(aligned(buffers[other].size))
+            })
             .collect();
         taken.sort_by_key(|range| range.start);
-        let mut offset = 0;
+        let mut offset = 0_u64;
         for range in taken {
-            if range.start >= offset + aligned(buffer.size) {
+            if range.start >= offset.saturating_add(aligned(buffer.size)) {
                 break;
             }
             offset = offset.max(range.end);
         }
         offsets[index] = offset;
-        length = length.max(offset + aligned(buffer.size));
+        length = length.max(offset.saturating_add(aligned(buffer.size)));
         placed.push(index);
     }
     Placement { offsets, length }
 }
 
-/// A size rounded up to [`ALIGNMENT`].
+/// A size rounded up to [`ALIGNMENT`]; `u64::MAX` stands for more than can be addressed.
 pub const fn aligned(size: u64) -> u64 {
-    size.div_ceil(ALIGNMENT) * ALIGNMENT
+    size.div_ceil(ALIGNMENT).saturating_mul(ALIGNMENT)
 }

@@ -3,9 +3,10 @@
 //! The engine allocates from these numbers and the peak is computed from the same ones, so
 //! that what is promised and what is done cannot drift apart.
 
-use crate::arena::{Lifetime, Placement, aligned, place};
+use crate::arena::{Placement, aligned, place};
+use crate::lifetimes::{backward_lifetimes, first_touches, forward_lifetimes, residuals};
 use crate::recipe::{Block, Geometry, Tile};
-use crate::span::PerAxis;
+use crate::saved::{BlockBuffers, border_segment, channels, elements, saturating};
 
 /// What the backward sweep does with a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub enum Place {
 }
 
 /// Element counts and offsets of all buffers of a [`Geometry`].
+///
+/// A length of `u64::MAX` stands for more than can be addressed; the planner refuses such a recipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Buffers {
     residuals: Vec<Residual>,
@@ -58,18 +61,6 @@ pub struct Buffers {
     held: Vec<u64>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct BlockBuffers {
-    /// First element of the saved strips that band `i` reads.
-    strips: Vec<u64>,
-    /// First element of the saved left halos (then kept activations) of each tile.
-    tiles: Vec<u64>,
-    saved_length: u64,
-    /// First element of the border strips of each segment.
-    borders: Vec<u64>,
-    border_length: u64,
-}
-
 impl Buffers {
     /// Lays out all buffers.
     pub fn new(geometry: &Geometry) -> Self {
@@ -79,15 +70,18 @@ impl Buffers {
         let held: Vec<u64> = (0..nodes)
             .map(|node| {
                 largest_over_blocks(geometry, |block| largest_held(block, node))
-                    * channels(geometry, node)
+                    .saturating_mul(channels(geometry, node))
             })
             .collect();
         let saving = place(&forward_lifetimes(geometry, &held, Sweep::Saving));
         let carrying = place(&forward_lifetimes(geometry, &held, Sweep::Carrying));
         let first_touch = first_touches(geometry);
-        let mut lifetimes = backward_lifetimes(geometry, &held, &residuals, &first_touch);
-        let mut backward = place(&lifetimes);
-        lifetimes.clear();
+        let mut backward = place(&backward_lifetimes(
+            geometry,
+            &held,
+            &residuals,
+            &first_touch,
+        ));
         let backward_cotangents = backward.offsets.split_off(nodes);
 
         let mut transient = Slab::default();
@@ -248,7 +242,8 @@ impl Buffers {
     }
 
     fn tile_base(&self, block: Block<'_>, index: usize, tile: Tile) -> u64 {
-        self.blocks[index].tiles[tile.band * block.columns.bands() + tile.column]
+        let buffers = &self.blocks[index];
+        buffers.bands[tile.band] + buffers.columns[&block.rows.alike(tile.band)][tile.column]
     }
 
     /// Offset, in the cotangent slab, of the strip that band `band` hands to the bands above it.
@@ -262,55 +257,6 @@ impl Buffers {
     }
 }
 
-impl BlockBuffers {
-    fn new(geometry: &Geometry, block: Block<'_>) -> Self {
-        let nodes = geometry.sized().graph().nodes().len();
-        let (bands, columns) = (block.rows.bands(), block.columns.bands());
-        let mut strips = vec![0; bands];
-        let mut tiles = vec![0; bands * columns];
-        let mut borders = vec![0; geometry.segments()];
-        let mut saved_length = 0;
-        let mut border_length = 0;
-        for (segment, border) in borders.iter_mut().enumerate() {
-            let mut end = 0;
-            for band in geometry.segment_bands(bands, segment) {
-                if border_segment(geometry, block, band).is_some() {
-                    *border = border_length;
-                    border_length += (0..nodes)
-                        .map(|node| aligned(elements(geometry, block.strip(band, node), node)))
-                        .sum::<u64>();
-                } else {
-                    strips[band] = end;
-                    end += (0..nodes)
-                        .filter(|&node| !geometry.is_kept(node))
-                        .map(|node| aligned(elements(geometry, block.strip(band, node), node)))
-                        .sum::<u64>();
-                }
-                for column in 0..columns {
-                    let tile = Tile { band, column };
-                    tiles[band * columns + column] = end;
-                    for node in 0..nodes {
-                        let span = if geometry.is_kept(node) {
-                            block.held(tile, node)
-                        } else {
-                            block.left(tile, node)
-                        };
-                        end += aligned(elements(geometry, span, node));
-                    }
-                }
-            }
-            saved_length = saved_length.max(end);
-        }
-        Self {
-            strips,
-            tiles,
-            saved_length,
-            borders,
-            border_length,
-        }
-    }
-}
-
 /// A slab that grows by aligned pieces.
 #[derive(Default)]
 struct Slab {
@@ -320,7 +266,7 @@ struct Slab {
 impl Slab {
     fn take(&mut self, size: u64) -> u64 {
         let offset = self.length;
-        self.length += aligned(size);
+        self.length = saturating(self.length, aligned(size));
         offset
     }
 
@@ -338,154 +284,28 @@ impl Slab {
                         return [0, 0];
                     }
                     let size = largest_over_blocks(geometry, |block| size(block, node))
-                        * channels(geometry, node);
+                        .saturating_mul(channels(geometry, node));
                     [self.take(size), self.take(size)]
                 })
                 .collect()
         };
-        let strips =
-            pairs(&|block, node| block.rows.largest_halo(node) * block.columns.needed(node).len());
-        let lefts =
-            pairs(&|block, node| block.rows.largest_owned(node) * block.columns.largest_halo(node));
+        let strips = pairs(&|block, node| {
+            let columns = block.columns.needed(node).len();
+            block.rows.largest_halo(node).saturating_mul(columns)
+        });
+        let lefts = pairs(&|block, node| {
+            let columns = block.columns.largest_halo(node);
+            block.rows.largest_owned(node).saturating_mul(columns)
+        });
         (strips, lefts)
     }
 }
 
-/// The segment, beyond the first, that begins with `band`.
-fn border_segment(geometry: &Geometry, block: Block<'_>, band: usize) -> Option<usize> {
-    (1..geometry.segments())
-        .find(|&segment| geometry.segment_bands(block.rows.bands(), segment).start == band)
-}
-
-fn channels(geometry: &Geometry, node: usize) -> u64 {
-    geometry.sized().graph().nodes()[node].channels
-}
-
-fn elements(geometry: &Geometry, region: PerAxis<crate::span::Span>, node: usize) -> u64 {
-    region.rows.len() * region.columns.len() * channels(geometry, node)
-}
-
 fn largest_held(block: Block<'_>, node: usize) -> u64 {
-    block.rows.largest_held(node) * block.columns.largest_held(node)
+    let columns = block.columns.largest_held(node);
+    block.rows.largest_held(node).saturating_mul(columns)
 }
 
 fn largest_over_blocks(geometry: &Geometry, size: impl Fn(Block<'_>) -> u64) -> u64 {
     geometry.iter_blocks().map(size).max().unwrap_or(0)
-}
-
-/// Whether the backward sweep runs the node's VJP.
-fn has_vjp(geometry: &Geometry, node: usize) -> bool {
-    node > 0 && geometry.sized().graph().nodes()[node].has_cotangent
-}
-
-fn residuals(geometry: &Geometry) -> Vec<Residual> {
-    let graph = geometry.sized().graph();
-    let nodes = graph.nodes();
-    let mut residuals = vec![Residual::Unused; nodes.len()];
-    for node in (0..nodes.len()).rev() {
-        let read_by_vjp = has_vjp(geometry, node) && nodes[node].vjp_reads.output
-            || graph.outputs().iter().any(|output| output.0 == node)
-            || graph.consumers(node).iter().any(|&(consumer, _)| {
-                has_vjp(geometry, consumer.0) && nodes[consumer.0].vjp_reads.inputs
-            });
-        let read_by_recompute = graph
-            .consumers(node)
-            .iter()
-            .any(|&(consumer, _)| residuals[consumer.0] == Residual::Recomputed);
-        residuals[node] = if geometry.is_kept(node) {
-            Residual::Kept
-        } else if read_by_vjp || read_by_recompute {
-            Residual::Recomputed
-        } else {
-            Residual::Unused
-        };
-    }
-    residuals
-}
-
-fn first_touches(geometry: &Geometry) -> Vec<usize> {
-    let graph = geometry.sized().graph();
-    (0..graph.nodes().len())
-        .map(|node| {
-            graph
-                .consumers(node)
-                .iter()
-                .map(|consumer| consumer.0.0)
-                .filter(|&consumer| has_vjp(geometry, consumer))
-                .max()
-                .unwrap_or(node)
-        })
-        .collect()
-}
-
-fn forward_lifetimes(geometry: &Geometry, held: &[u64], sweep: Sweep) -> Vec<Lifetime> {
-    let graph = geometry.sized().graph();
-    (0..held.len())
-        .map(|node| {
-            let kept = sweep == Sweep::Saving && geometry.is_kept(node);
-            let last_consumer = graph
-                .consumers(node)
-                .iter()
-                .map(|consumer| consumer.0.0)
-                .max();
-            Lifetime {
-                size: if kept { 0 } else { held[node] },
-                first: node,
-                last: last_consumer.unwrap_or(node),
-            }
-        })
-        .collect()
-}
-
-/// Lifetimes of the activations, then of the cotangents, over recomputing (one step a node) and the VJPs
-/// (one step a node, in reverse).
-fn backward_lifetimes(
-    geometry: &Geometry,
-    held: &[u64],
-    residuals: &[Residual],
-    first_touch: &[usize],
-) -> Vec<Lifetime> {
-    let graph = geometry.sized().graph();
-    let nodes = graph.nodes();
-    let vjp_step = |node: usize| 2 * held.len() - 1 - node;
-    let activations = (0..held.len()).map(|node| {
-        let consumers = graph.consumers(node).iter().map(|consumer| consumer.0.0);
-        let last_use = consumers
-            .flat_map(|consumer| {
-                let recomputed = residuals[consumer] == Residual::Recomputed;
-                let read = has_vjp(geometry, consumer) && nodes[consumer].vjp_reads.inputs;
-                [
-                    recomputed.then_some(consumer),
-                    read.then(|| vjp_step(consumer)),
-                ]
-            })
-            .flatten()
-            .max()
-            .unwrap_or(node);
-        let own =
-            nodes[node].vjp_reads.output || graph.outputs().iter().any(|output| output.0 == node);
-        Lifetime {
-            size: if residuals[node] == Residual::Recomputed {
-                held[node]
-            } else {
-                0
-            },
-            first: node,
-            last: if own {
-                vjp_step(node).max(last_use)
-            } else {
-                last_use
-            },
-        }
-    });
-    let cotangents = (0..held.len()).map(|node| Lifetime {
-        size: if nodes[node].has_cotangent {
-            held[node]
-        } else {
-            0
-        },
-        first: vjp_step(first_touch[node]),
-        last: vjp_step(node),
-    });
-    activations.chain(cotangents).collect()
 }

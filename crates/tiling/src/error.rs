@@ -136,4 +136,22 @@ pub enum TilingError {
         /// Why.
         reason: &'static str,
     },
+    /// A cut into more pieces than the schedule can hold.
+    #[error("the image would be cut into {found} {what}, and at most {maximum} are supported")]
+    TooManyPieces {
+        /// `bands of rows`, `bands of columns` or `blocks`.
+        what: &'static str,
+        /// How many there would be.
+        found: u128,
+        /// The largest number that is supported.
+        maximum: u64,
+    },
+    /// A text that is not a number of bytes.
+    #[error(
+        "`{found}` is not a number of bytes, expected for example `8GiB`, `512MiB` or `1000000`"
+    )]
+    ByteCount {
+        /// The text.
+        found: String,
+    },
 }

@@ -1,5 +1,7 @@
 //! Graphs of local layers, and the sizes that an image gives their nodes.
 
+use std::sync::Arc;
+
 use crate::error::TilingError;
 use crate::rule::AxisRule;
 use crate::span::{Axis, PerAxis, Span};
@@ -166,7 +168,7 @@ impl Graph {
 /// A graph together with the size of an image, and so of every node.
 #[derive(Debug, Clone)]
 pub struct SizedGraph {
-    graph: Graph,
+    graph: Arc<Graph>,
     image: PerAxis<u64>,
     sizes: Vec<PerAxis<i64>>,
 }
@@ -197,7 +199,7 @@ impl SizedGraph {
             sizes.push(size);
         }
         Ok(Self {
-            graph,
+            graph: Arc::new(graph),
             image,
             sizes,
         })

@@ -1,10 +1,11 @@
 //! Recipes: blocks x segments x tiles and the kept nodes, as a value.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::error::TilingError;
 use crate::graph::{NodeId, SizedGraph};
-use crate::schedule::AxisSchedule;
+use crate::schedule::{AxisSchedule, MAX_BANDS};
 use crate::span::{Axis, PerAxis, Span};
 
 /// How one image is cut: a value that can be printed, compared and stored, and says everything about the
@@ -56,6 +57,9 @@ impl fmt::Display for Recipe {
         )
     }
 }
+
+/// The largest number of blocks.
+pub const MAX_BLOCKS: usize = 1 << 16;
 
 /// Position of a tile in its block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,8 +120,8 @@ impl Block<'_> {
 pub struct Geometry {
     sized: SizedGraph,
     recipe: Recipe,
-    rows: Vec<AxisSchedule>,
-    columns: Vec<AxisSchedule>,
+    rows: Arc<[AxisSchedule]>,
+    columns: Arc<[AxisSchedule]>,
 }
 
 impl Geometry {
@@ -127,8 +131,31 @@ impl Geometry {
     /// A tile, block or segment count of zero or beyond the image, several outputs with more than one block, or
     /// a kept node that does not exist.
     pub fn new(sized: SizedGraph, recipe: Recipe) -> Result<Self, TilingError> {
-        let nodes = sized.graph().nodes().len();
-        for pair in recipe.kept.windows(2) {
+        let rows = schedules(&sized, &recipe, Axis::Rows)?.into();
+        let columns = schedules(&sized, &recipe, Axis::Columns)?.into();
+        Self {
+            sized,
+            recipe,
+            rows,
+            columns,
+        }
+        .checked()
+    }
+
+    /// The same tiles and blocks with other segments and kept nodes; the schedule is shared.
+    ///
+    /// # Errors
+    /// As [`Geometry::new`], for the number of segments and the kept nodes.
+    pub fn with(&self, segments: u64, kept: Vec<NodeId>) -> Result<Self, TilingError> {
+        let mut geometry = self.clone();
+        geometry.recipe.segments = segments;
+        geometry.recipe.kept = kept;
+        geometry.checked()
+    }
+
+    fn checked(self) -> Result<Self, TilingError> {
+        let nodes = self.sized.graph().nodes().len();
+        for pair in self.recipe.kept.windows(2) {
             if pair[0] >= pair[1] {
                 return Err(TilingError::Kept {
                     node: pair[1].0,
@@ -136,35 +163,46 @@ impl Geometry {
                 });
             }
         }
-        if let Some(node) = recipe.kept.iter().find(|node| node.0 >= nodes) {
+        if let Some(node) = self.recipe.kept.iter().find(|node| node.0 >= nodes) {
             return Err(TilingError::Kept {
                 node: node.0,
                 reason: "the graph has no such node",
             });
         }
-        let rows = schedules(&sized, &recipe, Axis::Rows)?;
-        let columns = schedules(&sized, &recipe, Axis::Columns)?;
-        let blocks = rows.len() * columns.len();
-        if blocks > 1 && sized.graph().outputs().len() > 1 {
-            return Err(TilingError::BlocksNeedOneOutput {
-                outputs: sized.graph().outputs().len(),
+        let outputs = self.sized.graph().outputs().len();
+        if self.blocks() > 1 && outputs > 1 {
+            return Err(TilingError::BlocksNeedOneOutput { outputs });
+        }
+        if self.blocks() > MAX_BLOCKS {
+            return Err(TilingError::TooManyPieces {
+                what: "blocks",
+                found: self.blocks() as u128,
+                maximum: MAX_BLOCKS as u64,
             });
         }
-        let fewest_bands = rows.iter().map(AxisSchedule::bands).min().unwrap_or(1) as u64;
-        if recipe.segments == 0 || recipe.segments > fewest_bands {
+        let fewest_bands = self.fewest_bands();
+        if self.recipe.segments == 0 || self.recipe.segments > fewest_bands {
             return Err(TilingError::Cut {
                 what: "the number of segments",
                 axis: Axis::Rows,
-                found: recipe.segments,
+                found: self.recipe.segments,
                 maximum: fewest_bands,
             });
         }
-        Ok(Self {
-            sized,
-            recipe,
-            rows,
-            columns,
-        })
+        Ok(self)
+    }
+
+    /// The smallest number of bands of rows of any block: the most segments that there can be.
+    pub fn fewest_bands(&self) -> u64 {
+        self.rows.iter().map(AxisSchedule::bands).min().unwrap_or(1) as u64
+    }
+
+    /// The schedules of one axis, one for each row (or column) of blocks.
+    pub fn schedules(&self, axis: Axis) -> &[AxisSchedule] {
+        match axis {
+            Axis::Rows => &self.rows,
+            Axis::Columns => &self.columns,
+        }
     }
 
     /// The graph with its sizes.
@@ -225,14 +263,18 @@ fn schedules(
         let needed: Vec<Span> = (0..sized.graph().nodes().len())
             .map(|node| sized.plane(node)[axis])
             .collect();
-        let cuts = cuts(needed[0], tile);
+        let cuts = cuts(axis, needed[0], tile)?;
         return Ok(vec![AxisSchedule::new(sized, axis, needed, &cuts)?]);
     }
-    cuts(Span::new(0, output_size), block)
+    cuts(axis, Span::new(0, output_size), block)?
         .windows(2)
         .map(|pair| {
-            let needed = sized.dependencies(axis, output, Span::new(pair[0], pair[1]));
-            let cuts = cuts(needed[0], tile);
+            let mut needed = sized.dependencies(axis, output, Span::new(pair[0], pair[1]));
+            if needed[0].is_empty() {
+                // A block of nothing but padding still has a tile.
+                needed[0] = Span::new(0, 1);
+            }
+            let cuts = cuts(axis, needed[0], tile)?;
             AxisSchedule::new(sized, axis, needed, &cuts)
         })
         .collect()
@@ -251,10 +293,20 @@ fn edge(what: &'static str, axis: Axis, found: u64) -> Result<i64, TilingError> 
 }
 
 /// Cut positions every `edge` indices from `span.lo`; the last piece takes the remainder.
-fn cuts(span: Span, edge: i64) -> Vec<i64> {
+fn cuts(axis: Axis, span: Span, edge: i64) -> Result<Vec<i64>, TilingError> {
     let pieces = (span.hi - span.lo - 1).div_euclid(edge) + 1;
-    (0..pieces)
+    if pieces.unsigned_abs() > MAX_BANDS {
+        return Err(TilingError::TooManyPieces {
+            what: match axis {
+                Axis::Rows => "bands of rows",
+                Axis::Columns => "bands of columns",
+            },
+            found: u128::from(pieces.unsigned_abs()),
+            maximum: MAX_BANDS,
+        });
+    }
+    Ok((0..pieces)
         .map(|piece| span.lo + piece * edge)
         .chain([span.hi])
-        .collect()
+        .collect())
 }

@@ -1,8 +1,13 @@
 //! Which rows (or columns) of every node each band owns, and what later bands still read.
 
+use std::collections::HashMap;
+
 use crate::error::TilingError;
 use crate::graph::SizedGraph;
 use crate::span::{Axis, Span};
+
+/// The largest number of bands of an axis.
+pub const MAX_BANDS: u64 = 1 << 18;
 
 /// The bands of one axis of one block: the cuts of the image pushed through the graph.
 ///
@@ -16,6 +21,18 @@ pub struct AxisSchedule {
     keep_lo: Vec<Vec<i64>>,
     /// What the block needs of each node.
     needed: Vec<Span>,
+    /// For each band, the first band whose owned spans and halos are as long at every node.
+    alike: Vec<usize>,
+    /// Per node, over all bands.
+    largest: Vec<Largest>,
+}
+
+/// The longest spans of one node over all bands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Largest {
+    held: u64,
+    halo: u64,
+    owned: u64,
 }
 
 impl AxisSchedule {
@@ -69,11 +86,31 @@ impl AxisSchedule {
                     .collect()
             })
             .collect();
-        Ok(Self {
+        let mut schedule = Self {
             prefix,
             keep_lo,
+            alike: Vec::new(),
+            largest: vec![Largest::default(); needed.len()],
             needed,
-        })
+        };
+        schedule.summarise();
+        Ok(schedule)
+    }
+
+    fn summarise(&mut self) {
+        let mut first_alike: HashMap<Vec<(u64, u64)>, usize> = HashMap::new();
+        for band in 0..self.bands() {
+            let lengths: Vec<(u64, u64)> = (0..self.needed.len())
+                .map(|node| (self.owned(band, node).len(), self.halo(band, node).len()))
+                .collect();
+            for (largest, &(owned, halo)) in self.largest.iter_mut().zip(&lengths) {
+                largest.owned = largest.owned.max(owned);
+                largest.halo = largest.halo.max(halo);
+                largest.held = largest.held.max(owned + halo);
+            }
+            let first = *first_alike.entry(lengths).or_insert(band);
+            self.alike.push(first);
+        }
     }
 
     /// Number of bands.
@@ -103,24 +140,24 @@ impl AxisSchedule {
 
     /// The largest held span of a node over all bands.
     pub fn largest_held(&self, node: usize) -> u64 {
-        self.largest(|band| self.held(band, node))
+        self.largest[node].held
     }
 
     /// The largest halo of a node over all bands.
     pub fn largest_halo(&self, node: usize) -> u64 {
-        self.largest(|band| self.halo(band, node))
+        self.largest[node].halo
     }
 
     /// The largest owned span of a node over all bands.
     pub fn largest_owned(&self, node: usize) -> u64 {
-        self.largest(|band| self.owned(band, node))
+        self.largest[node].owned
     }
 
-    fn largest(&self, span: impl Fn(usize) -> Span) -> u64 {
-        (0..self.bands())
-            .map(|band| span(band).len())
-            .max()
-            .unwrap_or(0)
+    /// The first band whose owned spans and halos are, at every node, as long as those of `band`.
+    ///
+    /// Sizes that depend on a band need to be worked out for these few only.
+    pub fn alike(&self, band: usize) -> usize {
+        self.alike[band]
     }
 }
 
@@ -135,6 +172,8 @@ fn keep_lo(sized: &SizedGraph, axis: Axis, needed: &[Span], starts: &[i64], node
             (!next.is_empty()).then(|| sized.needed(consumer.0, edge, axis, first).lo)
         })
         .fold(starts[node], i64::min)
+        // An output that reads nothing but padding would ask for index 0, which the block may not have.
+        .max(needed[node].lo)
 }
 
 #[cfg(test)]
