@@ -10,9 +10,13 @@
 
 mod arena;
 mod buffers;
+mod bytes;
+mod cost;
 mod error;
+mod fraction;
 mod graph;
 mod lifetimes;
+mod memory;
 mod recipe;
 mod rule;
 mod saved;
@@ -22,8 +26,12 @@ mod window;
 
 pub use arena::{ALIGNMENT, Lifetime, Placement, aligned, place};
 pub use buffers::{Buffers, Place, Residual, Sweep};
+pub use bytes::ByteCount;
+pub use cost::{Cost, conventional_activation_bytes, conventional_flops};
 pub use error::TilingError;
+pub use fraction::Fraction;
 pub use graph::{Edge, Graph, Node, NodeId, SizedGraph, VjpReads};
+pub use memory::{FeatureMaps, FixedBytes, MemoryRequest, PeakBytes, PhaseBytes, peak_bytes};
 pub use recipe::{Block, Geometry, MAX_BLOCKS, Recipe, Tile};
 pub use rule::{AxisRule, Corners, LocalRule, bilinear_left_neighbour};
 pub use schedule::{AxisSchedule, MAX_BANDS};

@@ -1,0 +1,146 @@
+//! The arithmetic of a recipe, in FLOPs, against the conventional computation.
+
+use std::fmt;
+
+use crate::buffers::Residual;
+use crate::fraction::Fraction;
+use crate::graph::{Node, SizedGraph};
+use crate::lifetimes::{has_vjp, residuals};
+use crate::recipe::Geometry;
+use crate::schedule::AxisSchedule;
+use crate::span::Axis;
+
+/// FLOPs of one image, by purpose, and what they are to be compared with.
+///
+/// Sums saturate at `u128::MAX`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cost {
+    /// The first forward sweep, over every block.
+    pub forward: u128,
+    /// Sweeping segments again before their backward sweep: all but the last of each block.
+    pub resweep: u128,
+    /// Recomputing, in the backward sweep, what was not kept.
+    pub recompute: u128,
+    /// Vector-Jacobian products of the backward sweep.
+    pub vjp: u128,
+    /// Forward and VJP of the whole image without anything computed twice.
+    pub conventional: u128,
+    /// Number of tiles of all blocks.
+    pub tiles: u128,
+}
+
+impl Cost {
+    /// Works out the cost of a recipe for one image.
+    ///
+    /// ```
+    /// use stream_grad_tiling::{Cost, Geometry, Graph, NodeId, PerAxis, Recipe, SizedGraph};
+    /// let mut graph = Graph::new(3, false);
+    /// graph.set_outputs(vec![NodeId::IMAGE])?;
+    /// let sized = SizedGraph::new(graph, PerAxis::both(64))?;
+    /// let recipe = Recipe { tile: PerAxis::both(16), ..Recipe::whole(&sized) };
+    /// assert_eq!(Cost::of(&Geometry::new(sized, recipe)?).tiles, 16);
+    /// # Ok::<(), stream_grad_tiling::TilingError>(())
+    /// ```
+    pub fn of(geometry: &Geometry) -> Self {
+        let sized = geometry.sized();
+        let residuals = residuals(geometry);
+        let rows = geometry.schedules(Axis::Rows);
+        let columns = geometry.schedules(Axis::Columns);
+        let mut cost = Self {
+            conventional: conventional_flops(sized),
+            tiles: total(rows, |schedule| schedule.bands() as u128)
+                * total(columns, |schedule| schedule.bands() as u128),
+            ..Self::default()
+        };
+        let add = |sum: &mut u128, area: u128, flops: u64| {
+            *sum = sum.saturating_add(area.saturating_mul(u128::from(flops)));
+        };
+        for (index, node) in sized.graph().nodes().iter().enumerate() {
+            let width = total(columns, |schedule| u128::from(schedule.needed(index).len()));
+            let height = total(rows, |schedule| u128::from(schedule.needed(index).len()));
+            let swept_again = total(rows, |schedule| {
+                let last = geometry.segment_bands(schedule.bands(), geometry.segments() - 1);
+                let again = (last.start > 0)
+                    .then(|| schedule.owned(last.start, index).lo - schedule.needed(index).lo);
+                u128::from(again.unwrap_or(0).unsigned_abs())
+            });
+            let area = height.saturating_mul(width);
+            add(&mut cost.forward, area, node.forward_flops);
+            let again = swept_again.saturating_mul(width);
+            add(&mut cost.resweep, again, node.forward_flops);
+            if residuals[index] == Residual::Recomputed {
+                add(&mut cost.recompute, area, node.forward_flops);
+            }
+            if has_vjp(geometry, index) {
+                add(&mut cost.vjp, area, node.vjp_flops);
+            }
+        }
+        cost
+    }
+
+    /// All FLOPs of the recipe.
+    pub fn total(&self) -> u128 {
+        [self.forward, self.resweep, self.recompute, self.vjp]
+            .into_iter()
+            .fold(0, u128::saturating_add)
+    }
+
+    /// The FLOPs of the recipe over those of the conventional computation; 1 if neither has any.
+    pub fn compute_ratio(&self) -> Fraction {
+        if self.conventional == 0 {
+            return Fraction::new(1, 1);
+        }
+        Fraction::new(self.total(), self.conventional)
+    }
+}
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} tile(s), {} times the conventional FLOPs",
+            self.tiles,
+            self.compute_ratio()
+        )
+    }
+}
+
+fn total(schedules: &[AxisSchedule], length: impl Fn(&AxisSchedule) -> u128) -> u128 {
+    schedules.iter().map(length).sum()
+}
+
+fn runs_vjp(index: usize, node: &Node) -> bool {
+    index > 0 && node.has_cotangent
+}
+
+/// FLOPs of the forward and the VJP of a whole image, each output position computed once.
+pub fn conventional_flops(sized: &SizedGraph) -> u128 {
+    let nodes = sized.graph().nodes().iter().enumerate();
+    nodes.fold(0, |sum, (index, node)| {
+        let vjp = if runs_vjp(index, node) {
+            node.vjp_flops
+        } else {
+            0
+        };
+        let flops = u128::from(node.forward_flops) + u128::from(vjp);
+        sum.saturating_add(sized.plane(index).area().saturating_mul(flops))
+    })
+}
+
+/// Bytes of the activations that conventional training holds for one image: every node that some VJP reads.
+pub fn conventional_activation_bytes(sized: &SizedGraph, element_bytes: u64) -> u128 {
+    let graph = sized.graph();
+    let nodes = graph.nodes();
+    (0..nodes.len())
+        .filter(|&index| {
+            let own = runs_vjp(index, &nodes[index]) && nodes[index].vjp_reads.output;
+            let read = graph.consumers(index).iter().any(|&(consumer, _)| {
+                runs_vjp(consumer.0, &nodes[consumer.0]) && nodes[consumer.0].vjp_reads.inputs
+            });
+            own || read || graph.outputs().iter().any(|output| output.0 == index)
+        })
+        .fold(0, |sum: u128, index| {
+            let bytes = u128::from(nodes[index].channels) * u128::from(element_bytes);
+            sum.saturating_add(sized.plane(index).area().saturating_mul(bytes))
+        })
+}

@@ -1,0 +1,303 @@
+//! The bytes that streaming holds at its peak, worked out before anything runs.
+
+use std::fmt;
+
+use crate::buffers::{Buffers, Sweep};
+use crate::bytes::ByteCount;
+use crate::recipe::Geometry;
+
+/// Bytes that do not depend on the recipe, stated by the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FixedBytes {
+    /// Weights packed for the forward computation; they live until the backward sweep ends.
+    pub forward_weights: u128,
+    /// Weights packed for the data gradient; backward only.
+    pub backward_weights: u128,
+    /// Running sums of the weight gradients; backward only.
+    pub weight_accumulators: u128,
+    /// The gradients that are handed out; they exist together with the running sums.
+    pub gradients: u128,
+    /// What packing needs for a moment, in either sweep.
+    pub preparation: u128,
+    /// Scratch of the arithmetic for all threads together.
+    pub scratch: u128,
+}
+
+/// Who holds the feature maps and their cotangents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FeatureMaps {
+    /// Whole tensors: every output of every image, and in the backward sweep as much again of cotangents.
+    #[default]
+    Whole,
+    /// They leave and arrive tile by tile; what a sink or a source holds is not streaming's.
+    Streamed,
+}
+
+/// What the peak depends on besides the recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryRequest {
+    /// Bytes of one element: 4 for f32, 8 for f64.
+    pub element_bytes: u64,
+    /// Number of images in the batch; each has saved halos of its own.
+    pub images: u64,
+    /// Bytes that do not depend on the recipe.
+    pub fixed: FixedBytes,
+    /// Who holds the feature maps.
+    pub features: FeatureMaps,
+}
+
+impl MemoryRequest {
+    /// A request for `images` images of elements of `element_bytes` bytes, with whole feature maps.
+    pub fn new(element_bytes: u64, images: u64, fixed: FixedBytes) -> Self {
+        Self {
+            element_bytes,
+            images,
+            fixed,
+            features: FeatureMaps::Whole,
+        }
+    }
+}
+
+/// Bytes for the lists that a sweep keeps, whatever the recipe.
+const BOOKKEEPING: u128 = 64 << 10;
+/// Bytes for the lists of one node: its handles, spans, offsets and shapes.
+const BOOKKEEPING_PER_NODE: u128 = 1 << 10;
+/// Bytes for the handles and allocation headers of one block of one image.
+const BOOKKEEPING_PER_BLOCK: u128 = 256;
+
+/// Bytes of every class of buffer, and their sums in the two phases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PeakBytes {
+    /// Packed weights: those of the forward computation in both phases, the others in the backward.
+    pub weights: PhaseBytes,
+    /// Running sums of the weight gradients.
+    pub accumulators: PhaseBytes,
+    /// The gradients that are handed out.
+    pub gradients: PhaseBytes,
+    /// What packing needs for a moment.
+    pub preparation: PhaseBytes,
+    /// Scratch of the arithmetic.
+    pub scratch: PhaseBytes,
+    /// Activations and cotangents of one tile.
+    pub arena: PhaseBytes,
+    /// Strips and left halos that only carry.
+    pub transient: PhaseBytes,
+    /// Carries of cotangents.
+    pub cotangent_carries: PhaseBytes,
+    /// Saved halos and kept activations.
+    pub saved: PhaseBytes,
+    /// Strips at the borders of segments.
+    pub borders: PhaseBytes,
+    /// Whole feature maps.
+    pub features: PhaseBytes,
+    /// Cotangents of the whole feature maps.
+    pub cotangents: PhaseBytes,
+    /// Gradient of the image.
+    pub input_gradient: PhaseBytes,
+    /// Small lists, for which an allowance is made: 64 KiB, 1 KiB a node and 256 bytes a block and image.
+    pub bookkeeping: PhaseBytes,
+    /// Sum over all classes in the forward phase.
+    pub forward: u128,
+    /// Sum over all classes in the backward phase.
+    pub backward: u128,
+}
+
+/// Bytes of one class in the two phases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PhaseBytes {
+    /// From the start of the forward to its end.
+    pub forward: u128,
+    /// From the start of the backward to its end.
+    pub backward: u128,
+}
+
+impl PhaseBytes {
+    const fn both(bytes: u128) -> Self {
+        Self {
+            forward: bytes,
+            backward: bytes,
+        }
+    }
+
+    const fn backward(bytes: u128) -> Self {
+        Self {
+            forward: 0,
+            backward: bytes,
+        }
+    }
+}
+
+impl PeakBytes {
+    /// The larger of the two phases.
+    pub fn peak(&self) -> u128 {
+        self.forward.max(self.backward)
+    }
+
+    /// Every class with its name.
+    pub fn classes(&self) -> [(&'static str, PhaseBytes); 14] {
+        [
+            ("weights", self.weights),
+            ("weight-gradient accumulators", self.accumulators),
+            ("weight gradients", self.gradients),
+            ("weight preparation", self.preparation),
+            ("scratch", self.scratch),
+            ("tile arena", self.arena),
+            ("transient carries", self.transient),
+            ("cotangent carries", self.cotangent_carries),
+            ("saved halos and kept activations", self.saved),
+            ("strips at segment borders", self.borders),
+            ("feature maps", self.features),
+            ("feature cotangents", self.cotangents),
+            ("input gradient", self.input_gradient),
+            ("bookkeeping", self.bookkeeping),
+        ]
+    }
+
+    /// The largest class of the phase that holds more, and its bytes.
+    pub fn binding(&self) -> (&'static str, u128) {
+        let backward = self.backward >= self.forward;
+        let bytes = |class: PhaseBytes| {
+            if backward {
+                class.backward
+            } else {
+                class.forward
+            }
+        };
+        self.classes()
+            .into_iter()
+            .map(|(name, class)| (name, bytes(class)))
+            .max_by_key(|class| class.1)
+            .unwrap_or(("nothing", 0))
+    }
+
+    fn summed(mut self) -> Self {
+        let classes = self.classes();
+        let sum = |phase: fn(PhaseBytes) -> u128| {
+            classes
+                .iter()
+                .fold(0_u128, |sum, class| sum.saturating_add(phase(class.1)))
+        };
+        self.forward = sum(|class| class.forward);
+        self.backward = sum(|class| class.backward);
+        self
+    }
+}
+
+impl fmt::Display for PeakBytes {
+    /// The peak, then every class that holds anything in the phase that sets it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "peak {} (forward {}, backward {})",
+            ByteCount::saturating(self.peak()),
+            ByteCount::saturating(self.forward),
+            ByteCount::saturating(self.backward)
+        )?;
+        for (name, class) in self.classes() {
+            let bytes = class.forward.max(class.backward);
+            if bytes > 0 {
+                write!(f, "\n  {name}: {}", ByteCount::saturating(bytes))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The bytes that streaming holds at its peak, class by class.
+///
+/// Forward: weights and their preparation, scratch, the larger arena of the sweeps that run, the carries, and, until
+/// the backward sweep has used them, the saved halos and border strips of every block of every image, with
+/// the feature maps. Backward: the same without the carries unless segments are swept again, and besides the
+/// cotangents, their carries, the weights of the data gradient, the running sums and the gradients. The arena
+/// of a repeated forward sweep and that of the backward sweep are one allocation.
+///
+/// ```
+/// use stream_grad_tiling::{
+///     Buffers, FixedBytes, Geometry, Graph, MemoryRequest, NodeId, PerAxis, Recipe, SizedGraph, peak_bytes,
+/// };
+/// let mut graph = Graph::new(3, true);
+/// graph.set_outputs(vec![NodeId::IMAGE])?;
+/// let sized = SizedGraph::new(graph, PerAxis::both(64))?;
+/// let recipe = Recipe::whole(&sized);
+/// let geometry = Geometry::new(sized, recipe)?;
+/// let request = MemoryRequest::new(4, 1, FixedBytes::default());
+/// let peak = peak_bytes(&geometry, &Buffers::new(&geometry), &request);
+/// assert_eq!(peak.features.forward, 64 * 64 * 3 * 4);
+/// assert_eq!(peak.peak(), peak.backward);
+/// # Ok::<(), stream_grad_tiling::TilingError>(())
+/// ```
+pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryRequest) -> PeakBytes {
+    let element = u128::from(request.element_bytes);
+    let images = u128::from(request.images);
+    let bytes = |elements: u64| u128::from(elements).saturating_mul(element);
+    let segmented = geometry.segments() > 1;
+    let saving = buffers.forward_length(Sweep::Saving);
+    let forward_arena = if segmented {
+        saving.max(buffers.forward_length(Sweep::Carrying))
+    } else {
+        saving
+    };
+    let backward_arena = if segmented {
+        saving.max(buffers.backward_length())
+    } else {
+        buffers.backward_length()
+    };
+    let over_blocks = |length: &dyn Fn(usize) -> u64| {
+        (0..geometry.blocks())
+            .fold(0_u128, |sum, block| {
+                sum.saturating_add(bytes(length(block)))
+            })
+            .saturating_mul(images)
+    };
+    let whole = |node: usize| {
+        let channels = u128::from(geometry.sized().graph().nodes()[node].channels);
+        geometry
+            .sized()
+            .plane(node)
+            .area()
+            .saturating_mul(channels)
+            .saturating_mul(element)
+            .saturating_mul(images)
+    };
+    let outputs = geometry.sized().graph().outputs();
+    let features = match request.features {
+        FeatureMaps::Whole => outputs
+            .iter()
+            .fold(0_u128, |sum, output| sum.saturating_add(whole(output.0))),
+        FeatureMaps::Streamed => 0,
+    };
+    let nodes = geometry.sized().graph().nodes();
+    let fixed = request.fixed;
+    let transient = bytes(buffers.transient_length());
+    PeakBytes {
+        weights: PhaseBytes {
+            forward: fixed.forward_weights,
+            backward: fixed.forward_weights.saturating_add(fixed.backward_weights),
+        },
+        accumulators: PhaseBytes::backward(fixed.weight_accumulators),
+        gradients: PhaseBytes::backward(fixed.gradients),
+        preparation: PhaseBytes::both(fixed.preparation),
+        scratch: PhaseBytes::both(fixed.scratch),
+        arena: PhaseBytes {
+            forward: bytes(forward_arena),
+            backward: bytes(backward_arena),
+        },
+        transient: PhaseBytes {
+            forward: transient,
+            backward: if segmented { transient } else { 0 },
+        },
+        cotangent_carries: PhaseBytes::backward(bytes(buffers.cotangent_length())),
+        saved: PhaseBytes::both(over_blocks(&|block| buffers.saved_length(block))),
+        borders: PhaseBytes::both(over_blocks(&|block| buffers.border_length(block))),
+        features: PhaseBytes::both(features),
+        cotangents: PhaseBytes::backward(features),
+        input_gradient: PhaseBytes::backward(if nodes[0].has_cotangent { whole(0) } else { 0 }),
+        bookkeeping: PhaseBytes::both(
+            BOOKKEEPING
+                + BOOKKEEPING_PER_NODE * nodes.len() as u128
+                + (BOOKKEEPING_PER_BLOCK * geometry.blocks() as u128).saturating_mul(images),
+        ),
+        ..PeakBytes::default()
+    }
+    .summed()
+}
