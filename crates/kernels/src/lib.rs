@@ -20,6 +20,8 @@ mod error;
 mod gather;
 mod image;
 mod layer_norm;
+#[cfg(feature = "oracle")]
+pub mod oracle;
 mod pooling;
 mod rows;
 mod upsample;

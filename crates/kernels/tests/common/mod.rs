@@ -1,0 +1,169 @@
+//! What the tests share: pseudo-random values, poisoned buffers and comparisons.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use stream_grad_kernels::oracle::Plane;
+use stream_grad_kernels::{Element, Image, ImageMut, Located, Region};
+
+/// What fills memory that a kernel must neither read nor write.
+pub const POISONS: [f64; 3] = [f64::NAN, 1e30, -1e30];
+
+/// A reproducible stream of values in [-1, 1) that `f32` holds exactly.
+pub struct Values(u64);
+
+impl Values {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn bits(&mut self) -> u64 {
+        // SplitMix64.
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.bits() % u64::try_from(bound).unwrap()).unwrap()
+    }
+
+    pub fn next(&mut self) -> f64 {
+        let bits = u32::try_from(self.bits() >> 41).unwrap();
+        f64::from(bits) / f64::from(1 << 22) - 1.0
+    }
+
+    pub fn many(&mut self, count: usize) -> Vec<f64> {
+        (0..count).map(|_| self.next()).collect()
+    }
+
+    pub fn plane(&mut self, height: usize, width: usize, channels: usize) -> Plane {
+        Plane::from_fn(height, width, channels, |_, _, _| self.next())
+    }
+}
+
+pub fn cast<T: Element>(values: &[f64]) -> Vec<T> {
+    values.iter().map(|&value| T::from_f64(value)).collect()
+}
+
+/// A buffer that holds a plane somewhere inside, and poison around it.
+#[derive(Clone)]
+pub struct Buffer<T> {
+    pub data: Vec<T>,
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+    pub region: Region,
+}
+
+impl<T: Element> Buffer<T> {
+    /// `plane` with `margins` (top, left, bottom, right) of poison.
+    pub fn around(plane: &Plane, margins: [usize; 4], poison: f64) -> Self {
+        let [top, left, bottom, right] = margins;
+        let (height, width) = (plane.height + top + bottom, plane.width + left + right);
+        let region = Region::new(top, left, plane.height, plane.width);
+        let mut data = vec![T::from_f64(poison); height * width * plane.channels];
+        for row in 0..plane.height {
+            for column in 0..plane.width {
+                for channel in 0..plane.channels {
+                    let to = ((top + row) * width + left + column) * plane.channels + channel;
+                    data[to] = T::from_f64(plane.get(row, column, channel));
+                }
+            }
+        }
+        Self {
+            data,
+            height,
+            width,
+            channels: plane.channels,
+            region,
+        }
+    }
+
+    pub fn exact(plane: &Plane) -> Self {
+        Self::around(plane, [0; 4], f64::NAN)
+    }
+
+    pub fn image(&self) -> Image<'_, T> {
+        Image::new(&self.data, self.height, self.width, self.channels).unwrap()
+    }
+
+    pub fn image_mut(&mut self) -> ImageMut<'_, T> {
+        ImageMut::new(&mut self.data, self.height, self.width, self.channels).unwrap()
+    }
+
+    pub fn located(&self) -> Located<'_, T> {
+        Located::new(self.image(), self.region.row, self.region.column)
+    }
+
+    /// The plane inside.
+    pub fn plane(&self) -> Plane {
+        Plane::from_image(self.image(), self.region)
+    }
+
+    /// Asserts that everything outside the region still is poison.
+    pub fn assert_poison_kept(&self, poison: f64) {
+        let poison = T::from_f64(poison).to_f64().to_bits();
+        for row in 0..self.height {
+            for column in 0..self.width {
+                let inside = (self.region.row..self.region.row + self.region.rows).contains(&row)
+                    && (self.region.column..self.region.column + self.region.columns)
+                        .contains(&column);
+                for value in self.image().pixel(row, column) {
+                    assert!(
+                        inside || value.to_f64().to_bits() == poison,
+                        "wrote {value} outside the region at ({row}, {column})"
+                    );
+                }
+            }
+        }
+    }
+}
+
+pub fn bits<T: Element>(values: &[T]) -> Vec<u64> {
+    values
+        .iter()
+        .map(|value| value.to_f64().to_bits())
+        .collect()
+}
+
+/// Largest error relative to the largest magnitude expected, at least 1.
+pub fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let scale = expected.iter().fold(1.0_f64, |scale, x| scale.max(x.abs()));
+    let mut worst = 0.0_f64;
+    for (found, expected) in found.iter().zip(expected) {
+        let difference = (found - expected).abs();
+        assert!(!difference.is_nan(), "found {found}, expected {expected}");
+        worst = worst.max(difference / scale);
+    }
+    worst
+}
+
+/// Relative L2 error.
+pub fn l2_error(found: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let square: f64 = found
+        .iter()
+        .zip(expected)
+        .map(|(a, b)| (a - b).powi(2))
+        .sum();
+    let scale: f64 = expected.iter().map(|x| x * x).sum();
+    (square / scale.max(f64::MIN_POSITIVE)).sqrt()
+}
+
+/// Rounding error that sums of a few thousand terms may show.
+pub fn tolerance<T: Element>() -> f64 {
+    if size_of::<T>() == 4 { 4e-6 } else { 1e-13 }
+}
+
+/// Runs `work` on one and on two threads, and returns both results.
+pub fn on_one_and_two_threads<R: Send>(work: impl Fn() -> R + Sync) -> [R; 2] {
+    [1, 2].map(|threads| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(&work)
+    })
+}

@@ -1,0 +1,501 @@
+//! Convolution against plain loops, over awkward shapes, with poison wherever nothing may be read or written.
+
+mod common;
+
+use common::{
+    Buffer, POISONS, Values, bits, cast, l2_error, on_one_and_two_threads, relative_error,
+    tolerance,
+};
+use proptest::prelude::*;
+use stream_grad_kernels::oracle::{self, Plane};
+use stream_grad_kernels::{
+    Activation, Convolution, DataGradientWeights, Element, Epilogue, ForwardWeights, Position,
+    Window, bias_gradient, conv_data_gradient, conv_forward, conv_weight_gradient,
+    weight_gradient_to_oihw,
+};
+
+/// A convolution of `input` positions into `outputs`, with its first window anywhere.
+#[derive(Debug, Clone)]
+struct Case {
+    convolution: Convolution,
+    first: Position,
+    input: [usize; 2],
+    outputs: [usize; 2],
+    margins: [usize; 4],
+    seed: u64,
+}
+
+/// Channels below, at and beyond one and several registers of either width.
+fn channels() -> impl Strategy<Value = usize> {
+    prop_oneof![
+        1..=9_usize,
+        Just(16),
+        15..=35_usize,
+        Just(64),
+        60..=75_usize,
+        120..=140_usize
+    ]
+}
+
+fn channel_groups() -> impl Strategy<Value = (usize, usize, usize)> {
+    prop_oneof![
+        6 => (channels(), channels()).prop_map(|(input, output)| (input, output, 1)),
+        2 => (1..=4_usize, 1..=9_usize, 1..=20_usize).prop_map(|(g, i, o)| (g * i, g * o, g)),
+        2 => (2..=140_usize).prop_map(|c| (c, c, c)),
+        1 => (2..=20_usize, 2..=3_usize).prop_map(|(c, m)| (c, c * m, c)),
+    ]
+}
+
+fn axis() -> impl Strategy<Value = (usize, usize, usize, isize, usize, usize)> {
+    (
+        1..=7_usize,
+        1..=4_usize,
+        1..=3_usize,
+        1..=14_usize,
+        0..=9_usize,
+    )
+        .prop_flat_map(|(kernel, stride, dilation, extent, outputs)| {
+            let reach = isize::try_from((kernel - 1) * dilation + 2).unwrap();
+            (-reach..=4).prop_map(move |first| (kernel, stride, dilation, first, extent, outputs))
+        })
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    (
+        channel_groups(),
+        axis(),
+        axis(),
+        any::<[u8; 4]>(),
+        any::<u64>(),
+    )
+        .prop_map(
+            |((in_channels, out_channels, groups), rows, columns, margins, seed)| {
+                // Large kernels over many channels only make the oracle slow.
+                let most = 3_000 / (in_channels / groups * out_channels).min(3_000);
+                let kernel = |kernel: usize| {
+                    if kernel * kernel > most.max(9) {
+                        3
+                    } else {
+                        kernel
+                    }
+                };
+                Case {
+                    convolution: Convolution {
+                        window: Window {
+                            kernel: [kernel(rows.0), kernel(columns.0)],
+                            stride: [rows.1, columns.1],
+                            dilation: [rows.2, columns.2],
+                        },
+                        in_channels,
+                        out_channels,
+                        groups,
+                    },
+                    first: Position::new(rows.3, columns.3),
+                    input: [rows.4, columns.4],
+                    outputs: [rows.5, columns.5],
+                    margins: margins.map(|margin| usize::from(margin % 3)),
+                    seed,
+                }
+            },
+        )
+}
+
+struct Data {
+    weights: Vec<f64>,
+    bias: Vec<f64>,
+    input: Plane,
+    residual: Plane,
+    cotangent: Plane,
+}
+
+impl Case {
+    fn data(&self) -> Data {
+        let mut values = Values::new(self.seed);
+        let Convolution {
+            in_channels,
+            out_channels,
+            ..
+        } = self.convolution;
+        let [height, width] = self.input;
+        let [rows, columns] = self.outputs;
+        Data {
+            weights: values.many(self.convolution.weight_count().unwrap()),
+            bias: values.many(out_channels),
+            input: values.plane(height, width, in_channels),
+            residual: values.plane(rows, columns, out_channels),
+            cotangent: values.plane(rows, columns, out_channels),
+        }
+    }
+
+    /// The input, with `poison` where no window reads.
+    fn input_of<T: Element>(&self, data: &Data, poison: f64) -> Buffer<T> {
+        let ones = Plane::from_fn(self.outputs[0], self.outputs[1], 1, |_, _, _| 1.0);
+        let single = Convolution::new(self.convolution.window, 1, 1);
+        let weights = vec![1.0; single.window.taps()];
+        let [height, width] = self.input;
+        let read = oracle::conv_data_gradient(&single, &weights, &ones, self.first, height, width);
+        let plane = Plane::from_fn(
+            height,
+            width,
+            data.input.channels,
+            |row, column, channel| {
+                let value = data.input.get(row, column, channel);
+                if read.get(row, column, 0) > 0.0 {
+                    value
+                } else {
+                    poison
+                }
+            },
+        );
+        Buffer::exact(&plane)
+    }
+
+    fn forward<T: Element>(&self, data: &Data, poison: f64) -> Buffer<T> {
+        let [rows, columns] = self.outputs;
+        let weights = ForwardWeights::pack(&self.convolution, &cast::<T>(&data.weights)).unwrap();
+        let empty = Plane::from_fn(rows, columns, data.residual.channels, |_, _, _| poison);
+        let mut output = Buffer::<T>::around(&empty, self.margins, poison);
+        let residual = Buffer::<T>::around(&data.residual, self.margins.map(|m| 2 - m), poison);
+        let region = output.region;
+        conv_forward(
+            &self.convolution,
+            &weights,
+            self.input_of::<T>(data, poison).image(),
+            self.first,
+            output.image_mut(),
+            region,
+            Epilogue {
+                bias: Some(&cast::<T>(&data.bias)),
+                residual: Some(residual.located()),
+                activation: Activation::Relu,
+            },
+        )
+        .unwrap();
+        output.assert_poison_kept(poison);
+        output
+    }
+
+    /// The gradient added to `start`.
+    fn data_gradient<T: Element>(&self, data: &Data, start: &Plane, poison: f64) -> Buffer<T> {
+        let weights =
+            DataGradientWeights::pack(&self.convolution, &cast::<T>(&data.weights)).unwrap();
+        let cotangent = Buffer::<T>::around(&data.cotangent, self.margins, poison);
+        let mut gradient = Buffer::<T>::exact(start);
+        conv_data_gradient(
+            &self.convolution,
+            &weights,
+            cotangent.image(),
+            cotangent.region,
+            self.first,
+            gradient.image_mut(),
+        )
+        .unwrap();
+        gradient
+    }
+
+    /// The weight and bias gradients, added to ones.
+    fn parameter_gradients<T: Element>(&self, data: &Data, poison: f64) -> (Vec<f64>, Vec<f64>) {
+        let cotangent = Buffer::<T>::around(&data.cotangent, self.margins, poison);
+        let mut gradient = vec![1.0; data.weights.len()];
+        conv_weight_gradient(
+            &self.convolution,
+            self.input_of::<T>(data, poison).image(),
+            self.first,
+            cotangent.image(),
+            cotangent.region,
+            &mut gradient,
+        )
+        .unwrap();
+        let mut oihw = vec![0.0; gradient.len()];
+        weight_gradient_to_oihw(&self.convolution, &gradient, &mut oihw).unwrap();
+        let mut bias = vec![1.0; self.convolution.out_channels];
+        bias_gradient(cotangent.image(), cotangent.region, &mut bias).unwrap();
+        (oihw, bias)
+    }
+
+    fn check<T: Element>(&self) {
+        let data = self.data();
+        let [rows, columns] = self.outputs;
+        let [height, width] = self.input;
+
+        let mut expected = oracle::conv_forward(
+            &self.convolution,
+            &data.weights,
+            Some(&data.bias),
+            &data.input,
+            self.first,
+            rows,
+            columns,
+        );
+        for (value, more) in expected.data.iter_mut().zip(&data.residual.data) {
+            *value += more;
+        }
+        let expected = oracle::relu_forward(&expected);
+        let found = POISONS.map(|poison| self.forward::<T>(&data, poison).plane());
+        assert!(
+            relative_error(&found[0].data, &expected.data) < tolerance::<T>(),
+            "forward"
+        );
+        assert_eq!(
+            bits(&found[0].data),
+            bits(&found[1].data),
+            "forward read poison"
+        );
+        assert_eq!(
+            bits(&found[0].data),
+            bits(&found[2].data),
+            "forward read poison"
+        );
+
+        let start = Values::new(!self.seed).plane(height, width, data.input.channels);
+        let mut expected = oracle::conv_data_gradient(
+            &self.convolution,
+            &data.weights,
+            &data.cotangent,
+            self.first,
+            height,
+            width,
+        );
+        for (value, more) in expected.data.iter_mut().zip(&start.data) {
+            *value += more;
+        }
+        let found = POISONS.map(|poison| self.data_gradient::<T>(&data, &start, poison).plane());
+        assert!(
+            relative_error(&found[0].data, &expected.data) < tolerance::<T>(),
+            "data gradient"
+        );
+        assert_eq!(
+            bits(&found[0].data),
+            bits(&found[1].data),
+            "data gradient read poison"
+        );
+        assert_eq!(
+            bits(&found[0].data),
+            bits(&found[2].data),
+            "data gradient read poison"
+        );
+
+        let expected = oracle::conv_weight_gradient(
+            &self.convolution,
+            &data.input,
+            self.first,
+            &data.cotangent,
+        );
+        let expected: Vec<f64> = expected.iter().map(|value| value + 1.0).collect();
+        let expected_bias: Vec<f64> = oracle::bias_gradient(&data.cotangent)
+            .iter()
+            .map(|value| value + 1.0)
+            .collect();
+        let found = POISONS.map(|poison| self.parameter_gradients::<T>(&data, poison));
+        assert!(
+            relative_error(&found[0].0, &expected) < tolerance::<T>(),
+            "weight gradient"
+        );
+        assert!(
+            relative_error(&found[0].1, &expected_bias) < 1e-13,
+            "bias gradient"
+        );
+        for other in &found[1..] {
+            assert_eq!(
+                bits(&found[0].0),
+                bits(&other.0),
+                "weight gradient read poison"
+            );
+            assert_eq!(
+                bits(&found[0].1),
+                bits(&other.1),
+                "bias gradient read poison"
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(160))]
+
+    #[test]
+    fn matches_the_oracle(case in cases()) {
+        case.check::<f32>();
+        case.check::<f64>();
+    }
+
+    /// Cutting the output into two regions, each from the part of the input it needs, changes no bit.
+    #[test]
+    fn forward_does_not_depend_on_the_tiling(case in cases(), cut in 0.0..1.0_f64) {
+        let data = case.data();
+        let [rows, columns] = case.outputs;
+        let whole = case.forward::<f32>(&data, f64::NAN);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a small count")]
+        let cut = (cut * (columns + 1) as f64) as usize;
+        let weights = ForwardWeights::pack(&case.convolution, &cast::<f32>(&data.weights)).unwrap();
+        let bias = cast::<f32>(&data.bias);
+        let residual = Buffer::<f32>::exact(&data.residual);
+        let mut tiled = Buffer::<f32>::exact(&Plane::zeros(rows, columns, data.residual.channels));
+        for (start, end) in [(0, cut), (cut, columns)] {
+            let window = case.convolution.window;
+            let shift = isize::try_from(start * window.stride[1]).unwrap();
+            // The part of the input from the first column that the region reads.
+            let first_column = case.first.column + shift;
+            let skip = usize::try_from(first_column).unwrap_or_default().min(data.input.width);
+            let part = Plane::from_fn(
+                data.input.height,
+                data.input.width - skip,
+                data.input.channels,
+                |row, column, channel| data.input.get(row, column + skip, channel),
+            );
+            let first = Position::new(case.first.row, first_column - isize::try_from(skip).unwrap());
+            let region = stream_grad_kernels::Region::new(0, start, rows, end - start);
+            let located = stream_grad_kernels::Located::new(residual.image(), 0, start);
+            conv_forward(
+                &case.convolution,
+                &weights,
+                Buffer::<f32>::exact(&part).image(),
+                first,
+                tiled.image_mut(),
+                region,
+                Epilogue {
+                    bias: Some(&bias),
+                    residual: Some(located),
+                    activation: Activation::Relu,
+                },
+            )
+            .unwrap();
+        }
+        prop_assert_eq!(bits(&tiled.data), bits(&whole.plane().data));
+    }
+}
+
+/// Large enough for many tasks, several panels, several blocks of terms, and pixels that are not a multiple of a group.
+fn large(in_channels: usize, out_channels: usize, groups: usize, stride: usize) -> Case {
+    Case {
+        convolution: Convolution {
+            window: Window::new([3, 3]).stride([stride, stride]),
+            in_channels,
+            out_channels,
+            groups,
+        },
+        first: Position::new(-1, -1),
+        input: [37, 41],
+        outputs: [36usize.div_ceil(stride), 41usize.div_ceil(stride)],
+        margins: [1, 2, 1, 0],
+        seed: 7,
+    }
+}
+
+#[test]
+fn threads_change_no_bit() {
+    for case in [
+        large(70, 150, 1, 1),
+        large(24, 70, 2, 2),
+        large(90, 90, 90, 1),
+    ] {
+        let data = case.data();
+        let start = Plane::zeros(case.input[0], case.input[1], data.input.channels);
+        let [one, two] = on_one_and_two_threads(|| {
+            (
+                bits(&case.forward::<f32>(&data, f64::NAN).data),
+                bits(&case.data_gradient::<f32>(&data, &start, f64::NAN).data),
+                case.parameter_gradients::<f32>(&data, f64::NAN),
+            )
+        });
+        assert_eq!(one, two);
+    }
+}
+
+#[test]
+fn single_precision_error_is_small() {
+    for case in [
+        large(70, 150, 1, 1),
+        large(24, 70, 2, 2),
+        large(90, 90, 90, 1),
+    ] {
+        let data = case.data();
+        let start = Plane::zeros(case.input[0], case.input[1], data.input.channels);
+        let single = case.forward::<f32>(&data, f64::NAN).plane();
+        let double = case.forward::<f64>(&data, f64::NAN).plane();
+        assert!(l2_error(&single.data, &double.data) < 5e-7, "forward");
+        let single = case.data_gradient::<f32>(&data, &start, f64::NAN).plane();
+        let double = case.data_gradient::<f64>(&data, &start, f64::NAN).plane();
+        assert!(l2_error(&single.data, &double.data) < 5e-7, "data gradient");
+        let single = case.parameter_gradients::<f32>(&data, f64::NAN).0;
+        let double = case.parameter_gradients::<f64>(&data, f64::NAN).0;
+        assert!(l2_error(&single, &double) < 5e-7, "weight gradient");
+    }
+}
+
+/// `<A x, g> = <x, A^T g> = <w, dw>` for the kernels alone.
+#[test]
+fn gradients_are_adjoint_to_the_forward_pass() {
+    for case in [
+        large(70, 150, 1, 1),
+        large(24, 70, 2, 2),
+        large(90, 90, 90, 1),
+    ] {
+        let data = case.data();
+        let weights = ForwardWeights::pack(&case.convolution, &data.weights).unwrap();
+        let input = Buffer::<f64>::exact(&data.input);
+        let mut output = Buffer::<f64>::exact(&data.residual);
+        let region = output.region;
+        let epilogue = Epilogue::default();
+        conv_forward(
+            &case.convolution,
+            &weights,
+            input.image(),
+            case.first,
+            output.image_mut(),
+            region,
+            epilogue,
+        )
+        .unwrap();
+        let forward = output.plane().dot(&data.cotangent);
+        let start = Plane::zeros(case.input[0], case.input[1], data.input.channels);
+        let backward = case
+            .data_gradient::<f64>(&data, &start, f64::NAN)
+            .plane()
+            .dot(&data.input);
+        let (gradient, _) = case.parameter_gradients::<f64>(&data, f64::NAN);
+        let by_weights: f64 = gradient
+            .iter()
+            .zip(&data.weights)
+            .map(|(g, w)| (g - 1.0) * w)
+            .sum();
+        assert!((forward - backward).abs() < 1e-11 * forward.abs().max(1.0));
+        assert!((forward - by_weights).abs() < 1e-11 * forward.abs().max(1.0));
+    }
+}
+
+/// A NaN reaches exactly the outputs whose windows hold it, ReLU or not.
+#[test]
+fn nan_reaches_its_windows_and_no_other() {
+    let convolution = Convolution::new(Window::new([3, 3]), 5, 20);
+    let weights = ForwardWeights::pack(&convolution, &vec![0.5_f32; 20 * 5 * 9]).unwrap();
+    let mut input = Plane::from_fn(9, 10, 5, |_, _, _| 1.0);
+    *input.at(4, 5, 2) = f64::NAN;
+    let mut output = Buffer::<f32>::exact(&Plane::zeros(9, 10, 20));
+    let region = output.region;
+    conv_forward(
+        &convolution,
+        &weights,
+        Buffer::exact(&input).image(),
+        Position::new(-1, -1),
+        output.image_mut(),
+        region,
+        Epilogue {
+            activation: Activation::Relu,
+            ..Epilogue::default()
+        },
+    )
+    .unwrap();
+    for row in 0..9 {
+        for column in 0..10 {
+            let near = (3..=5).contains(&row) && (4..=6).contains(&column);
+            assert!(
+                output
+                    .image()
+                    .pixel(row, column)
+                    .iter()
+                    .all(|value| value.is_nan() == near)
+            );
+        }
+    }
+}
