@@ -25,17 +25,16 @@ const WIDTH: usize = 1107;
 
 /// A pyramid with odd sizes, so that OpenSlide's downsamples are broken numbers; with hardly any cache.
 static SLIDE: LazyLock<Slide> = LazyLock::new(|| {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("odd.tiff");
+    // A static is never dropped: in cargo's folder the file is overwritten by the next run instead of piling up.
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("views-odd.tiff");
     let options = PyramidOptions::default()
         .with_compression(Compression::Deflate)
         .with_tile_edge(128);
     let mut writer = PyramidWriter::create(&path, HEIGHT as u64, WIDTH as u64, &options).unwrap();
     writer.write_rows(&common::picture(HEIGHT, WIDTH)).unwrap();
     writer.finish().unwrap();
-    let kept = folder.keep().join("odd.tiff");
     let options = OpenOptions::default().with_cache(Arc::new(BlockCache::new(2 << 20)));
-    Slide::open_with(kept, &options).unwrap()
+    Slide::open_with(path, &options).unwrap()
 });
 
 fn whole(view: &SlideView) -> Vec<u8> {
