@@ -4,6 +4,8 @@ use std::fmt::{Debug, Display};
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub};
 
+use crate::math;
+
 /// A floating-point number the kernels run on: `f32` or `f64`.
 pub trait Element:
     sealed::Vectors
@@ -56,19 +58,15 @@ pub trait Element:
 }
 
 macro_rules! element {
-    ($number:ident, $erf:path, $exp:path, $tanh:path) => {
+    ($number:ident, $round:expr, $erf:path, $exp:path, $tanh:path) => {
         impl Element for $number {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
             const NEG_INFINITY: Self = Self::NEG_INFINITY;
 
             #[inline(always)]
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "rounding is what is asked for"
-            )]
             fn from_f64(value: f64) -> Self {
-                value as Self
+                $round(value)
             }
 
             #[inline(always)]
@@ -99,16 +97,41 @@ macro_rules! element {
     };
 }
 
-element!(f32, libm::erff, libm::expf, libm::tanhf);
-element!(f64, libm::erf, libm::exp, libm::tanh);
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "rounding is what is asked for"
+)]
+fn round(value: f64) -> f32 {
+    value as f32
+}
+
+element!(f32, round, math::erf, math::exp, math::tanh);
+element!(
+    f64,
+    std::convert::identity,
+    libm::erf,
+    libm::exp,
+    libm::tanh
+);
 
 pub(crate) mod sealed {
-    use pulp::Simd;
+    use pulp::{Arch, Simd};
+
+    use crate::gather::Task as GatherTask;
+    use crate::weight_gradient::Task as WeightGradientTask;
 
     /// Vectors of a number on whatever instructions `S` stands for; all inlined into the caller, which
     /// `pulp` has compiled for those instructions.
     #[expect(unsafe_code, reason = "masked loads and stores are raw")]
     pub trait Vectors: Sized {
+        /// Runs a task of the convolution engine. Not generic, so that the micro-kernels are compiled once, here, and
+        /// not again in every crate that calls them.
+        fn gather(task: GatherTask<'_, Self>);
+
+        /// Runs a task of a weight gradient; not generic either.
+        fn weight_gradient(task: WeightGradientTask<'_, Self>);
+
         /// A vector that fills one register.
         type Vector<S: Simd>: Copy;
 
@@ -155,6 +178,14 @@ pub(crate) mod sealed {
             impl Vectors for $number {
                 type Vector<S: Simd> = S::$vector;
 
+                fn gather(task: GatherTask<'_, Self>) {
+                    Arch::new().dispatch(task);
+                }
+
+                fn weight_gradient(task: WeightGradientTask<'_, Self>) {
+                    Arch::new().dispatch(task);
+                }
+
                 #[inline(always)]
                 fn splat<S: Simd>(simd: S, value: Self) -> Self::Vector<S> {
                     simd.$splat(value)
@@ -187,19 +218,17 @@ pub(crate) mod sealed {
 
                 #[inline(always)]
                 #[expect(unsafe_code, reason = "masked loads are raw")]
-                #[expect(clippy::cast_possible_truncation, reason = "a register has few lanes")]
                 unsafe fn load_first<S: Simd>(
                     simd: S,
                     from: *const Self,
                     lanes: usize,
                 ) -> Self::Vector<S> {
                     // SAFETY: only the lanes below `lanes` are read, which the caller vouches for.
-                    unsafe { simd.$load(simd.$mask(0, lanes as $lane), from) }
+                    unsafe { simd.$load(simd.$mask(0, $lane(lanes)), from) }
                 }
 
                 #[inline(always)]
                 #[expect(unsafe_code, reason = "masked stores are raw")]
-                #[expect(clippy::cast_possible_truncation, reason = "a register has few lanes")]
                 unsafe fn store_first<S: Simd>(
                     simd: S,
                     to: *mut Self,
@@ -207,7 +236,7 @@ pub(crate) mod sealed {
                     value: Self::Vector<S>,
                 ) {
                     // SAFETY: only the lanes below `lanes` are written, which the caller vouches for.
-                    unsafe { simd.$store(simd.$mask(0, lanes as $lane), to, value) }
+                    unsafe { simd.$store(simd.$mask(0, $lane(lanes)), to, value) }
                 }
             }
         };
@@ -224,7 +253,7 @@ pub(crate) mod sealed {
         mask_between_m32s,
         mask_load_ptr_f32s,
         mask_store_ptr_f32s,
-        u32
+        lanes_u32
     );
     vectors!(
         f64,
@@ -237,8 +266,19 @@ pub(crate) mod sealed {
         mask_between_m64s,
         mask_load_ptr_f64s,
         mask_store_ptr_f64s,
-        u64
+        lanes_u64
     );
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "a register has few lanes")]
+    fn lanes_u32(lanes: usize) -> u32 {
+        lanes as u32
+    }
+
+    #[inline(always)]
+    fn lanes_u64(lanes: usize) -> u64 {
+        lanes as u64
+    }
 
     /// Lanes of a register.
     #[inline(always)]
@@ -266,5 +306,26 @@ pub(crate) mod sealed {
     pub(crate) unsafe fn store<S: Simd, T: Vectors>(_: S, to: *mut T, value: T::Vector<S>) {
         // SAFETY: the caller vouches for the memory; vectors are plain numbers without padding.
         unsafe { to.cast::<T::Vector<S>>().write_unaligned(value) }
+    }
+
+    /// Loads `count` lanes.
+    ///
+    /// # Safety
+    /// `from` must be valid for reading `count` numbers; `count` is at most a register's.
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "the micro-kernels address memory by pointer")]
+    pub(crate) unsafe fn load_some<S: Simd, T: Vectors>(
+        simd: S,
+        from: *const T,
+        count: usize,
+    ) -> T::Vector<S> {
+        // SAFETY: as the caller vouches.
+        unsafe {
+            if count == lanes::<S, T>() {
+                load::<S, T>(simd, from)
+            } else {
+                T::load_first(simd, from, count)
+            }
+        }
     }
 }

@@ -5,11 +5,16 @@
 //! no padded copy is made. Taps that fall outside the source read a row of zeros, so that each value is the same
 //! sequence of floating-point operations wherever its group lies.
 
-use pulp::{Arch, Simd, WithSimd};
+mod product;
+
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use product::{Dense, PerChannel, Product};
+
 use crate::Element;
-use crate::element::sealed::{lanes, load, store};
+use crate::element::sealed::{lanes, load_some, store};
+use crate::shared::Shared;
 use crate::weights::{PackedWeights, Panel};
 
 /// Longest sum held in registers before it is added to the target: bounds the cache that a panel of weights takes, and
@@ -108,13 +113,6 @@ pub(crate) struct Gather<'a, T> {
     pub(crate) relu: bool,
 }
 
-/// A target that tasks write at disjoint places.
-struct Shared<T>(*mut T);
-
-#[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
-// SAFETY: each task writes only its own positions and channels, see `Gather::run`.
-unsafe impl<T: Send> Sync for Shared<T> {}
-
 impl<T: Element> Gather<'_, T> {
     /// Runs the gather in the current rayon pool. The work is cut by its geometry alone.
     pub(crate) fn run(mut self) {
@@ -131,13 +129,13 @@ impl<T: Element> Gather<'_, T> {
             .saturating_mul(layout.width.div_ceil(layout.panels));
         let panels_per_task = (TASK_PRODUCTS / per_panel.max(1)).clamp(1, panels);
         let panel_tasks = panels.div_ceil(panels_per_task);
-        let shared = Shared(std::mem::take(&mut self.target).as_mut_ptr());
+        let shared = Shared::new(std::mem::take(&mut self.target));
         let shared = &shared;
         let gather = &self;
         (0..chunks * panel_tasks).into_par_iter().for_each(|task| {
             let (chunk, panel_task) = (task / panel_tasks, task % panel_tasks);
             let first_panel = panel_task * panels_per_task;
-            Arch::new().dispatch(Task {
+            T::gather(Task {
                 gather,
                 target: shared,
                 pixels: chunk * CHUNK_PIXELS..((chunk + 1) * CHUNK_PIXELS).min(pixels),
@@ -148,9 +146,9 @@ impl<T: Element> Gather<'_, T> {
 }
 
 /// Some positions times some panels: no two tasks share both.
-struct Task<'a, T> {
+pub struct Task<'a, T> {
     gather: &'a Gather<'a, T>,
-    target: &'a Shared<T>,
+    target: &'a Shared<'a, T>,
     pixels: std::ops::Range<usize>,
     panels: std::ops::Range<usize>,
 }
@@ -202,7 +200,7 @@ impl<T: Element> Task<'_, T> {
         for block in 0..blocks {
             let step = Step {
                 gather,
-                target: self.target.0,
+                target: self.target.pointer(),
                 panel,
                 terms: block * terms / blocks..(block + 1) * terms / blocks,
                 replace: gather.existing == Existing::Replace && block == 0,
@@ -428,112 +426,6 @@ impl<T: Element> Step<'_, T> {
                     } else {
                         T::store_first(simd, to, count, value);
                     }
-                }
-            }
-        }
-    }
-}
-
-/// Loads `count` lanes.
-///
-/// # Safety
-/// `from` must be valid for reading `count` numbers; `count` is at most a register's.
-#[inline(always)]
-#[expect(unsafe_code, reason = "the micro-kernels address memory by pointer")]
-pub(crate) unsafe fn load_some<S: Simd, T: Element>(
-    simd: S,
-    from: *const T,
-    count: usize,
-) -> T::Vector<S> {
-    // SAFETY: as the caller vouches.
-    unsafe {
-        if count == lanes::<S, T>() {
-            load::<S, T>(simd, from)
-        } else {
-            T::load_first(simd, from, count)
-        }
-    }
-}
-
-/// How source values meet weights.
-trait Product {
-    /// Adds `length` terms to every sum.
-    ///
-    /// # Safety
-    /// Each place must be valid for reading the values of its terms, and `weights` for `length` panel rows.
-    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-    unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const PIXELS: usize>(
-        simd: S,
-        sums: &mut [[T::Vector<S>; VECTORS]; PIXELS],
-        places: &[*const T; PIXELS],
-        weights: *const T,
-        length: usize,
-        width: usize,
-    );
-}
-
-/// One source value times a panel of weights.
-struct Dense;
-
-impl Product for Dense {
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-    unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const PIXELS: usize>(
-        simd: S,
-        sums: &mut [[T::Vector<S>; VECTORS]; PIXELS],
-        places: &[*const T; PIXELS],
-        weights: *const T,
-        length: usize,
-        _: usize,
-    ) {
-        let lanes = lanes::<S, T>();
-        // A local copy is what the compiler keeps in registers.
-        let mut local = *sums;
-        for term in 0..length {
-            // SAFETY: `term` is below `length`.
-            unsafe {
-                let row = weights.add(term * VECTORS * lanes);
-                let mut panel = [T::splat(simd, T::ZERO); VECTORS];
-                for (vector, slot) in panel.iter_mut().enumerate() {
-                    *slot = load::<S, T>(simd, row.add(vector * lanes));
-                }
-                for pixel in 0..PIXELS {
-                    let value = T::splat(simd, *places[pixel].add(term));
-                    for vector in 0..VECTORS {
-                        local[pixel][vector] =
-                            T::mul_add(simd, value, panel[vector], local[pixel][vector]);
-                    }
-                }
-            }
-        }
-        *sums = local;
-    }
-}
-
-/// Each source channel times its own weight.
-struct PerChannel;
-
-impl Product for PerChannel {
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-    unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const PIXELS: usize>(
-        simd: S,
-        sums: &mut [[T::Vector<S>; VECTORS]; PIXELS],
-        places: &[*const T; PIXELS],
-        weights: *const T,
-        _: usize,
-        width: usize,
-    ) {
-        let lanes = lanes::<S, T>();
-        for vector in 0..VECTORS {
-            let first = vector * lanes;
-            let count = lanes.min(width.saturating_sub(first));
-            // SAFETY: the source holds `width` channels at each place.
-            unsafe {
-                let weight = load::<S, T>(simd, weights.add(first));
-                for pixel in 0..PIXELS {
-                    let value = load_some::<S, T>(simd, places[pixel].add(first), count);
-                    sums[pixel][vector] = T::mul_add(simd, value, weight, sums[pixel][vector]);
                 }
             }
         }

@@ -20,10 +20,12 @@ mod error;
 mod gather;
 mod image;
 mod layer_norm;
+mod math;
 #[cfg(feature = "oracle")]
 pub mod oracle;
 mod pooling;
 mod rows;
+mod shared;
 mod upsample;
 mod weight_gradient;
 mod weights;

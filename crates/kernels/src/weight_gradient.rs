@@ -5,15 +5,19 @@
 //! so that sums over thousands of tiles stay accurate. Tasks own blocks of the gradient, so no partial buffers are
 //! needed and the order of every sum is fixed.
 
+mod product;
+
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use product::{Dense, Operands, PerChannel, Product};
+
 use crate::convolution::signed;
 use crate::element::sealed::{lanes, store};
-use crate::gather::load_some;
 use crate::image::check_length;
+use crate::shared::Shared;
 use crate::weights::widest_panel;
 use crate::{Convolution, Element, Image, KernelError, Position, Region};
 
@@ -75,7 +79,7 @@ pub fn conv_weight_gradient<T: Element>(
         6 * (blocks / TASKS).clamp(BLOCKS_PER_TASK[0], BLOCKS_PER_TASK[1])
     };
     let pieces = job.run_rows.div_ceil(rows_per_task);
-    let sums = Shared(weight_gradient.as_mut_ptr());
+    let sums = Shared::new(weight_gradient);
     let (sums, job) = (&sums, &job);
     (0..job.groups * panels * kernel_rows * runs * pieces)
         .into_par_iter()
@@ -84,7 +88,7 @@ pub fn conv_weight_gradient<T: Element>(
             let (run, task) = (task % runs, task / runs);
             let (kernel_row, task) = (task % kernel_rows, task / kernel_rows);
             let (index, group) = (task % panels, task / panels);
-            Arch::new().dispatch(Task {
+            T::weight_gradient(Task {
                 job,
                 sums,
                 group,
@@ -211,17 +215,10 @@ impl<'a, T: Element> Job<'a, T> {
     }
 }
 
-/// Sums that tasks write at disjoint places.
-struct Shared(*mut f64);
-
-#[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
-// SAFETY: each task owns its rows and columns of the gradient.
-unsafe impl Sync for Shared {}
-
 /// Some rows of one run, times one panel of output channels.
-struct Task<'a, T> {
+pub struct Task<'a, T> {
     job: &'a Job<'a, T>,
-    sums: &'a Shared,
+    sums: &'a Shared<'a, f64>,
     group: usize,
     kernel_row: usize,
     first_tap: usize,
@@ -392,7 +389,7 @@ impl<T: Element> Task<'_, T> {
             }
             for column in edges.into_iter().flatten() {
                 let cotangent = &cotangent[column * job.out_channels..][..self.columns.len()];
-                for place in 0..ROWS {
+                for (place, sums) in sums.iter_mut().enumerate() {
                     let position =
                         column_of(tap_of(first + place)) + signed(column) * job.stride[1];
                     if position < 0 || position >= signed(job.input.width()) {
@@ -404,7 +401,7 @@ impl<T: Element> Task<'_, T> {
                     unsafe {
                         P::accumulate_one::<S, T, VECTORS>(
                             simd,
-                            &mut sums[place],
+                            sums,
                             from,
                             cotangent.as_ptr(),
                             self.columns.len(),
@@ -440,7 +437,8 @@ impl<T: Element> Task<'_, T> {
             // SAFETY: a register has at most 16 lanes; the row and the columns belong to this task alone.
             unsafe {
                 store::<S, T>(simd, buffer.as_mut_ptr(), value);
-                let sums = std::slice::from_raw_parts_mut(self.sums.0.add(to + first), count);
+                let sums =
+                    std::slice::from_raw_parts_mut(self.sums.pointer().add(to + first), count);
                 for (sum, &value) in sums.iter_mut().zip(&buffer) {
                     *sum += value.to_f64();
                 }
@@ -460,157 +458,4 @@ fn steps_inside(first: isize, step: isize, extent: usize, range: Range<usize>) -
     let start = at_least(0).clamp(range.start, range.end);
     let end = at_least(signed(extent)).clamp(start, range.end);
     start..end
-}
-
-/// A row of positions.
-struct Operands<T> {
-    input: *const T,
-    input_step: isize,
-    row_step: usize,
-    cotangent: *const T,
-    cotangent_step: usize,
-    columns: usize,
-    width: usize,
-}
-
-/// How input values meet cotangents.
-trait Product {
-    /// Adds the products of a row of positions.
-    ///
-    /// # Safety
-    /// Every input value and cotangent that the operands describe must exist.
-    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-    unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const ROWS: usize>(
-        simd: S,
-        sums: &mut [[T::Vector<S>; VECTORS]; ROWS],
-        operands: Operands<T>,
-    );
-
-    /// Adds the product of one gradient row at one position.
-    ///
-    /// # Safety
-    /// The input values and `width` cotangents must exist.
-    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-    unsafe fn accumulate_one<S: Simd, T: Element, const VECTORS: usize>(
-        simd: S,
-        sums: &mut [T::Vector<S>; VECTORS],
-        input: *const T,
-        cotangent: *const T,
-        width: usize,
-    );
-}
-
-/// One input value times a panel of cotangents.
-struct Dense;
-
-impl Product for Dense {
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-    unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const ROWS: usize>(
-        simd: S,
-        sums: &mut [[T::Vector<S>; VECTORS]; ROWS],
-        operands: Operands<T>,
-    ) {
-        let lanes = lanes::<S, T>();
-        let mut local = *sums;
-        let last = operands.width - (VECTORS - 1) * lanes;
-        let (mut input, mut cotangent) = (operands.input, operands.cotangent);
-        for _ in 0..operands.columns {
-            // SAFETY: the caller vouches for every position.
-            unsafe {
-                let mut panel = [T::splat(simd, T::ZERO); VECTORS];
-                for (vector, slot) in panel.iter_mut().enumerate() {
-                    let count = if vector + 1 == VECTORS { last } else { lanes };
-                    *slot = load_some::<S, T>(simd, cotangent.add(vector * lanes), count);
-                }
-                for row in 0..ROWS {
-                    let value = T::splat(simd, *input.add(row));
-                    for vector in 0..VECTORS {
-                        local[row][vector] =
-                            T::mul_add(simd, value, panel[vector], local[row][vector]);
-                    }
-                }
-            }
-            input = input.wrapping_offset(operands.input_step);
-            cotangent = cotangent.wrapping_add(operands.cotangent_step);
-        }
-        *sums = local;
-    }
-
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-    unsafe fn accumulate_one<S: Simd, T: Element, const VECTORS: usize>(
-        simd: S,
-        sums: &mut [T::Vector<S>; VECTORS],
-        input: *const T,
-        cotangent: *const T,
-        width: usize,
-    ) {
-        let lanes = lanes::<S, T>();
-        for (vector, sum) in sums.iter_mut().enumerate() {
-            let first = vector * lanes;
-            // SAFETY: the caller vouches for the input value and `width` cotangents.
-            unsafe {
-                let panel = load_some::<S, T>(simd, cotangent.add(first), lanes.min(width - first));
-                *sum = T::mul_add(simd, T::splat(simd, *input), panel, *sum);
-            }
-        }
-    }
-}
-
-/// Each input channel times its own cotangent.
-struct PerChannel;
-
-impl Product for PerChannel {
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-    unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const ROWS: usize>(
-        simd: S,
-        sums: &mut [[T::Vector<S>; VECTORS]; ROWS],
-        operands: Operands<T>,
-    ) {
-        let lanes = lanes::<S, T>();
-        let mut local = *sums;
-        let last = operands.width - (VECTORS - 1) * lanes;
-        let (mut input, mut cotangent) = (operands.input, operands.cotangent);
-        for _ in 0..operands.columns {
-            for vector in 0..VECTORS {
-                let count = if vector + 1 == VECTORS { last } else { lanes };
-                // SAFETY: the caller vouches for every position.
-                unsafe {
-                    let panel = load_some::<S, T>(simd, cotangent.add(vector * lanes), count);
-                    for row in 0..ROWS {
-                        let from = input.add(row * operands.row_step + vector * lanes);
-                        let value = load_some::<S, T>(simd, from, count);
-                        local[row][vector] = T::mul_add(simd, value, panel, local[row][vector]);
-                    }
-                }
-            }
-            input = input.wrapping_offset(operands.input_step);
-            cotangent = cotangent.wrapping_add(operands.cotangent_step);
-        }
-        *sums = local;
-    }
-
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-    unsafe fn accumulate_one<S: Simd, T: Element, const VECTORS: usize>(
-        simd: S,
-        sums: &mut [T::Vector<S>; VECTORS],
-        input: *const T,
-        cotangent: *const T,
-        width: usize,
-    ) {
-        let lanes = lanes::<S, T>();
-        for (vector, sum) in sums.iter_mut().enumerate() {
-            let first = vector * lanes;
-            let count = lanes.min(width - first);
-            // SAFETY: the caller vouches for `width` input values and cotangents.
-            unsafe {
-                let value = load_some::<S, T>(simd, input.add(first), count);
-                let panel = load_some::<S, T>(simd, cotangent.add(first), count);
-                *sum = T::mul_add(simd, value, panel, *sum);
-            }
-        }
-    }
 }

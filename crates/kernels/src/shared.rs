@@ -1,0 +1,27 @@
+//! A slice that tasks write at disjoint places.
+
+use std::marker::PhantomData;
+
+/// The memory of a slice, borrowed for `'a`, that several tasks may write.
+pub(crate) struct Shared<'a, T> {
+    pointer: *mut T,
+    slice: PhantomData<&'a mut [T]>,
+}
+
+#[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
+// SAFETY: the pointer is only used in unsafe blocks, each of which writes places that belong to its task alone.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
+        Self {
+            pointer: slice.as_mut_ptr(),
+            slice: PhantomData,
+        }
+    }
+
+    /// The slice's first value. Whoever writes through it must own the place.
+    pub(crate) fn pointer(&self) -> *mut T {
+        self.pointer
+    }
+}
