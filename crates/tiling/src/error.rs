@@ -146,6 +146,16 @@ pub enum TilingError {
         /// The largest number that is supported.
         maximum: u64,
     },
+    /// A tile of the published method that lies wholly in its lost borders.
+    #[error(
+        "a tile of {found} pixels keeps no gradient in the published method, which needs at least {minimum}"
+    )]
+    PublishedTile {
+        /// The tile's edge.
+        found: u64,
+        /// The smallest edge that keeps any gradient.
+        minimum: u64,
+    },
     /// A text that is not a number of bytes.
     #[error(
         "`{found}` is not a number of bytes, expected for example `8GiB`, `512MiB` or `1000000`"

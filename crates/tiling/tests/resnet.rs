@@ -1,0 +1,229 @@
+//! Known numbers of ResNet-18, and the planner's speed and honesty on ResNet-50.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{one_image, resnet18, resnet50, square};
+use stream_grad_tiling::{
+    Axis, Buffers, ByteCount, Fraction, Geometry, Keep, LostBorder, MemoryRequest, NodeId, PerAxis,
+    PlannerRequest, PublishedBorders, PublishedCost, ReceptiveField, Recipe, Span, TilingError,
+    default_time, pareto, peak_bytes, plan,
+};
+
+fn last(sized: &stream_grad_tiling::SizedGraph) -> NodeId {
+    sized.graph().outputs()[0]
+}
+
+#[test]
+fn resnet18_sees_435_pixels_every_32() {
+    let sized = square(resnet18(), 1920);
+    let field = ReceptiveField::of(&sized, Axis::Rows, last(&sized));
+    assert_eq!(field.extent, 435);
+    assert_eq!(field.stride, Fraction::new(32, 1));
+}
+
+#[test]
+fn resnet18_loses_seven_and_six_outputs_as_the_probe_of_ones_finds() {
+    for edge in [1024, 1920, 2048] {
+        let sized = square(resnet18(), edge);
+        for axis in Axis::BOTH {
+            let lost = LostBorder::of_output(&sized, axis, last(&sized));
+            assert_eq!(lost, LostBorder { lo: 7, hi: 6 }, "{edge}");
+        }
+    }
+}
+
+#[test]
+fn the_exact_gradient_border_is_the_reach_of_the_lost_outputs() {
+    let sized = square(resnet18(), 1920);
+    let output = last(&sized);
+    let border = LostBorder::of_gradient(&sized, Axis::Rows, output);
+    // The first and the last kept output bound the pixels that only kept outputs read.
+    let reach = |output_index| {
+        let outputs = Span::new(output_index, output_index + 1);
+        sized.dependencies(Axis::Rows, output, outputs)[0]
+    };
+    assert_eq!(border.lo, reach(6).hi.unsigned_abs());
+    assert_eq!(border.hi, (1920 - reach(54).lo).unsigned_abs());
+    assert_eq!((border.lo, border.hi), (410, 409));
+}
+
+#[test]
+fn published_tiles_of_1024_and_1920_keep_32_and_928_pixels() {
+    let lightstream = LostBorder { lo: 490, hi: 487 };
+    let borders = PublishedBorders {
+        gradient: PerAxis::both(lightstream),
+        ..PublishedBorders::exact(&square(resnet18(), 1920))
+    };
+    let cost = |tile| PublishedCost::new(&resnet18(), PerAxis::both(8192), tile, &borders, 4);
+    let small = cost(1024).unwrap();
+    assert_eq!(small.kept_backward, PerAxis::both(32));
+    assert_eq!(small.smallest_tile, 1024);
+    let usual = cost(1920).unwrap();
+    assert_eq!(usual.kept_backward, PerAxis::both(928));
+    assert_eq!(usual.compute_factor, Fraction::new(1920 * 1920, 928 * 928));
+    assert_eq!(usual.compute_factor.to_string(), "4.280");
+    assert!(usual.compute_ratio > Fraction::new(4, 1));
+    assert_eq!(
+        cost(992),
+        Err(TilingError::PublishedTile {
+            found: 992,
+            minimum: 1024
+        })
+    );
+}
+
+#[test]
+fn without_choices_the_plan_is_conventional() {
+    let sized = square(resnet18(), 2048);
+    let (geometry, _, _, cost) =
+        plan(&sized, &PlannerRequest::new(one_image()), &default_time).unwrap();
+    assert_eq!(cost.compute_ratio(), Fraction::new(1, 1));
+    assert_eq!((cost.tiles, cost.recompute, cost.resweep), (1, 0, 0));
+    assert_eq!(geometry.recipe().tile, PerAxis::both(2048));
+}
+
+#[test]
+fn a_tile_alone_keeps_nothing_and_costs_one_more_forward() {
+    let sized = square(resnet18(), 2048);
+    let mut request = PlannerRequest::new(one_image());
+    request.tile = Some(PerAxis::both(512));
+    let (geometry, _, _, cost) = plan(&sized, &request, &default_time).unwrap();
+    assert!(geometry.recipe().kept.is_empty());
+    assert_eq!(cost.recompute, cost.forward);
+    assert_eq!(cost.total(), cost.conventional + cost.forward);
+}
+
+#[test]
+fn segments_sweep_all_but_the_last_again() {
+    let sized = square(resnet18(), 2048);
+    let mut request = PlannerRequest::new(one_image());
+    request.tile = Some(PerAxis::both(256));
+    request.segments = Some(4);
+    let (_, _, peak, cost) = plan(&sized, &request, &default_time).unwrap();
+    assert!(cost.resweep < cost.forward && cost.resweep > cost.forward / 2);
+    request.segments = Some(1);
+    let (_, _, single, _) = plan(&sized, &request, &default_time).unwrap();
+    assert!(peak.saved.forward < single.saved.forward / 3);
+}
+
+#[test]
+fn a_larger_budget_is_never_slower_and_never_exceeded() {
+    let sized = square(resnet18(), 8192);
+    let mut request = PlannerRequest::new(one_image());
+    let mut slower = None;
+    for gib in [1, 2, 4, 8, 16, 64] {
+        request.budget = Some(ByteCount::gib(gib));
+        let (geometry, buffers, peak, cost) = plan(&sized, &request, &default_time).unwrap();
+        assert!(peak.peak() <= u128::from(gib) << 30);
+        assert_eq!(peak, peak_bytes(&geometry, &buffers, &request.memory));
+        let time = default_time(&cost, &geometry);
+        assert!(slower.is_none_or(|slower| time <= slower), "{gib} GiB");
+        slower = Some(time);
+    }
+}
+
+#[test]
+fn a_budget_that_is_too_small_names_the_least_and_the_least_is_enough() {
+    let sized = square(resnet18(), 4096);
+    let mut request = PlannerRequest::new(one_image());
+    request.budget = Some(ByteCount::mib(1));
+    let refused = plan(&sized, &request, &default_time).unwrap_err();
+    let TilingError::BudgetTooSmall {
+        minimum,
+        binding_bytes,
+        ..
+    } = refused
+    else {
+        panic!("{refused}");
+    };
+    assert!(binding_bytes <= minimum && binding_bytes * 14 >= minimum);
+    request.budget = Some(ByteCount::saturating(minimum));
+    let (_, _, peak, _) = plan(&sized, &request, &default_time).unwrap();
+    assert_eq!(peak.peak(), minimum);
+    request.budget = Some(ByteCount::saturating(minimum - 1));
+    assert!(plan(&sized, &request, &default_time).is_err());
+}
+
+#[test]
+fn only_permitted_nodes_are_kept() {
+    let sized = square(resnet18(), 2048);
+    let mut request = PlannerRequest::new(one_image());
+    request.budget = Some(ByteCount::gib(2));
+    request.keep = Keep::Among(vec![NodeId(5), NodeId(9)]);
+    let (geometry, ..) = plan(&sized, &request, &default_time).unwrap();
+    assert_eq!(geometry.recipe().kept, [NodeId(5), NodeId(9)]);
+    request.keep = Keep::Exactly(vec![NodeId(4)]);
+    let (geometry, ..) = plan(&sized, &request, &default_time).unwrap();
+    assert_eq!(geometry.recipe().kept, [NodeId(4)]);
+}
+
+#[test]
+fn planning_resnet50_at_65536_takes_moments() {
+    let sized = square(resnet50(), 65_536);
+    for gib in [8, 32, 128] {
+        let mut request = PlannerRequest::new(one_image());
+        request.budget = Some(ByteCount::gib(gib));
+        let start = Instant::now();
+        let planned = plan(&sized, &request, &default_time);
+        let elapsed = start.elapsed();
+        println!("{gib} GiB: {elapsed:?}");
+        if let Ok((geometry, _, peak, cost)) = planned {
+            println!("{}\n{peak}\n{cost}", geometry.recipe());
+        }
+        // Generous for a loaded machine; it is a fraction of this on an idle one.
+        assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+    }
+}
+
+#[test]
+fn the_front_trades_memory_for_arithmetic() {
+    let sized = square(resnet18(), 4096);
+    let front = pareto(&sized, &PlannerRequest::new(one_image())).unwrap();
+    assert!(front.len() > 5);
+    for pair in front.windows(2) {
+        assert!(pair[0].peak.peak() < pair[1].peak.peak());
+        assert!(pair[0].cost.compute_ratio() > pair[1].cost.compute_ratio());
+    }
+    let conventional = front.last().unwrap();
+    assert_eq!(conventional.cost.compute_ratio(), Fraction::new(1, 1));
+}
+
+#[test]
+fn tiny_tiles_on_a_large_image_are_laid_out() {
+    let sized = square(resnet18(), 32_768);
+    let recipe = Recipe {
+        tile: PerAxis::both(32),
+        ..Recipe::whole(&sized)
+    };
+    let geometry = Geometry::new(sized, recipe).unwrap();
+    let buffers = Buffers::new(&geometry);
+    let tiled = peak_bytes(&geometry, &buffers, &one_image());
+    assert!(tiled.arena.backward < 1 << 30);
+}
+
+#[test]
+fn the_largest_image_overflows_nothing() {
+    let edge = 1_u64 << 31;
+    let sized = square(resnet18(), edge);
+    let whole = plan(&sized, &PlannerRequest::new(one_image()), &default_time);
+    assert!(matches!(whole, Err(TilingError::BudgetTooSmall { .. })));
+    let recipe = Recipe {
+        tile: PerAxis::both(1 << 20),
+        segments: 64,
+        ..Recipe::whole(&sized)
+    };
+    let geometry = Geometry::new(sized.clone(), recipe.clone()).unwrap();
+    let request = MemoryRequest::new(8, 64, one_image().fixed);
+    let peak = peak_bytes(&geometry, &Buffers::new(&geometry), &request);
+    assert!(peak.peak() > u128::from(edge));
+    let too_fine = Recipe {
+        tile: PerAxis::both(32),
+        ..recipe
+    };
+    assert!(matches!(
+        Geometry::new(sized, too_fine),
+        Err(TilingError::TooManyPieces { .. })
+    ));
+}
