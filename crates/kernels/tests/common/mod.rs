@@ -5,17 +5,17 @@ use stream_grad_kernels::oracle::Plane;
 use stream_grad_kernels::{Element, Image, ImageMut, Located, Region};
 
 /// What fills memory that a kernel must neither read nor write.
-pub const POISONS: [f64; 3] = [f64::NAN, 1e30, -1e30];
+pub(crate) const POISONS: [f64; 3] = [f64::NAN, 1e30, -1e30];
 
 /// A reproducible stream of values in [-1, 1) that `f32` holds exactly.
-pub struct Values(u64);
+pub(crate) struct Values(u64);
 
 impl Values {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub fn bits(&mut self) -> u64 {
+    pub(crate) fn bits(&mut self) -> u64 {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -24,41 +24,41 @@ impl Values {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.bits() % u64::try_from(bound).unwrap()).unwrap()
     }
 
-    pub fn next(&mut self) -> f64 {
+    pub(crate) fn next(&mut self) -> f64 {
         let bits = u32::try_from(self.bits() >> 41).unwrap();
         f64::from(bits) / f64::from(1 << 22) - 1.0
     }
 
-    pub fn many(&mut self, count: usize) -> Vec<f64> {
+    pub(crate) fn many(&mut self, count: usize) -> Vec<f64> {
         (0..count).map(|_| self.next()).collect()
     }
 
-    pub fn plane(&mut self, height: usize, width: usize, channels: usize) -> Plane {
+    pub(crate) fn plane(&mut self, height: usize, width: usize, channels: usize) -> Plane {
         Plane::from_fn(height, width, channels, |_, _, _| self.next())
     }
 }
 
-pub fn cast<T: Element>(values: &[f64]) -> Vec<T> {
+pub(crate) fn cast<T: Element>(values: &[f64]) -> Vec<T> {
     values.iter().map(|&value| T::from_f64(value)).collect()
 }
 
 /// A buffer that holds a plane somewhere inside, and poison around it.
 #[derive(Clone)]
-pub struct Buffer<T> {
-    pub data: Vec<T>,
-    pub height: usize,
-    pub width: usize,
-    pub channels: usize,
-    pub region: Region,
+pub(crate) struct Buffer<T> {
+    pub(crate) data: Vec<T>,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+    pub(crate) channels: usize,
+    pub(crate) region: Region,
 }
 
 impl<T: Element> Buffer<T> {
     /// `plane` with `margins` (top, left, bottom, right) of poison.
-    pub fn around(plane: &Plane, margins: [usize; 4], poison: f64) -> Self {
+    pub(crate) fn around(plane: &Plane, margins: [usize; 4], poison: f64) -> Self {
         let [top, left, bottom, right] = margins;
         let (height, width) = (plane.height + top + bottom, plane.width + left + right);
         let region = Region::new(top, left, plane.height, plane.width);
@@ -80,29 +80,29 @@ impl<T: Element> Buffer<T> {
         }
     }
 
-    pub fn exact(plane: &Plane) -> Self {
+    pub(crate) fn exact(plane: &Plane) -> Self {
         Self::around(plane, [0; 4], f64::NAN)
     }
 
-    pub fn image(&self) -> Image<'_, T> {
+    pub(crate) fn image(&self) -> Image<'_, T> {
         Image::new(&self.data, self.height, self.width, self.channels).unwrap()
     }
 
-    pub fn image_mut(&mut self) -> ImageMut<'_, T> {
+    pub(crate) fn image_mut(&mut self) -> ImageMut<'_, T> {
         ImageMut::new(&mut self.data, self.height, self.width, self.channels).unwrap()
     }
 
-    pub fn located(&self) -> Located<'_, T> {
+    pub(crate) fn located(&self) -> Located<'_, T> {
         Located::new(self.image(), self.region.row, self.region.column)
     }
 
     /// The plane inside.
-    pub fn plane(&self) -> Plane {
+    pub(crate) fn plane(&self) -> Plane {
         Plane::from_image(self.image(), self.region)
     }
 
     /// Asserts that everything outside the region still is poison.
-    pub fn assert_poison_kept(&self, poison: f64) {
+    pub(crate) fn assert_poison_kept(&self, poison: f64) {
         let poison = T::from_f64(poison).to_f64().to_bits();
         for row in 0..self.height {
             for column in 0..self.width {
@@ -120,7 +120,7 @@ impl<T: Element> Buffer<T> {
     }
 }
 
-pub fn bits<T: Element>(values: &[T]) -> Vec<u64> {
+pub(crate) fn bits<T: Element>(values: &[T]) -> Vec<u64> {
     values
         .iter()
         .map(|value| value.to_f64().to_bits())
@@ -128,7 +128,7 @@ pub fn bits<T: Element>(values: &[T]) -> Vec<u64> {
 }
 
 /// Largest error relative to the largest magnitude expected, at least 1.
-pub fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
+pub(crate) fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let scale = expected.iter().fold(1.0_f64, |scale, x| scale.max(x.abs()));
     let mut worst = 0.0_f64;
@@ -141,7 +141,7 @@ pub fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
 }
 
 /// Relative L2 error.
-pub fn l2_error(found: &[f64], expected: &[f64]) -> f64 {
+pub(crate) fn l2_error(found: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let square: f64 = found
         .iter()
@@ -153,12 +153,12 @@ pub fn l2_error(found: &[f64], expected: &[f64]) -> f64 {
 }
 
 /// Rounding error that sums of a few thousand terms may show.
-pub fn tolerance<T: Element>() -> f64 {
+pub(crate) fn tolerance<T: Element>() -> f64 {
     if size_of::<T>() == 4 { 4e-6 } else { 1e-13 }
 }
 
 /// Runs `work` on one and on two threads, and returns both results.
-pub fn on_one_and_two_threads<R: Send>(work: impl Fn() -> R + Sync) -> [R; 2] {
+pub(crate) fn on_one_and_two_threads<R: Send>(work: impl Fn() -> R + Sync) -> [R; 2] {
     [1, 2].map(|threads| {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)

@@ -1,0 +1,314 @@
+//! Everything that works pixel by pixel, against plain loops, with poison around the regions.
+
+mod common;
+
+use common::{
+    Buffer, POISONS, Values, bits, cast, on_one_and_two_threads, relative_error, tolerance,
+};
+use proptest::prelude::*;
+use stream_grad_kernels::oracle::{self, Plane};
+use stream_grad_kernels::{
+    Activation, Element, Gelu, ImageMut, LayerNorm, Region, accumulate_channels, accumulate_region,
+    add, affine_forward, affine_parameter_gradient, affine_vjp, copy_channels, copy_region,
+    fill_region, gelu_forward, gelu_vjp, layer_norm_forward, layer_norm_parameter_gradient,
+    layer_norm_vjp, relu_forward, relu_vjp, relu_vjp_in_place,
+};
+
+#[derive(Debug, Clone)]
+struct Case {
+    rows: usize,
+    columns: usize,
+    channels: usize,
+    margins: [usize; 4],
+    seed: u64,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let channels = prop_oneof![1..=5_usize, 15..=18_usize, 31..=50_usize];
+    (
+        0..=37_usize,
+        0..=9_usize,
+        channels,
+        any::<[u8; 4]>(),
+        any::<u64>(),
+    )
+        .prop_map(|(rows, columns, channels, margins, seed)| Case {
+            rows,
+            columns,
+            channels,
+            margins: margins.map(|margin| usize::from(margin % 3)),
+            seed,
+        })
+}
+
+impl Case {
+    fn plane(&self, values: &mut Values) -> Plane {
+        Plane::from_fn(self.rows, self.columns, self.channels, |_, _, _| {
+            4.0 * values.next()
+        })
+    }
+
+    /// Runs `work` on a buffer that holds `start`, with poison around, and returns what it left there.
+    fn run<T: Element>(
+        &self,
+        start: &Plane,
+        poison: f64,
+        work: impl Fn(ImageMut<'_, T>, Region),
+    ) -> Vec<f64> {
+        let mut buffer = Buffer::<T>::around(start, self.margins, poison);
+        let region = buffer.region;
+        work(buffer.image_mut(), region);
+        buffer.assert_poison_kept(poison);
+        buffer.plane().data
+    }
+
+    fn check<T: Element>(&self) {
+        let mut values = Values::new(self.seed);
+        let (a, b, start) = (
+            self.plane(&mut values),
+            self.plane(&mut values),
+            self.plane(&mut values),
+        );
+        let (scale, shift) = (values.many(self.channels), values.many(self.channels));
+        let (scales, shifts) = (cast::<T>(&scale), cast::<T>(&shift));
+        let epsilon = 1e-5;
+        let norm = LayerNorm {
+            gamma: &scales,
+            beta: &shifts,
+            epsilon,
+        };
+        // One channel has no variance: its norm divides rounding errors by sqrt(epsilon).
+        let loose = if self.channels < 3 { 1e3 } else { 10.0 } * tolerance::<T>();
+        let added = |plane: &Plane| -> Vec<f64> {
+            plane
+                .data
+                .iter()
+                .zip(&start.data)
+                .map(|(a, b)| a + b)
+                .collect()
+        };
+        let near = |found: &[f64], expected: &[f64], tolerance: f64, what: &str| {
+            assert!(relative_error(found, expected) < tolerance, "{what}");
+        };
+        for poison in POISONS {
+            // Other margins than the target's.
+            let left = Buffer::<T>::around(&a, self.margins.map(|m| 2 - m), poison);
+            let right = Buffer::<T>::around(&b, [1, 0, 2, 1], poison);
+            let (x, g) = (left.located(), right.located());
+            let exact = tolerance::<T>();
+            let garbage = Plane::from_fn(self.rows, self.columns, self.channels, |_, _, _| poison);
+
+            let found = self.run::<T>(&garbage, poison, |to, at| copy_region(x, to, at).unwrap());
+            assert_eq!(found, a.data);
+            let found = self.run::<T>(&garbage, poison, |to, at| {
+                fill_region(T::ONE, to, at).unwrap();
+            });
+            assert!(found.iter().all(|&value| value == 1.0));
+            let found = self.run::<T>(&start, poison, |to, at| {
+                accumulate_region(x, to, at).unwrap()
+            });
+            near(&found, &added(&a), exact, "accumulate");
+            let found = self.run::<T>(&garbage, poison, |to, at| add(x, g, to, at).unwrap());
+            let sum: Vec<f64> = a.data.iter().zip(&b.data).map(|(a, b)| a + b).collect();
+            near(&found, &sum, exact, "add");
+
+            let output = oracle::relu_forward(&a);
+            let found = self.run::<T>(&garbage, poison, |to, at| relu_forward(x, to, at).unwrap());
+            assert_eq!(found, output.data);
+            let buffer = Buffer::<T>::around(&output, [2, 1, 0, 1], poison);
+            let y = buffer.located();
+            let expected = oracle::relu_vjp(&output, &b);
+            let found = self.run::<T>(&b, poison, |to, at| relu_vjp_in_place(y, to, at).unwrap());
+            assert_eq!(found, expected.data);
+            let found = self.run::<T>(&start, poison, |to, at| relu_vjp(y, g, to, at).unwrap());
+            near(&found, &added(&expected), exact, "relu VJP");
+
+            for gelu in [Gelu::Exact, Gelu::Tanh] {
+                let found = self.run::<T>(&garbage, poison, |to, at| {
+                    gelu_forward(gelu, x, to, at).unwrap()
+                });
+                near(&found, &oracle::gelu_forward(gelu, &a).data, exact, "gelu");
+                let found = self.run::<T>(&start, poison, |to, at| {
+                    gelu_vjp(gelu, x, g, to, at).unwrap()
+                });
+                let expected = oracle::gelu_vjp(gelu, &a, &b);
+                near(&found, &added(&expected), exact, "gelu VJP");
+            }
+
+            let expected = oracle::affine_forward(&a, &scale, &shift);
+            for (activation, expected) in [
+                (Activation::Identity, expected.clone()),
+                (Activation::Relu, oracle::relu_forward(&expected)),
+            ] {
+                let found = self.run::<T>(&garbage, poison, |to, at| {
+                    affine_forward(x, &scales, &shifts, activation, to, at).unwrap();
+                });
+                near(&found, &expected.data, exact, "affine");
+            }
+            let (expected, by_scale, by_shift) = oracle::affine_vjp(&a, &scale, &b);
+            let found = self.run::<T>(&start, poison, |to, at| {
+                affine_vjp(g, &scales, to, at).unwrap()
+            });
+            near(&found, &added(&expected), exact, "affine VJP");
+            let mut sums = [vec![0.0; self.channels], vec![0.0; self.channels]];
+            let [scale_sums, shift_sums] = &mut sums;
+            affine_parameter_gradient(x, right.image(), right.region, scale_sums, shift_sums)
+                .unwrap();
+            near(&sums[0], &by_scale, 1e-13, "scale gradient");
+            near(&sums[1], &by_shift, 1e-13, "shift gradient");
+
+            let expected = oracle::layer_norm_forward(&a, &scale, &shift, epsilon);
+            let found = self.run::<T>(&garbage, poison, |to, at| {
+                layer_norm_forward(norm, x, to, at).unwrap()
+            });
+            near(&found, &expected.data, loose, "layer norm");
+            let expected = oracle::layer_norm_vjp(&a, &scale, epsilon, &b);
+            let found = self.run::<T>(&start, poison, |to, at| {
+                layer_norm_vjp(norm, x, g, to, at).unwrap()
+            });
+            near(&found, &added(&expected.input), loose, "layer norm VJP");
+            let mut sums = [vec![0.0; self.channels], vec![0.0; self.channels]];
+            let [gammas, betas] = &mut sums;
+            layer_norm_parameter_gradient(norm, x, right.image(), right.region, gammas, betas)
+                .unwrap();
+            near(&sums[0], &expected.gamma, loose, "gamma gradient");
+            near(&sums[1], &expected.beta, 1e-13, "beta gradient");
+        }
+    }
+
+    /// Concatenation of two parts, and its VJP.
+    fn check_channels<T: Element>(&self, extra: usize) {
+        let mut values = Values::new(self.seed);
+        let first = self.plane(&mut values);
+        let second = values.plane(self.rows, self.columns, extra);
+        let total = self.channels + extra;
+        let joined =
+            Plane::from_fn(
+                self.rows,
+                self.columns,
+                total,
+                |row, column, channel| match channel.checked_sub(self.channels) {
+                    None => first.get(row, column, channel),
+                    Some(channel) => second.get(row, column, channel),
+                },
+            );
+        for poison in POISONS {
+            let garbage = Plane::from_fn(self.rows, self.columns, total, |_, _, _| poison);
+            let a = Buffer::<T>::around(&first, [1, 2, 0, 1], poison);
+            let b = Buffer::<T>::around(&second, [0, 1, 1, 2], poison);
+            let found = self.run::<T>(&garbage, poison, |mut to, at| {
+                let all = 0..self.channels;
+                copy_channels(a.located(), all, to.reborrow(), at, 0).unwrap();
+                copy_channels(b.located(), 0..extra, to, at, self.channels).unwrap();
+            });
+            assert_eq!(
+                bits(&found),
+                bits(&Buffer::<T>::exact(&joined).plane().data)
+            );
+
+            let cotangent = Buffer::<T>::around(&joined, [2, 0, 1, 0], poison);
+            let ones = Plane::from_fn(self.rows, self.columns, extra, |_, _, _| 1.0);
+            let found = self.run::<T>(&ones, poison, |to, at| {
+                let part = self.channels..total;
+                accumulate_channels(cotangent.located(), part, to, at, 0).unwrap();
+            });
+            let expected: Vec<f64> = second.data.iter().map(|value| value + 1.0).collect();
+            assert!(relative_error(&found, &expected) < tolerance::<T>());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn matches_the_oracle(case in cases()) {
+        case.check::<f32>();
+        case.check::<f64>();
+    }
+
+    #[test]
+    fn concatenation_matches_the_oracle(case in cases(), extra in 1..20_usize) {
+        case.check_channels::<f32>(extra);
+        case.check_channels::<f64>(extra);
+    }
+}
+
+/// The oracle's own derivatives, by central differences.
+#[test]
+fn oracle_gradients_are_derivatives() {
+    let mut values = Values::new(11);
+    let (x, g) = (values.plane(2, 3, 7), values.plane(2, 3, 7));
+    let direction = values.plane(2, 3, 7);
+    let (gamma, beta) = (values.many(7), values.many(7));
+    let along = |step: f64| {
+        let moved = x
+            .data
+            .iter()
+            .zip(&direction.data)
+            .map(|(x, d)| x + step * d);
+        Plane {
+            data: moved.collect(),
+            ..x
+        }
+    };
+    let check = |function: &dyn Fn(&Plane) -> Plane, gradient: &Plane| {
+        let step = 1e-5;
+        let difference =
+            (function(&along(step)).dot(&g) - function(&along(-step)).dot(&g)) / (2.0 * step);
+        let expected = gradient.dot(&direction);
+        assert!((difference - expected).abs() < 1e-8 * expected.abs().max(1.0));
+    };
+    for gelu in [Gelu::Exact, Gelu::Tanh] {
+        check(
+            &|x| oracle::gelu_forward(gelu, x),
+            &oracle::gelu_vjp(gelu, &x, &g),
+        );
+    }
+    let norm = oracle::layer_norm_vjp(&x, &gamma, 1e-3, &g);
+    check(
+        &|x| oracle::layer_norm_forward(x, &gamma, &beta, 1e-3),
+        &norm.input,
+    );
+}
+
+/// As in PyTorch: NaN passes a ReLU, forward and back; 0 has derivative 0.
+#[test]
+fn relu_passes_nan() {
+    let input = Plane {
+        data: vec![f64::NAN, -1.0, 0.0, 2.0],
+        height: 1,
+        width: 1,
+        channels: 4,
+    };
+    let x = Buffer::<f32>::exact(&input);
+    let mut y = Buffer::<f32>::exact(&input);
+    relu_forward(x.located(), y.image_mut(), Region::whole(1, 1)).unwrap();
+    assert!(y.data[0].is_nan());
+    assert_eq!(y.data[1..], [0.0, 0.0, 2.0]);
+    let mut cotangent = [5.0_f32; 4];
+    let image = ImageMut::new(&mut cotangent, 1, 1, 4).unwrap();
+    relu_vjp_in_place(y.located(), image, Region::whole(1, 1)).unwrap();
+    assert_eq!(cotangent, [5.0, 0.0, 0.0, 5.0]);
+}
+
+#[test]
+fn threads_change_no_bit() {
+    let mut values = Values::new(2);
+    let (x, g) = (values.plane(75, 8, 33), values.plane(75, 8, 33));
+    let (x, g) = (Buffer::<f32>::exact(&x), Buffer::<f32>::exact(&g));
+    let gamma = cast::<f32>(&values.many(33));
+    let norm = LayerNorm {
+        gamma: &gamma,
+        beta: &gamma,
+        epsilon: 1e-6,
+    };
+    let [one, two] = on_one_and_two_threads(|| {
+        let mut sums = [vec![0.0; 33], vec![0.0; 33]];
+        let [a, b] = &mut sums;
+        layer_norm_parameter_gradient(norm, x.located(), g.image(), g.region, a, b).unwrap();
+        affine_parameter_gradient(x.located(), g.image(), g.region, a, b).unwrap();
+        sums.map(|sums| bits(&sums))
+    });
+    assert_eq!(one, two);
+}

@@ -1,0 +1,237 @@
+//! Pooling against plain loops, over awkward shapes, with poison wherever nothing may be read or written.
+
+mod common;
+
+use common::{Buffer, POISONS, Values, bits, on_one_and_two_threads, relative_error, tolerance};
+use proptest::prelude::*;
+use stream_grad_kernels::oracle::{self, Plane};
+use stream_grad_kernels::{
+    Divisor, Element, ImageMut, Position, Window, avg_pool_forward, avg_pool_vjp, max_pool_forward,
+    max_pool_vjp,
+};
+
+#[derive(Debug, Clone)]
+struct Case {
+    window: Window,
+    channels: usize,
+    first: Position,
+    input: [usize; 2],
+    outputs: [usize; 2],
+    margins: [usize; 4],
+    seed: u64,
+}
+
+fn axis() -> impl Strategy<Value = (usize, usize, usize, isize, usize, usize)> {
+    (
+        1..=5_usize,
+        1..=4_usize,
+        1..=3_usize,
+        1..=40_usize,
+        0..=20_usize,
+    )
+        .prop_flat_map(|(kernel, stride, dilation, extent, outputs)| {
+            let reach = isize::try_from((kernel - 1) * dilation + 2).unwrap();
+            (-reach..=4).prop_map(move |first| (kernel, stride, dilation, first, extent, outputs))
+        })
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let channels = prop_oneof![1..=5_usize, 15..=18_usize, 63..=66_usize];
+    (axis(), axis(), channels, any::<[u8; 4]>(), any::<u64>()).prop_map(
+        |(rows, columns, channels, margins, seed)| Case {
+            window: Window {
+                kernel: [rows.0, columns.0],
+                stride: [rows.1, columns.1],
+                dilation: [rows.2, columns.2],
+            },
+            channels,
+            first: Position::new(rows.3, columns.3),
+            input: [rows.4, columns.4],
+            outputs: [rows.5, columns.5],
+            margins: margins.map(|margin| usize::from(margin % 3)),
+            seed,
+        },
+    )
+}
+
+impl Case {
+    /// Values of few kinds, so that ties are common.
+    fn input(&self) -> Plane {
+        let mut values = Values::new(self.seed);
+        let [height, width] = self.input;
+        Plane::from_fn(height, width, self.channels, |_, _, _| {
+            (values.next() * 3.0).round()
+        })
+    }
+
+    fn cotangent(&self) -> Plane {
+        Values::new(!self.seed).plane(self.outputs[0], self.outputs[1], self.channels)
+    }
+
+    fn forward<T: Element>(&self, poison: f64, pool: impl Fn(ImageMut<'_, T>)) -> Plane {
+        let empty = Plane::from_fn(
+            self.outputs[0],
+            self.outputs[1],
+            self.channels,
+            |_, _, _| poison,
+        );
+        let mut output = Buffer::<T>::around(&empty, self.margins, poison);
+        pool(output.image_mut());
+        output.assert_poison_kept(poison);
+        output.plane()
+    }
+
+    fn check<T: Element>(&self) {
+        let [rows, columns] = self.outputs;
+        let [height, width] = self.input;
+        let (plane, start) = (
+            self.input(),
+            Values::new(3).plane(height, width, self.channels),
+        );
+        let (input, cotangent) = (Buffer::<T>::exact(&plane), self.cotangent());
+        let region = Buffer::<T>::around(&cotangent, self.margins, 0.0).region;
+        let added = |gradient: &Plane| -> Vec<f64> {
+            gradient
+                .data
+                .iter()
+                .zip(&start.data)
+                .map(|(a, b)| a + b)
+                .collect()
+        };
+
+        let expected = oracle::max_pool_forward(&self.window, &plane, self.first, rows, columns);
+        let expected_gradient = oracle::max_pool_vjp(&self.window, &plane, self.first, &cotangent);
+        for poison in POISONS {
+            let found = self.forward::<T>(poison, |output| {
+                max_pool_forward(&self.window, input.image(), self.first, output, region).unwrap();
+            });
+            assert_eq!(found, expected, "max-pool");
+            let cotangent = Buffer::<T>::around(&cotangent, self.margins, poison);
+            let mut gradient = Buffer::<T>::exact(&start);
+            max_pool_vjp(
+                &self.window,
+                input.image(),
+                self.first,
+                cotangent.image(),
+                region,
+                gradient.image_mut(),
+                self.first,
+            )
+            .unwrap();
+            let error = relative_error(&gradient.plane().data, &added(&expected_gradient));
+            assert!(error < tolerance::<T>(), "max-pool VJP");
+        }
+
+        for divisor in [Divisor::WindowArea, Divisor::ValidCount] {
+            let expected =
+                oracle::avg_pool_forward(&self.window, divisor, &plane, self.first, rows, columns);
+            let expected_gradient =
+                oracle::avg_pool_vjp(&self.window, divisor, &cotangent, self.first, height, width);
+            for poison in POISONS {
+                let found = self.forward::<T>(poison, |output| {
+                    avg_pool_forward(
+                        &self.window,
+                        divisor,
+                        input.image(),
+                        self.first,
+                        output,
+                        region,
+                    )
+                    .unwrap();
+                });
+                assert!(relative_error(&found.data, &expected.data) < tolerance::<T>());
+                let cotangent = Buffer::<T>::around(&cotangent, self.margins, poison);
+                let mut gradient = Buffer::<T>::exact(&start);
+                avg_pool_vjp(
+                    &self.window,
+                    divisor,
+                    cotangent.image(),
+                    region,
+                    self.first,
+                    gradient.image_mut(),
+                )
+                .unwrap();
+                let error = relative_error(&gradient.plane().data, &added(&expected_gradient));
+                assert!(error < tolerance::<T>(), "average-pool VJP");
+            }
+        }
+    }
+
+    fn max_gradient(&self, input: &Plane, rows: std::ops::Range<usize>) -> Vec<f64> {
+        let input = Buffer::<f64>::exact(input);
+        let cotangent = Buffer::<f64>::exact(&self.cotangent());
+        let [_, width] = self.input;
+        let mut gradient = Buffer::<f64>::exact(&Plane::zeros(rows.len(), width, self.channels));
+        let shift = isize::try_from(rows.start).unwrap();
+        max_pool_vjp(
+            &self.window,
+            input.image(),
+            self.first,
+            cotangent.image(),
+            cotangent.region,
+            gradient.image_mut(),
+            Position::new(self.first.row - shift, self.first.column),
+        )
+        .unwrap();
+        gradient.data
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn matches_the_oracle(case in cases()) {
+        case.check::<f32>();
+        case.check::<f64>();
+    }
+
+    /// A cotangent buffer that holds some rows only gets what the whole one gets there.
+    #[test]
+    fn max_pool_gradient_may_go_to_a_part_of_the_plane(case in cases(), from in 0..40_usize) {
+        let [height, width] = case.input;
+        let (input, from) = (case.input(), from % height);
+        let whole = case.max_gradient(&input, 0..height);
+        let part = case.max_gradient(&input, from..height);
+        prop_assert_eq!(bits(&part), bits(&whole[from * width * case.channels..]));
+    }
+}
+
+fn stem() -> Case {
+    Case {
+        window: Window::new([3, 3]).stride([2, 2]),
+        channels: 20,
+        first: Position::new(-1, -1),
+        input: [70, 31],
+        outputs: [35, 16],
+        margins: [0; 4],
+        seed: 5,
+    }
+}
+
+#[test]
+fn threads_change_no_bit() {
+    let case = stem();
+    let input = case.input();
+    let [one, two] = on_one_and_two_threads(|| bits(&case.max_gradient(&input, 0..70)));
+    assert_eq!(one, two);
+}
+
+#[test]
+fn nan_wins_and_takes_the_gradient() {
+    let case = stem();
+    let mut input = case.input();
+    *input.at(8, 8, 3) = f64::NAN;
+    *input.at(8, 9, 3) = f64::NAN;
+    let found = case.forward::<f64>(0.0, |output| {
+        let region = output.region();
+        let input = Buffer::exact(&input);
+        max_pool_forward(&case.window, input.image(), case.first, output, region).unwrap();
+    });
+    let expected = oracle::max_pool_forward(&case.window, &input, case.first, 35, 16);
+    assert_eq!(bits(&found.data), bits(&expected.data));
+    assert!(found.get(4, 4, 3).is_nan() && !found.get(4, 4, 2).is_nan());
+    let expected = oracle::max_pool_vjp(&case.window, &input, case.first, &case.cotangent());
+    let found = case.max_gradient(&input, 0..70);
+    assert!(relative_error(&found, &expected.data) < 1e-13);
+}

@@ -1,0 +1,241 @@
+//! Upsampling of rectangles of planes, against plain loops on whole planes.
+
+mod common;
+
+use common::{Buffer, POISONS, Values, relative_error, tolerance};
+use proptest::prelude::*;
+use stream_grad_kernels::oracle::{self, Plane};
+use stream_grad_kernels::{
+    AlignCorners, Element, Interpolation, KernelError, Region, Upsample, upsample_forward,
+    upsample_vjp,
+};
+
+const INTERPOLATIONS: [Interpolation; 3] = [
+    Interpolation::Nearest,
+    Interpolation::Bilinear(AlignCorners::No),
+    Interpolation::Bilinear(AlignCorners::Yes),
+];
+
+#[derive(Debug, Clone)]
+struct Case {
+    upsample: Upsample,
+    channels: usize,
+    /// The region's first row and column in the output plane, and its extent.
+    origin: [usize; 2],
+    extent: [usize; 2],
+    margins: [usize; 4],
+    seed: u64,
+}
+
+fn axis() -> impl Strategy<Value = (usize, usize, usize, usize)> {
+    (1..=4_usize, 1..=9_usize).prop_flat_map(|(factor, plane)| {
+        (0..factor * plane).prop_flat_map(move |first| {
+            (1..=factor * plane - first).prop_map(move |count| (factor, plane, first, count))
+        })
+    })
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    (
+        axis(),
+        axis(),
+        0..3_usize,
+        1..=20_usize,
+        any::<[u8; 4]>(),
+        any::<u64>(),
+    )
+        .prop_map(
+            |(rows, columns, interpolation, channels, margins, seed)| Case {
+                upsample: Upsample {
+                    factor: [rows.0, columns.0],
+                    interpolation: INTERPOLATIONS[interpolation],
+                    plane: [rows.1, columns.1],
+                },
+                channels,
+                origin: [rows.2, columns.2],
+                extent: [rows.3, columns.3],
+                margins: margins.map(|margin| usize::from(margin % 3)),
+                seed,
+            },
+        )
+}
+
+impl Case {
+    fn part(&self, plane: &Plane, origin: [usize; 2], extent: [usize; 2]) -> Plane {
+        Plane::from_fn(
+            extent[0],
+            extent[1],
+            self.channels,
+            |row, column, channel| plane.get(origin[0] + row, origin[1] + column, channel),
+        )
+    }
+
+    /// First position and extent of the input that the region reads, found by the oracle.
+    fn needed(&self) -> ([usize; 2], [usize; 2]) {
+        let [row_factor, column_factor] = self.upsample.factor;
+        let [height, width] = self.upsample.plane;
+        let ones = Plane::from_fn(
+            height * row_factor,
+            width * column_factor,
+            1,
+            |row, column, _| {
+                let inside = (self.origin[0]..self.origin[0] + self.extent[0]).contains(&row)
+                    && (self.origin[1]..self.origin[1] + self.extent[1]).contains(&column);
+                f64::from(u8::from(inside))
+            },
+        );
+        let read = oracle::upsample_vjp(&self.upsample, &ones);
+        let rows: Vec<usize> = (0..height)
+            .filter(|&row| (0..width).any(|column| read.get(row, column, 0) > 0.0))
+            .collect();
+        let columns: Vec<usize> = (0..width)
+            .filter(|&column| (0..height).any(|row| read.get(row, column, 0) > 0.0))
+            .collect();
+        let (row, column) = (rows[0], columns[0]);
+        (
+            [row, column],
+            [
+                rows[rows.len() - 1] + 1 - row,
+                columns[columns.len() - 1] + 1 - column,
+            ],
+        )
+    }
+
+    fn check<T: Element>(&self) {
+        let mut values = Values::new(self.seed);
+        let [height, width] = self.upsample.plane;
+        let plane = values.plane(height, width, self.channels);
+        let expected = oracle::upsample_forward(&self.upsample, &plane);
+        let expected = self.part(&expected, self.origin, self.extent);
+        let (input_origin, input_extent) = self.needed();
+        let cotangent = values.plane(self.extent[0], self.extent[1], self.channels);
+        let start = values.plane(input_extent[0], input_extent[1], self.channels);
+        let [row_factor, column_factor] = self.upsample.factor;
+        let mut whole = Plane::zeros(height * row_factor, width * column_factor, self.channels);
+        for row in 0..self.extent[0] {
+            for column in 0..self.extent[1] {
+                for channel in 0..self.channels {
+                    *whole.at(self.origin[0] + row, self.origin[1] + column, channel) =
+                        cotangent.get(row, column, channel);
+                }
+            }
+        }
+        let gradient = oracle::upsample_vjp(&self.upsample, &whole);
+        let gradient = self.part(&gradient, input_origin, input_extent);
+        let gradient: Vec<f64> = gradient
+            .data
+            .iter()
+            .zip(&start.data)
+            .map(|(a, b)| a + b)
+            .collect();
+
+        for poison in POISONS {
+            let input = Buffer::<T>::exact(&self.part(&plane, input_origin, input_extent));
+            let empty = Plane::from_fn(self.extent[0], self.extent[1], self.channels, |_, _, _| {
+                poison
+            });
+            let mut output = Buffer::<T>::around(&empty, self.margins, poison);
+            let region = output.region;
+            upsample_forward(
+                &self.upsample,
+                input.image(),
+                input_origin,
+                output.image_mut(),
+                region,
+                self.origin,
+            )
+            .unwrap();
+            output.assert_poison_kept(poison);
+            let error = relative_error(&output.plane().data, &expected.data);
+            assert!(error < tolerance::<T>(), "forward");
+
+            let cotangent = Buffer::<T>::around(&cotangent, self.margins, poison);
+            let mut sums = Buffer::<T>::exact(&start);
+            upsample_vjp(
+                &self.upsample,
+                cotangent.image(),
+                region,
+                self.origin,
+                sums.image_mut(),
+                input_origin,
+            )
+            .unwrap();
+            assert!(
+                relative_error(&sums.plane().data, &gradient) < tolerance::<T>(),
+                "VJP"
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn matches_the_oracle(case in cases()) {
+        case.check::<f32>();
+        case.check::<f64>();
+    }
+}
+
+/// Values that PyTorch's `interpolate` gives for [0, 1, 2] by a factor of 2.
+#[test]
+fn bilinear_is_that_of_pytorch() {
+    let input = Buffer::<f64>::exact(&Plane::from_fn(1, 3, 1, |_, column, _| {
+        f64::from(u8::try_from(column).unwrap())
+    }));
+    for (align, expected) in [
+        (AlignCorners::No, [0.0, 0.25, 0.75, 1.25, 1.75, 2.0]),
+        (AlignCorners::Yes, [0.0, 0.4, 0.8, 1.2, 1.6, 2.0]),
+    ] {
+        let interpolation = Interpolation::Bilinear(align);
+        let upsample = Upsample {
+            factor: [1, 2],
+            interpolation,
+            plane: [1, 3],
+        };
+        let mut output = Buffer::<f64>::exact(&Plane::zeros(1, 6, 1));
+        let region = Region::whole(1, 6);
+        upsample_forward(
+            &upsample,
+            input.image(),
+            [0, 0],
+            output.image_mut(),
+            region,
+            [0, 0],
+        )
+        .unwrap();
+        assert!(relative_error(&output.data, &expected) < 1e-15);
+    }
+}
+
+#[test]
+fn a_missing_input_is_an_error() {
+    let interpolation = Interpolation::Bilinear(AlignCorners::No);
+    let upsample = Upsample {
+        factor: [2, 2],
+        interpolation,
+        plane: [4, 4],
+    };
+    let input = Buffer::<f32>::exact(&Plane::zeros(2, 4, 1));
+    let mut output = Buffer::<f32>::exact(&Plane::zeros(4, 8, 1));
+    let region = Region::whole(4, 8);
+    let found = upsample_forward(
+        &upsample,
+        input.image(),
+        [0, 0],
+        output.image_mut(),
+        region,
+        [0, 0],
+    );
+    assert!(matches!(found, Err(KernelError::PositionOutside { .. })));
+    let found = upsample_forward(
+        &upsample,
+        input.image(),
+        [0, 0],
+        output.image_mut(),
+        region,
+        [5, 0],
+    );
+    assert!(matches!(found, Err(KernelError::RegionOutside { .. })));
+}
