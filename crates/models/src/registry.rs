@@ -1,0 +1,187 @@
+//! Models by name.
+
+use std::fmt;
+use std::str::FromStr;
+
+use candle_nn::VarBuilder;
+use stream_grad::Net;
+use stream_grad::tiling::{LostBorder, PerAxis, PublishedBorders};
+
+use crate::error::{ModelError, Result};
+use crate::resnet::ResNetConfig;
+use crate::sequential::{imagenette, numerics};
+use crate::small::SmallConfig;
+
+/// The names that [`ModelName`] is parsed from.
+pub const KNOWN_MODELS: [&str; 7] = [
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "numerics",
+    "imagenette",
+    "small",
+    "small-<width>x<depth>",
+];
+
+/// A model that has a name.
+///
+/// ```
+/// use stream_grad_models::ModelName;
+/// let name: ModelName = "small-24x2".parse()?;
+/// assert_eq!(name.to_string(), "small-24x2");
+/// assert!("resnet19".parse::<ModelName>().is_err());
+/// # Ok::<(), stream_grad_models::ModelError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ModelName {
+    /// ResNet-18.
+    ResNet18,
+    /// ResNet-34.
+    ResNet34,
+    /// ResNet-50.
+    ResNet50,
+    /// The paper's comparison network.
+    Numerics,
+    /// The streamed part of the paper's Imagenette network.
+    Imagenette,
+    /// A small residual network for training on CPUs.
+    Small(SmallConfig),
+}
+
+impl ModelName {
+    /// Builds the model's network.
+    ///
+    /// # Errors
+    /// A parameter that is missing or misshapen, or a small network with a width or depth of zero.
+    pub fn build(self, vb: VarBuilder<'_>) -> Result<Net> {
+        match self {
+            Self::ResNet18 => ResNetConfig::resnet18().build(vb),
+            Self::ResNet34 => ResNetConfig::resnet34().build(vb),
+            Self::ResNet50 => ResNetConfig::resnet50().build(vb),
+            Self::Numerics => numerics(vb),
+            Self::Imagenette => imagenette(vb),
+            Self::Small(config) => config.build(vb),
+        }
+    }
+
+    /// The borders that an implementation of the published method was seen to lose with this model, where that was
+    /// measured: constants of its own probe, for the published method's cost model only.
+    pub fn observed_borders(self) -> Option<ObservedBorders> {
+        match self {
+            Self::ResNet18 => Some(ObservedBorders {
+                borders: PublishedBorders {
+                    output: PerAxis::both(LostBorder { lo: 7, hi: 6 }),
+                    gradient: PerAxis::both(LostBorder { lo: 490, hi: 487 }),
+                },
+                source: "observed with lightstream 1.0.7",
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// Borders that were measured, not derived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObservedBorders {
+    /// The borders.
+    pub borders: PublishedBorders,
+    /// Where the figures come from.
+    pub source: &'static str,
+}
+
+impl FromStr for ModelName {
+    type Err = ModelError;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let unknown = || ModelError::UnknownModel {
+            found: name.to_owned(),
+            known: KNOWN_MODELS.join(", "),
+        };
+        Ok(match name {
+            "resnet18" => Self::ResNet18,
+            "resnet34" => Self::ResNet34,
+            "resnet50" => Self::ResNet50,
+            "numerics" => Self::Numerics,
+            "imagenette" => Self::Imagenette,
+            "small" => Self::Small(SmallConfig::default()),
+            _ => name
+                .strip_prefix("small-")
+                .and_then(|size| size.split_once('x'))
+                .and_then(|(width, depth)| Some((width.parse().ok()?, depth.parse().ok()?)))
+                .map(|(width, depth)| Self::Small(SmallConfig { width, depth }))
+                .ok_or_else(unknown)?,
+        })
+    }
+}
+
+impl fmt::Display for ModelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ResNet18 => f.write_str("resnet18"),
+            Self::ResNet34 => f.write_str("resnet34"),
+            Self::ResNet50 => f.write_str("resnet50"),
+            Self::Numerics => f.write_str("numerics"),
+            Self::Imagenette => f.write_str("imagenette"),
+            Self::Small(config) if *config == SmallConfig::default() => f.write_str("small"),
+            Self::Small(SmallConfig { width, depth }) => write!(f, "small-{width}x{depth}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use candle_nn::VarMap;
+
+    use super::*;
+
+    #[test]
+    fn names_survive_a_round_trip() {
+        for name in [
+            "resnet18",
+            "resnet34",
+            "resnet50",
+            "numerics",
+            "imagenette",
+            "small",
+            "small-8x3",
+        ] {
+            assert_eq!(name.parse::<ModelName>().unwrap().to_string(), name);
+        }
+        assert_eq!(
+            "small-16x1".parse::<ModelName>().unwrap(),
+            "small".parse().unwrap()
+        );
+    }
+
+    #[test]
+    fn an_unknown_name_lists_the_known_ones() {
+        for name in [
+            "resnet19",
+            "",
+            "small-",
+            "small-3",
+            "small-x",
+            "small--1x2",
+            "ResNet18",
+        ] {
+            let message = name.parse::<ModelName>().unwrap_err().to_string();
+            assert!(message.contains(&format!("`{name}`")), "{message}");
+            for known in KNOWN_MODELS {
+                assert!(message.contains(known), "{message} lacks {known}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_network_of_no_width_is_refused() {
+        let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+        let error = "small-0x1"
+            .parse::<ModelName>()
+            .unwrap()
+            .build(vb)
+            .unwrap_err();
+        assert!(error.to_string().contains("width"), "{error}");
+    }
+}
