@@ -256,7 +256,10 @@ impl SizedGraph {
         for node in (1..self.sizes.len()).rev() {
             for (index, edge) in self.graph.nodes[node].inputs.iter().enumerate() {
                 let needed = self.needed(node, index, axis, spans[node]);
-                spans[edge.source.0] = spans[edge.source.0].hull(needed);
+                // Outputs of nothing but padding need nothing, and their empty span may lie anywhere.
+                if !needed.is_empty() {
+                    spans[edge.source.0] = spans[edge.source.0].hull(needed);
+                }
             }
         }
         spans

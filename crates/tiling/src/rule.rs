@@ -19,6 +19,12 @@ pub trait LocalRule: fmt::Debug + Send + Sync {
     fn prefix(&self, available: i64, size: i64) -> i64;
     /// Input span that the non-empty output span reads; it may leave the image.
     fn needed(&self, outputs: Span, size: i64) -> Span;
+    /// Input indices from one output to the next, as a numerator and a denominator of at least 1.
+    ///
+    /// Strides decide which tiles the planner tries and what is reported, and no result depends on them.
+    fn stride(&self) -> (i64, i64) {
+        (1, 1)
+    }
 }
 
 /// How bilinear upsampling maps the corners of its grid, as in PyTorch.
@@ -122,7 +128,8 @@ impl AxisRule {
     /// The rule's stride as a fraction of input indices per output index.
     pub fn stride(&self) -> (i64, i64) {
         match self {
-            Self::Pointwise | Self::Custom(_) => (1, 1),
+            Self::Pointwise => (1, 1),
+            Self::Custom(rule) => rule.stride(),
             Self::Window(window) => (window.stride(), 1),
             Self::UpsampleNearest(factor) | Self::UpsampleBilinear(factor, _) => (1, *factor),
         }

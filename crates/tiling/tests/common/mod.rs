@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses its own part")]
 
+pub(crate) mod random;
+
 use stream_grad_tiling::{
     AxisRule, Edge, FixedBytes, Graph, MemoryRequest, Node, NodeId, PerAxis, SizedGraph, VjpReads,
     Window,
