@@ -1,2 +1,22 @@
-//! Set-up, tests and reproduction pipelines: `cargo xtask --help`.
-fn main() {}
+//! `cargo xtask`: set-up, tests, and the way into the pipelines.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use xtask::arguments::{Arguments, Command};
+use xtask::{reenter, setup, test_command};
+
+fn main() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    setup::run()?;
+    match arguments.command {
+        Command::Setup => {
+            println!("Everything that building needs is there.");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Test(arguments) => test_command::run(&arguments),
+        Command::Plan(_) | Command::Vjp(_) | Command::Reproduce(_) => {
+            reenter::pipelines(std::env::args_os().skip(1))
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The command line of `cargo xtask`.
+
+use std::ffi::OsString;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use stream_grad_tiling::ByteCount;
+
+use crate::image_size::ImageSize;
+
+/// Set-up, tests and reproduction pipelines of stream-grad.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `cargo xtask` can do. Every command first makes sure of the system libraries.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Installs the system libraries that building needs, or says what to run
+    Setup,
+    /// Runs all tests, as CI does
+    Test(TestArguments),
+    /// Prints how an image would be streamed: blocks, segments, tiles, memory, compute ratio
+    Plan(PlanArguments),
+    /// Streams one image and writes its features and gradients
+    Vjp(VjpArguments),
+    /// Runs an experiment of the paper
+    Reproduce(ReproduceArguments),
+}
+
+/// Of `test`.
+#[derive(Debug, Args)]
+pub struct TestArguments {
+    /// Further arguments for `cargo test`
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CARGO TEST ARGUMENTS"
+    )]
+    pub arguments: Vec<OsString>,
+}
+
+/// Type of pixels, activations and gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FloatType {
+    /// Single precision
+    F32,
+    /// Double precision
+    F64,
+}
+
+/// How convolutions are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Arithmetic {
+    /// As this version finds best: directly
+    Auto,
+    /// Directly, one product after the other
+    Direct,
+}
+
+/// What bounds a recipe; shared by the commands that make a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
+pub struct RecipeArguments {
+    /// Largest number of heap bytes that streaming may hold, as 1GiB
+    #[arg(long, value_name = "BYTES")]
+    pub memory: Option<ByteCount>,
+    /// Edge of a tile in pixels; without it, the planner chooses
+    #[arg(long, value_name = "PIXELS", conflicts_with = "memory")]
+    pub tile: Option<NonZeroU64>,
+    /// Edge of a block in pixels; without it, one block
+    #[arg(long, value_name = "PIXELS")]
+    pub block: Option<NonZeroU64>,
+    /// Type of pixels, activations and gradients
+    #[arg(long, value_enum, default_value = "f32", value_name = "TYPE")]
+    pub dtype: FloatType,
+    /// Asks for the gradient of the image, too
+    #[arg(long)]
+    pub input_gradient: bool,
+    /// Number of threads; without it, all cores
+    #[arg(long, value_name = "COUNT")]
+    pub threads: Option<NonZeroUsize>,
+}
+
+/// Of `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArguments {
+    /// The network: resnet18, resnet34, resnet50, numerics, imagenette or another known one
+    #[arg(long, value_name = "NAME")]
+    pub model: String,
+    /// Extent of the image in pixels, HEIGHTxWIDTH
+    #[arg(long, value_name = "SIZE")]
+    pub image: ImageSize,
+    /// The recipe.
+    #[command(flatten)]
+    pub recipe: RecipeArguments,
+}
+
+/// Of `vjp`.
+#[derive(Debug, Args)]
+pub struct VjpArguments {
+    /// The network: resnet18, resnet34, resnet50, numerics, imagenette or another known one
+    #[arg(long, value_name = "NAME")]
+    pub model: String,
+    /// Weights, as safetensors or .pth, under torchvision's names
+    #[arg(long, value_name = "FILE")]
+    pub weights: PathBuf,
+    /// Safetensors with `input` [N, 3, H, W] and `y_bar`, the cotangent of the features
+    #[arg(long, value_name = "FILE")]
+    pub input: PathBuf,
+    /// Safetensors to write: `y`, the gradient of each parameter under its name, `x_bar` if asked for
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// The recipe.
+    #[command(flatten)]
+    pub recipe: RecipeArguments,
+    /// How 3x3 convolutions are computed
+    #[arg(long, value_enum, default_value = "auto", value_name = "KIND")]
+    pub arithmetic: Arithmetic,
+    /// JSON to write: recipe, memory, time
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+}
+
+/// Of `reproduce`.
+#[derive(Debug, Args)]
+pub struct ReproduceArguments {
+    /// Which experiment.
+    #[command(subcommand)]
+    pub experiment: Experiment,
+}
+
+/// The paper's experiments.
+#[derive(Debug, Subcommand)]
+pub enum Experiment {
+    /// Compares streaming with whole-image computation in f64, as the paper's notebook does
+    Numerics(NumericsArguments),
+}
+
+/// Of `reproduce numerics`.
+#[derive(Debug, Args)]
+pub struct NumericsArguments {
+    /// Edge of the square image in pixels
+    #[arg(long, value_name = "PIXELS", default_value = "1024")]
+    pub image: NonZeroU64,
+    /// Edge of a tile in pixels
+    #[arg(long, value_name = "PIXELS", default_value = "512")]
+    pub tile: NonZeroU64,
+    /// Seed of image, weights and cotangent
+    #[arg(long, default_value = "0")]
+    pub seed: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    const VJP: &str = "xtask vjp --model resnet18 --weights w.safetensors --output g.safetensors";
+
+    fn parse(line: &str) -> Result<Command, String> {
+        let arguments = Arguments::try_parse_from(line.split_whitespace());
+        arguments
+            .map(|arguments| arguments.command)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn vjp_takes_every_documented_argument() {
+        let line = format!(
+            "{VJP} --input x.safetensors --tile 512 --block 4096 --dtype f64 --arithmetic direct --input-gradient --threads 2 --report r.json"
+        );
+        let Command::Vjp(vjp) = parse(&line).unwrap() else {
+            panic!("not parsed as vjp");
+        };
+        assert_eq!(vjp.model, "resnet18");
+        assert_eq!(vjp.input, PathBuf::from("x.safetensors"));
+        let expected = RecipeArguments {
+            memory: None,
+            tile: NonZeroU64::new(512),
+            block: NonZeroU64::new(4096),
+            dtype: FloatType::F64,
+            input_gradient: true,
+            threads: NonZeroUsize::new(2),
+        };
+        assert_eq!(vjp.recipe, expected);
+        assert_eq!(vjp.report, Some("r.json".into()));
+    }
+
+    #[test]
+    fn a_budget_and_a_tile_exclude_each_other() {
+        let error = parse(&format!("{VJP} --input x --memory 1GiB --tile 512")).unwrap_err();
+        assert!(
+            error.contains("--memory") && error.contains("--tile"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_budget_without_a_known_unit_is_named() {
+        let error = parse("xtask plan --model numerics --image 64x64 --memory 8GiBs").unwrap_err();
+        assert!(error.contains("8GiBs"), "{error}");
+    }
+
+    #[test]
+    fn zero_is_no_tile_no_block_and_no_thread_count() {
+        for argument in ["--tile", "--block", "--threads"] {
+            let error = parse(&format!(
+                "xtask plan --model numerics --image 64x64 {argument} 0"
+            ))
+            .unwrap_err();
+            assert!(error.contains(argument), "{error}");
+        }
+    }
+
+    #[test]
+    fn arguments_of_cargo_test_are_passed_on() {
+        let Command::Test(test) = parse("xtask test --package xtask -- --nocapture").unwrap()
+        else {
+            panic!("not parsed as test");
+        };
+        assert_eq!(test.arguments, ["--package", "xtask", "--", "--nocapture"]);
+    }
+}

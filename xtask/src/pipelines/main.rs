@@ -1,0 +1,31 @@
+//! The heavy commands of `cargo xtask`, which builds this binary in release mode and becomes it.
+
+mod counting_allocator;
+mod model;
+mod numerics;
+mod plan;
+mod position;
+mod report;
+mod resident_memory;
+mod tensor_input;
+mod tensor_output;
+mod vjp;
+
+use anyhow::bail;
+use clap::Parser;
+use xtask::arguments::{Arguments, Command, Experiment};
+
+#[global_allocator]
+static ALLOCATOR: counting_allocator::CountingAllocator =
+    counting_allocator::CountingAllocator::new();
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Plan(arguments) => plan::run(&arguments),
+        Command::Vjp(arguments) => vjp::run(&arguments, &ALLOCATOR),
+        Command::Reproduce(arguments) => match arguments.experiment {
+            Experiment::Numerics(arguments) => numerics::run(&arguments),
+        },
+        Command::Setup | Command::Test(_) => bail!("this command belongs to `cargo xtask`"),
+    }
+}

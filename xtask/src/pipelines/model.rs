@@ -1,0 +1,54 @@
+//! A network by name, and the plan that the command line asks for.
+
+use std::num::NonZeroUsize;
+
+use candle_core::{DType, Device};
+use candle_nn::VarMap;
+use stream_grad::{InputGradient, Net, PlanRequest};
+use stream_grad_models::{ModelName, seeded};
+use xtask::arguments::{FloatType, RecipeArguments};
+
+/// Seed of weights that nothing depends on: they are replaced by a file's, or never read.
+const SEED: u64 = 0;
+
+/// The network of that name, with variables as parameters.
+pub(crate) fn build(name: &str, dtype: DType) -> anyhow::Result<(ModelName, Net)> {
+    let name: ModelName = name.parse()?;
+    let variables = VarMap::new();
+    let net = name.build(seeded(&variables, SEED, dtype, &Device::Cpu))?;
+    Ok((name, net))
+}
+
+/// Candle's name for the type.
+pub(crate) fn dtype(dtype: FloatType) -> DType {
+    match dtype {
+        FloatType::F32 => DType::F32,
+        FloatType::F64 => DType::F64,
+    }
+}
+
+/// The request that the arguments describe.
+pub(crate) fn request(arguments: &RecipeArguments, height: u64, width: u64) -> PlanRequest {
+    let mut request = PlanRequest::new(height, width)
+        .dtype(dtype(arguments.dtype))
+        .threads(threads(arguments));
+    if let Some(budget) = arguments.memory {
+        request = request.memory(budget);
+    }
+    if let Some(edge) = arguments.tile {
+        request = request.tile(edge.get());
+    }
+    if let Some(edge) = arguments.block {
+        request = request.block(edge.get());
+    }
+    if arguments.input_gradient {
+        request = request.input_gradient(InputGradient::Wanted);
+    }
+    request
+}
+
+/// Number of threads: what was asked for, or one for each core.
+pub(crate) fn threads(arguments: &RecipeArguments) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    arguments.threads.map_or_else(cores, NonZeroUsize::get)
+}

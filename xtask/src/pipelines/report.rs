@@ -1,0 +1,37 @@
+//! What `vjp --report` writes.
+
+use std::path::Path;
+
+use anyhow::Context;
+use serde::Serialize;
+
+/// Recipe, memory and time of one image, forward and backward.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) model: String,
+    pub(crate) recipe: String,
+    pub(crate) blocks: usize,
+    pub(crate) segments: u64,
+    /// Of all blocks, for one image of the batch.
+    pub(crate) tiles: usize,
+    pub(crate) kept_nodes: usize,
+    pub(crate) kept_node_names: Vec<String>,
+    pub(crate) arithmetic: &'static str,
+    pub(crate) planned_peak_bytes: u64,
+    /// Heap bytes from the start of the forward to the end of the backward sweep, by a counting allocator.
+    pub(crate) measured_peak_bytes: usize,
+    pub(crate) peak_rss_bytes: Option<u64>,
+    pub(crate) compute_ratio: f64,
+    pub(crate) seconds_forward: f64,
+    pub(crate) seconds_backward: f64,
+    /// Forward and backward, for the whole batch.
+    pub(crate) flops: u128,
+    pub(crate) threads: usize,
+}
+
+impl Report {
+    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(self)?;
+        std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))
+    }
+}
