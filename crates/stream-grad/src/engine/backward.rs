@@ -1,0 +1,389 @@
+//! The backward sweep.
+
+use stream_grad_tiling::{PerAxis, Span, Sweep, Tile};
+
+use super::buffer::{Slab, Stored, combine_rows, disjoint, offset, strided, strided_mut};
+use super::vjp::Gradients;
+use super::{BlockStore, Engine, Phase, Schedule, TilePlace, internal, pixel_region};
+use crate::error::{Result, StreamError};
+use crate::exchange::{CotangentSource, InputGradientSink, TileSource};
+use crate::observer::{Progress, SweepKind};
+use crate::prepared::{Prepared, scalar};
+use crate::scalar::Scalar;
+
+/// What the backward sweep exchanges with its caller.
+pub(crate) struct Exchange<'a> {
+    pub(crate) cotangents: &'a mut dyn CotangentSource,
+    pub(crate) input_gradient: Option<&'a mut dyn InputGradientSink>,
+}
+
+/// Runs the backward sweep over every block of every image, in reverse, and frees what it no longer needs on the
+/// way.
+pub(crate) fn backward<T: Scalar>(
+    schedule: Schedule<'_>,
+    prepared: &Prepared<T>,
+    source: &dyn TileSource,
+    mut stores: Vec<BlockStore<T>>,
+    gradients: &mut Gradients<T>,
+    mut exchange: Exchange<'_>,
+) -> Result<()> {
+    let buffers = schedule.buffers;
+    let geometry = schedule.geometry;
+    let resweeps = geometry.segments() > 1;
+    let forward = if resweeps {
+        buffers.forward_length(Sweep::Saving)
+    } else {
+        0
+    };
+    let arena = buffers.backward_length().max(forward);
+    let transient = if resweeps {
+        buffers.transient_length()
+    } else {
+        0
+    };
+    let engine = Engine::new(schedule, prepared, source, arena, transient);
+    let carries = engine.schedule.slab(buffers.cotangent_length());
+    let mut sweep = BackwardSweep { engine, carries };
+    let blocks = geometry.blocks();
+    while let Some(mut store) = stores.pop() {
+        let (image, block) = (stores.len() / blocks, stores.len() % blocks);
+        for segment in (0..geometry.segments()).rev() {
+            if segment + 1 < geometry.segments() {
+                let place = (image, block, segment);
+                sweep
+                    .engine
+                    .sweep_segment(place, Sweep::Saving, &mut store, None)?;
+            }
+            sweep.segment(
+                (image, block, segment),
+                &mut store,
+                gradients,
+                &mut exchange,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+struct BackwardSweep<'p, T> {
+    engine: Engine<'p, T>,
+    /// Cotangents on their way to tiles above and to the left.
+    carries: Vec<T>,
+}
+
+impl<T: Scalar> BackwardSweep<'_, T> {
+    fn segment(
+        &mut self,
+        (image, block, segment): (usize, usize, usize),
+        store: &mut BlockStore<T>,
+        gradients: &mut Gradients<T>,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<()> {
+        let geometry = self.engine.schedule.geometry;
+        let (bands, columns) = {
+            let block = geometry.block(block);
+            (block.rows.bands(), block.columns.bands())
+        };
+        for band in geometry.segment_bands(bands, segment).rev() {
+            self.begin_band(block, band);
+            for column in (0..columns).rev() {
+                let place = TilePlace {
+                    image,
+                    block,
+                    tile: Tile { band, column },
+                };
+                self.engine.poison_arena();
+                self.tile(place, store, gradients, exchange)?;
+                self.engine.schedule.observer.tile_done(&Progress {
+                    kind: SweepKind::Backward,
+                    image,
+                    block,
+                    tile: place.tile,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the strips that this band hands upwards: zero, plus what the band below meant for higher ones.
+    fn begin_band(&mut self, block: usize, band: usize) {
+        let Schedule {
+            geometry, buffers, ..
+        } = self.engine.schedule;
+        let block = geometry.block(block);
+        for node in 0..self.engine.schedule.operations.len() {
+            if !self.engine.has_cotangent(node) {
+                continue;
+            }
+            let channels = self.engine.schedule.operations[node].channels;
+            let outgoing = block.strip(band, node);
+            let start = offset(buffers.cotangent_strip(node, band));
+            let length = offset(outgoing.rows.len() * outgoing.columns.len()) * channels;
+            self.carries[start..start + length].fill(T::ZERO);
+            if band + 1 == block.rows.bands() {
+                continue;
+            }
+            let incoming = block.strip(band + 1, node);
+            let passed = outgoing.intersect(incoming);
+            if passed.is_empty() {
+                continue;
+            }
+            let from = offset(buffers.cotangent_strip(node, band + 1));
+            let size = offset(incoming.rows.len() * incoming.columns.len()) * channels;
+            // The two strips are the two halves of a pair: they do not overlap.
+            let (out, into) = if start < from {
+                let (head, tail) = self.carries.split_at_mut(from);
+                (&tail[..size], &mut head[start..])
+            } else {
+                let (head, tail) = self.carries.split_at_mut(start);
+                (&head[from..from + size], tail)
+            };
+            let place = |rect| Stored { offset: 0, rect };
+            combine_rows(
+                into,
+                place(outgoing),
+                out,
+                place(incoming),
+                passed,
+                channels,
+                |to, from| {
+                    to.copy_from_slice(from);
+                },
+            );
+        }
+    }
+
+    fn tile(
+        &mut self,
+        place: TilePlace,
+        store: &mut BlockStore<T>,
+        gradients: &mut Gradients<T>,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<()> {
+        let nodes = self.engine.schedule.operations.len();
+        for node in 0..nodes {
+            if self.engine.is_recomputed(node) {
+                self.engine
+                    .restore_halos(place, node, Phase::Backward, store);
+                self.engine
+                    .compute_owned(place, node, Phase::Backward, store)?;
+            }
+        }
+        for node in (0..nodes).rev() {
+            for touched in 0..=node {
+                if self.engine.schedule.buffers.first_touch(touched) == node
+                    && self.engine.has_cotangent(touched)
+                {
+                    self.begin_cotangent(place, touched, store, exchange.cotangents)?;
+                }
+            }
+            if !self.engine.has_cotangent(node) {
+                continue;
+            }
+            if !self.engine.owned(place, node).is_empty() {
+                if node == 0 {
+                    self.emit_input_gradient(place, exchange)?;
+                } else {
+                    self.engine.vjp(place, node, store, gradients)?;
+                }
+            }
+            self.hand_on(place, node);
+        }
+        Ok(())
+    }
+
+    /// Sets a node's cotangent to zero (or what the caller gives for an output) plus what later tiles left for it.
+    fn begin_cotangent(
+        &mut self,
+        place: TilePlace,
+        node: usize,
+        store: &mut BlockStore<T>,
+        cotangents: &mut dyn CotangentSource,
+    ) -> Result<()> {
+        let buffer = self.engine.cotangent(place, node);
+        self.engine.arena[buffer.range()].fill(T::ZERO);
+        self.read_cotangent(place, node, store, cotangents)?;
+        let Schedule {
+            geometry, buffers, ..
+        } = self.engine.schedule;
+        let block = geometry.block(place.block);
+        let Tile { band, column } = place.tile;
+        let owned = block.owned(place.tile, node);
+        if band + 1 < block.rows.bands() {
+            let rect = block.strip(band + 1, node);
+            let own_part = rect.intersect(owned);
+            self.absorb(
+                place,
+                node,
+                buffers.cotangent_strip(node, band + 1),
+                rect,
+                own_part,
+            );
+        }
+        if column + 1 < block.columns.bands() {
+            let next = Tile {
+                band,
+                column: column + 1,
+            };
+            let rect = block.left(next, node);
+            self.absorb(
+                place,
+                node,
+                buffers.cotangent_left(node, column + 1),
+                rect,
+                rect,
+            );
+        }
+        Ok(())
+    }
+
+    fn absorb(
+        &mut self,
+        place: TilePlace,
+        node: usize,
+        start: u64,
+        rect: PerAxis<Span>,
+        region: PerAxis<Span>,
+    ) {
+        let buffer = self.engine.cotangent(place, node);
+        let region = region.intersect(buffer.rect);
+        if region.is_empty() {
+            return;
+        }
+        let to = Stored {
+            offset: buffer.offset,
+            rect: buffer.rect,
+        };
+        let from = Stored {
+            offset: offset(start),
+            rect,
+        };
+        combine_rows(
+            &mut self.engine.arena,
+            to,
+            &self.carries,
+            from,
+            region,
+            buffer.channels,
+            add,
+        );
+    }
+
+    fn read_cotangent(
+        &mut self,
+        place: TilePlace,
+        node: usize,
+        store: &mut BlockStore<T>,
+        cotangents: &mut dyn CotangentSource,
+    ) -> Result<()> {
+        let owned = self.engine.owned(place, node);
+        for (index, (name, output)) in self.engine.schedule.outputs.iter().enumerate() {
+            if *output != node || owned.is_empty() {
+                continue;
+            }
+            let features = self.engine.activation(place, node, Phase::Backward);
+            let cotangent = self.engine.cotangent(place, node);
+            let [y, g] = disjoint(
+                &mut self.engine.arena,
+                &mut store.saved,
+                [features, cotangent],
+                name,
+            )?;
+            let at_start = |buffer: super::Buffer| super::Buffer {
+                slab: Slab::Arena,
+                offset: 0,
+                ..buffer
+            };
+            let y = strided(y, at_start(features), owned).ok_or_else(|| internal(name))?;
+            let g = strided_mut(g, at_start(cotangent), owned).ok_or_else(|| internal(name))?;
+            cotangents
+                .read(
+                    place.image,
+                    index,
+                    &pixel_region(owned),
+                    T::tile(y),
+                    T::tile_mut(g),
+                )
+                .map_err(|source| StreamError::Exchange {
+                    what: "cotangent source",
+                    source,
+                })?;
+        }
+        Ok(())
+    }
+
+    fn emit_input_gradient(&self, place: TilePlace, exchange: &mut Exchange<'_>) -> Result<()> {
+        let Some(sink) = exchange.input_gradient.as_deref_mut() else {
+            return Ok(());
+        };
+        let owned = self.engine.owned(place, 0);
+        let buffer = self.engine.cotangent(place, 0);
+        let gradient =
+            strided(&self.engine.arena, buffer, owned).ok_or_else(|| internal("image"))?;
+        sink.add(place.image, &pixel_region(owned), T::tile(gradient))
+            .map_err(|source| StreamError::Exchange {
+                what: "input gradient sink",
+                source,
+            })
+    }
+
+    /// Hands the cotangents of the halos to the tiles above and to the left, which own them.
+    fn hand_on(&mut self, place: TilePlace, node: usize) {
+        let Schedule {
+            geometry,
+            buffers,
+            poison,
+            ..
+        } = self.engine.schedule;
+        let block = geometry.block(place.block);
+        let Tile { band, column } = place.tile;
+        let buffer = self.engine.cotangent(place, node);
+        let from = Stored {
+            offset: buffer.offset,
+            rect: buffer.rect,
+        };
+        let above = PerAxis::new(block.rows.halo(band, node), buffer.rect.columns);
+        if !above.is_empty() {
+            let to = Stored {
+                offset: offset(buffers.cotangent_strip(node, band)),
+                rect: block.strip(band, node),
+            };
+            combine_rows(
+                &mut self.carries,
+                to,
+                &self.engine.arena,
+                from,
+                above,
+                buffer.channels,
+                add,
+            );
+        }
+        let left = block.left(place.tile, node);
+        if !left.is_empty() {
+            let to = Stored {
+                offset: offset(buffers.cotangent_left(node, column)),
+                rect: left,
+            };
+            combine_rows(
+                &mut self.carries,
+                to,
+                &self.engine.arena,
+                from,
+                left,
+                buffer.channels,
+                |to, from| {
+                    to.copy_from_slice(from);
+                },
+            );
+        }
+        if let Some(value) = poison {
+            self.engine.arena[buffer.range()].fill(scalar(value));
+        }
+    }
+}
+
+fn add<T: Scalar>(to: &mut [T], from: &[T]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to += *from;
+    }
+}

@@ -1,0 +1,150 @@
+//! The forward sweep.
+
+use stream_grad_tiling::{Sweep, Tile};
+
+use super::buffer::{Slab, strided};
+use super::{BlockStore, Engine, Phase, Schedule, TilePlace, internal, pixel_region};
+use crate::error::{Result, StreamError};
+use crate::exchange::{FeatureSink, TileSource};
+use crate::observer::{Progress, SweepKind};
+use crate::prepared::Prepared;
+use crate::scalar::Scalar;
+
+/// Runs the forward sweep over every block of every image and returns what the backward sweep needs.
+pub(crate) fn forward<T: Scalar>(
+    schedule: Schedule<'_>,
+    prepared: &Prepared<T>,
+    source: &dyn TileSource,
+    images: usize,
+    sink: &mut dyn FeatureSink,
+) -> Result<Vec<BlockStore<T>>> {
+    let buffers = schedule.buffers;
+    let geometry = schedule.geometry;
+    let segments = geometry.segments();
+    let carrying = if segments > 1 {
+        buffers.forward_length(Sweep::Carrying)
+    } else {
+        0
+    };
+    let arena = buffers.forward_length(Sweep::Saving).max(carrying);
+    let mut engine = Engine::new(
+        schedule,
+        prepared,
+        source,
+        arena,
+        buffers.transient_length(),
+    );
+    let mut stores = Vec::with_capacity(images * geometry.blocks());
+    for image in 0..images {
+        for block in 0..geometry.blocks() {
+            let mut store = BlockStore {
+                saved: engine.schedule.slab(buffers.saved_length(block)),
+                border: engine.schedule.slab(buffers.border_length(block)),
+            };
+            for segment in 0..segments {
+                // The last segment's halos are the first that the backward sweep reads.
+                let sweep = if segment + 1 == segments {
+                    Sweep::Saving
+                } else {
+                    Sweep::Carrying
+                };
+                engine.sweep_segment(
+                    (image, block, segment),
+                    sweep,
+                    &mut store,
+                    Some(&mut *sink),
+                )?;
+            }
+            stores.push(store);
+        }
+    }
+    Ok(stores)
+}
+
+impl<T: Scalar> Engine<'_, T> {
+    /// Sweeps over the tiles of one segment in raster order; features go to `sink` if there is one.
+    pub(super) fn sweep_segment(
+        &mut self,
+        (image, block, segment): (usize, usize, usize),
+        sweep: Sweep,
+        store: &mut BlockStore<T>,
+        mut sink: Option<&mut dyn FeatureSink>,
+    ) -> Result<()> {
+        let geometry = self.schedule.geometry;
+        let (bands, columns) = {
+            let block = geometry.block(block);
+            (block.rows.bands(), block.columns.bands())
+        };
+        let kind = if sink.is_some() {
+            SweepKind::Forward
+        } else {
+            SweepKind::Resweep
+        };
+        for band in geometry.segment_bands(bands, segment) {
+            for column in 0..columns {
+                let place = TilePlace {
+                    image,
+                    block,
+                    tile: Tile { band, column },
+                };
+                self.poison_arena();
+                self.forward_tile(place, sweep, store, &mut sink)?;
+                self.schedule.observer.tile_done(&Progress {
+                    kind,
+                    image,
+                    block,
+                    tile: place.tile,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn forward_tile(
+        &mut self,
+        place: TilePlace,
+        sweep: Sweep,
+        store: &mut BlockStore<T>,
+        sink: &mut Option<&mut dyn FeatureSink>,
+    ) -> Result<()> {
+        let phase = Phase::Forward(sweep);
+        for node in 0..self.schedule.operations.len() {
+            self.restore_halos(place, node, phase, store);
+            self.compute_owned(place, node, phase, store)?;
+            self.save_halos(place, node, phase, store);
+            if let Some(sink) = sink {
+                self.emit_features(place, node, phase, store, *sink)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands on what the tile owns of a node that is an output, while its buffer still holds it.
+    fn emit_features(
+        &self,
+        place: TilePlace,
+        node: usize,
+        phase: Phase,
+        store: &BlockStore<T>,
+        sink: &mut dyn FeatureSink,
+    ) -> Result<()> {
+        let owned = self.owned(place, node);
+        for (index, (name, output)) in self.schedule.outputs.iter().enumerate() {
+            if *output != node || owned.is_empty() {
+                continue;
+            }
+            let buffer = self.activation(place, node, phase);
+            let slab = match buffer.slab {
+                Slab::Arena => &self.arena,
+                Slab::Saved => &store.saved,
+            };
+            let features = strided(slab, buffer, owned).ok_or_else(|| internal(name))?;
+            sink.write(place.image, index, &pixel_region(owned), T::tile(features))
+                .map_err(|source| StreamError::Exchange {
+                    what: "feature sink",
+                    source,
+                })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+//! Running a user's layer on a tile: between buffers in height x width x channels order and candle tensors.
+
+use candle_core::{Device, Tensor};
+use stream_grad_tiling::{PerAxis, Span};
+
+use super::buffer::{Buffer, length};
+use crate::error::{ExternalError, Result, StreamError};
+use crate::local::{LocalLayer, LocalRegion};
+use crate::scalar::Scalar;
+
+/// What a layer is asked for: the owned outputs and the inputs they read.
+pub(super) fn region(
+    layer: &dyn LocalLayer,
+    owned: PerAxis<Span>,
+    input_size: PerAxis<i64>,
+) -> LocalRegion {
+    let rule = layer.rule();
+    LocalRegion {
+        outputs: owned,
+        inputs: PerAxis::new(
+            rule.rows.needed(owned.rows, input_size.rows),
+            rule.columns.needed(owned.columns, input_size.columns),
+        ),
+        input_size,
+    }
+}
+
+/// Computes `region.outputs` into the output's buffer.
+pub(super) fn forward<T: Scalar>(
+    layer: &dyn LocalLayer,
+    region: &LocalRegion,
+    parameters: &[Tensor],
+    (input, from): (&Buffer, &[T]),
+    (output, to): (&Buffer, &mut [T]),
+) -> Result<()> {
+    let mut run = || -> Result<(), ExternalError> {
+        let x = gather(input, from, region.inputs)?;
+        let y = layer.forward(region, parameters, &x)?;
+        let values = checked(&y, output.channels, region.outputs)?;
+        scatter(output, to, region.outputs, &values, |place, value| {
+            *place = value
+        });
+        Ok(())
+    };
+    run().map_err(failed(layer))
+}
+
+/// Adds the cotangent of the inputs to `input_cotangent` and those of the parameters to `sums`.
+pub(super) fn vjp<T: Scalar>(
+    layer: &dyn LocalLayer,
+    region: &LocalRegion,
+    parameters: &[Tensor],
+    (input, from): (&Buffer, &[T]),
+    (output, cotangent): (&Buffer, &[T]),
+    input_cotangent: Option<(&Buffer, &mut [T])>,
+    sums: &mut [Vec<f64>],
+) -> Result<()> {
+    let run = || -> Result<(), ExternalError> {
+        let x = gather(input, from, region.inputs)?;
+        let y_bar = gather(output, cotangent, region.outputs)?;
+        let (x_bar, parameter_cotangents) = layer.vjp(region, parameters, &x, &y_bar)?;
+        let values = checked::<T>(&x_bar, input.channels, region.inputs)?;
+        if let Some((buffer, to)) = input_cotangent {
+            scatter(buffer, to, region.inputs, &values, |place, value| {
+                *place += value
+            });
+        }
+        for (sum, gradient) in sums.iter_mut().zip(&parameter_cotangents) {
+            let gradient = gradient.to_dtype(candle_core::DType::F64)?.flatten_all()?;
+            for (sum, value) in sum.iter_mut().zip(gradient.to_vec1::<f64>()?) {
+                *sum += value;
+            }
+        }
+        Ok(())
+    };
+    run().map_err(failed(layer))
+}
+
+fn failed(layer: &dyn LocalLayer) -> impl Fn(ExternalError) -> StreamError + '_ {
+    |source| StreamError::LocalLayer {
+        layer: layer.name(),
+        source,
+    }
+}
+
+/// A rectangle of a buffer as `[1, C, H, W]`, with zeros where it leaves the buffer: there is padding.
+fn gather<T: Scalar>(
+    buffer: &Buffer,
+    data: &[T],
+    rect: PerAxis<Span>,
+) -> Result<Tensor, ExternalError> {
+    let (height, width) = (length(rect.rows), length(rect.columns));
+    let mut values = vec![T::ZERO; buffer.channels * height * width];
+    for_each_position(buffer, rect, |position, at| {
+        for channel in 0..buffer.channels {
+            values[channel * height * width + position] = data[at + channel];
+        }
+    });
+    Ok(Tensor::from_vec(
+        values,
+        (1, buffer.channels, height, width),
+        &Device::Cpu,
+    )?)
+}
+
+fn scatter<T: Scalar>(
+    buffer: &Buffer,
+    data: &mut [T],
+    rect: PerAxis<Span>,
+    values: &[T],
+    combine: impl Fn(&mut T, T),
+) {
+    let plane = length(rect.rows) * length(rect.columns);
+    for_each_position(buffer, rect, |position, at| {
+        for channel in 0..buffer.channels {
+            combine(&mut data[at + channel], values[channel * plane + position]);
+        }
+    });
+}
+
+/// Calls `visit(position in the rectangle, offset in the buffer)` for each position that lies in the buffer.
+fn for_each_position(buffer: &Buffer, rect: PerAxis<Span>, mut visit: impl FnMut(usize, usize)) {
+    let inside = rect.intersect(buffer.rect);
+    for row in inside.rows.lo..inside.rows.hi {
+        for column in inside.columns.lo..inside.columns.hi {
+            let step = |index: i64, origin: i64| usize::try_from(index - origin).unwrap_or(0);
+            let position =
+                step(row, rect.rows.lo) * length(rect.columns) + step(column, rect.columns.lo);
+            let at = step(row, buffer.rect.rows.lo) * buffer.width()
+                + step(column, buffer.rect.columns.lo);
+            visit(position, at * buffer.channels);
+        }
+    }
+}
+
+fn checked<T: Scalar>(
+    tensor: &Tensor,
+    channels: usize,
+    rect: PerAxis<Span>,
+) -> Result<Vec<T>, ExternalError> {
+    let expected = [1, channels, length(rect.rows), length(rect.columns)];
+    if tensor.dims() != expected {
+        return Err(format!(
+            "expected a result of shape {expected:?}, found {:?}",
+            tensor.dims()
+        )
+        .into());
+    }
+    Ok(tensor.to_dtype(T::KIND)?.flatten_all()?.to_vec1()?)
+}

@@ -1,0 +1,142 @@
+//! Everything that planning and streaming can refuse.
+
+use candle_core::DType;
+use stream_grad_kernels::KernelError;
+use stream_grad_tiling::TilingError;
+
+/// An error of a [`TileSource`](crate::TileSource), a sink or a user's layer.
+pub type ExternalError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What this crate's functions return.
+pub type Result<T, E = StreamError> = std::result::Result<T, E>;
+
+/// Why a network, a plan or a sweep was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamError {
+    /// Geometry: image too small, cuts, budget.
+    #[error(transparent)]
+    Geometry(#[from] TilingError),
+    /// Candle refused an operation or a parameter.
+    #[error("layer `{layer}`: {source}")]
+    Parameter {
+        /// The layer's name.
+        layer: String,
+        /// Candle's error.
+        source: candle_core::Error,
+    },
+    /// Candle refused an operation on whole tensors.
+    #[error("tensor operation: {0}")]
+    Tensor(#[from] candle_core::Error),
+    /// A kernel refused its arguments.
+    #[error("layer `{layer}`: {source}")]
+    Kernel {
+        /// The layer's name.
+        layer: String,
+        /// The kernel's error.
+        source: KernelError,
+    },
+    /// A layer was given an input with the wrong number of channels.
+    #[error("layer `{layer}`: expected {expected} input channels, found {found}")]
+    Channels {
+        /// The layer's name.
+        layer: String,
+        /// What the layer takes.
+        expected: usize,
+        /// What its input has.
+        found: usize,
+    },
+    /// A layer's setting that cannot be used.
+    #[error("layer `{layer}`: {setting} is {found}, expected {expected}")]
+    Setting {
+        /// The layer's name.
+        layer: String,
+        /// Which setting.
+        setting: &'static str,
+        /// What was found.
+        found: String,
+        /// What is legal.
+        expected: &'static str,
+    },
+    /// A parameter's shape differs from what its layer needs.
+    #[error("parameter `{name}`: expected shape {expected:?}, found {found:?}")]
+    Shape {
+        /// The parameter's name.
+        name: String,
+        /// What the layer needs.
+        expected: Vec<usize>,
+        /// What was found.
+        found: Vec<usize>,
+    },
+    /// A layer handle of another builder, or a network without layers.
+    #[error("layer handle {found} does not belong to this builder, which has {layers} layers")]
+    UnknownLayer {
+        /// The handle's index.
+        found: usize,
+        /// Number of layers of the builder.
+        layers: usize,
+    },
+    /// A dtype that streaming does not compute in.
+    #[error("dtype {found:?} is not supported here, expected F32 or F64")]
+    DType {
+        /// What was asked for.
+        found: DType,
+    },
+    /// A source, a cotangent or residuals do not fit the plan.
+    #[error("{what}: the plan is for {expected}, found {found}")]
+    PlanMismatch {
+        /// What differs.
+        what: &'static str,
+        /// The plan's value.
+        expected: String,
+        /// The value that was found.
+        found: String,
+    },
+    /// The source failed to deliver a region.
+    #[error("reading image {image}, rows {rows:?}, columns {columns:?}: {source}")]
+    Source {
+        /// Index in the batch.
+        image: usize,
+        /// Rows asked for, in pixels.
+        rows: std::ops::Range<u64>,
+        /// Columns asked for, in pixels.
+        columns: std::ops::Range<u64>,
+        /// The source's error.
+        source: ExternalError,
+    },
+    /// A feature sink, cotangent source or gradient sink failed.
+    #[error("{what}: {source}")]
+    Exchange {
+        /// Which one.
+        what: &'static str,
+        /// Its error.
+        source: ExternalError,
+    },
+    /// A user's layer failed.
+    #[error("layer `{layer}`: {source}")]
+    LocalLayer {
+        /// The layer's name.
+        layer: String,
+        /// Its error.
+        source: ExternalError,
+    },
+    /// No gradient reached the features.
+    #[error("the loss does not depend on the features: no gradient reaches them")]
+    NoCotangent,
+    /// The thread pool could not be made.
+    #[error("making a pool of {threads} threads: {reason}")]
+    Threads {
+        /// How many threads were asked for.
+        threads: usize,
+        /// Why it failed.
+        reason: String,
+    },
+    /// A buffer was not where the plan puts it. This is a defect of this crate: please report it.
+    #[error("internal error in layer `{layer}`: {what}")]
+    Internal {
+        /// The layer's name.
+        layer: String,
+        /// What went wrong.
+        what: &'static str,
+    },
+}

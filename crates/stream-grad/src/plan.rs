@@ -1,0 +1,506 @@
+//! Plans: everything decided before a pixel is touched, and the entry points that run them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor, Var};
+use stream_grad_tiling::{Axis, Buffers, ByteCount, Cost, Geometry, PeakBytes, Recipe};
+
+use crate::engine::backward::{Exchange, backward};
+use crate::engine::forward::forward;
+use crate::engine::{Schedule, vjp::Gradients};
+use crate::error::{Result, StreamError};
+use crate::exchange::{
+    CotangentSource, FeatureSink, InputGradientSink, MapCollector, TensorCotangents, TileSource,
+};
+use crate::gradients::ParameterGradients;
+use crate::net::Net;
+use crate::observer::{NoObserver, Observer};
+use crate::operation::{Kind, trainable_flags};
+use crate::planning;
+use crate::prepared::Prepared;
+use crate::request::PlanRequest;
+use crate::residuals::{Residuals, Stores};
+use crate::scalar::Scalar;
+
+/// A recipe with its geometry, its buffers and its peak, ready to run on any image of its size.
+///
+/// `{plan}` prints blocks, segments, tiles, kept nodes, peak bytes and compute ratio.
+#[derive(Clone)]
+pub struct Plan {
+    net: Net,
+    request: PlanRequest,
+    trainable: Vec<bool>,
+    geometry: Arc<Geometry>,
+    buffers: Arc<Buffers>,
+    peak: PeakBytes,
+    cost: Cost,
+    pool: Option<Arc<rayon::ThreadPool>>,
+    observer: Arc<dyn Observer>,
+}
+
+impl Plan {
+    pub(crate) fn new(net: &Net, request: PlanRequest) -> Result<Self> {
+        if !matches!(request.dtype, DType::F32 | DType::F64) {
+            return Err(StreamError::DType {
+                found: request.dtype,
+            });
+        }
+        if request.batch == 0 {
+            return Err(StreamError::Setting {
+                layer: "plan".into(),
+                setting: "batch",
+                found: "0".into(),
+                expected: "at least 1 image",
+            });
+        }
+        let planned = planning::plan(net, &request)?;
+        let pool = request.threads.map(thread_pool).transpose()?;
+        Ok(Self {
+            trainable: trainable_flags(&net.parameters, &request.trainable),
+            net: net.clone(),
+            geometry: Arc::new(planned.geometry),
+            buffers: Arc::new(planned.buffers),
+            peak: planned.peak,
+            cost: planned.cost,
+            request,
+            pool,
+            observer: Arc::new(NoObserver),
+        })
+    }
+
+    /// The same plan, watched by `observer`.
+    #[must_use]
+    pub fn observed_by(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = observer;
+        self
+    }
+
+    /// How the image is cut.
+    pub fn recipe(&self) -> &Recipe {
+        self.geometry.recipe()
+    }
+
+    /// Spans of every tile.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// FLOPs and compute ratio.
+    pub fn cost(&self) -> &Cost {
+        &self.cost
+    }
+
+    /// Names of the nodes whose activations are kept.
+    pub fn kept_names(&self) -> impl Iterator<Item = &str> {
+        let operations = &self.net.operations;
+        let kept = self.recipe().kept.iter();
+        kept.filter_map(|node| operations.get(node.0))
+            .map(|operation| operation.name.as_str())
+    }
+
+    /// A promise: no more heap bytes than this are held at any moment from the start of `forward` to the end
+    /// of `backward`, features, cotangents and gradients included.
+    pub fn peak_bytes(&self) -> ByteCount {
+        ByteCount::saturating(self.peak.peak())
+    }
+
+    /// The peak by class of buffer.
+    pub fn peak_classes(&self) -> &PeakBytes {
+        &self.peak
+    }
+
+    /// Number of tiles of one image, over all blocks.
+    pub fn tiles(&self) -> usize {
+        self.geometry.iter_blocks().map(|block| block.tiles()).sum()
+    }
+
+    /// Shape `[N, C, H, W]` of each output.
+    pub fn output_shapes(&self) -> Vec<[usize; 4]> {
+        let shape = |&(_, node): &(String, usize)| {
+            let size = self.geometry.sized().size(node);
+            let extent = |axis: Axis| usize::try_from(size[axis]).unwrap_or(usize::MAX);
+            [
+                self.request.batch,
+                self.net.operations[node].channels,
+                extent(Axis::Rows),
+                extent(Axis::Columns),
+            ]
+        };
+        self.net.outputs.iter().map(shape).collect()
+    }
+
+    /// Runs the forward sweep. The features `[N, C, H, W]` of the (first) output are a leaf that candle tracks, so a head can
+    /// be put on them and [`Plan::backward`] finds their gradient.
+    ///
+    /// # Errors
+    /// A source that does not fit the plan, or fails to deliver a region.
+    pub fn forward<'a>(&self, source: &'a dyn TileSource) -> Result<(Tensor, Residuals<'a>)> {
+        let (mut features, residuals) = self.forward_all(source)?;
+        Ok((features.swap_remove(0), residuals))
+    }
+
+    /// Runs the forward sweep and returns every output, in the order of [`Net::output_names`].
+    ///
+    /// # Errors
+    /// As for [`Plan::forward`].
+    pub fn forward_all<'a>(
+        &self,
+        source: &'a dyn TileSource,
+    ) -> Result<(Vec<Tensor>, Residuals<'a>)> {
+        let (tensors, residuals) = match self.request.dtype {
+            DType::F64 => self.forward_collected::<f64>(source)?,
+            _ => self.forward_collected::<f32>(source)?,
+        };
+        let leaves = tensors
+            .into_iter()
+            .map(|tensor| Ok(Var::from_tensor(&tensor)?.into_inner()))
+            .collect::<Result<Vec<Tensor>>>()?;
+        Ok((leaves, residuals))
+    }
+
+    fn forward_collected<'a, T: Scalar>(
+        &self,
+        source: &'a dyn TileSource,
+    ) -> Result<(Vec<Tensor>, Residuals<'a>)> {
+        let mut sink = MapCollector::<T>::new(&self.output_shapes());
+        let residuals = self.forward_to(source, &mut sink)?;
+        Ok((sink.into_tensors()?, residuals))
+    }
+
+    /// Runs the forward sweep; features leave tile by tile, so that they never have to exist as a whole.
+    ///
+    /// # Errors
+    /// As for [`Plan::forward`], or a sink that fails.
+    pub fn forward_to<'a>(
+        &self,
+        source: &'a dyn TileSource,
+        sink: &mut dyn FeatureSink,
+    ) -> Result<Residuals<'a>> {
+        self.check_source(source)?;
+        let stores = match self.request.dtype {
+            DType::F64 => Stores::F64(self.sweep_forward::<f64>(source, sink)?),
+            _ => Stores::F32(self.sweep_forward::<f32>(source, sink)?),
+        };
+        Ok(Residuals {
+            source,
+            stores,
+            geometry: Arc::clone(&self.geometry),
+        })
+    }
+
+    fn sweep_forward<T: Scalar>(
+        &self,
+        source: &dyn TileSource,
+        sink: &mut dyn FeatureSink,
+    ) -> Result<crate::residuals::Kept<T>> {
+        self.install(|| {
+            let prepared = Prepared::<T>::new(&self.net.operations, &self.net.parameters)?;
+            let stores = forward(self.schedule(), &prepared, source, self.request.batch, sink)?;
+            Ok(crate::residuals::Kept { prepared, stores })
+        })
+    }
+
+    /// Gradients of `loss` with respect to everything: candle's autograd through the head, then the backward
+    /// sweep, in one store.
+    ///
+    /// # Errors
+    /// Residuals of another plan, a loss that does not depend on `features`, or a source that fails.
+    pub fn backward(
+        &self,
+        residuals: Residuals<'_>,
+        features: &Tensor,
+        loss: &Tensor,
+    ) -> Result<GradStore> {
+        self.backward_all(residuals, std::slice::from_ref(features), loss)
+    }
+
+    /// As [`Plan::backward`], for a network with several outputs, in the order of [`Net::output_names`].
+    ///
+    /// # Errors
+    /// As for [`Plan::backward`].
+    pub fn backward_all(
+        &self,
+        residuals: Residuals<'_>,
+        features: &[Tensor],
+        loss: &Tensor,
+    ) -> Result<GradStore> {
+        let mut gradients = loss.backward()?;
+        let mut cotangents = Vec::with_capacity(features.len());
+        let mut reached = false;
+        for feature in features {
+            cotangents.push(match gradients.remove(feature) {
+                Some(cotangent) => {
+                    reached = true;
+                    cotangent.detach()
+                }
+                None => feature.zeros_like()?,
+            });
+        }
+        if !reached {
+            return Err(StreamError::NoCotangent);
+        }
+        let streamed = self.vjp(residuals, &cotangents)?;
+        gradients.extend(streamed)?;
+        Ok(gradients)
+    }
+
+    /// The VJP for whole cotangents `[N, C, H, W]`, one for each output. With an input gradient asked for, use
+    /// [`Plan::vjp_with_input`].
+    ///
+    /// # Errors
+    /// Cotangents or residuals that do not fit the plan, or a source that fails.
+    pub fn vjp(&self, residuals: Residuals<'_>, cotangents: &[Tensor]) -> Result<GradStore> {
+        self.check_cotangents(cotangents)?;
+        self.vjp_from(residuals, &mut TensorCotangents(cotangents.to_vec()), None)
+    }
+
+    /// The VJP for whole cotangents, with the gradient of the images `[N, C, H, W]`.
+    ///
+    /// # Errors
+    /// As for [`Plan::vjp`]; [`StreamError::PlanMismatch`] if the plan was made without an input gradient.
+    pub fn vjp_with_input(
+        &self,
+        residuals: Residuals<'_>,
+        cotangents: &[Tensor],
+    ) -> Result<(GradStore, Tensor)> {
+        self.check_cotangents(cotangents)?;
+        let mut source = TensorCotangents(cotangents.to_vec());
+        match self.request.dtype {
+            DType::F64 => self.vjp_collected::<f64>(residuals, &mut source),
+            _ => self.vjp_collected::<f32>(residuals, &mut source),
+        }
+    }
+
+    fn vjp_collected<T: Scalar>(
+        &self,
+        residuals: Residuals<'_>,
+        cotangents: &mut dyn CotangentSource,
+    ) -> Result<(GradStore, Tensor)> {
+        let size = self.geometry.sized().image();
+        let extent = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+        let shape = [
+            self.request.batch,
+            self.net.input_channels(),
+            extent(size.rows),
+            extent(size.columns),
+        ];
+        let mut sink = MapCollector::<T>::new(&[shape]);
+        let gradients = self.vjp_from(residuals, cotangents, Some(&mut sink))?;
+        let gradient = sink.into_tensors()?.swap_remove(0);
+        Ok((gradients, gradient))
+    }
+
+    /// The VJP with cotangents asked for region by region, and the input gradient, if there is a sink for it,
+    /// handed out the same way.
+    ///
+    /// # Errors
+    /// Residuals of another plan, a sink on a plan without input gradient, or a source or sink that fails.
+    pub fn vjp_from<'a>(
+        &self,
+        residuals: Residuals<'_>,
+        cotangents: &'a mut dyn CotangentSource,
+        input_gradient: Option<&'a mut dyn InputGradientSink>,
+    ) -> Result<GradStore> {
+        if !Arc::ptr_eq(&residuals.geometry, &self.geometry) {
+            return Err(StreamError::PlanMismatch {
+                what: "residuals",
+                expected: self.recipe().to_string(),
+                found: residuals.geometry.recipe().to_string(),
+            });
+        }
+        if input_gradient.is_some() && !self.geometry.sized().graph().nodes()[0].has_cotangent {
+            return Err(StreamError::PlanMismatch {
+                what: "input gradient",
+                expected: "a run without it: ask for it in the request".into(),
+                found: "a sink for it".into(),
+            });
+        }
+        let exchange = Exchange {
+            cotangents,
+            input_gradient,
+        };
+        match residuals.stores {
+            Stores::F32(kept) => self.sweep_backward(residuals.source, kept, exchange),
+            Stores::F64(kept) => self.sweep_backward(residuals.source, kept, exchange),
+        }
+    }
+
+    fn sweep_backward<T: Scalar>(
+        &self,
+        source: &dyn TileSource,
+        kept: crate::residuals::Kept<T>,
+        exchange: Exchange<'_>,
+    ) -> Result<GradStore> {
+        self.install(|| {
+            let crate::residuals::Kept { prepared, stores } = kept;
+            let operations = &self.net.operations;
+            let mut gradients = Gradients {
+                weights: self.data_gradient_weights(&prepared)?,
+                parameters: ParameterGradients::new(
+                    operations,
+                    &self.net.parameters,
+                    &self.trainable,
+                ),
+                trainable: self.trainable.clone(),
+            };
+            backward(
+                self.schedule(),
+                &prepared,
+                source,
+                stores,
+                &mut gradients,
+                exchange,
+            )?;
+            drop(gradients.weights);
+            gradients.parameters.into_store(
+                operations,
+                &self.net.parameters,
+                &self.trainable,
+                &prepared,
+            )
+        })
+    }
+
+    fn data_gradient_weights<T: Scalar>(
+        &self,
+        prepared: &Prepared<T>,
+    ) -> Result<Vec<Option<stream_grad_kernels::DataGradientWeights<T>>>> {
+        let nodes = self.geometry.sized().graph().nodes();
+        self.net
+            .operations
+            .iter()
+            .map(|operation| match &operation.kind {
+                Kind::Convolution(convolution) if nodes[operation.inputs[0]].has_cotangent => Ok(
+                    Some(prepared.data_gradient_weights(&operation.name, convolution)?),
+                ),
+                _ => Ok(None),
+            })
+            .collect()
+    }
+
+    fn schedule(&self) -> Schedule<'_> {
+        Schedule {
+            geometry: &self.geometry,
+            buffers: &self.buffers,
+            operations: &self.net.operations,
+            outputs: &self.net.outputs,
+            poison: self.request.poison,
+            observer: &*self.observer,
+        }
+    }
+
+    fn install<R: Send>(&self, run: impl FnOnce() -> R + Send) -> R {
+        match &self.pool {
+            Some(pool) => pool.install(run),
+            None => run(),
+        }
+    }
+
+    fn check_source(&self, source: &dyn TileSource) -> Result<()> {
+        let image = self.geometry.sized().image();
+        let expected = (
+            self.request.batch,
+            self.net.input_channels(),
+            image.rows,
+            image.columns,
+        );
+        let (height, width) = source.extent();
+        let found = (source.batch(), source.channels(), height, width);
+        if expected == found {
+            return Ok(());
+        }
+        let shape = |(batch, channels, height, width)| {
+            format!("{batch} image(s) of {channels} channels, {height} x {width} pixels")
+        };
+        Err(StreamError::PlanMismatch {
+            what: "source",
+            expected: shape(expected),
+            found: shape(found),
+        })
+    }
+
+    fn check_cotangents(&self, cotangents: &[Tensor]) -> Result<()> {
+        let expected = self.output_shapes();
+        let fits = cotangents.len() == expected.len()
+            && cotangents
+                .iter()
+                .zip(&expected)
+                .all(|(cotangent, shape)| cotangent.dims() == shape);
+        if fits {
+            return Ok(());
+        }
+        Err(StreamError::PlanMismatch {
+            what: "cotangents",
+            expected: format!("shapes {expected:?}"),
+            found: format!(
+                "shapes {:?}",
+                cotangents.iter().map(Tensor::dims).collect::<Vec<_>>()
+            ),
+        })
+    }
+}
+
+fn thread_pool(threads: usize) -> Result<Arc<rayon::ThreadPool>> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map(Arc::new)
+        .map_err(|error| StreamError::Threads {
+            threads,
+            reason: error.to_string(),
+        })
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let recipe = self.recipe();
+        let kept: Vec<&str> = self.kept_names().collect();
+        let [_, channels, height, width] =
+            self.output_shapes().first().copied().unwrap_or_default();
+        writeln!(
+            f,
+            "image          {} x {} pixels, batch {}, {:?}",
+            recipe.image.rows, recipe.image.columns, self.request.batch, self.request.dtype
+        )?;
+        writeln!(f, "features       {channels} x {height} x {width}")?;
+        writeln!(
+            f,
+            "blocks         {}, of up to {} x {} output positions",
+            self.geometry.blocks(),
+            recipe.block.rows,
+            recipe.block.columns
+        )?;
+        writeln!(f, "segments       {}", recipe.segments)?;
+        writeln!(
+            f,
+            "tiles          {} of up to {} x {} pixels",
+            self.tiles(),
+            recipe.tile.rows,
+            recipe.tile.columns
+        )?;
+        match kept.as_slice() {
+            [] => writeln!(f, "kept nodes     none of {}", self.net.operations.len())?,
+            names => writeln!(
+                f,
+                "kept nodes     {} of {}: {}",
+                names.len(),
+                self.net.operations.len(),
+                names.join(", ")
+            )?,
+        }
+        writeln!(f, "peak memory    {}", self.peak_bytes())?;
+        write!(f, "compute ratio  {}", self.cost.compute_ratio())
+    }
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan")
+            .field("request", &self.request)
+            .field("recipe", self.recipe())
+            .field("peak", &self.peak)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,167 @@
+//! From a request to a recipe, its buffers and its peak.
+
+use candle_core::DType;
+use stream_grad_kernels::{DataGradientWeights, ForwardWeights};
+use stream_grad_tiling::{
+    self as tiling, Axis, Buffers, Cost, FixedBytes, Geometry, Keep, MemoryRequest, NodeId,
+    PeakBytes, PerAxis, PlannerRequest, Recipe, SizedGraph, default_time, peak_bytes,
+};
+
+use crate::error::{Result, StreamError};
+use crate::gradients::ParameterGradients;
+use crate::net::Net;
+use crate::operation::{Kind, trainable_flags};
+use crate::prepared::kernel_error;
+use crate::request::PlanRequest;
+
+/// A recipe with all that follows from it.
+pub(crate) struct Planned {
+    pub(crate) geometry: Geometry,
+    pub(crate) buffers: Buffers,
+    pub(crate) peak: PeakBytes,
+    pub(crate) cost: Cost,
+}
+
+pub(crate) fn plan(net: &Net, request: &PlanRequest) -> Result<Planned> {
+    let graph = net.graph(&request.trainable, request.input_gradient)?;
+    let sized = SizedGraph::new(graph, PerAxis::new(request.height, request.width))?;
+    let memory = memory_request(net, request)?;
+    if let Some(recipe) = &request.recipe {
+        return stored(sized, recipe, &memory, request);
+    }
+    let mut wanted = PlannerRequest::new(memory);
+    wanted.budget = request.memory;
+    wanted.tile = request
+        .tile
+        .map(|(rows, columns)| PerAxis::new(rows, columns));
+    wanted.block = block_edge(request, &sized);
+    wanted.segments = request.segments;
+    if let Some(names) = &request.kept {
+        wanted.keep = Keep::Exactly(kept_nodes(net, names)?);
+    }
+    let (geometry, buffers, peak, cost) = tiling::plan(&sized, &wanted, &default_time)?;
+    Ok(Planned {
+        geometry,
+        buffers,
+        peak,
+        cost,
+    })
+}
+
+/// Takes a recipe as it was stored.
+fn stored(
+    sized: SizedGraph,
+    recipe: &Recipe,
+    memory: &MemoryRequest,
+    request: &PlanRequest,
+) -> Result<Planned> {
+    if recipe.image != sized.image() {
+        return Err(StreamError::PlanMismatch {
+            what: "stored recipe",
+            expected: format!("{} x {} pixels", request.height, request.width),
+            found: format!("{} x {} pixels", recipe.image.rows, recipe.image.columns),
+        });
+    }
+    let geometry = Geometry::new(sized, recipe.clone())?;
+    let buffers = Buffers::new(&geometry);
+    let peak = peak_bytes(&geometry, &buffers, memory);
+    Ok(Planned {
+        cost: Cost::of(&geometry),
+        peak,
+        buffers,
+        geometry,
+    })
+}
+
+/// The block's edge in output positions, from its edge in image pixels.
+fn block_edge(request: &PlanRequest, sized: &SizedGraph) -> Option<PerAxis<u64>> {
+    let (rows, columns) = request.block?;
+    let output = sized.size(sized.graph().outputs()[0].0);
+    let positions = |axis: Axis, edge: u64| {
+        let output = u128::from(output[axis].unsigned_abs());
+        let image = u128::from(sized.image()[axis]);
+        let positions = (u128::from(edge) * output).div_ceil(image);
+        u64::try_from(positions).unwrap_or(u64::MAX)
+    };
+    Some(PerAxis::new(
+        positions(Axis::Rows, rows),
+        positions(Axis::Columns, columns),
+    ))
+}
+
+fn kept_nodes(net: &Net, names: &[String]) -> Result<Vec<NodeId>> {
+    let mut kept = names
+        .iter()
+        .map(|name| {
+            net.operation_names()
+                .position(|operation| operation == name)
+                .map(NodeId)
+                .ok_or_else(|| StreamError::Setting {
+                    layer: "plan".into(),
+                    setting: "kept operation",
+                    found: name.clone(),
+                    expected: "one of Net::operation_names",
+                })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    kept.sort_unstable();
+    kept.dedup();
+    Ok(kept)
+}
+
+/// Bytes that every recipe of the network has in common.
+fn memory_request(net: &Net, request: &PlanRequest) -> Result<MemoryRequest> {
+    let element: u64 = if request.dtype == DType::F64 { 8 } else { 4 };
+    let trainable = trainable_flags(&net.parameters, &request.trainable);
+    let bytes = |elements: usize| u128::from(element) * elements as u128;
+    let mut fixed = FixedBytes {
+        forward_weights: 0,
+        backward_weights: 0,
+        weight_accumulators: 8 * ParameterGradients::length(
+            &net.operations,
+            &net.parameters,
+            &trainable,
+        ) as u128,
+        gradients: 0,
+        preparation: 0,
+        scratch: SCRATCH_PER_OPERATION * net.operations.len() as u128 + SCRATCH,
+    };
+    for (parameter, &trains) in net.parameters.iter().zip(&trainable) {
+        let count = parameter.tensor.elem_count();
+        // The copy that the sweeps read, and for norms and local layers what is made of it.
+        fixed.forward_weights += bytes(count);
+        if trains {
+            fixed.gradients += (count * parameter.tensor.dtype().size_in_bytes()) as u128;
+        }
+        // Copying, folding and unfolding one parameter: dtype conversion, OIHW sums and the folded copy.
+        fixed.preparation = fixed.preparation.max(32 * count as u128);
+    }
+    for operation in &*net.operations {
+        match &operation.kind {
+            Kind::Convolution(convolution) => {
+                let error = kernel_error(&operation.name);
+                let forward =
+                    ForwardWeights::<f64>::packed_len(&convolution.shape).map_err(&error)?;
+                let backward =
+                    DataGradientWeights::<f64>::packed_len(&convolution.shape).map_err(&error)?;
+                fixed.forward_weights += bytes(forward + operation.channels);
+                fixed.backward_weights += bytes(backward);
+            }
+            Kind::Affine(_) | Kind::LayerNorm { .. } => {
+                fixed.forward_weights += bytes(2 * operation.channels);
+            }
+            Kind::Local { parameters, .. } => {
+                for id in parameters {
+                    fixed.forward_weights += bytes(net.parameters[id.0].tensor.elem_count());
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(MemoryRequest::new(element, request.batch as u64, fixed))
+}
+
+/// Bookkeeping of the sweeps and of rayon that does not depend on the recipe.
+const SCRATCH: u128 = 512 << 10;
+/// Small vectors that each operation owns: names, offsets, gradients' headers.
+const SCRATCH_PER_OPERATION: u128 = 4 << 10;

@@ -1,0 +1,207 @@
+//! Parameters as the sweeps read them: copied, folded and packed, so that an optimiser step between
+//! forward and backward cannot mix two sets of weights.
+
+use candle_core::Tensor;
+use stream_grad_kernels::{DataGradientWeights, ForwardWeights, KernelError};
+
+use crate::error::{Result, StreamError};
+use crate::operation::{ChannelMap, ConvolutionOperation, Kind, Operation};
+use crate::parameter::{Parameter, ParameterId};
+use crate::scalar::Scalar;
+
+/// What one operation's forward computation reads besides its inputs.
+pub(crate) enum PreparedOperation<T> {
+    Convolution {
+        weights: ForwardWeights<T>,
+        bias: Option<Vec<T>>,
+    },
+    Affine {
+        scale: Vec<T>,
+        shift: Vec<T>,
+    },
+    LayerNorm {
+        weight: Vec<T>,
+        bias: Vec<T>,
+    },
+    Local {
+        parameters: Vec<Tensor>,
+    },
+    Nothing,
+}
+
+/// The parameters of one forward computation.
+pub(crate) struct Prepared<T> {
+    pub(crate) operations: Vec<PreparedOperation<T>>,
+    values: Vec<Vec<T>>,
+}
+
+impl<T: Scalar> Prepared<T> {
+    /// Copies all parameters and packs what the forward computation reads.
+    pub(crate) fn new(operations: &[Operation], parameters: &[Parameter]) -> Result<Self> {
+        let values = parameters.iter().map(values).collect::<Result<Vec<_>>>()?;
+        let mut prepared = Self {
+            operations: Vec::with_capacity(operations.len()),
+            values,
+        };
+        for operation in operations {
+            let next = prepared.operation(operation, parameters)?;
+            prepared.operations.push(next);
+        }
+        Ok(prepared)
+    }
+
+    /// The values of a parameter as they were when the forward computation began.
+    pub(crate) fn values(&self, id: ParameterId) -> &[T] {
+        &self.values[id.0]
+    }
+
+    /// Packs what a convolution's data gradient reads.
+    pub(crate) fn data_gradient_weights(
+        &self,
+        name: &str,
+        convolution: &ConvolutionOperation,
+    ) -> Result<DataGradientWeights<T>> {
+        let folded = self.folded_weights(convolution);
+        DataGradientWeights::pack(&convolution.shape, &folded).map_err(kernel_error(name))
+    }
+
+    /// Factor and offset of each channel of a map: `y = factor x + offset`.
+    pub(crate) fn channel_map(&self, map: &ChannelMap, channels: usize) -> Vec<ChannelFactors> {
+        match *map {
+            ChannelMap::FrozenNorm {
+                weight,
+                bias,
+                mean,
+                variance,
+                epsilon,
+            } => (0..channels)
+                .map(|channel| {
+                    let at = |id| element_f64(self.values(id)[channel]);
+                    let inverse_deviation = 1.0 / (at(variance) + epsilon).sqrt();
+                    let factor = at(weight) * inverse_deviation;
+                    ChannelFactors {
+                        factor,
+                        offset: at(bias) - at(mean) * factor,
+                        mean: at(mean),
+                        inverse_deviation,
+                    }
+                })
+                .collect(),
+            ChannelMap::Scale { factor } => vec![
+                ChannelFactors {
+                    factor: element_f64(self.values(factor)[0]),
+                    offset: 0.0,
+                    mean: 0.0,
+                    inverse_deviation: 1.0,
+                };
+                channels
+            ],
+        }
+    }
+
+    fn operation(
+        &self,
+        operation: &Operation,
+        parameters: &[Parameter],
+    ) -> Result<PreparedOperation<T>> {
+        Ok(match &operation.kind {
+            Kind::Convolution(convolution) => PreparedOperation::Convolution {
+                weights: ForwardWeights::pack(
+                    &convolution.shape,
+                    &self.folded_weights(convolution),
+                )
+                .map_err(kernel_error(&operation.name))?,
+                bias: self.folded_bias(convolution),
+            },
+            Kind::Affine(map) => {
+                let factors = self.channel_map(map, operation.channels);
+                PreparedOperation::Affine {
+                    scale: factors.iter().map(|c| scalar::<T>(c.factor)).collect(),
+                    shift: factors.iter().map(|c| scalar::<T>(c.offset)).collect(),
+                }
+            }
+            Kind::LayerNorm { weight, bias, .. } => PreparedOperation::LayerNorm {
+                weight: self.values(*weight).to_vec(),
+                bias: self.values(*bias).to_vec(),
+            },
+            Kind::Local {
+                parameters: ids, ..
+            } => PreparedOperation::Local {
+                parameters: ids
+                    .iter()
+                    .map(|id| Ok(parameters[id.0].tensor.to_dtype(T::KIND)?.copy()?.detach()))
+                    .collect::<Result<_>>()?,
+            },
+            _ => PreparedOperation::Nothing,
+        })
+    }
+
+    fn folded_weights(&self, convolution: &ConvolutionOperation) -> Vec<T> {
+        let mut weights = self.values(convolution.weight).to_vec();
+        if let Some(map) = &convolution.folded {
+            let outputs = convolution.shape.out_channels;
+            let factors = self.channel_map(map, outputs);
+            let per_output = (weights.len() / outputs).max(1);
+            for (filter, channel) in weights.chunks_mut(per_output).zip(&factors) {
+                for weight in filter {
+                    *weight = scalar(element_f64(*weight) * channel.factor);
+                }
+            }
+        }
+        weights
+    }
+
+    fn folded_bias(&self, convolution: &ConvolutionOperation) -> Option<Vec<T>> {
+        let bias = convolution.bias.map(|id| self.values(id));
+        let Some(map) = &convolution.folded else {
+            return bias.map(<[T]>::to_vec);
+        };
+        let factors = self.channel_map(map, convolution.shape.out_channels);
+        let folded = factors.iter().enumerate().map(|(index, channel)| {
+            let bias = bias.map_or(0.0, |bias| element_f64(bias[index]));
+            scalar(bias * channel.factor + channel.offset)
+        });
+        Some(folded.collect())
+    }
+}
+
+/// An affine map of one channel, with what its gradient needs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChannelFactors {
+    pub(crate) factor: f64,
+    pub(crate) offset: f64,
+    pub(crate) mean: f64,
+    pub(crate) inverse_deviation: f64,
+}
+
+fn values<T: Scalar>(parameter: &Parameter) -> Result<Vec<T>> {
+    let copy = || {
+        parameter
+            .tensor
+            .to_dtype(T::KIND)?
+            .flatten_all()?
+            .to_vec1::<T>()
+    };
+    copy().map_err(|source| StreamError::Parameter {
+        layer: parameter.name.clone(),
+        source,
+    })
+}
+
+/// Turns a kernel's refusal into this crate's error.
+pub(crate) fn kernel_error(layer: &str) -> impl Fn(KernelError) -> StreamError + '_ {
+    move |source| StreamError::Kernel {
+        layer: layer.to_owned(),
+        source,
+    }
+}
+
+/// A value in double precision.
+pub(crate) fn element_f64<T: Scalar>(value: T) -> f64 {
+    stream_grad_kernels::Element::to_f64(value)
+}
+
+/// A value rounded to the plan's type.
+pub(crate) fn scalar<T: Scalar>(value: f64) -> T {
+    <T as stream_grad_kernels::Element>::from_f64(value)
+}

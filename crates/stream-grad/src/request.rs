@@ -1,0 +1,169 @@
+//! What a plan is asked for.
+
+use candle_core::DType;
+
+/// Which parameters get gradients.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Trainable {
+    /// Every parameter that is a candle `Var`.
+    #[default]
+    Variables,
+    /// None: only the input gradient is computed, if it is wanted.
+    Nothing,
+    /// Those with these names, as far as they are `Var`s.
+    Only(Vec<String>),
+}
+
+impl Trainable {
+    pub(crate) fn includes(&self, name: &str) -> bool {
+        match self {
+            Self::Variables => true,
+            Self::Nothing => false,
+            Self::Only(names) => names.iter().any(|included| included == name),
+        }
+    }
+}
+
+/// Whether the gradient of the image is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum InputGradient {
+    /// It is not.
+    #[default]
+    Skipped,
+    /// It is: saliency, for instance.
+    Wanted,
+}
+
+/// Everything that a plan, its peak and its results depend on.
+///
+/// Without a budget and without a tile the plan is the conventional computation: one tile, every activation
+/// kept. With a budget it is the fastest recipe that fits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlanRequest {
+    pub(crate) height: u64,
+    pub(crate) width: u64,
+    pub(crate) memory: Option<stream_grad_tiling::ByteCount>,
+    pub(crate) tile: Option<(u64, u64)>,
+    pub(crate) block: Option<(u64, u64)>,
+    pub(crate) segments: Option<u64>,
+    pub(crate) kept: Option<Vec<String>>,
+    pub(crate) recipe: Option<stream_grad_tiling::Recipe>,
+    pub(crate) batch: usize,
+    pub(crate) dtype: DType,
+    pub(crate) threads: Option<usize>,
+    pub(crate) trainable: Trainable,
+    pub(crate) input_gradient: InputGradient,
+    pub(crate) poison: Option<f64>,
+}
+
+impl PlanRequest {
+    /// Images of `height` x `width` pixels, one at a time, in f32, on all threads.
+    pub const fn new(height: u64, width: u64) -> Self {
+        Self {
+            height,
+            width,
+            memory: None,
+            tile: None,
+            block: None,
+            segments: None,
+            kept: None,
+            recipe: None,
+            batch: 1,
+            dtype: DType::F32,
+            threads: None,
+            trainable: Trainable::Variables,
+            input_gradient: InputGradient::Skipped,
+            poison: None,
+        }
+    }
+
+    /// The largest peak that the plan may have.
+    #[must_use]
+    pub fn memory(mut self, budget: stream_grad_tiling::ByteCount) -> Self {
+        self.memory = Some(budget);
+        self
+    }
+
+    /// The tile's edge in image pixels.
+    #[must_use]
+    pub fn tile(self, edge: u64) -> Self {
+        self.tiles(edge, edge)
+    }
+
+    /// The tile's height and width in image pixels.
+    #[must_use]
+    pub fn tiles(mut self, rows: u64, columns: u64) -> Self {
+        self.tile = Some((rows, columns));
+        self
+    }
+
+    /// The block's edge in image pixels; it is rounded up to whole output positions.
+    #[must_use]
+    pub fn block(mut self, edge: u64) -> Self {
+        self.block = Some((edge, edge));
+        self
+    }
+
+    /// The number of segments.
+    #[must_use]
+    pub fn segments(mut self, segments: u64) -> Self {
+        self.segments = Some(segments);
+        self
+    }
+
+    /// Operations whose activations are kept, by the names of [`Net::operation_names`](crate::Net::operation_names).
+    #[must_use]
+    pub fn kept(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.kept = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// A recipe that was stored with a run; tile, block, segments, kept nodes and budget are not looked at.
+    #[must_use]
+    pub fn recipe(mut self, recipe: stream_grad_tiling::Recipe) -> Self {
+        self.recipe = Some(recipe);
+        self
+    }
+
+    /// The number of images that run in turn.
+    #[must_use]
+    pub fn batch(mut self, images: usize) -> Self {
+        self.batch = images;
+        self
+    }
+
+    /// `F32` or `F64`.
+    #[must_use]
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// The number of threads; it changes neither the recipe nor any result.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Which parameters get gradients.
+    #[must_use]
+    pub fn trainable(mut self, trainable: Trainable) -> Self {
+        self.trainable = trainable;
+        self
+    }
+
+    /// Whether the gradient of the image is computed.
+    #[must_use]
+    pub fn input_gradient(mut self, input_gradient: InputGradient) -> Self {
+        self.input_gradient = input_gradient;
+        self
+    }
+
+    /// For tests: fills all memory that holds no value that may be read. Results must not depend on `value`.
+    #[must_use]
+    pub fn poison(mut self, value: f64) -> Self {
+        self.poison = Some(value);
+        self
+    }
+}

@@ -1,0 +1,56 @@
+//! The two number types that streaming computes in.
+
+use candle_core::{DType, WithDType};
+use stream_grad_kernels::Element;
+
+use crate::tile::{Strided, StridedMut, TileMut, TileRef};
+
+/// A number that both the kernels and candle know: `f32` or `f64`.
+pub(crate) trait Scalar: Element + WithDType {
+    /// Candle's name for the type.
+    const KIND: DType;
+    /// Wraps a view for a sink.
+    fn tile(view: Strided<'_, Self>) -> TileRef<'_>;
+    /// Wraps a view for a source.
+    fn tile_mut(view: StridedMut<'_, Self>) -> TileMut<'_>;
+    /// The view inside, if it is of this type.
+    fn from_tile(tile: TileRef<'_>) -> Option<Strided<'_, Self>>;
+}
+
+impl Scalar for f32 {
+    const KIND: DType = DType::F32;
+
+    fn tile(view: Strided<'_, Self>) -> TileRef<'_> {
+        TileRef::F32(view)
+    }
+
+    fn tile_mut(view: StridedMut<'_, Self>) -> TileMut<'_> {
+        TileMut::F32(view)
+    }
+
+    fn from_tile(tile: TileRef<'_>) -> Option<Strided<'_, Self>> {
+        match tile {
+            TileRef::F32(view) => Some(view),
+            _ => None,
+        }
+    }
+}
+
+impl Scalar for f64 {
+    const KIND: DType = DType::F64;
+
+    fn tile(view: Strided<'_, Self>) -> TileRef<'_> {
+        TileRef::F64(view)
+    }
+
+    fn tile_mut(view: StridedMut<'_, Self>) -> TileMut<'_> {
+        TileMut::F64(view)
+    }
+
+    fn from_tile(tile: TileRef<'_>) -> Option<Strided<'_, Self>> {
+        match tile {
+            TileRef::F64(view) => Some(view),
+            _ => None,
+        }
+    }
+}

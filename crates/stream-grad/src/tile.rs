@@ -1,0 +1,125 @@
+//! Strided views of tiles in height x width x channels order, as sources and sinks see them.
+
+use std::ops::Range;
+
+/// A rectangle of an image or of a feature map, in that plane's own pixels, half-open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PixelRegion {
+    /// Rows.
+    pub rows: Range<u64>,
+    /// Columns.
+    pub columns: Range<u64>,
+}
+
+impl PixelRegion {
+    /// Number of rows.
+    pub fn height(&self) -> usize {
+        usize::try_from(self.rows.end.saturating_sub(self.rows.start)).unwrap_or(usize::MAX)
+    }
+
+    /// Number of columns.
+    pub fn width(&self) -> usize {
+        usize::try_from(self.columns.end.saturating_sub(self.columns.start)).unwrap_or(usize::MAX)
+    }
+}
+
+/// Rows of a tile to read; each row is contiguous, columns x channels.
+#[derive(Debug, Clone, Copy)]
+pub struct Strided<'a, T> {
+    data: &'a [T],
+    row_stride: usize,
+    row_length: usize,
+    rows: usize,
+}
+
+impl<'a, T> Strided<'a, T> {
+    /// Views `rows` rows of `row_length` values, `row_stride` apart, or `None` if `data` is too short.
+    pub fn new(data: &'a [T], rows: usize, row_length: usize, row_stride: usize) -> Option<Self> {
+        fits(data.len(), rows, row_length, row_stride).then_some(Self {
+            data,
+            row_stride,
+            row_length,
+            rows,
+        })
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Row `row`: columns x channels values; empty beyond the last row.
+    pub fn row(&self, row: usize) -> &'a [T] {
+        if row >= self.rows {
+            return &[];
+        }
+        let start = row * self.row_stride;
+        &self.data[start..start + self.row_length]
+    }
+}
+
+/// Rows of a tile to write; each row is contiguous, columns x channels.
+#[derive(Debug)]
+pub struct StridedMut<'a, T> {
+    data: &'a mut [T],
+    row_stride: usize,
+    row_length: usize,
+    rows: usize,
+}
+
+impl<'a, T> StridedMut<'a, T> {
+    /// Views `rows` rows of `row_length` values, `row_stride` apart, or `None` if `data` is too short.
+    pub fn new(
+        data: &'a mut [T],
+        rows: usize,
+        row_length: usize,
+        row_stride: usize,
+    ) -> Option<Self> {
+        fits(data.len(), rows, row_length, row_stride).then_some(Self {
+            data,
+            row_stride,
+            row_length,
+            rows,
+        })
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Row `row`: columns x channels values; empty beyond the last row.
+    pub fn row(&mut self, row: usize) -> &mut [T] {
+        if row >= self.rows {
+            return &mut [];
+        }
+        let start = row * self.row_stride;
+        &mut self.data[start..start + self.row_length]
+    }
+}
+
+fn fits(length: usize, rows: usize, row_length: usize, row_stride: usize) -> bool {
+    rows == 0
+        || (rows - 1)
+            .checked_mul(row_stride)
+            .and_then(|start| start.checked_add(row_length))
+            .is_some_and(|end| end <= length && row_length <= row_stride)
+}
+
+/// A tile to read, in the plan's dtype.
+#[derive(Debug, Clone, Copy)]
+pub enum TileRef<'a> {
+    /// Single precision.
+    F32(Strided<'a, f32>),
+    /// Double precision.
+    F64(Strided<'a, f64>),
+}
+
+/// A tile to write, in the plan's dtype.
+#[derive(Debug)]
+pub enum TileMut<'a> {
+    /// Single precision.
+    F32(StridedMut<'a, f32>),
+    /// Double precision.
+    F64(StridedMut<'a, f64>),
+}

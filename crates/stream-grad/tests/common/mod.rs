@@ -1,0 +1,268 @@
+//! Random networks that look for trouble: strides above kernels, dilation, lopsided padding, branches that lag
+//! differently, upsampling, concatenation.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::{VarBuilder, VarMap};
+use proptest::prelude::*;
+use stream_grad::tiling::{AxisRule, PerAxis, Window};
+use stream_grad::{
+    CandleLayer, Conv2d, Corners, Divisor, Gelu, Layer, Net, NetBuilder, Padding, Pool2d,
+};
+
+/// One step of a random network.
+#[derive(Debug, Clone)]
+pub(crate) enum Step {
+    Conv {
+        kernel: [usize; 2],
+        stride: [usize; 2],
+        dilation: [usize; 2],
+        padding: [usize; 4],
+        groups: bool,
+        bias: bool,
+        norm: bool,
+        relu: bool,
+    },
+    MaxPool([usize; 2], [usize; 2], [usize; 4]),
+    AvgPool([usize; 2], [usize; 2], [usize; 4], bool),
+    Relu,
+    Gelu(bool),
+    LayerNorm,
+    BatchNorm,
+    Scale,
+    Nearest(usize),
+    Bilinear(usize, bool),
+    /// A residual branch of two convolutions, the first with this half kernel, with a projection or not.
+    Residual(usize, bool),
+    /// Add to itself.
+    Double,
+    /// Down by a strided convolution, up again, and concatenate (legal at even sizes).
+    UNet(bool),
+    Custom,
+}
+
+fn axis_pair(range: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = [usize; 2]> {
+    [range.clone(), range]
+}
+
+pub(crate) fn step() -> impl Strategy<Value = Step> {
+    let sides = |most: usize| [0..=most, 0..=most, 0..=most, 0..=most];
+    prop_oneof![
+        5 => (axis_pair(1..=5), axis_pair(1..=4), axis_pair(1..=2), sides(4), any::<[bool; 4]>())
+            .prop_map(|(kernel, stride, dilation, padding, [groups, bias, norm, relu])| Step::Conv {
+                kernel, stride, dilation, padding, groups, bias, norm, relu,
+            }),
+        2 => (axis_pair(1..=3), axis_pair(1..=3), sides(1)).prop_map(|(k, s, p)| Step::MaxPool(k, s, p)),
+        1 => (axis_pair(1..=3), axis_pair(1..=3), sides(1), any::<bool>())
+            .prop_map(|(k, s, p, d)| Step::AvgPool(k, s, p, d)),
+        1 => Just(Step::Relu),
+        1 => any::<bool>().prop_map(Step::Gelu),
+        1 => Just(Step::LayerNorm),
+        1 => Just(Step::BatchNorm),
+        1 => Just(Step::Scale),
+        1 => (1_usize..=3).prop_map(Step::Nearest),
+        1 => (1_usize..=3, any::<bool>()).prop_map(|(f, c)| Step::Bilinear(f, c)),
+        3 => (0_usize..=2, any::<bool>()).prop_map(|(half, project)| Step::Residual(half, project)),
+        1 => Just(Step::Double),
+        1 => any::<bool>().prop_map(Step::UNet),
+        1 => Just(Step::Custom),
+    ]
+}
+
+/// Builds the network, with parameters drawn by candle from N(0, 1) scaled for each layer. Steps that the sizes
+/// do not allow are refused later, when a plan is made.
+pub(crate) fn build(steps: &[Step], channels: usize, dtype: DType, seed: u64) -> (Net, VarMap) {
+    let variables = VarMap::new();
+    let vb = VarBuilder::from_varmap(&variables, dtype, &Device::Cpu);
+    let mut net = NetBuilder::new(channels);
+    let mut x = net.input();
+    for (index, step) in steps.iter().enumerate() {
+        x = push(&mut net, x, step, vb.pp(format!("s{index}")));
+    }
+    let net = net.build(x).unwrap();
+    fill(&variables, seed);
+    (net, variables)
+}
+
+/// Values from a small generator of our own, so that a case is the same on every run.
+pub(crate) fn values(count: usize, seed: u64) -> Vec<f64> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03;
+    (0..count)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
+            let unit = (state >> 11) as f64 / (1_u64 << 53) as f64;
+            2.0 * unit - 1.0
+        })
+        .collect()
+}
+
+pub(crate) fn tensor(shape: &[usize], dtype: DType, seed: u64) -> Tensor {
+    let count = shape.iter().product();
+    Tensor::from_vec(values(count, seed), shape, &Device::Cpu)
+        .unwrap()
+        .to_dtype(dtype)
+        .unwrap()
+}
+
+fn fill(variables: &VarMap, seed: u64) {
+    let data = variables.data().lock().unwrap();
+    let mut names: Vec<&String> = data.keys().collect();
+    names.sort();
+    for (index, name) in names.into_iter().enumerate() {
+        let var = &data[name];
+        let value = tensor(var.dims(), var.dtype(), seed + 1000 + index as u64);
+        let value = if name.ends_with("running_var") {
+            ((value.abs().unwrap() + 0.5).unwrap()).clone()
+        } else {
+            value
+        };
+        var.set(&value).unwrap();
+    }
+}
+
+fn padding(
+    [top, bottom, left, right]: [usize; 4],
+    kernel: [usize; 2],
+    dilation: [usize; 2],
+) -> Padding {
+    let limit = |side: usize, axis: usize| side.min(dilation[axis] * (kernel[axis] - 1));
+    Padding {
+        top: limit(top, 0),
+        bottom: limit(bottom, 0),
+        left: limit(left, 1),
+        right: limit(right, 1),
+    }
+}
+
+fn push(net: &mut NetBuilder, x: Layer, step: &Step, vb: VarBuilder<'_>) -> Layer {
+    let channels = net.channels(x).unwrap();
+    match step {
+        Step::Conv {
+            kernel,
+            stride,
+            dilation,
+            padding: sides,
+            groups,
+            bias,
+            norm,
+            relu,
+        } => {
+            let out = if *groups { channels } else { 3 };
+            let config = Conv2d {
+                in_channels: channels,
+                out_channels: out,
+                kernel: *kernel,
+                stride: *stride,
+                dilation: *dilation,
+                padding: padding(*sides, *kernel, *dilation),
+                groups: if *groups { channels } else { 1 },
+                bias: *bias,
+            };
+            let mut y = net.conv2d(x, config, vb.pp("conv")).unwrap();
+            if *norm {
+                y = net.batch_norm(y, 1e-5, vb.pp("norm")).unwrap();
+            }
+            if *relu { net.relu(y).unwrap() } else { y }
+        }
+        Step::MaxPool(kernel, stride, sides) => {
+            let padding = padding(*sides, *kernel, [1, 1]);
+            net.max_pool2d(
+                x,
+                Pool2d {
+                    kernel: *kernel,
+                    stride: *stride,
+                    padding,
+                },
+            )
+            .unwrap()
+        }
+        Step::AvgPool(kernel, stride, sides, whole) => {
+            let padding = padding(*sides, *kernel, [1, 1]);
+            let divisor = if *whole {
+                Divisor::WindowArea
+            } else {
+                Divisor::ValidCount
+            };
+            net.avg_pool2d(
+                x,
+                Pool2d {
+                    kernel: *kernel,
+                    stride: *stride,
+                    padding,
+                },
+                divisor,
+            )
+            .unwrap()
+        }
+        Step::Relu => net.relu(x).unwrap(),
+        Step::Gelu(exact) => net
+            .gelu(x, if *exact { Gelu::Exact } else { Gelu::Tanh })
+            .unwrap(),
+        Step::LayerNorm => net.layer_norm(x, 1e-3, vb.pp("norm")).unwrap(),
+        Step::BatchNorm => net.batch_norm(x, 1e-3, vb.pp("norm")).unwrap(),
+        Step::Scale => net.scale(x, 0.5, vb.pp("scale")).unwrap(),
+        Step::Nearest(factor) => net.upsample_nearest(x, *factor).unwrap(),
+        Step::Bilinear(factor, aligned) => {
+            let corners = if *aligned {
+                Corners::Aligned
+            } else {
+                Corners::HalfPixel
+            };
+            net.upsample_bilinear(x, *factor, corners).unwrap()
+        }
+        Step::Residual(half, project) => {
+            let first = Conv2d::new(channels, channels, 2 * half + 1).padding(*half);
+            let y = net.conv2d(x, first, vb.pp("a")).unwrap();
+            let y = net.relu(y).unwrap();
+            let second = Conv2d::new(channels, channels, 3).padding(1).without_bias();
+            let y = net.conv2d(y, second, vb.pp("b")).unwrap();
+            let y = net.scale(y, 0.5, vb.pp("gain")).unwrap();
+            let shortcut = if *project {
+                net.conv2d(x, Conv2d::new(channels, channels, 1), vb.pp("p"))
+                    .unwrap()
+            } else {
+                x
+            };
+            let y = net.add(shortcut, y).unwrap();
+            net.relu(y).unwrap()
+        }
+        Step::Double => net.add(x, x).unwrap(),
+        Step::UNet(bilinear) => {
+            let y = net
+                .conv2d(
+                    x,
+                    Conv2d::new(channels, channels, 2).stride(2),
+                    vb.pp("down"),
+                )
+                .unwrap();
+            let y = net
+                .conv2d(
+                    y,
+                    Conv2d::new(channels, channels, 3).padding(1),
+                    vb.pp("mid"),
+                )
+                .unwrap();
+            let y = if *bilinear {
+                net.upsample_bilinear(y, 2, Corners::HalfPixel).unwrap()
+            } else {
+                net.upsample_nearest(y, 2).unwrap()
+            };
+            let y = net.concat(&[x, y]).unwrap();
+            net.conv2d(y, Conv2d::new(2 * channels, channels, 1), vb.pp("mix"))
+                .unwrap()
+        }
+        Step::Custom => {
+            let rule = AxisRule::Window(Window::new(3, 1, 1, 1, 1).unwrap());
+            let weight = vb.get((channels, channels, 3, 3), "custom").unwrap();
+            let layer = CandleLayer::new("custom", PerAxis::both(rule), |x, parameters| {
+                x.conv2d(&parameters[0], 0, 1, 1, 1)?.tanh()
+            })
+            .parameter("custom", weight);
+            net.local(x, Arc::new(layer)).unwrap()
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Streamed equals whole, over random networks, sizes, tiles, blocks, segments and kept nodes, with everything
+//! that may not be read poisoned.
+
+mod common;
+
+use candle_core::{DType, Tensor};
+use common::{Step, build, step, tensor};
+use proptest::prelude::*;
+use stream_grad::{InputGradient, Net, Plan, PlanRequest};
+
+/// One random case: a network, an image and a way to cut it.
+#[derive(Debug, Clone)]
+struct Case {
+    steps: Vec<Step>,
+    size: (usize, usize),
+    tile: (u64, u64),
+    block: Option<u64>,
+    segments: u64,
+    kept: u32,
+    batch: usize,
+    seed: u64,
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    (
+        prop::collection::vec(step(), 1..6),
+        (8_usize..40, 8_usize..40),
+        (1_u64..24, 1_u64..24),
+        prop::option::weighted(0.3, 3_u64..20),
+        prop_oneof![3 => Just(1_u64), 1 => 2_u64..4],
+        prop_oneof![2 => Just(0_u32), 1 => any::<u32>()],
+        1_usize..3,
+        any::<u64>(),
+    )
+        .prop_map(
+            |(steps, size, tile, block, segments, kept, batch, seed)| Case {
+                steps,
+                size,
+                tile,
+                block,
+                segments,
+                kept,
+                batch,
+                seed: seed >> 16,
+            },
+        )
+}
+
+/// Features, parameter gradients by name, and the input gradient.
+struct Outcome {
+    features: Tensor,
+    gradients: Vec<(String, Tensor)>,
+    input: Tensor,
+}
+
+fn run(net: &Net, plan: &Plan, image: &Tensor, seed: u64) -> Outcome {
+    let (features, residuals) = plan.forward(image).unwrap();
+    let cotangent = tensor(features.dims(), DType::F64, seed + 7);
+    let (store, input) = plan.vjp_with_input(residuals, &[cotangent]).unwrap();
+    let gradients = net
+        .parameters()
+        .iter()
+        .filter(|parameter| parameter.trainable)
+        .map(|parameter| {
+            (
+                parameter.name.clone(),
+                store.get(&parameter.tensor).unwrap().clone(),
+            )
+        })
+        .collect();
+    Outcome {
+        features,
+        gradients,
+        input,
+    }
+}
+
+fn flat(tensor: &Tensor) -> Vec<f64> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Relative to the largest value, the scale on which sums of another order differ.
+fn assert_close(what: &str, streamed: &Tensor, whole: &Tensor) {
+    let (streamed, whole) = (flat(streamed), flat(whole));
+    let scale = whole
+        .iter()
+        .fold(1e-3_f64, |most, value| most.max(value.abs()));
+    for (index, (a, b)) in streamed.iter().zip(&whole).enumerate() {
+        assert!(
+            (a - b).abs() <= 1e-10 * scale,
+            "{what}[{index}]: streamed {a}, whole {b}, scale {scale}"
+        );
+    }
+}
+
+fn assert_bitwise(what: &str, a: &Tensor, b: &Tensor) {
+    let bits = |tensor: &Tensor| {
+        flat(tensor)
+            .iter()
+            .map(|value| value.to_bits())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        bits(a),
+        bits(b),
+        "{what} depends on memory that must not be read"
+    );
+}
+
+fn check(case: &Case) -> Result<(), TestCaseError> {
+    let channels = 2;
+    let (net, _variables) = build(&case.steps, channels, DType::F64, case.seed);
+    let (height, width) = case.size;
+    let base = PlanRequest::new(height as u64, width as u64)
+        .dtype(DType::F64)
+        .batch(case.batch)
+        .input_gradient(InputGradient::Wanted);
+    let Ok(whole) = net.plan(base.clone().tile(1 << 20)) else {
+        return Err(TestCaseError::reject(
+            "the image is too small for the network",
+        ));
+    };
+    let kept: Vec<String> = net
+        .operation_names()
+        .enumerate()
+        .filter(|(index, _)| case.kept >> (index % 32) & 1 == 1)
+        .map(|(_, name)| name.to_owned())
+        .collect();
+    let mut request = base
+        .tiles(case.tile.0, case.tile.1)
+        .segments(case.segments)
+        .kept(kept);
+    if let Some(edge) = case.block {
+        request = request.block(edge);
+    }
+    let Ok(nan) = net.plan(request.clone().poison(f64::NAN)) else {
+        return Err(TestCaseError::reject(
+            "more segments than bands, or outputs without inputs",
+        ));
+    };
+    let image = tensor(
+        &[case.batch, channels, height, width],
+        DType::F64,
+        case.seed,
+    );
+    let expected = run(&net, &whole, &image, case.seed);
+    let poisoned = run(&net, &nan, &image, case.seed);
+    assert_close("features", &poisoned.features, &expected.features);
+    assert_close("input gradient", &poisoned.input, &expected.input);
+    for ((name, a), (_, b)) in poisoned.gradients.iter().zip(&expected.gradients) {
+        assert_close(name, a, b);
+    }
+    // Operators that swallow NaN would hide a wrong read: two finite fills must give the very same bits.
+    for fill in [1e30, -1e30] {
+        let plan = net.plan(request.clone().poison(fill)).unwrap();
+        let filled = run(&net, &plan, &image, case.seed);
+        assert_bitwise("features", &filled.features, &poisoned.features);
+        assert_bitwise("input gradient", &filled.input, &poisoned.input);
+        for ((name, a), (_, b)) in filled.gradients.iter().zip(&poisoned.gradients) {
+            assert_bitwise(name, a, b);
+        }
+    }
+    Ok(())
+}
+
+/// `STREAM_GRAD_CASES` sets the number of cases.
+fn cases() -> u32 {
+    std::env::var("STREAM_GRAD_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or(1000)
+}
+
+#[test]
+fn streamed_equals_whole_on_random_graphs() {
+    let config = ProptestConfig {
+        cases: cases(),
+        max_global_rejects: 1 << 20,
+        ..ProptestConfig::default()
+    };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    runner.run(&case(), |case| check(&case)).unwrap();
+}
