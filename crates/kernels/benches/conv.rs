@@ -1,113 +1,189 @@
-use std::time::Instant;
-use stream_grad_kernels::*;
-fn peak() -> f64 {
-    struct P;
-    impl pulp::WithSimd for P {
-        type Output = f64;
-        #[inline(always)]
-        fn with_simd<S: pulp::Simd>(self, s: S) -> f64 {
-            let mut a = [s.splat_f32s(1.0); 16];
-            let b = s.splat_f32s(std::hint::black_box(0.999));
-            let c = s.splat_f32s(std::hint::black_box(0.001));
-            let n = 20_000_000 / 16;
-            let t = Instant::now();
-            for _ in 0..n {
-                for x in a.iter_mut() {
-                    *x = s.mul_add_f32s(*x, b, c);
-                }
+//! Convolutions of ResNet-18 in GFLOP/s (criterion's "elements" are floating-point operations), beside the rate at which
+//! one core can do fused multiply-adds at all.
+//!
+//! `cargo bench -p stream-grad-kernels` uses every core; `RAYON_NUM_THREADS=1` uses one.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use pulp::{Arch, Simd, WithSimd};
+use stream_grad_kernels::{
+    Convolution, DataGradientWeights, Epilogue, ForwardWeights, Image, ImageMut, KernelError,
+    Position, Region, Window, conv_data_gradient, conv_forward, conv_weight_gradient,
+};
+
+/// Independent chains of fused multiply-adds that stay in registers.
+struct MultiplyAdds {
+    rounds: u64,
+}
+
+const CHAINS: usize = 16;
+
+impl WithSimd for MultiplyAdds {
+    /// Floating-point operations done.
+    type Output = u64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> u64 {
+        let mut sums = [simd.splat_f32s(1.0); CHAINS];
+        let (factor, term) = (
+            simd.splat_f32s(black_box(0.999)),
+            simd.splat_f32s(black_box(0.001)),
+        );
+        for _ in 0..self.rounds {
+            for sum in &mut sums {
+                *sum = simd.mul_add_f32s(*sum, factor, term);
             }
-            std::hint::black_box(&a);
-            (n * 16 * S::F32_LANES * 2) as f64 / t.elapsed().as_secs_f64() / 1e9
         }
-    }
-    (0..5)
-        .map(|_| pulp::Arch::new().dispatch(P))
-        .fold(0.0, f64::max)
-}
-fn main() {
-    println!("peak/core {:.1}", peak());
-    for threads in [1, 2] {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
-        for (ci, co, k, s, n) in [
-            (64, 64, 3, 1, 256usize),
-            (128, 128, 3, 1, 128),
-            (256, 256, 3, 1, 64),
-            (512, 512, 3, 1, 32),
-            (512, 512, 3, 1, 16),
-            (3, 64, 7, 2, 512),
-            (64, 256, 1, 1, 128),
-            (64, 128, 3, 2, 256),
-            (16, 16, 3, 1, 256),
-            (48, 48, 3, 1, 256),
-        ] {
-            let conv = Convolution::new(Window::new([k, k]).stride([s, s]), ci, co);
-            let w: Vec<f32> = (0..conv.weight_count().unwrap())
-                .map(|i| ((i * 7919) % 1000) as f32 / 1000.0 - 0.5)
-                .collect();
-            let x = vec![0.5f32; n * n * ci];
-            let m = n / s;
-            let mut y = vec![0f32; m * m * co];
-            let g = vec![0.25f32; m * m * co];
-            let mut dx = vec![0f32; n * n * ci];
-            let mut dw = vec![0f64; conv.weight_count().unwrap()];
-            let fw = ForwardWeights::pack(&conv, &w).unwrap();
-            let bw = DataGradientWeights::pack(&conv, &w).unwrap();
-            let p = -((k / 2) as isize);
-            let first = Position::new(p, p);
-            let region = Region::whole(m, m);
-            let fl = conv.flops(m * m) as f64;
-            let mut t = [f64::MAX; 4];
-            pool.install(|| {
-                for _ in 0..5 {
-                    let i = Instant::now();
-                    conv_forward(
-                        &conv,
-                        &fw,
-                        Image::new(&x, n, n, ci).unwrap(),
-                        first,
-                        ImageMut::new(&mut y, m, m, co).unwrap(),
-                        region,
-                        Epilogue::default(),
-                    )
-                    .unwrap();
-                    t[0] = t[0].min(i.elapsed().as_secs_f64());
-                    let i = Instant::now();
-                    conv_data_gradient(
-                        &conv,
-                        &bw,
-                        Image::new(&g, m, m, co).unwrap(),
-                        region,
-                        first,
-                        ImageMut::new(&mut dx, n, n, ci).unwrap(),
-                    )
-                    .unwrap();
-                    t[1] = t[1].min(i.elapsed().as_secs_f64());
-                    let i = Instant::now();
-                    conv_weight_gradient(
-                        &conv,
-                        Image::new(&x, n, n, ci).unwrap(),
-                        first,
-                        Image::new(&g, m, m, co).unwrap(),
-                        region,
-                        &mut dw,
-                    )
-                    .unwrap();
-                    t[2] = t[2].min(i.elapsed().as_secs_f64());
-                    let i = Instant::now();
-                    std::hint::black_box(ForwardWeights::pack(&conv, &w).unwrap());
-                    t[3] = t[3].min(i.elapsed().as_secs_f64());
-                }
-            });
-            println!(
-                "threads {threads} {ci}->{co} k{k} s{s} {n}: fwd {:.0} data {:.0} weight {:.0}  pack {:.2} ms",
-                fl / t[0] / 1e9,
-                fl / t[1] / 1e9,
-                fl / t[2] / 1e9,
-                t[3] * 1e3
-            );
-        }
+        black_box(sums);
+        let lanes = [CHAINS, S::F32_LANES, 2].iter().product::<usize>();
+        self.rounds * u64::try_from(lanes).unwrap_or_default()
     }
 }
+
+fn multiply_adds(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("fused multiply-adds, one core");
+    let run = || Arch::new().dispatch(MultiplyAdds { rounds: 100_000 });
+    group.throughput(Throughput::Elements(run()));
+    group.bench_function("peak", |bencher| bencher.iter(run));
+    group.finish();
+}
+
+/// A convolution with "same" padding of a square image.
+struct Case {
+    convolution: Convolution,
+    size: usize,
+}
+
+impl Case {
+    const fn new(channels: [usize; 2], kernel: usize, stride: usize, size: usize) -> Self {
+        let window = Window::new([kernel, kernel]).stride([stride, stride]);
+        Self {
+            convolution: Convolution::new(window, channels[0], channels[1]),
+            size,
+        }
+    }
+
+    const fn depthwise(channels: usize, kernel: usize, size: usize) -> Self {
+        let case = Self::new([channels, channels], kernel, 1, size);
+        Self {
+            convolution: case.convolution.groups(channels),
+            size,
+        }
+    }
+
+    fn name(&self) -> String {
+        let Convolution {
+            window,
+            in_channels,
+            out_channels,
+            groups,
+        } = self.convolution;
+        let [kernel, _] = window.kernel;
+        let grouped = if groups == 1 {
+            String::new()
+        } else {
+            format!(" in {groups} groups")
+        };
+        let (stride, size) = (window.stride[0], self.size);
+        format!("{in_channels}-{out_channels} k{kernel} s{stride}{grouped}, {size} x {size}")
+    }
+
+    fn run(&self, criterion: &mut Criterion) -> Result<(), KernelError> {
+        let convolution = self.convolution;
+        let Convolution {
+            in_channels,
+            out_channels,
+            ..
+        } = convolution;
+        let window = convolution.window;
+        let (size, outputs) = (self.size, self.size / window.stride[0]);
+        let before = isize::try_from(window.kernel[0] / 2).unwrap_or_default();
+        let (first, region) = (
+            Position::new(-before, -before),
+            Region::whole(outputs, outputs),
+        );
+        let count = convolution.weight_count()?;
+        let weights = vec![0.01_f32; count];
+        let input = vec![0.5_f32; size * size * in_channels];
+        let cotangent = vec![0.25_f32; outputs * outputs * out_channels];
+        let input = Image::new(&input, size, size, in_channels)?;
+        let cotangent = Image::new(&cotangent, outputs, outputs, out_channels)?;
+        let mut output = vec![0.0_f32; cotangent.data().len()];
+        let mut gradient = vec![0.0_f32; input.data().len()];
+        let mut sums = vec![0.0; count];
+
+        let mut group = criterion.benchmark_group(self.name());
+        group.throughput(Throughput::Elements(convolution.flops(region.pixels())));
+        let forward_weights = ForwardWeights::pack(&convolution, &weights)?;
+        measure(&mut group, "forward", || {
+            let output = ImageMut::new(&mut output, outputs, outputs, out_channels)?;
+            let epilogue = Epilogue::default();
+            conv_forward(
+                &convolution,
+                &forward_weights,
+                input,
+                first,
+                output,
+                region,
+                epilogue,
+            )
+        });
+        let data_weights = DataGradientWeights::pack(&convolution, &weights)?;
+        measure(&mut group, "data gradient", || {
+            let to = ImageMut::new(&mut gradient, size, size, in_channels)?;
+            conv_data_gradient(&convolution, &data_weights, cotangent, region, first, to)
+        });
+        measure(&mut group, "weight gradient", || {
+            conv_weight_gradient(&convolution, input, first, cotangent, region, &mut sums)
+        });
+        group.finish();
+        Ok(())
+    }
+}
+
+fn measure(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    mut work: impl FnMut() -> Result<(), KernelError>,
+) {
+    group.bench_function(name, |bencher| bencher.iter(|| black_box(work()).is_ok()));
+}
+
+fn convolutions(criterion: &mut Criterion) {
+    for case in [
+        Case::new([3, 64], 7, 2, 512),
+        Case::new([64, 64], 3, 1, 128),
+        Case::new([64, 64], 3, 1, 256),
+        Case::new([64, 128], 3, 2, 128),
+        Case::new([64, 128], 1, 2, 128),
+        Case::new([128, 128], 3, 1, 128),
+        Case::new([256, 256], 3, 1, 64),
+        Case::new([512, 512], 3, 1, 32),
+        Case::new([512, 512], 3, 1, 16),
+        Case::new([64, 256], 1, 1, 128),
+        Case::depthwise(96, 7, 128),
+    ] {
+        // Every shape above is well formed; a refusal would show as a missing line.
+        if let Err(error) = case.run(criterion) {
+            eprintln!("{}: {error}", case.name());
+        }
+    }
+}
+
+fn quick() -> Criterion {
+    Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(400))
+        .without_plots()
+}
+
+criterion_group! {
+    name = benches;
+    config = quick();
+    targets = multiply_adds, convolutions
+}
+criterion_main!(benches);

@@ -116,9 +116,10 @@ element!(
 );
 
 pub(crate) mod sealed {
-    use pulp::{Arch, Simd};
+    use pulp::Simd;
 
     use crate::gather::Task as GatherTask;
+    use crate::instructions::dispatch;
     use crate::weight_gradient::Task as WeightGradientTask;
 
     /// Vectors of a number on whatever instructions `S` stands for; all inlined into the caller, which
@@ -179,11 +180,11 @@ pub(crate) mod sealed {
                 type Vector<S: Simd> = S::$vector;
 
                 fn gather(task: GatherTask<'_, Self>) {
-                    Arch::new().dispatch(task);
+                    dispatch(task);
                 }
 
                 fn weight_gradient(task: WeightGradientTask<'_, Self>) {
-                    Arch::new().dispatch(task);
+                    dispatch(task);
                 }
 
                 #[inline(always)]

@@ -19,6 +19,7 @@ mod elementwise;
 mod error;
 mod gather;
 mod image;
+mod instructions;
 mod layer_norm;
 mod math;
 #[cfg(feature = "oracle")]

@@ -1,8 +1,8 @@
 //! Work on regions, cut by rows.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
+use crate::instructions::dispatch;
 use crate::{ImageMut, Region};
 
 /// Runs `work(row, values)` for every row of `region`, where `values` are the region's values of that row.
@@ -24,7 +24,7 @@ pub(crate) fn for_each_row<T: Send>(
         .enumerate()
         .for_each(|(row, values)| {
             let values = &mut values[columns.clone()];
-            Arch::new().dispatch(
+            dispatch(
                 #[inline(always)]
                 || work(row, values),
             );
@@ -46,7 +46,7 @@ pub(crate) fn for_each_band<T: Send>(
         .par_chunks_mut(pitch * height)
         .enumerate()
         .for_each(|(band, values)| {
-            Arch::new().dispatch(
+            dispatch(
                 #[inline(always)]
                 || work(band * height, values),
             );
@@ -67,7 +67,7 @@ pub(crate) fn sum_rows(rows: usize, sums: &mut [f64], work: impl Fn(usize, &mut 
         .par_chunks_exact_mut(sums.len())
         .enumerate()
         .for_each(|(band, partial)| {
-            Arch::new().dispatch(
+            dispatch(
                 #[inline(always)]
                 || {
                     for row in band * rows / bands..(band + 1) * rows / bands {

@@ -9,14 +9,15 @@ mod product;
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use product::{Dense, Operands, PerChannel, Product};
+use product::{Dense, Inputs, PerChannel, Product};
 
 use crate::convolution::signed;
-use crate::element::sealed::{lanes, store};
+use crate::element::sealed::{lanes, load_some, store};
 use crate::image::check_length;
+use crate::instructions::dispatch;
 use crate::shared::Shared;
 use crate::weights::widest_panel;
 use crate::{Convolution, Element, Image, KernelError, Position, Region};
@@ -25,7 +26,10 @@ use crate::{Convolution, Element, Image, KernelError, Position, Region};
 const CHUNK_PIXELS: usize = 128;
 
 /// Blocks of gradients that one task may take: fewer read the region more often, more leave cores idle.
-const BLOCKS_PER_TASK: [usize; 2] = [4, 8];
+const BLOCKS_PER_TASK: [usize; 2] = [8, 16];
+
+/// Positions that all tasks go through before any goes on: their inputs and cotangents stay in the caches.
+const BAND_PIXELS: usize = 1024;
 
 /// Tasks worth having.
 const TASKS: usize = 64;
@@ -60,7 +64,7 @@ pub fn conv_weight_gradient<T: Element>(
         return Ok(());
     }
     let job = Job::new(convolution, input, first_window, cotangent, region);
-    let (lanes, widest) = Arch::new().dispatch(PanelShape {
+    let (lanes, widest) = dispatch(PanelShape {
         per_channel: job.per_channel,
         input,
     });
@@ -74,30 +78,35 @@ pub fn conv_weight_gradient<T: Element>(
         first..((index + 1) * vectors / panels * lanes).min(job.width)
     };
     // A block has at least this many rows; the micro-kernel may take more.
+    let units = kernel_rows * runs;
     let rows_per_task = {
-        let blocks = job.groups * panels * kernel_rows * runs * job.run_rows.div_ceil(6);
+        let blocks = job.groups * panels * units * job.run_rows.div_ceil(6);
         6 * (blocks / TASKS).clamp(BLOCKS_PER_TASK[0], BLOCKS_PER_TASK[1])
     };
+    // A task takes a piece of one run, or several short runs.
     let pieces = job.run_rows.div_ceil(rows_per_task);
+    let bundles = units.div_ceil((rows_per_task / job.run_rows).max(1));
     let sums = Shared::new(weight_gradient);
     let (sums, job) = (&sums, &job);
-    (0..job.groups * panels * kernel_rows * runs * pieces)
-        .into_par_iter()
-        .for_each(|task| {
-            let (piece, task) = (task % pieces, task / pieces);
-            let (run, task) = (task % runs, task / runs);
-            let (kernel_row, task) = (task % kernel_rows, task / kernel_rows);
-            let (index, group) = (task % panels, task / panels);
-            T::weight_gradient(Task {
-                job,
-                sums,
-                group,
-                kernel_row,
-                first_tap: run,
-                columns: panel(index),
-                rows: piece * job.run_rows / pieces..(piece + 1) * job.run_rows / pieces,
+    let band_rows = (BAND_PIXELS / region.columns).max(1);
+    for band in (0..region.rows).step_by(band_rows) {
+        (0..job.groups * panels * bundles * pieces)
+            .into_par_iter()
+            .for_each(|task| {
+                let (piece, task) = (task % pieces, task / pieces);
+                let (bundle, task) = (task % bundles, task / bundles);
+                let (index, group) = (task % panels, task / panels);
+                T::weight_gradient(Task {
+                    job,
+                    sums,
+                    band: band..(band + band_rows).min(region.rows),
+                    group,
+                    units: bundle * units / bundles..(bundle + 1) * units / bundles,
+                    columns: panel(index),
+                    rows: piece * job.run_rows / pieces..(piece + 1) * job.run_rows / pieces,
+                });
             });
-        });
+    }
     Ok(())
 }
 
@@ -213,17 +222,40 @@ impl<'a, T: Element> Job<'a, T> {
             rows_per_tap: depth,
         }
     }
+
+    fn run(&self, unit: usize) -> Run {
+        if self.merged {
+            Run {
+                kernel_row: unit,
+                first_tap: 0,
+            }
+        } else {
+            Run {
+                kernel_row: unit / self.kernel_columns,
+                first_tap: unit % self.kernel_columns,
+            }
+        }
+    }
 }
 
-/// Some rows of one run, times one panel of output channels.
+/// Some rows of some runs, times one panel of output channels.
 pub struct Task<'a, T> {
     job: &'a Job<'a, T>,
     sums: &'a Shared<'a, f64>,
+    /// Rows of the region.
+    band: Range<usize>,
     group: usize,
-    kernel_row: usize,
-    first_tap: usize,
+    /// Runs, counted over kernel rows and the runs of each.
+    units: Range<usize>,
     columns: Range<usize>,
     rows: Range<usize>,
+}
+
+/// One run: the first tap of consecutive gradient rows.
+#[derive(Clone, Copy)]
+struct Run {
+    kernel_row: usize,
+    first_tap: usize,
 }
 
 impl<T: Element> WithSimd for Task<'_, T> {
@@ -283,28 +315,62 @@ impl<T: Element> Task<'_, T> {
     #[inline(always)]
     fn run<S: Simd, P: Product, const VECTORS: usize, const ROWS: usize>(&self, simd: S) {
         let region = self.job.region;
-        // Rows of the region whose tap row exists.
-        let source = self.job.first.row + signed(self.kernel_row) * self.job.dilation[0];
-        let valid = steps_inside(
-            source,
-            self.job.stride[0],
-            self.job.input.height(),
-            0..region.rows,
-        );
         let columns_at_once = region.columns.min(CHUNK_PIXELS);
         let rows_at_once = (CHUNK_PIXELS / columns_at_once).max(1);
-        for row in valid.clone().step_by(rows_at_once) {
+        // The chunk's cotangents, next to each other: in place they may all fall on a few sets of the cache.
+        let mut panel = [[T::splat(simd, T::ZERO); VECTORS]; CHUNK_PIXELS];
+        for row in self.band.clone().step_by(rows_at_once) {
             for column in (0..region.columns).step_by(columns_at_once) {
                 let chunk = Chunk {
-                    rows: row..(row + rows_at_once).min(valid.end),
+                    rows: row..(row + rows_at_once).min(self.band.end),
                     columns: column..(column + columns_at_once).min(region.columns),
                 };
-                let mut done = self.rows.start;
-                while done < self.rows.end {
-                    // The last block reaches back over rows that are done, rather than beyond the end.
-                    let first = done.min(self.rows.end - ROWS);
-                    self.block::<S, P, VECTORS, ROWS>(simd, &chunk, first, done - first);
-                    done = first + ROWS;
+                self.pack::<S, VECTORS>(simd, &chunk, &mut panel);
+                for unit in self.units.clone() {
+                    let run = self.job.run(unit);
+                    let mut done = self.rows.start;
+                    while done < self.rows.end {
+                        // The last block reaches back over rows that are done, rather than beyond the end.
+                        let first = done.min(self.rows.end - ROWS);
+                        let skip = done - first;
+                        self.block::<S, P, VECTORS, ROWS>(simd, &chunk, &panel, run, first, skip);
+                        done = first + ROWS;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Copies the chunk's cotangents to `panels`, in raster order.
+    #[inline(always)]
+    fn pack<S: Simd, const VECTORS: usize>(
+        &self,
+        simd: S,
+        chunk: &Chunk,
+        panels: &mut [[T::Vector<S>; VECTORS]; CHUNK_PIXELS],
+    ) {
+        let job = self.job;
+        let lanes = lanes::<S, T>();
+        let mut panels = panels.iter_mut();
+        for row in chunk.rows.clone() {
+            let first = (job.region.row + row) * job.cotangent.width()
+                + job.region.column
+                + chunk.columns.start;
+            let pixels = job.cotangent.data()[first * job.out_channels..]
+                .chunks_exact(job.out_channels)
+                .take(chunk.columns.len());
+            for (pixel, panel) in pixels.zip(&mut panels) {
+                let from = self.group * job.width;
+                let pixel = &pixel[from + self.columns.start..from + self.columns.end];
+                for (vector, values) in panel.iter_mut().enumerate() {
+                    let first = vector * lanes;
+                    let values_here = &pixel[first..];
+                    #[expect(unsafe_code, reason = "vectors are loaded by pointer")]
+                    // SAFETY: the slice holds as many values as are loaded.
+                    unsafe {
+                        let count = lanes.min(values_here.len());
+                        *values = load_some::<S, T>(simd, values_here.as_ptr(), count);
+                    }
                 }
             }
         }
@@ -316,11 +382,13 @@ impl<T: Element> Task<'_, T> {
         &self,
         simd: S,
         chunk: &Chunk,
+        panels: &[[T::Vector<S>; VECTORS]; CHUNK_PIXELS],
+        run: Run,
         first: usize,
         skip: usize,
     ) {
         let job = self.job;
-        let tap_of = |row: usize| self.first_tap + row / job.rows_per_tap;
+        let tap_of = |row: usize| run.first_tap + row / job.rows_per_tap;
         let column_of = |tap: usize| job.first.column + signed(tap) * job.dilation[1];
         let inside = |tap: usize| {
             steps_inside(
@@ -340,10 +408,12 @@ impl<T: Element> Task<'_, T> {
         };
 
         let mut sums = [[T::splat(simd, T::ZERO); VECTORS]; ROWS];
-        for row in chunk.rows.clone() {
-            let input_row = job.first.row
-                + signed(row) * job.stride[0]
-                + signed(self.kernel_row) * job.dilation[0];
+        let first_row = job.first.row + signed(run.kernel_row) * job.dilation[0];
+        let (row_stride, height) = (job.stride[0], job.input.height());
+        for row in steps_inside(first_row, row_stride, height, chunk.rows.clone()) {
+            let columns = chunk.columns.len();
+            let panels = &panels[(row - chunk.rows.start) * columns..][..columns];
+            let input_row = first_row + signed(row) * row_stride;
             // In a merged run the offset of the first tap is added to that of the row; both may be outside together.
             let channel = if job.per_channel {
                 self.columns.start
@@ -352,66 +422,59 @@ impl<T: Element> Task<'_, T> {
             };
             let input = job.input.data().as_ptr();
             let at = |column: usize, row: usize| {
-                let from = column_of(self.first_tap) + signed(column) * job.stride[1];
+                let from = column_of(run.first_tap) + signed(column) * job.stride[1];
                 let pixel = input_row * signed(job.input.width()) + from;
                 pixel * signed(job.input.channels())
                     + signed(channel)
                     + signed(row) * signed(job.row_step)
             };
-            let region = job.region;
-            let cotangent = ((region.row + row) * job.cotangent.width() + region.column)
-                * job.out_channels
-                + self.group * job.width
-                + self.columns.start;
-            let cotangent = &job.cotangent.data()[cotangent..];
+            let inputs = |column: usize, row: usize| Inputs {
+                first: input.wrapping_offset(at(column, row)),
+                step: job.stride[1] * signed(job.input.channels()),
+                row_step: job.row_step,
+                width: self.columns.len(),
+            };
+            let panels = |columns: Range<usize>| {
+                &panels[columns.start - chunk.columns.start..columns.end - chunk.columns.start]
+            };
+            // From left to right, so that every sum has the order of its columns whatever its block.
             let edges = [
                 chunk.columns.start..all.start,
                 all.end.max(all.start)..chunk.columns.end,
             ];
-            if !all.is_empty() {
-                #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-                // SAFETY: every tap of every column in `all` exists, and so do the cotangents of the region.
-                unsafe {
-                    P::accumulate::<S, T, VECTORS, ROWS>(
-                        simd,
-                        &mut sums,
-                        Operands {
-                            input: input.offset(at(all.start, first)),
-                            input_step: job.stride[1] * signed(job.input.channels()),
-                            row_step: job.row_step,
-                            cotangent: cotangent.as_ptr().add(all.start * job.out_channels),
-                            cotangent_step: job.out_channels,
-                            columns: all.len(),
-                            width: self.columns.len(),
-                        },
-                    );
-                }
-            }
-            for column in edges.into_iter().flatten() {
-                let cotangent = &cotangent[column * job.out_channels..][..self.columns.len()];
-                for (place, sums) in sums.iter_mut().enumerate() {
-                    let position =
-                        column_of(tap_of(first + place)) + signed(column) * job.stride[1];
-                    if position < 0 || position >= signed(job.input.width()) {
-                        continue;
-                    }
-                    let from = input.wrapping_offset(at(column, first + place));
+            for (side, edge) in edges.into_iter().enumerate() {
+                if side == 1 {
                     #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-                    // SAFETY: the tap exists, and so do `width` cotangents.
+                    // SAFETY: every tap of every column in `all` exists.
                     unsafe {
-                        P::accumulate_one::<S, T, VECTORS>(
-                            simd,
-                            sums,
-                            from,
-                            cotangent.as_ptr(),
-                            self.columns.len(),
-                        );
+                        let (inputs, panels) = (inputs(all.start, first), panels(all.clone()));
+                        P::accumulate::<S, T, VECTORS, ROWS>(simd, &mut sums, inputs, panels);
+                    }
+                }
+                for column in edge {
+                    for (place, sums) in sums.iter_mut().enumerate() {
+                        let tap = tap_of(first + place);
+                        let position = column_of(tap) + signed(column) * job.stride[1];
+                        if position < 0 || position >= signed(job.input.width()) {
+                            continue;
+                        }
+                        #[expect(
+                            unsafe_code,
+                            reason = "the micro-kernel addresses memory by pointer"
+                        )]
+                        // SAFETY: the tap exists.
+                        unsafe {
+                            let inputs = inputs(column, first + place);
+                            let sums = std::array::from_mut(sums);
+                            let panels = panels(column..column + 1);
+                            P::accumulate::<S, T, VECTORS, 1>(simd, sums, inputs, panels);
+                        }
                     }
                 }
             }
         }
         for (place, sums) in sums.iter().enumerate().skip(skip) {
-            self.add::<S, VECTORS>(simd, first + place, sums);
+            self.add::<S, VECTORS>(simd, run, first + place, sums);
         }
     }
 
@@ -420,12 +483,13 @@ impl<T: Element> Task<'_, T> {
     fn add<S: Simd, const VECTORS: usize>(
         &self,
         simd: S,
+        run: Run,
         row: usize,
         values: &[T::Vector<S>; VECTORS],
     ) {
         let job = self.job;
         let lanes = lanes::<S, T>();
-        let tap = self.kernel_row * job.kernel_columns + self.first_tap + row / job.rows_per_tap;
+        let tap = run.kernel_row * job.kernel_columns + run.first_tap + row / job.rows_per_tap;
         let to = (tap * job.depth + row % job.rows_per_tap) * job.out_channels
             + self.group * job.width
             + self.columns.start;
@@ -437,10 +501,16 @@ impl<T: Element> Task<'_, T> {
             // SAFETY: a register has at most 16 lanes; the row and the columns belong to this task alone.
             unsafe {
                 store::<S, T>(simd, buffer.as_mut_ptr(), value);
-                let sums =
-                    std::slice::from_raw_parts_mut(self.sums.pointer().add(to + first), count);
-                for (sum, &value) in sums.iter_mut().zip(&buffer) {
-                    *sum += value.to_f64();
+                let sums = self.sums.pointer().add(to + first);
+                // A known number of lanes is what vectorises.
+                if count == lanes {
+                    for (lane, value) in buffer.iter().enumerate().take(lanes) {
+                        *sums.add(lane) += value.to_f64();
+                    }
+                } else {
+                    for (lane, value) in buffer.iter().enumerate().take(count) {
+                        *sums.add(lane) += value.to_f64();
+                    }
                 }
             }
         }

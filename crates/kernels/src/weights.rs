@@ -1,10 +1,11 @@
 //! Convolution weights in the order in which the micro-kernels read them.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::element::sealed::lanes;
 use crate::image::check_length;
+use crate::instructions::dispatch;
 use crate::{Convolution, Element, KernelError};
 
 /// Widest panel of weights, in registers, that leaves the micro-kernel enough accumulators.
@@ -51,7 +52,7 @@ impl Layout {
         } else {
             (convolution.groups, depth, width)
         };
-        let (lanes, widest) = Arch::new().dispatch(RegisterShape::<T>::new());
+        let (lanes, widest) = dispatch(RegisterShape::<T>::new());
         let vectors = width.div_ceil(lanes);
         let panels = vectors.div_ceil(widest);
         let taps = convolution.window.kernel;

@@ -1,4 +1,5 @@
 //! Arguments that do not fit are refused, and no arguments panic.
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
 mod common;
 

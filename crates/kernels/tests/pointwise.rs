@@ -1,4 +1,5 @@
 //! Everything that works pixel by pixel, against plain loops, with poison around the regions.
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
 mod common;
 

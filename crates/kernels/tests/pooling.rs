@@ -1,4 +1,5 @@
 //! Pooling against plain loops, over awkward shapes, with poison wherever nothing may be read or written.
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Upsampling of rectangles of planes, against plain loops on whole planes.
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
 mod common;
 

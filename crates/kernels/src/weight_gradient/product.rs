@@ -5,41 +5,30 @@ use pulp::Simd;
 use crate::Element;
 use crate::element::sealed::{lanes, load_some};
 
-/// A row of positions.
-pub(super) struct Operands<T> {
-    pub(super) input: *const T,
-    pub(super) input_step: isize,
+/// Where the input values of a row of positions lie.
+pub(super) struct Inputs<T> {
+    /// The value for the first gradient row at the first position.
+    pub(super) first: *const T,
+    /// From one position to the next.
+    pub(super) step: isize,
+    /// From one gradient row to the next, for products by channel; dense ones lie next to each other.
     pub(super) row_step: usize,
-    pub(super) cotangent: *const T,
-    pub(super) cotangent_step: usize,
-    pub(super) columns: usize,
+    /// Channels of a panel, for products by channel.
     pub(super) width: usize,
 }
 
 /// How input values meet cotangents.
 pub(super) trait Product {
-    /// Adds the products of a row of positions.
+    /// Adds the products of a row of positions, one for each panel of cotangents.
     ///
     /// # Safety
-    /// Every input value and cotangent that the operands describe must exist.
+    /// Every input value must exist.
     #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
     unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const ROWS: usize>(
         simd: S,
         sums: &mut [[T::Vector<S>; VECTORS]; ROWS],
-        operands: Operands<T>,
-    );
-
-    /// Adds the product of one gradient row at one position.
-    ///
-    /// # Safety
-    /// The input values and `width` cotangents must exist.
-    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-    unsafe fn accumulate_one<S: Simd, T: Element, const VECTORS: usize>(
-        simd: S,
-        sums: &mut [T::Vector<S>; VECTORS],
-        input: *const T,
-        cotangent: *const T,
-        width: usize,
+        inputs: Inputs<T>,
+        cotangents: &[[T::Vector<S>; VECTORS]],
     );
 }
 
@@ -52,53 +41,23 @@ impl Product for Dense {
     unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const ROWS: usize>(
         simd: S,
         sums: &mut [[T::Vector<S>; VECTORS]; ROWS],
-        operands: Operands<T>,
+        inputs: Inputs<T>,
+        cotangents: &[[T::Vector<S>; VECTORS]],
     ) {
-        let lanes = lanes::<S, T>();
+        // A local copy is what the compiler keeps in registers.
         let mut local = *sums;
-        let last = operands.width - (VECTORS - 1) * lanes;
-        let (mut input, mut cotangent) = (operands.input, operands.cotangent);
-        for _ in 0..operands.columns {
-            // SAFETY: the caller vouches for every position.
-            unsafe {
-                let mut panel = [T::splat(simd, T::ZERO); VECTORS];
-                for (vector, slot) in panel.iter_mut().enumerate() {
-                    let count = if vector + 1 == VECTORS { last } else { lanes };
-                    *slot = load_some::<S, T>(simd, cotangent.add(vector * lanes), count);
-                }
-                #[expect(clippy::needless_range_loop, reason = "two arrays of one index")]
-                for row in 0..ROWS {
-                    let value = T::splat(simd, *input.add(row));
-                    for vector in 0..VECTORS {
-                        local[row][vector] =
-                            T::mul_add(simd, value, panel[vector], local[row][vector]);
-                    }
+        let mut input = inputs.first;
+        for panel in cotangents {
+            for (row, sums) in local.iter_mut().enumerate() {
+                // SAFETY: the caller vouches for every input value.
+                let value = T::splat(simd, unsafe { *input.add(row) });
+                for (sum, &cotangent) in sums.iter_mut().zip(panel) {
+                    *sum = T::mul_add(simd, value, cotangent, *sum);
                 }
             }
-            input = input.wrapping_offset(operands.input_step);
-            cotangent = cotangent.wrapping_add(operands.cotangent_step);
+            input = input.wrapping_offset(inputs.step);
         }
         *sums = local;
-    }
-
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-    unsafe fn accumulate_one<S: Simd, T: Element, const VECTORS: usize>(
-        simd: S,
-        sums: &mut [T::Vector<S>; VECTORS],
-        input: *const T,
-        cotangent: *const T,
-        width: usize,
-    ) {
-        let lanes = lanes::<S, T>();
-        for (vector, sum) in sums.iter_mut().enumerate() {
-            let first = vector * lanes;
-            // SAFETY: the caller vouches for the input value and `width` cotangents.
-            unsafe {
-                let panel = load_some::<S, T>(simd, cotangent.add(first), lanes.min(width - first));
-                *sum = T::mul_add(simd, T::splat(simd, *input), panel, *sum);
-            }
-        }
     }
 }
 
@@ -111,52 +70,27 @@ impl Product for PerChannel {
     unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const ROWS: usize>(
         simd: S,
         sums: &mut [[T::Vector<S>; VECTORS]; ROWS],
-        operands: Operands<T>,
+        inputs: Inputs<T>,
+        cotangents: &[[T::Vector<S>; VECTORS]],
     ) {
         let lanes = lanes::<S, T>();
+        let last = inputs.width - (VECTORS - 1) * lanes;
         let mut local = *sums;
-        let last = operands.width - (VECTORS - 1) * lanes;
-        let (mut input, mut cotangent) = (operands.input, operands.cotangent);
-        for _ in 0..operands.columns {
-            #[expect(clippy::needless_range_loop, reason = "two indices of one array")]
-            for vector in 0..VECTORS {
-                let count = if vector + 1 == VECTORS { last } else { lanes };
-                // SAFETY: the caller vouches for every position.
-                unsafe {
-                    let panel = load_some::<S, T>(simd, cotangent.add(vector * lanes), count);
-                    #[expect(clippy::needless_range_loop, reason = "two arrays of one index")]
-                    for row in 0..ROWS {
-                        let from = input.add(row * operands.row_step + vector * lanes);
-                        let value = load_some::<S, T>(simd, from, count);
-                        local[row][vector] = T::mul_add(simd, value, panel, local[row][vector]);
-                    }
+        let mut input = inputs.first;
+        for panel in cotangents {
+            for (row, sums) in local.iter_mut().enumerate() {
+                for (vector, (sum, &cotangent)) in sums.iter_mut().zip(panel).enumerate() {
+                    let count = if vector + 1 == VECTORS { last } else { lanes };
+                    // SAFETY: the caller vouches for every input value.
+                    let value = unsafe {
+                        let from = input.add(row * inputs.row_step + vector * lanes);
+                        load_some::<S, T>(simd, from, count)
+                    };
+                    *sum = T::mul_add(simd, value, cotangent, *sum);
                 }
             }
-            input = input.wrapping_offset(operands.input_step);
-            cotangent = cotangent.wrapping_add(operands.cotangent_step);
+            input = input.wrapping_offset(inputs.step);
         }
         *sums = local;
-    }
-
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-    unsafe fn accumulate_one<S: Simd, T: Element, const VECTORS: usize>(
-        simd: S,
-        sums: &mut [T::Vector<S>; VECTORS],
-        input: *const T,
-        cotangent: *const T,
-        width: usize,
-    ) {
-        let lanes = lanes::<S, T>();
-        for (vector, sum) in sums.iter_mut().enumerate() {
-            let first = vector * lanes;
-            let count = lanes.min(width - first);
-            // SAFETY: the caller vouches for `width` input values and cotangents.
-            unsafe {
-                let value = load_some::<S, T>(simd, input.add(first), count);
-                let panel = load_some::<S, T>(simd, cotangent.add(first), count);
-                *sum = T::mul_add(simd, value, panel, *sum);
-            }
-        }
     }
 }
