@@ -6,7 +6,14 @@ use clap::Parser;
 use xtask::arguments::{Arguments, Command};
 use xtask::{reenter, setup, test_command};
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
+    run().unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     setup::run()?;
     match arguments.command {

@@ -11,6 +11,8 @@ mod tensor_input;
 mod tensor_output;
 mod vjp;
 
+use std::process::ExitCode;
+
 use anyhow::bail;
 use clap::Parser;
 use xtask::arguments::{Arguments, Command, Experiment};
@@ -19,7 +21,17 @@ use xtask::arguments::{Arguments, Command, Experiment};
 static ALLOCATOR: counting_allocator::CountingAllocator =
     counting_allocator::CountingAllocator::new();
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Vjp(arguments) => vjp::run(&arguments, &ALLOCATOR),

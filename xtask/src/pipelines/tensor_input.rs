@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
 use stream_grad::{
     CotangentSource, ExternalError, PixelRegion, StridedMut, TileMut, TileRef, TileSource,
 };
@@ -47,7 +48,7 @@ impl Element {
 pub(crate) struct TensorFile {
     path: PathBuf,
     file: Arc<File>,
-    metadata: safetensors::tensor::Metadata,
+    metadata: Metadata,
     data_start: u64,
 }
 
@@ -68,9 +69,9 @@ impl TensorFile {
         let data_start = data_start.with_context(|| {
             format!("no safetensors file: a header of {header} bytes in a file of {length} bytes")
         })?;
-        let mut buffer = prefix.to_vec();
-        file.take(header).read_to_end(&mut buffer)?;
-        let (_, metadata) = SafeTensors::read_metadata(&buffer)?;
+        let mut text = Vec::new();
+        file.take(header).read_to_end(&mut text)?;
+        let metadata: Metadata = serde_json::from_slice(&text).context("no safetensors header")?;
         let needed = data_start.saturating_add(u64::try_from(metadata.data_len())?);
         ensure!(
             needed == length,
@@ -106,10 +107,23 @@ impl TensorFile {
             .iter()
             .map(|&size| u64::try_from(size))
             .collect::<Result<_, _>>()?;
-        let shape = shape
+        let shape: [u64; 4] = shape
             .try_into()
             .map_err(|shape| anyhow::anyhow!("expected [N, C, H, W], found {shape:?}"))?;
-        let start = self.data_start + u64::try_from(info.data_offsets.0)?;
+        let (start, end) = (
+            u64::try_from(info.data_offsets.0)?,
+            u64::try_from(info.data_offsets.1)?,
+        );
+        let elements = shape
+            .iter()
+            .try_fold(u64::try_from(element.bytes())?, |bytes, size| {
+                bytes.checked_mul(*size)
+            });
+        ensure!(
+            elements.is_some() && end.checked_sub(start) == elements,
+            "shape {shape:?} does not fit bytes {start}..{end}"
+        );
+        let start = self.data_start + start;
         Ok(TensorInput {
             file: Arc::clone(&self.file),
             name: name.to_owned(),
@@ -246,6 +260,12 @@ mod tests {
 
     use super::*;
 
+    /// Headers whose tensors do not fit four bytes of data.
+    const MISFITS: [&str; 2] = [
+        r#"{"input":{"dtype":"F32","shape":[1,1,1,2],"data_offsets":[0,4]}}"#,
+        r#"{"input":{"dtype":"F64","shape":[1,4294967296,4294967296,2],"data_offsets":[0,4]}}"#,
+    ];
+
     fn file_of(tensor: &Tensor) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
@@ -353,6 +373,18 @@ mod tests {
         assert!(error.contains("[60]"), "{error}");
 
         let broken = folder.path().join("broken.safetensors");
+        for header in MISFITS {
+            let mut content = u64::try_from(header.len()).unwrap().to_le_bytes().to_vec();
+            content.extend_from_slice(header.as_bytes());
+            content.extend_from_slice(&[0; 4]);
+            std::fs::write(&broken, content).unwrap();
+            assert!(
+                TensorFile::open(&broken)
+                    .and_then(|file| file.tensor("input"))
+                    .is_err(),
+                "{header}"
+            );
+        }
         for content in [&b"short"[..], &[255; 100], b"\x02\0\0\0\0\0\0\0{}more"] {
             std::fs::write(&broken, content).unwrap();
             let error = format!("{:#}", TensorFile::open(&broken).unwrap_err());
