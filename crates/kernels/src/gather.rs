@@ -10,7 +10,7 @@ mod product;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use product::{Dense, PerChannel, Product};
+use product::{Dense, PerChannel, Product, Terms};
 
 use crate::Element;
 use crate::element::sealed::{lanes, load_some, store};
@@ -309,10 +309,9 @@ impl<T: Element> Step<'_, T> {
         let zeros = ZEROS.as_ptr().cast::<T>();
         let longest_zeros = size_of_val(&ZEROS) / size_of::<T>();
         // The taps of a row follow each other in memory, in the source and in the weights.
-        let merged = group.interior
-            && columns.tap_step == 1
-            && columns.weight_step == 1
-            && gather.source_channels == depth;
+        let contiguous =
+            columns.tap_step == 1 && columns.weight_step == 1 && gather.source_channels == depth;
+        let merged = group.interior && (P::PER_CHANNEL || contiguous);
 
         let mut origins = [source; PIXELS];
         for (origin, place) in origins.iter_mut().zip(group.sources) {
@@ -348,19 +347,25 @@ impl<T: Element> Step<'_, T> {
             let weight = (rows.weight_first + tap_row * rows.weight_step) * layout.taps[1]
                 + columns.weight_first
                 + tap_column * columns.weight_step;
-            let weight = &weights[(weight * depth + first) * width..][..length * width];
+            let weight_step = if P::PER_CHANNEL {
+                columns.weight_step * width
+            } else {
+                width
+            };
+            let weight =
+                &weights[(weight * depth + first) * width..][..(length - 1) * weight_step + width];
+            let terms = Terms {
+                weights: weight.as_ptr(),
+                count: length,
+                source_step: columns.tap_step * gather.source_channels as isize,
+                weight_step,
+                width: self.panel.width,
+            };
             #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-            // SAFETY: every place is `length` values (`panel.width` for a product by channel) of a tap that exists,
-            // or zeros; the slice of weights has `length` rows.
+            // SAFETY: places are those of taps that exist, as far as `length` goes, or zeros; the slice of weights covers
+            // all terms.
             unsafe {
-                P::accumulate(
-                    simd,
-                    sums,
-                    &places,
-                    weight.as_ptr(),
-                    length,
-                    self.panel.width,
-                );
+                P::accumulate(simd, sums, &places, &terms);
             }
             term += length;
         }

@@ -5,20 +5,35 @@ use pulp::Simd;
 use crate::Element;
 use crate::element::sealed::{lanes, load, load_some};
 
+/// Terms to add to every sum.
+pub(super) struct Terms<T> {
+    /// The weights of the first term.
+    pub(super) weights: *const T,
+    /// Number of terms.
+    pub(super) count: usize,
+    /// From one term to the next, for products by channel; dense terms lie next to each other.
+    pub(super) source_step: isize,
+    /// From the weights of one term to those of the next, for products by channel.
+    pub(super) weight_step: usize,
+    /// Channels of the panel, for products by channel.
+    pub(super) width: usize,
+}
+
 /// How source values meet weights.
 pub(super) trait Product {
-    /// Adds `length` terms to every sum.
+    /// True where each source channel has its own weights.
+    const PER_CHANNEL: bool;
+
+    /// Adds terms to every sum, the first of them with the source values at `places`.
     ///
     /// # Safety
-    /// Each place must be valid for reading the values of its terms, and `weights` for `length` panel rows.
+    /// The source values and the weights of all terms must exist.
     #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
     unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const PIXELS: usize>(
         simd: S,
         sums: &mut [[T::Vector<S>; VECTORS]; PIXELS],
         places: &[*const T; PIXELS],
-        weights: *const T,
-        length: usize,
-        width: usize,
+        terms: &Terms<T>,
     );
 }
 
@@ -26,23 +41,23 @@ pub(super) trait Product {
 pub(super) struct Dense;
 
 impl Product for Dense {
+    const PER_CHANNEL: bool = false;
+
     #[inline(always)]
     #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
     unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const PIXELS: usize>(
         simd: S,
         sums: &mut [[T::Vector<S>; VECTORS]; PIXELS],
         places: &[*const T; PIXELS],
-        weights: *const T,
-        length: usize,
-        _: usize,
+        terms: &Terms<T>,
     ) {
         let lanes = lanes::<S, T>();
         // A local copy is what the compiler keeps in registers.
         let mut local = *sums;
-        for term in 0..length {
-            // SAFETY: `term` is below `length`.
+        for term in 0..terms.count {
+            // SAFETY: the caller vouches for every term.
             unsafe {
-                let row = weights.add(term * VECTORS * lanes);
+                let row = terms.weights.add(term * VECTORS * lanes);
                 let mut panel = [T::splat(simd, T::ZERO); VECTORS];
                 for (vector, slot) in panel.iter_mut().enumerate() {
                     *slot = load::<S, T>(simd, row.add(vector * lanes));
@@ -64,29 +79,37 @@ impl Product for Dense {
 pub(super) struct PerChannel;
 
 impl Product for PerChannel {
+    const PER_CHANNEL: bool = true;
+
     #[inline(always)]
     #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
     unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const PIXELS: usize>(
         simd: S,
         sums: &mut [[T::Vector<S>; VECTORS]; PIXELS],
         places: &[*const T; PIXELS],
-        weights: *const T,
-        _: usize,
-        width: usize,
+        terms: &Terms<T>,
     ) {
         let lanes = lanes::<S, T>();
-        #[expect(clippy::needless_range_loop, reason = "two indices of one array")]
-        for vector in 0..VECTORS {
-            let first = vector * lanes;
-            let count = lanes.min(width.saturating_sub(first));
-            // SAFETY: the source holds `width` channels at each place.
-            unsafe {
-                let weight = load::<S, T>(simd, weights.add(first));
-                for pixel in 0..PIXELS {
-                    let value = load_some::<S, T>(simd, places[pixel].add(first), count);
-                    sums[pixel][vector] = T::mul_add(simd, value, weight, sums[pixel][vector]);
+        let last = terms.width - (VECTORS - 1) * lanes;
+        let mut local = *sums;
+        let (mut weights, mut offset) = (terms.weights, 0);
+        for _ in 0..terms.count {
+            for vector in 0..VECTORS {
+                let count = if vector + 1 == VECTORS { last } else { lanes };
+                let first = vector * lanes;
+                // SAFETY: the caller vouches for every term.
+                unsafe {
+                    let weight = load::<S, T>(simd, weights.add(first));
+                    for (sums, place) in local.iter_mut().zip(places) {
+                        let from = place.wrapping_offset(offset).add(first);
+                        let value = load_some::<S, T>(simd, from, count);
+                        sums[vector] = T::mul_add(simd, value, weight, sums[vector]);
+                    }
                 }
             }
+            weights = weights.wrapping_add(terms.weight_step);
+            offset += terms.source_step;
         }
+        *sums = local;
     }
 }
