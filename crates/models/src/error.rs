@@ -32,7 +32,7 @@ pub enum ModelError {
     },
     /// The streaming engine refused the network.
     #[error(transparent)]
-    Stream(#[from] StreamError),
+    Stream(Box<StreamError>),
     /// Candle refused an operation.
     #[error("tensor operation: {0}")]
     Tensor(#[from] candle_core::Error),
@@ -128,6 +128,12 @@ pub enum ModelError {
         /// The dtype that was found.
         found: DType,
     },
+}
+
+impl From<StreamError> for ModelError {
+    fn from(error: StreamError) -> Self {
+        Self::Stream(Box::new(error))
+    }
 }
 
 /// Refuses a setting outside `range`.

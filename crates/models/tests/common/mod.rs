@@ -9,38 +9,38 @@ use stream_grad::{InputGradient, Net, PlanRequest};
 use stream_grad_models::{Result, generator};
 
 /// Tensors of a file of the repository's `golden/data`.
-pub fn golden(file: &str) -> HashMap<String, Tensor> {
+pub(crate) fn golden(file: &str) -> HashMap<String, Tensor> {
     load(golden_path(file))
 }
 
 /// Path of a file of the repository's `golden/data`.
-pub fn golden_path(file: &str) -> PathBuf {
+pub(crate) fn golden_path(file: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("../../golden/data")
         .join(file)
 }
 
 /// Path of a file of `tests/golden`.
-pub fn fixture(file: &str) -> PathBuf {
+pub(crate) fn fixture(file: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")
         .join(file)
 }
 
-pub fn load(path: PathBuf) -> HashMap<String, Tensor> {
+pub(crate) fn load(path: PathBuf) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(path, &Device::Cpu).unwrap()
 }
 
-pub fn f64(tensor: &Tensor) -> Tensor {
+pub(crate) fn f64(tensor: &Tensor) -> Tensor {
     tensor.to_dtype(DType::F64).unwrap()
 }
 
-pub fn values(tensor: &Tensor) -> Vec<f64> {
+pub(crate) fn values(tensor: &Tensor) -> Vec<f64> {
     f64(tensor).flatten_all().unwrap().to_vec1().unwrap()
 }
 
 /// A network in f64 whose parameters are variables, set to `parameter(name, shape)`.
-pub fn network(
+pub(crate) fn network(
     build: impl FnOnce(VarBuilder<'_>) -> Result<Net>,
     parameter: impl Fn(&str, &[usize]) -> Tensor,
 ) -> Net {
@@ -55,23 +55,26 @@ pub fn network(
 }
 
 /// A golden network with generated parameters.
-pub fn generated_network(build: impl FnOnce(VarBuilder<'_>) -> Result<Net>, name: &str) -> Net {
+pub(crate) fn generated_network(
+    build: impl FnOnce(VarBuilder<'_>) -> Result<Net>,
+    name: &str,
+) -> Net {
     network(build, |parameter, shape| {
         generator::parameter(name, parameter, shape).unwrap()
     })
 }
 
 /// Value, gradient of the image, and gradients of the trainable parameters by name.
-pub struct Swept {
-    pub y: Tensor,
-    pub x_bar: Tensor,
-    pub gradients: Vec<(String, Tensor)>,
-    pub tiles: usize,
+pub(crate) struct Swept {
+    pub(crate) y: Tensor,
+    pub(crate) x_bar: Tensor,
+    pub(crate) gradients: Vec<(String, Tensor)>,
+    pub(crate) tiles: usize,
 }
 
 /// How an image is cut.
 #[derive(Debug, Clone, Copy)]
-pub enum Cut {
+pub(crate) enum Cut {
     /// Not at all.
     Conventional,
     /// Tiles of this edge.
@@ -81,7 +84,12 @@ pub enum Cut {
 }
 
 /// Forward and backward in f64 for a cotangent that depends on the shape of the features.
-pub fn sweep(net: &Net, image: &Tensor, cut: Cut, y_bar: impl FnOnce(&[usize]) -> Tensor) -> Swept {
+pub(crate) fn sweep(
+    net: &Net,
+    image: &Tensor,
+    cut: Cut,
+    y_bar: impl FnOnce(&[usize]) -> Tensor,
+) -> Swept {
     let (_, _, height, width) = image.dims4().unwrap();
     let request = PlanRequest::new(height as u64, width as u64)
         .dtype(DType::F64)
@@ -116,7 +124,7 @@ pub fn sweep(net: &Net, image: &Tensor, cut: Cut, y_bar: impl FnOnce(&[usize]) -
 
 /// Panics unless the largest difference is within `tolerance` of the largest magnitude.
 #[track_caller]
-pub fn assert_close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f64) {
+pub(crate) fn assert_close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f64) {
     assert_eq!(found.dims(), expected.dims(), "{what}");
     let (found, expected) = (values(found), values(expected));
     let scale = expected
