@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 /// An image's extent in pixels, written `HEIGHTxWIDTH`.
 ///
 /// ```
-/// use xtask::quantity::ImageSize;
+/// use xtask::image_size::ImageSize;
 /// assert_eq!("300x200".parse::<ImageSize>()?, ImageSize { height: 300, width: 200 });
 /// # anyhow::Ok(())
 /// ```

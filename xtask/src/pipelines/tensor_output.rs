@@ -168,6 +168,13 @@ impl TensorOutput {
     }
 }
 
+impl Drop for TensorOutput {
+    /// Leaves no incomplete file behind; a finished one has been moved away.
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.partial);
+    }
+}
+
 /// A tensor `[N, C, H, W]` in a file that takes regions as they come.
 #[derive(Debug)]
 pub(crate) struct MapOutput {

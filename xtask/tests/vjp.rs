@@ -1,0 +1,185 @@
+//! `vjp` as another program would call it, against PyTorch's values in `golden`.
+
+#![expect(clippy::unwrap_used, reason = "a failure is the test's message")]
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use candle_core::{DType, Device, Tensor};
+
+/// Largest relative L2 error of a tensor: sums of thousands of f64 terms in another order.
+const TOLERANCE: f64 = 1e-12;
+
+struct Files {
+    folder: tempfile::TempDir,
+    golden: HashMap<String, Tensor>,
+}
+
+impl Files {
+    /// Weights, image and cotangent of the paper's comparison network, as `vjp` takes them.
+    fn new() -> Self {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../golden/data/numerics.safetensors");
+        let golden = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
+        let files = Self {
+            folder: tempfile::tempdir().unwrap(),
+            golden,
+        };
+        let weights = files
+            .golden
+            .iter()
+            .filter_map(|(name, tensor)| Some((name.strip_prefix("weight/")?, tensor.clone())));
+        candle_core::safetensors::save(&weights.collect(), files.path("w.safetensors")).unwrap();
+        files.save_input(&files.golden["y_bar"]);
+        files
+    }
+
+    fn save_input(&self, y_bar: &Tensor) {
+        let input = self.golden["input"].to_dtype(DType::F64).unwrap();
+        let tensors = HashMap::from([("input", input), ("y_bar", y_bar.clone())]);
+        candle_core::safetensors::save(&tensors, self.path("x.safetensors")).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn vjp(&self, model: &str, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask-pipelines"));
+        command
+            .current_dir(self.folder.path())
+            .args(["vjp", "--model", model]);
+        command.args([
+            "--weights",
+            "w.safetensors",
+            "--input",
+            "x.safetensors",
+            "--output",
+            "g.safetensors",
+        ]);
+        command.args(arguments).output().unwrap()
+    }
+}
+
+fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
+    assert_eq!(found.dims(), expected.dims());
+    let norm = |tensor: &Tensor| {
+        tensor
+            .sqr()
+            .unwrap()
+            .sum_all()
+            .unwrap()
+            .sqrt()
+            .unwrap()
+            .to_scalar::<f64>()
+            .unwrap()
+    };
+    norm(&(found - expected).unwrap()) / norm(expected)
+}
+
+#[test]
+fn features_and_gradients_are_those_of_pytorch_within_the_promised_memory() {
+    let files = Files::new();
+    for cut in [
+        &["--tile", "8"][..],
+        &["--tile", "24", "--block", "32"],
+        &["--memory", "64MiB"],
+    ] {
+        let common = [
+            "--dtype",
+            "f64",
+            "--input-gradient",
+            "--threads",
+            "2",
+            "--report",
+            "r.json",
+        ];
+        let output = files.vjp("numerics", &[&common, cut].concat());
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+
+        let found =
+            candle_core::safetensors::load(files.path("g.safetensors"), &Device::Cpu).unwrap();
+        assert_eq!(found.len(), 2 + 12, "{:?}", found.keys());
+        for (name, tensor) in &found {
+            let golden = if name == "y" || name == "x_bar" {
+                name.clone()
+            } else {
+                format!("gradient/{name}")
+            };
+            let error = relative_error(tensor, &files.golden[&golden]);
+            assert!(
+                error < TOLERANCE,
+                "{name} differs by {error:e} with {cut:?}"
+            );
+        }
+
+        let report = std::fs::read_to_string(files.path("r.json")).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        let number = |key: &str| {
+            report[key]
+                .as_u64()
+                .unwrap_or_else(|| panic!("{key} is missing in {report}"))
+        };
+        for key in [
+            "blocks",
+            "segments",
+            "tiles",
+            "flops",
+            "threads",
+            "measured_peak_bytes",
+        ] {
+            assert!(number(key) > 0, "{key} is 0 in {report}");
+        }
+        assert!(
+            number("measured_peak_bytes") <= number("planned_peak_bytes"),
+            "{report}"
+        );
+        assert!(report["compute_ratio"].as_f64().unwrap() >= 1.0, "{report}");
+    }
+}
+
+#[test]
+fn bad_input_is_named_and_nothing_is_written() {
+    let files = Files::new();
+    let fails = |model: &str, arguments: &[&str], expected: &[&str]| {
+        let output = files.vjp(model, arguments);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !output.status.success() && !message.contains("panicked"),
+            "{message}"
+        );
+        for part in expected {
+            assert!(message.contains(part), "{message} lacks {part}");
+        }
+        assert!(
+            !files.path("g.safetensors").exists(),
+            "an output was written"
+        );
+    };
+    fails(
+        "resnet19",
+        &[],
+        &["`resnet19`", "resnet18", "numerics", "imagenette"],
+    );
+    fails("imagenette", &[], &["w.safetensors"]);
+    fails("numerics", &["--memory", "1KiB"], &["1024"]);
+    fails("numerics", &["--tile", "0"], &["--tile"]);
+    let transposed = files.golden["y_bar"]
+        .transpose(2, 3)
+        .unwrap()
+        .contiguous()
+        .unwrap();
+    files.save_input(&transposed);
+    fails(
+        "numerics",
+        &[],
+        &["`y_bar`", "[1, 16, 4, 3]", "[1, 16, 3, 4]"],
+    );
+    std::fs::remove_file(files.path("x.safetensors")).unwrap();
+    fails("numerics", &[], &["x.safetensors"]);
+}
