@@ -1,6 +1,6 @@
 //! Where pixels come from, and where features, cotangents and input gradients go.
 
-use candle_core::{CpuStorage, Device, Storage, Tensor};
+use candle_core::{CpuStorage, Device, Storage, Tensor, Var};
 
 use crate::error::{ExternalError, Result, StreamError};
 use crate::scalar::Scalar;
@@ -217,11 +217,11 @@ impl<T: Scalar> MapCollector<T> {
         Self { maps }
     }
 
-    /// The maps as tensors on the CPU.
-    pub(crate) fn into_tensors(self) -> Result<Vec<Tensor>> {
+    /// The maps as tensors on the CPU that candle tracks: leaves of its autograd. Nothing is copied.
+    pub(crate) fn into_leaves(self) -> Result<Vec<Tensor>> {
         self.maps
             .into_iter()
-            .map(|map| Ok(Tensor::from_vec(map.data, &map.shape, &Device::Cpu)?))
+            .map(|map| Ok(Var::from_vec(map.data, &map.shape, &Device::Cpu)?.into_inner()))
             .collect()
     }
 

@@ -125,6 +125,8 @@ pub struct Pool2d {
     pub kernel: [usize; 2],
     /// Input pixels from one output to the next.
     pub stride: [usize; 2],
+    /// Input pixels from one tap to the next.
+    pub dilation: [usize; 2],
     /// Padding around the image: minus infinity for the maximum, zero for the average.
     pub padding: Padding,
 }
@@ -135,6 +137,7 @@ impl Pool2d {
         Self {
             kernel: [kernel, kernel],
             stride: [kernel, kernel],
+            dilation: [1, 1],
             padding: Padding::all(0),
         }
     }
@@ -157,7 +160,7 @@ impl Pool2d {
         Window {
             kernel: self.kernel,
             stride: self.stride,
-            dilation: [1, 1],
+            dilation: self.dilation,
         }
     }
 }

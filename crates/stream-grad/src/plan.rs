@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Tensor};
 use stream_grad_tiling::{Axis, Buffers, ByteCount, Cost, Geometry, PeakBytes, Recipe};
 
 use crate::engine::backward::{Exchange, backward};
@@ -149,15 +149,10 @@ impl Plan {
         &self,
         source: &'a dyn TileSource,
     ) -> Result<(Vec<Tensor>, Residuals<'a>)> {
-        let (tensors, residuals) = match self.request.dtype {
-            DType::F64 => self.forward_collected::<f64>(source)?,
-            _ => self.forward_collected::<f32>(source)?,
-        };
-        let leaves = tensors
-            .into_iter()
-            .map(|tensor| Ok(Var::from_tensor(&tensor)?.into_inner()))
-            .collect::<Result<Vec<Tensor>>>()?;
-        Ok((leaves, residuals))
+        match self.request.dtype {
+            DType::F64 => self.forward_collected::<f64>(source),
+            _ => self.forward_collected::<f32>(source),
+        }
     }
 
     fn forward_collected<'a, T: Scalar>(
@@ -166,7 +161,7 @@ impl Plan {
     ) -> Result<(Vec<Tensor>, Residuals<'a>)> {
         let mut sink = MapCollector::<T>::new(&self.output_shapes());
         let residuals = self.forward_to(source, &mut sink)?;
-        Ok((sink.into_tensors()?, residuals))
+        Ok((sink.into_leaves()?, residuals))
     }
 
     /// Runs the forward sweep; features leave tile by tile, so that they never have to exist as a whole.
@@ -288,7 +283,7 @@ impl Plan {
         ];
         let mut sink = MapCollector::<T>::new(&[shape]);
         let gradients = self.vjp_from(residuals, cotangents, Some(&mut sink))?;
-        let gradient = sink.into_tensors()?.swap_remove(0);
+        let gradient = sink.into_leaves()?.swap_remove(0).detach();
         Ok((gradients, gradient))
     }
 

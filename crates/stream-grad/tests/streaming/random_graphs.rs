@@ -1,12 +1,12 @@
 //! Streamed equals whole, over random networks, sizes, tiles, blocks, segments and kept nodes, with everything
 //! that may not be read poisoned.
 
-mod common;
-
 use candle_core::{DType, Tensor};
-use common::{Step, build, step, tensor};
+
 use proptest::prelude::*;
 use stream_grad::{InputGradient, Net, Plan, PlanRequest};
+
+use crate::networks::{Step, build, step, tensor};
 
 /// One random case: a network, an image and a way to cut it.
 #[derive(Debug, Clone)]

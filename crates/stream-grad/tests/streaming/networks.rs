@@ -175,6 +175,7 @@ fn push(net: &mut NetBuilder, x: Layer, step: &Step, vb: VarBuilder<'_>) -> Laye
                 Pool2d {
                     kernel: *kernel,
                     stride: *stride,
+                    dilation: [1, 1],
                     padding,
                 },
             )
@@ -192,6 +193,7 @@ fn push(net: &mut NetBuilder, x: Layer, step: &Step, vb: VarBuilder<'_>) -> Laye
                 Pool2d {
                     kernel: *kernel,
                     stride: *stride,
+                    dilation: [1, 1],
                     padding,
                 },
                 divisor,

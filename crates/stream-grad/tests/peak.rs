@@ -1,0 +1,155 @@
+//! `Plan::peak_bytes` is a promise on every heap byte from the start of `forward` to the end of `backward`. Here a counting
+//! global allocator holds it.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::{VarBuilder, VarMap};
+use stream_grad::{
+    ByteCount, Conv2d, InputGradient, Net, NetBuilder, PlanRequest, Pool2d, StreamError,
+};
+
+/// Counts the bytes that are allocated now, and the most since the last reset.
+struct Counting;
+
+static LIVE: AtomicI64 = AtomicI64::new(0);
+static MOST: AtomicI64 = AtomicI64::new(0);
+
+fn count(bytes: i64) {
+    let live = LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    MOST.fetch_max(live, Ordering::Relaxed);
+}
+
+fn signed(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[expect(unsafe_code, reason = "a global allocator is unsafe to implement")]
+// SAFETY: every call is handed to the system allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(signed(layout.size()));
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(signed(layout.size()));
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(-signed(layout.size()));
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// A miniature ResNet: stem, pooling, a block with a projection that halves, a norm of pixels, a plain block.
+fn net(dtype: DType) -> Result<Net, StreamError> {
+    let variables = VarMap::new();
+    let vb = VarBuilder::from_varmap(&variables, dtype, &Device::Cpu);
+    let mut net = NetBuilder::new(3);
+    let conv = |from, to, kernel: usize| Conv2d::new(from, to, kernel).padding(kernel / 2);
+    let x = net.conv2d(
+        net.input(),
+        conv(3, 4, 7).stride(2).without_bias(),
+        vb.pp("stem"),
+    )?;
+    let x = net.batch_norm(x, 1e-5, vb.pp("bn"))?;
+    let x = net.relu(x)?;
+    let x = net.max_pool2d(x, Pool2d::new(3).stride(2).padding(1))?;
+    let y = net.conv2d(x, conv(4, 8, 3).stride(2), vb.pp("a"))?;
+    let y = net.relu(y)?;
+    let y = net.conv2d(y, conv(8, 8, 3), vb.pp("b"))?;
+    let shortcut = net.conv2d(x, conv(4, 8, 1).stride(2), vb.pp("shortcut"))?;
+    let x = net.add(shortcut, y)?;
+    let x = net.layer_norm(x, 1e-5, vb.pp("norm"))?;
+    let y = net.conv2d(x, conv(8, 8, 3), vb.pp("c"))?;
+    let x = net.add(x, y)?;
+    net.build(x)
+}
+
+/// Runs one plan and returns the promise and what was measured, in bytes.
+fn measure(net: &Net, request: PlanRequest, image: &Tensor) -> (u64, u64) {
+    let plan = net.plan(request).unwrap();
+    let shape = plan.output_shapes()[0];
+    let cotangent = Tensor::ones(&shape, image.dtype(), &Device::Cpu).unwrap();
+    // Thread pools and other process-wide state exist before streaming begins.
+    drop(plan.forward(image).unwrap());
+    let start = LIVE.load(Ordering::Relaxed);
+    MOST.store(start, Ordering::Relaxed);
+    let (features, residuals) = plan.forward(image).unwrap();
+    let gradients = if plan.geometry().sized().graph().nodes()[0].has_cotangent {
+        let (gradients, input) = plan.vjp_with_input(residuals, &[cotangent]).unwrap();
+        drop(input);
+        gradients
+    } else {
+        plan.vjp(residuals, &[cotangent]).unwrap()
+    };
+    drop((features, gradients));
+    let most = MOST.load(Ordering::Relaxed) - start;
+    (plan.peak_bytes().get(), most.unsigned_abs())
+}
+
+fn assert_kept(what: &str, (promised, measured): (u64, u64)) {
+    println!(
+        "{what}: promised {promised}, measured {measured}, ratio {:.3}",
+        promised as f64 / measured as f64
+    );
+    assert!(
+        measured <= promised,
+        "{what}: promised {promised} bytes, measured {measured}"
+    );
+    // What does not depend on the plan is below one MiB and a half; beyond that the promise is within 15%.
+    let slack = measured * 15 / 100 + (3 << 19);
+    assert!(
+        promised <= measured + slack,
+        "{what}: promised {promised} bytes, measured only {measured}"
+    );
+}
+
+/// One test, so that nothing else allocates meanwhile.
+#[test]
+fn measured_peaks_stay_below_the_promise_and_close_to_it() {
+    for dtype in [DType::F32, DType::F64] {
+        let net = net(dtype).unwrap();
+        for (height, width) in [(512_usize, 768_usize), (1024, 768)] {
+            let image = Tensor::ones((1, 3, height, width), dtype, &Device::Cpu).unwrap();
+            let base = PlanRequest::new(height as u64, width as u64)
+                .dtype(dtype)
+                .threads(2);
+            assert_kept("whole", measure(&net, base.clone(), &image));
+            for edge in [64, 100, 256] {
+                assert_kept("tiles", measure(&net, base.clone().tile(edge), &image));
+            }
+            assert_kept(
+                "segments",
+                measure(&net, base.clone().tile(128).segments(3), &image),
+            );
+            assert_kept(
+                "blocks",
+                measure(&net, base.clone().tile(128).block(256), &image),
+            );
+            let input = base.clone().tile(128).input_gradient(InputGradient::Wanted);
+            assert_kept("input gradient", measure(&net, input, &image));
+            for mebibytes in [16, 32, 64] {
+                let request = base.clone().memory(ByteCount::mib(mebibytes));
+                let Ok(plan) = net.plan(request.clone()) else {
+                    continue;
+                };
+                assert!(
+                    plan.peak_bytes() <= ByteCount::mib(mebibytes),
+                    "the plan is above its budget"
+                );
+                assert_kept("budget", measure(&net, request, &image));
+            }
+        }
+    }
+}

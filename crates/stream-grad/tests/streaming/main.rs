@@ -1,0 +1,12 @@
+//! What streaming promises, from outside.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod golden;
+mod networks;
+mod promises;
+mod random_graphs;
+mod refusals;

@@ -1,0 +1,144 @@
+//! Refusals name the thing and both numbers, and come while planning.
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::{VarBuilder, VarMap};
+use stream_grad::{ByteCount, Conv2d, Net, NetBuilder, PlanRequest, StreamError};
+
+fn net() -> Net {
+    let variables = VarMap::new();
+    let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    let mut net = NetBuilder::new(3);
+    let x = net
+        .conv2d(net.input(), Conv2d::new(3, 8, 7).stride(2), vb.pp("stem"))
+        .unwrap();
+    let x = net.relu(x).unwrap();
+    net.build(x).unwrap()
+}
+
+fn refused(request: PlanRequest) -> String {
+    net().plan(request).unwrap_err().to_string()
+}
+
+#[test]
+fn an_image_smaller_than_a_window_is_refused() {
+    let message = refused(PlanRequest::new(40, 5));
+    assert!(
+        message.contains("stem")
+            && message.contains("columns")
+            && message.contains('5')
+            && message.contains('7'),
+        "{message}"
+    );
+}
+
+#[test]
+fn tiles_blocks_segments_and_batches_of_zero_are_refused() {
+    let base = || PlanRequest::new(64, 64);
+    for (request, what) in [
+        (base().tile(0), "tile"),
+        (base().block(0), "block"),
+        (base().segments(0), "segments"),
+        (base().batch(0), "batch"),
+    ] {
+        let message = refused(request);
+        assert!(message.contains(what) && message.contains('0'), "{message}");
+    }
+}
+
+#[test]
+fn a_budget_below_the_minimum_says_the_minimum() {
+    let message = refused(PlanRequest::new(512, 512).memory(ByteCount::bytes(1000)));
+    assert!(
+        message.contains("1000") && message.contains("needs"),
+        "{message}"
+    );
+    let minimum = message
+        .split_whitespace()
+        .filter_map(|word| word.parse::<u64>().ok())
+        .nth(1)
+        .unwrap();
+    assert!(
+        net()
+            .plan(PlanRequest::new(512, 512).memory(ByteCount::bytes(minimum)))
+            .is_ok(),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_dtype_that_is_not_computed_in_is_refused() {
+    let message = refused(PlanRequest::new(64, 64).dtype(DType::BF16));
+    assert!(
+        message.contains("BF16") && message.contains("F32"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_source_of_another_shape_is_refused_with_both_shapes() {
+    let plan = net().plan(PlanRequest::new(64, 64)).unwrap();
+    let image = Tensor::zeros((1, 3, 64, 60), DType::F32, &Device::Cpu).unwrap();
+    let message = plan.forward(&image).unwrap_err().to_string();
+    assert!(
+        message.contains("64 x 64") && message.contains("64 x 60"),
+        "{message}"
+    );
+}
+
+#[test]
+fn cotangents_of_another_shape_and_residuals_of_another_plan_are_refused() {
+    let (net, image) = (
+        net(),
+        Tensor::zeros((1, 3, 64, 64), DType::F32, &Device::Cpu).unwrap(),
+    );
+    let plan = net.plan(PlanRequest::new(64, 64)).unwrap();
+    let other = net.plan(PlanRequest::new(64, 64).tile(32)).unwrap();
+    let (features, residuals) = plan.forward(&image).unwrap();
+    let wrong = Tensor::zeros((1, 8, 3, 3), DType::F32, &Device::Cpu).unwrap();
+    assert!(matches!(
+        plan.vjp(residuals, &[wrong]),
+        Err(StreamError::PlanMismatch { .. })
+    ));
+    let (_, residuals) = plan.forward(&image).unwrap();
+    assert!(matches!(
+        other.vjp(residuals, &[features.detach()]),
+        Err(StreamError::PlanMismatch { .. })
+    ));
+}
+
+#[test]
+fn a_loss_without_the_features_is_refused() {
+    let (net, image) = (
+        net(),
+        Tensor::zeros((1, 3, 64, 64), DType::F32, &Device::Cpu).unwrap(),
+    );
+    let plan = net.plan(PlanRequest::new(64, 64)).unwrap();
+    let (features, residuals) = plan.forward(&image).unwrap();
+    let unrelated = candle_core::Var::zeros((), DType::F32, &Device::Cpu).unwrap();
+    let loss = unrelated.as_tensor().sqr().unwrap();
+    assert!(matches!(
+        plan.backward(residuals, &features, &loss),
+        Err(StreamError::NoCotangent)
+    ));
+}
+
+#[test]
+fn layers_that_do_not_fit_are_refused_by_name() {
+    let variables = VarMap::new();
+    let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    let mut net = NetBuilder::new(3);
+    let message = net
+        .conv2d(net.input(), Conv2d::new(4, 8, 3), vb.pp("first"))
+        .unwrap_err()
+        .to_string();
+    assert_eq!(message, "layer `first`: expected 4 input channels, found 3");
+    let message = net
+        .conv2d(net.input(), Conv2d::new(3, 8, 3).groups(2), vb.pp("second"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("second") && message.contains('2') && message.contains('3'),
+        "{message}"
+    );
+    assert!(net.concat(&[]).is_err());
+}
