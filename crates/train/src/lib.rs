@@ -1,1 +1,24 @@
-//! Data sets, training loop, checkpoints, metrics and reports for gradient streaming
+//! Data sets, training loop, checkpoints, metrics and reports for gradient streaming.
+//!
+//! A *slide* is an image of any size; a [`Sample`](data::Sample) is a slide and its label. [`trainer::Run`] trains a
+//! [`Model`](model::Model) on samples whose images a [`ImageLoader`](source::ImageLoader) gives, one slide at a time, and
+//! tells a [`TrainObserver`](trainer::TrainObserver) what happens. [`cohort`] makes slides to train on where there are none.
+
+pub mod augment;
+pub mod checkpoint;
+pub mod cohort;
+pub mod data;
+mod error;
+mod files;
+pub mod gradients;
+pub mod loss;
+pub mod metrics;
+pub mod model;
+pub mod optimizer;
+pub mod report;
+pub mod schedule;
+pub mod settings;
+pub mod source;
+pub mod trainer;
+
+pub use error::{Result, TrainError};

@@ -1,0 +1,233 @@
+//! Checkpoints: everything that a run needs to go on as if it had never stopped, in one file.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+use stream_grad::tiling::Recipe;
+
+use crate::error::{Result, TrainError};
+use crate::files::write_whole;
+
+/// Key of the progress in the file's metadata.
+const PROGRESS: &str = "progress";
+const MODEL: &str = "model.";
+const OPTIMIZER: &str = "optimizer.";
+
+/// How far a run is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Settings and slides of the run, as a number: a checkpoint of another run is refused.
+    pub fingerprint: u64,
+    /// Epoch that is under way, from 0. Orders and augmentations are functions of it and of the settings' seed, so that
+    /// no generator's state has to be kept.
+    pub epoch: u64,
+    /// Groups of that epoch that are done.
+    pub groups: u64,
+    /// Steps that the optimiser has made.
+    pub optimizer_steps: u64,
+    /// Sum of the losses of that epoch's slides so far.
+    pub loss_sum: f64,
+    /// Slides in that sum.
+    pub loss_count: u64,
+    /// What finished epochs gave.
+    pub history: Vec<EpochRecord>,
+    /// Slides that gave a loss or a gradient that is no number and are left out from then on, by index.
+    pub excluded: Vec<usize>,
+    /// Slides that could not be read, by index, and how often.
+    pub broken: BTreeMap<usize, u64>,
+    /// How images of each size are cut: sums are rounded in an order that depends on it.
+    pub recipes: Vec<Recipe>,
+}
+
+/// What an epoch gave.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// Epoch, from 0.
+    pub epoch: u64,
+    /// Mean loss of the training slides, each as it was when it came.
+    pub train_loss: f64,
+    /// Learning rate of the last step.
+    pub learning_rate: f64,
+    /// Mean loss of the validation split, if it was evaluated.
+    pub validation_loss: Option<f64>,
+    /// The task's metric on the validation split, if it was evaluated.
+    pub validation_metric: Option<f64>,
+}
+
+/// A run at the end of a group.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// How far the run is.
+    pub progress: Progress,
+    /// Weights and running statistics.
+    pub model: BTreeMap<String, Tensor>,
+    /// State of the optimiser.
+    pub optimizer: HashMap<String, Tensor>,
+}
+
+impl Checkpoint {
+    /// Writes the checkpoint. The file appears whole or not at all; one that was there stays until then.
+    ///
+    /// # Errors
+    /// [`TrainError::File`] for a folder or disk that cannot be written to.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let progress = serde_json::to_string(&self.progress).map_err(TrainError::json(path))?;
+        let model = self
+            .model
+            .iter()
+            .map(|(name, tensor)| (format!("{MODEL}{name}"), tensor));
+        let optimizer = self
+            .optimizer
+            .iter()
+            .map(|(name, tensor)| (format!("{OPTIMIZER}{name}"), tensor));
+        let tensors: BTreeMap<String, &Tensor> = model.chain(optimizer).collect();
+        let metadata = HashMap::from([(PROGRESS.to_owned(), progress)]);
+        let bytes = safetensors::serialize(tensors, Some(metadata))
+            .map_err(|error| damaged(path, "tensors that can be saved", &error))?;
+        write_whole(path, &bytes)
+    }
+
+    /// Reads a checkpoint.
+    ///
+    /// # Errors
+    /// [`TrainError::File`], [`TrainError::Checkpoint`] for a file that is none or is damaged.
+    pub fn load(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(TrainError::file(path))?;
+        let (_, metadata) = SafeTensors::read_metadata(&bytes)
+            .map_err(|error| damaged(path, "a safetensors file", &error))?;
+        let progress = metadata
+            .metadata()
+            .as_ref()
+            .and_then(|metadata| metadata.get(PROGRESS));
+        let progress = progress.ok_or_else(|| damaged(path, "the progress of a run", &"none"))?;
+        let progress = serde_json::from_str(progress)
+            .map_err(|error| damaged(path, "the progress of a run", &error))?;
+        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
+            .map_err(|error| damaged(path, "whole tensors", &error))?;
+        let mut checkpoint = Self {
+            progress,
+            model: BTreeMap::new(),
+            optimizer: HashMap::new(),
+        };
+        for (name, tensor) in tensors {
+            if let Some(name) = name.strip_prefix(MODEL) {
+                checkpoint.model.insert(name.to_owned(), tensor);
+            } else if let Some(name) = name.strip_prefix(OPTIMIZER) {
+                checkpoint.optimizer.insert(name.to_owned(), tensor);
+            } else {
+                return Err(damaged(path, "tensors of a model or an optimiser", &name));
+            }
+        }
+        Ok(checkpoint)
+    }
+}
+
+fn damaged(path: &Path, expected: &str, found: &dyn std::fmt::Display) -> TrainError {
+    TrainError::Checkpoint {
+        path: path.to_path_buf(),
+        expected: expected.to_owned(),
+        found: found.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checkpoint() -> Checkpoint {
+        let tensor = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap();
+        let progress = Progress {
+            fingerprint: u64::MAX,
+            epoch: 3,
+            loss_sum: 0.1 + 0.2,
+            excluded: vec![4],
+            broken: BTreeMap::from([(7, 2)]),
+            history: vec![EpochRecord {
+                epoch: 2,
+                train_loss: 1.0 / 3.0,
+                learning_rate: 1e-3,
+                validation_loss: None,
+                validation_metric: Some(0.7),
+            }],
+            ..Progress::default()
+        };
+        Checkpoint {
+            progress,
+            model: BTreeMap::from([(
+                "a.weight".to_owned(),
+                tensor(&[1.0, f32::MIN_POSITIVE / 4.0, -0.0]),
+            )]),
+            optimizer: HashMap::from([(
+                "first.a.weight".to_owned(),
+                tensor(&[0.1, 0.2, f32::NAN]),
+            )]),
+        }
+    }
+
+    fn bits(tensor: &Tensor) -> Vec<u32> {
+        tensor
+            .to_vec1::<f32>()
+            .unwrap()
+            .into_iter()
+            .map(f32::to_bits)
+            .collect()
+    }
+
+    #[test]
+    fn what_is_saved_comes_back_bit_by_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/checkpoint.safetensors");
+        let saved = checkpoint();
+        saved.save(&path).unwrap();
+        saved.save(&path).unwrap();
+        let loaded = Checkpoint::load(&path).unwrap();
+        assert_eq!(loaded.progress, saved.progress);
+        assert_eq!(
+            bits(&loaded.model["a.weight"]),
+            bits(&saved.model["a.weight"])
+        );
+        assert_eq!(
+            bits(&loaded.optimizer["first.a.weight"]),
+            bits(&saved.optimizer["first.a.weight"])
+        );
+        assert_eq!(
+            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1
+        );
+    }
+
+    #[test]
+    fn damaged_files_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint.safetensors");
+        assert!(matches!(
+            Checkpoint::load(&path),
+            Err(TrainError::File { .. })
+        ));
+        checkpoint().save(&path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        for length in [0, 7, 100, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            assert!(
+                matches!(Checkpoint::load(&path), Err(TrainError::Checkpoint { .. })),
+                "{length} bytes"
+            );
+        }
+        let tensors: BTreeMap<String, Tensor> = checkpoint().model;
+        std::fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+        let error = Checkpoint::load(&path).unwrap_err().to_string();
+        assert!(error.contains("progress"), "{error}");
+    }
+
+    #[test]
+    fn a_failed_save_leaves_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint.safetensors");
+        std::fs::create_dir(&path).unwrap();
+        assert!(checkpoint().save(&path).is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

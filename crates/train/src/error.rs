@@ -1,0 +1,222 @@
+//! Everything that data sets, training and reports can refuse.
+
+use std::path::{Path, PathBuf};
+
+use stream_grad::StreamError;
+use stream_grad_models::ModelError;
+use stream_grad_slides::SlideError;
+
+/// What this crate's functions return.
+pub type Result<T, E = TrainError> = std::result::Result<T, E>;
+
+/// Why something was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// A setting that cannot be used.
+    #[error("setting `{setting}`: expected {expected}, found {found}")]
+    Setting {
+        /// Which setting, with the sections it lies in.
+        setting: String,
+        /// What is legal.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
+    /// A settings file that is no valid TOML, or has unknown settings.
+    #[error("settings: {0}")]
+    Settings(String),
+    /// A file or folder could not be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A CSV that is not well formed.
+    #[error("table {}: {source}", path.display())]
+    Csv {
+        /// The table.
+        path: PathBuf,
+        /// What the reader said.
+        source: csv::Error,
+    },
+    /// A table with a column that has no meaning here, or without one that is needed.
+    #[error("table {}: {problem} column `{column}`; expected slide,label[,split][,patient]", path.display())]
+    Column {
+        /// The table.
+        path: PathBuf,
+        /// Unknown, missing or repeated.
+        problem: &'static str,
+        /// Name of the column.
+        column: String,
+    },
+    /// A value in a table that cannot be used.
+    #[error("table {}, line {line}, column `{column}`: expected {expected}, found `{found}`", path.display())]
+    Cell {
+        /// The table.
+        path: PathBuf,
+        /// Line, the heading being line 1.
+        line: u64,
+        /// Name of the column.
+        column: &'static str,
+        /// What is legal.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
+    /// A slide that stands in a table twice.
+    #[error("table {}: slide {} stands on line {first} and again on line {second}", path.display(), slide.display())]
+    RepeatedSlide {
+        /// The table.
+        path: PathBuf,
+        /// The slide.
+        slide: PathBuf,
+        /// Its first line.
+        first: u64,
+        /// Its second line.
+        second: u64,
+    },
+    /// Slides of a table that are not on disk.
+    #[error("table {}: {missing} of {total} slides are missing, the first is {}", path.display(), first.display())]
+    MissingSlides {
+        /// The table.
+        path: PathBuf,
+        /// How many are missing.
+        missing: usize,
+        /// How many the table names.
+        total: usize,
+        /// The first that is missing.
+        first: PathBuf,
+    },
+    /// A patient whose slides lie in more than one split.
+    #[error(
+        "patient `{patient}` has slides in the splits {first} and {second}; expected one split for each patient"
+    )]
+    SplitPatient {
+        /// The patient.
+        patient: String,
+        /// One split.
+        first: &'static str,
+        /// Another split.
+        second: &'static str,
+    },
+    /// Nothing to train or to test on.
+    #[error("{set}: expected slides of {expected}, found {found}")]
+    Classes {
+        /// Which table or split.
+        set: String,
+        /// What is needed.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A metric of values on which it has no meaning.
+    #[error("{metric}: expected {expected}, found {found}")]
+    Metric {
+        /// Which metric.
+        metric: &'static str,
+        /// What it needs.
+        expected: &'static str,
+        /// What was given.
+        found: String,
+    },
+    /// A slide could not be opened or read.
+    #[error(transparent)]
+    Slide(#[from] SlideError),
+    /// Not one slide of an epoch or an evaluation could be used.
+    #[error("all {count} slides of {phase} failed, the last ({}) with: {last}", slide.display())]
+    AllSlidesFailed {
+        /// What was being done.
+        phase: String,
+        /// How many slides.
+        count: usize,
+        /// The last slide.
+        slide: PathBuf,
+        /// Why it failed.
+        last: String,
+    },
+    /// Planning or streaming failed.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// A model could not be built, or its head was misused.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Candle refused an operation.
+    #[error("tensor operation: {0}")]
+    Tensor(#[from] candle_core::Error),
+    /// A gradient, or an optimiser's or checkpoint's tensor, that does not belong to the model.
+    #[error("tensor `{name}`: expected {expected}, found {found}")]
+    State {
+        /// Name of the tensor.
+        name: String,
+        /// What is needed.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
+    /// A checkpoint that does not belong to this run or is damaged.
+    #[error("checkpoint {}: expected {expected}, found {found}", path.display())]
+    Checkpoint {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is needed.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
+    /// A file of JSON that cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What the reader or writer said.
+        source: serde_json::Error,
+    },
+    /// A plot could not be drawn.
+    #[error("plot {}: {reason}", path.display())]
+    Plot {
+        /// The file.
+        path: PathBuf,
+        /// What the plotter said.
+        reason: String,
+    },
+    /// The rest of the machine refused: threads, thread pools.
+    #[error("{what}: {reason}")]
+    System {
+        /// What was wanted.
+        what: &'static str,
+        /// What the system said.
+        reason: String,
+    },
+}
+
+impl TrainError {
+    pub(crate) fn setting(
+        setting: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl ToString,
+    ) -> Self {
+        Self::Setting {
+            setting: setting.into(),
+            expected: expected.into(),
+            found: found.to_string(),
+        }
+    }
+
+    pub(crate) fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::File { path, source }
+    }
+
+    pub(crate) fn csv(path: &Path) -> impl FnOnce(csv::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Csv { path, source }
+    }
+
+    pub(crate) fn json(path: &Path) -> impl FnOnce(serde_json::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Json { path, source }
+    }
+}

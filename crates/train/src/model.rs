@@ -1,0 +1,390 @@
+//! What is trained: a streamed network and its head.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::VarMap;
+use serde::{Deserialize, Serialize};
+use stream_grad::tiling::{ByteCount, Recipe};
+use stream_grad::{Net, Plan, PlanRequest, TileSource};
+use stream_grad_models::{GlobalPooling, Head, HeadConfig, ModelName, Standardisation, seeded};
+
+use crate::error::{Result, TrainError};
+use crate::gradients::{Gradients, NamedVariables};
+
+/// A loss of logits `[1, outputs]`.
+pub type LossFunction<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
+
+/// What one slide gave.
+#[derive(Debug)]
+pub struct SlideGradients {
+    /// Loss of the slide.
+    pub loss: f64,
+    /// Logits of the slide, `outputs` values.
+    pub logits: Vec<f64>,
+    /// Gradients of the loss; empty if the loss is not finite.
+    pub gradients: Gradients,
+    /// Pooled features `[1, P]`, for [`Model::update_statistics`]; no part of a graph.
+    pub pooled: Tensor,
+}
+
+/// What the training loop needs of a model.
+pub trait Model {
+    /// The trainable variables.
+    fn variables(&self) -> NamedVariables;
+
+    /// Everything that a checkpoint keeps: weights and running statistics.
+    fn tensors(&self) -> BTreeMap<String, Tensor>;
+
+    /// Takes up what [`tensors`](Self::tensors) gave.
+    ///
+    /// # Errors
+    /// [`TrainError::State`] for a tensor that is missing, unknown or misshapen; nothing is changed then.
+    fn load_tensors(&self, tensors: &BTreeMap<String, Tensor>) -> Result<()>;
+
+    /// Decisions that results depend on in their last bits, for the checkpoint.
+    fn recipes(&self) -> Vec<Recipe>;
+
+    /// Takes up what [`recipes`](Self::recipes) gave.
+    fn load_recipes(&self, recipes: Vec<Recipe>);
+
+    /// Logits of an image, without gradients.
+    ///
+    /// # Errors
+    /// An image that cannot be read or is too small for the network.
+    fn predict(&self, image: &dyn TileSource) -> Result<Vec<f64>>;
+
+    /// Pooled features `[1, P]` of an image, without gradients.
+    ///
+    /// # Errors
+    /// As for [`predict`](Self::predict).
+    fn pooled(&self, image: &dyn TileSource) -> Result<Tensor>;
+
+    /// Loss and gradients of an image.
+    ///
+    /// # Errors
+    /// As for [`predict`](Self::predict), and whatever the loss refuses.
+    fn gradients(&self, image: &dyn TileSource, loss: LossFunction<'_>) -> Result<SlideGradients>;
+
+    /// Whether running statistics are used that have never been updated.
+    ///
+    /// # Errors
+    /// [`TrainError::Tensor`].
+    fn needs_statistics(&self) -> Result<bool>;
+
+    /// Updates running statistics with the pooled features of a group of slides.
+    ///
+    /// # Errors
+    /// [`TrainError::Tensor`].
+    fn update_statistics(&self, group: &[Tensor]) -> Result<()>;
+}
+
+/// Which network and head to train, and in how much memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelSettings {
+    /// Name of the network, such as `small-16x1` or `resnet18`.
+    pub name: String,
+    /// Poolings of the head, put one after another.
+    pub pooling: Vec<Pooling>,
+    /// Least weight of a new group in the running statistics that standardise pooled features; 0 for none.
+    pub statistics_weight: f64,
+    /// Bytes that the sweeps of one image may take.
+    pub memory_bytes: u64,
+    /// Threads; 0 for all.
+    pub threads: usize,
+}
+
+/// A global pooling by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pooling {
+    /// Mean.
+    Average,
+    /// Maximum.
+    Maximum,
+    /// Generalised mean with exponent 4.
+    Gem4,
+}
+
+impl Default for ModelSettings {
+    fn default() -> Self {
+        Self {
+            name: "small-16x1".to_owned(),
+            pooling: vec![Pooling::Average, Pooling::Gem4],
+            statistics_weight: 0.05,
+            memory_bytes: 1 << 30,
+            threads: 0,
+        }
+    }
+}
+
+impl ModelSettings {
+    fn head(&self) -> HeadConfig {
+        let pooling = self.pooling.iter().map(|pooling| match pooling {
+            Pooling::Average => GlobalPooling::Average,
+            Pooling::Maximum => GlobalPooling::Maximum,
+            Pooling::Gem4 => GlobalPooling::GEM_4,
+        });
+        let config = HeadConfig::new(pooling.collect());
+        if self.statistics_weight > 0.0 {
+            config.standardised(Standardisation::Running {
+                least_weight: self.statistics_weight,
+                epsilon: 1e-5,
+            })
+        } else {
+            config
+        }
+    }
+}
+
+/// A network that is streamed under a memory budget, and a head on its features.
+///
+/// Plans are made once for each size of image.
+pub struct StreamedModel {
+    variables: VarMap,
+    trainable: NamedVariables,
+    net: Net,
+    head: Head,
+    memory: ByteCount,
+    threads: usize,
+    plans: Mutex<Plans>,
+}
+
+impl fmt::Debug for StreamedModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self
+            .trainable
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        f.debug_struct("StreamedModel")
+            .field("trainable", &names)
+            .field("memory", &self.memory)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct Plans {
+    made: BTreeMap<(u64, u64), Plan>,
+    stored: BTreeMap<(u64, u64), Recipe>,
+}
+
+impl StreamedModel {
+    /// Builds a model with weights drawn from `seed`.
+    ///
+    /// # Errors
+    /// [`TrainError::Model`] for an unknown name or settings out of range.
+    pub fn new(settings: &ModelSettings, outputs: usize, seed: u64) -> Result<Self> {
+        let variables = VarMap::new();
+        let builder = seeded(&variables, seed, DType::F32, &Device::Cpu);
+        let net = settings
+            .name
+            .parse::<ModelName>()?
+            .build(builder.pp("net"))?;
+        let head = Head::new(
+            &settings.head(),
+            net.output_channels(),
+            outputs,
+            builder.pp("head"),
+        )?;
+        let mut constants: BTreeSet<String> = net
+            .parameters()
+            .iter()
+            .filter(|parameter| !parameter.trainable)
+            .map(|parameter| parameter.name.clone())
+            .collect();
+        constants
+            .extend(["running_mean", "running_var", "updates"].map(|name| format!("head.{name}")));
+        let trainable = by_name(&variables)?
+            .into_iter()
+            .filter(|(name, _)| !constants.contains(name))
+            .collect();
+        Ok(Self {
+            variables,
+            trainable,
+            net,
+            head,
+            memory: ByteCount::bytes(settings.memory_bytes),
+            threads: settings.threads,
+            plans: Mutex::default(),
+        })
+    }
+
+    /// The network that is streamed.
+    #[must_use]
+    pub fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// The plan for images of `height x width` pixels.
+    ///
+    /// # Errors
+    /// [`TrainError::Stream`] for an image too small or a budget below the minimum.
+    pub fn plan(&self, height: u64, width: u64) -> Result<Plan> {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = plans.made.get(&(height, width)) {
+            return Ok(plan.clone());
+        }
+        let mut request = PlanRequest::new(height, width).memory(self.memory);
+        if self.threads > 0 {
+            request = request.threads(self.threads);
+        }
+        if let Some(recipe) = plans.stored.get(&(height, width)) {
+            request = request.recipe(recipe.clone());
+        }
+        let plan = self.net.plan(request)?;
+        plans.made.insert((height, width), plan.clone());
+        Ok(plan)
+    }
+
+    fn image_plan(&self, image: &dyn TileSource) -> Result<Plan> {
+        let (height, width) = image.extent();
+        self.plan(height, width)
+    }
+}
+
+fn by_name(variables: &VarMap) -> Result<BTreeMap<String, Var>> {
+    let data = variables
+        .data()
+        .lock()
+        .map_err(|error| TrainError::System {
+            what: "the model's variables",
+            reason: error.to_string(),
+        })?;
+    Ok(data
+        .iter()
+        .map(|(name, variable)| (name.clone(), variable.clone()))
+        .collect())
+}
+
+/// The values of a tensor as f64, row by row.
+fn numbers(tensor: &Tensor) -> Result<Vec<f64>> {
+    Ok(tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
+}
+
+impl Model for StreamedModel {
+    fn variables(&self) -> NamedVariables {
+        self.trainable.clone()
+    }
+
+    fn tensors(&self) -> BTreeMap<String, Tensor> {
+        let variables = by_name(&self.variables).unwrap_or_default();
+        variables
+            .into_iter()
+            .map(|(name, variable)| (name, variable.as_detached_tensor()))
+            .collect()
+    }
+
+    fn load_tensors(&self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+        assign(&by_name(&self.variables)?, tensors)
+    }
+
+    fn recipes(&self) -> Vec<Recipe> {
+        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recipes = plans.stored.clone();
+        recipes.extend(
+            plans
+                .made
+                .iter()
+                .map(|(extent, plan)| (*extent, plan.recipe().clone())),
+        );
+        recipes.into_values().collect()
+    }
+
+    fn load_recipes(&self, recipes: Vec<Recipe>) {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        plans.made.clear();
+        plans.stored = recipes
+            .into_iter()
+            .map(|recipe| ((recipe.image.rows, recipe.image.columns), recipe))
+            .collect();
+    }
+
+    fn predict(&self, image: &dyn TileSource) -> Result<Vec<f64>> {
+        numbers(&self.head.logits(&self.pooled(image)?)?)
+    }
+
+    fn pooled(&self, image: &dyn TileSource) -> Result<Tensor> {
+        let (features, _) = self.image_plan(image)?.forward(image)?;
+        Ok(self.head.pooled(&features.detach())?)
+    }
+
+    fn gradients(&self, image: &dyn TileSource, loss: LossFunction<'_>) -> Result<SlideGradients> {
+        let plan = self.image_plan(image)?;
+        let (features, residuals) = plan.forward(image)?;
+        let pooled = self.head.pooled(&features)?;
+        let logits = self.head.logits(&pooled)?;
+        let loss = loss(&logits)?;
+        let value = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+        let gradients = if value.is_finite() {
+            Gradients::from_store(
+                &self.trainable,
+                &plan.backward(residuals, &features, &loss)?,
+            )
+        } else {
+            Gradients::default()
+        };
+        Ok(SlideGradients {
+            loss: value,
+            logits: numbers(&logits)?,
+            gradients,
+            pooled: pooled.detach(),
+        })
+    }
+
+    fn needs_statistics(&self) -> Result<bool> {
+        Ok(self.head.needs_statistics()?)
+    }
+
+    fn update_statistics(&self, group: &[Tensor]) -> Result<()> {
+        self.head.update_statistics(group)?;
+        Ok(())
+    }
+}
+
+/// Sets `variables` to `tensors` of the same names and shapes; nothing is changed unless all fit.
+///
+/// # Errors
+/// [`TrainError::State`].
+pub(crate) fn assign(
+    variables: &BTreeMap<String, Var>,
+    tensors: &BTreeMap<String, Tensor>,
+) -> Result<()> {
+    let refuse = |name: &str, expected: String, found: String| {
+        Err(TrainError::State {
+            name: name.to_owned(),
+            expected,
+            found,
+        })
+    };
+    for (name, variable) in variables {
+        let Some(tensor) = tensors.get(name) else {
+            return refuse(
+                name,
+                format!("{:?}", variable.dims()),
+                "nothing of that name".to_owned(),
+            );
+        };
+        if tensor.shape() != variable.shape() || tensor.dtype() != variable.dtype() {
+            let describe = |tensor: &Tensor| format!("{:?} of {:?}", tensor.dtype(), tensor.dims());
+            return refuse(name, describe(variable.as_tensor()), describe(tensor));
+        }
+    }
+    if let Some(name) = tensors.keys().find(|name| !variables.contains_key(*name)) {
+        return refuse(
+            name,
+            "a variable of the model".to_owned(),
+            "a tensor that belongs to none".to_owned(),
+        );
+    }
+    for (name, variable) in variables {
+        if let Some(tensor) = tensors.get(name) {
+            variable.set(tensor)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! What an experiment gave: tables, a summary, a plot, predictions.
+
+mod plot;
+mod table;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::EpochRecord;
+use crate::error::{Result, TrainError};
+use crate::files::write_whole;
+use crate::metrics::Estimate;
+use crate::trainer::Evaluation;
+
+/// Where the slides came from; the report says so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum DataOrigin {
+    /// The cohort that this crate makes from a seed.
+    MadeUp {
+        /// The seed.
+        seed: u64,
+    },
+    /// Slides that were given.
+    Given {
+        /// Where they lie.
+        place: String,
+    },
+}
+
+impl DataOrigin {
+    /// A few words for headings.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self {
+            Self::MadeUp { seed } => format!("made-up cohort, seed {seed}"),
+            Self::Given { place } => place.clone(),
+        }
+    }
+}
+
+/// What one resolution gave.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ResolutionResult {
+    /// Edge of a pixel in microns.
+    pub microns_per_pixel: f64,
+    /// Mean number of pixels of an image.
+    pub mean_pixels: f64,
+    /// The metric on the test split, with its interval.
+    pub test: Estimate,
+    /// Slides of the test split that counted.
+    pub test_slides: usize,
+    /// Slides that did not count, in training or test.
+    pub skipped_slides: usize,
+    /// Seconds that training and evaluation took.
+    pub seconds: f64,
+    /// All epochs.
+    pub history: Vec<EpochRecord>,
+}
+
+/// A figure that was published.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PublishedFigure {
+    /// Megapixels of the image.
+    pub megapixels: f64,
+    /// The metric.
+    pub value: f64,
+}
+
+/// A row of published figures to stand beside the measured ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PublishedRow {
+    /// Where they stand.
+    pub source: String,
+    /// The figures, coarsest first.
+    pub figures: Vec<PublishedFigure>,
+}
+
+/// All that an experiment gave.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Name of the experiment.
+    pub title: String,
+    /// Where the slides came from.
+    pub data: DataOrigin,
+    /// Name of the metric, such as `AUC`.
+    pub metric: String,
+    /// Confidence of the intervals.
+    pub confidence: f64,
+    /// What each resolution gave, coarsest first.
+    pub results: Vec<ResolutionResult>,
+    /// What was published.
+    pub published: Vec<PublishedRow>,
+}
+
+/// How the finest resolution compares with the coarsest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The finest interval lies wholly above the coarsest.
+    Separated,
+    /// The finest value is higher, but the intervals overlap.
+    Higher,
+    /// The finest value is not higher.
+    NotHigher,
+    /// There are fewer than two resolutions.
+    OneResolution,
+}
+
+impl Report {
+    /// How the finest resolution compares with the coarsest.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let by_scale = |a: &&ResolutionResult, b: &&ResolutionResult| {
+            a.microns_per_pixel.total_cmp(&b.microns_per_pixel)
+        };
+        let (finest, coarsest) = (
+            self.results.iter().min_by(by_scale),
+            self.results.iter().max_by(by_scale),
+        );
+        match (finest, coarsest) {
+            (Some(finest), Some(coarsest))
+                if finest.microns_per_pixel < coarsest.microns_per_pixel =>
+            {
+                if finest.test.low > coarsest.test.high {
+                    Verdict::Separated
+                } else if finest.test.value > coarsest.test.value {
+                    Verdict::Higher
+                } else {
+                    Verdict::NotHigher
+                }
+            }
+            _ => Verdict::OneResolution,
+        }
+    }
+
+    /// Writes `summary.txt`, `summary.json`, `epochs.csv`, `resolutions.csv` and `metric.svg` into `folder`.
+    ///
+    /// # Errors
+    /// [`TrainError::File`], [`TrainError::Csv`], [`TrainError::Json`], [`TrainError::Plot`].
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        write_whole(&folder.join("summary.txt"), self.to_string().as_bytes())?;
+        let path = folder.join("summary.json");
+        let json = serde_json::to_vec_pretty(&Summary {
+            report: self,
+            verdict: self.verdict(),
+        })
+        .map_err(TrainError::json(&path))?;
+        write_whole(&path, &json)?;
+        let path = folder.join("epochs.csv");
+        write_whole(&path, &self.epochs_csv(&path)?)?;
+        let path = folder.join("resolutions.csv");
+        write_whole(&path, &self.resolutions_csv(&path)?)?;
+        let path = folder.join("metric.svg");
+        write_whole(&path, self.svg(&path)?.as_bytes())
+    }
+
+    fn epochs_csv(&self, path: &Path) -> Result<Vec<u8>> {
+        let heading = [
+            "microns_per_pixel",
+            "epoch",
+            "train_loss",
+            "learning_rate",
+            "validation_loss",
+            "validation_metric",
+        ];
+        let number = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
+        let rows = self.results.iter().flat_map(|result| {
+            result.history.iter().map(move |epoch| {
+                vec![
+                    result.microns_per_pixel.to_string(),
+                    (epoch.epoch + 1).to_string(),
+                    epoch.train_loss.to_string(),
+                    epoch.learning_rate.to_string(),
+                    number(epoch.validation_loss),
+                    number(epoch.validation_metric),
+                ]
+            })
+        });
+        csv_bytes(path, &heading, rows)
+    }
+
+    fn resolutions_csv(&self, path: &Path) -> Result<Vec<u8>> {
+        let heading = [
+            "microns_per_pixel",
+            "mean_pixels",
+            "metric",
+            "value",
+            "low",
+            "high",
+            "test_slides",
+            "skipped_slides",
+            "seconds",
+        ];
+        let rows = self.results.iter().map(|result| {
+            vec![
+                result.microns_per_pixel.to_string(),
+                result.mean_pixels.to_string(),
+                self.metric.clone(),
+                result.test.value.to_string(),
+                result.test.low.to_string(),
+                result.test.high.to_string(),
+                result.test_slides.to_string(),
+                result.skipped_slides.to_string(),
+                result.seconds.to_string(),
+            ]
+        });
+        csv_bytes(path, &heading, rows)
+    }
+}
+
+/// What `summary.json` holds.
+#[derive(Serialize)]
+struct Summary<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    verdict: Verdict,
+}
+
+/// Writes a table of the predictions of `evaluation`: slide, label and one column for each output.
+///
+/// # Errors
+/// [`TrainError::File`], [`TrainError::Csv`].
+pub fn write_predictions(path: &Path, evaluation: &Evaluation) -> Result<()> {
+    let outputs = evaluation
+        .predictions
+        .first()
+        .map_or(0, |prediction| prediction.logits.len());
+    let mut heading = vec!["slide".to_owned(), "label".to_owned()];
+    heading.extend((0..outputs).map(|output| format!("logit_{output}")));
+    let rows = evaluation.predictions.iter().map(|prediction| {
+        let mut row = vec![
+            prediction.slide.display().to_string(),
+            prediction.label.to_string(),
+        ];
+        row.extend(prediction.logits.iter().map(f64::to_string));
+        row
+    });
+    write_whole(path, &csv_bytes(path, &heading, rows)?)
+}
+
+fn csv_bytes(
+    path: &Path,
+    heading: &[impl AsRef<[u8]>],
+    rows: impl Iterator<Item = Vec<String>>,
+) -> Result<Vec<u8>> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer
+        .write_record(heading)
+        .map_err(TrainError::csv(path))?;
+    for row in rows {
+        writer.write_record(row).map_err(TrainError::csv(path))?;
+    }
+    writer
+        .into_inner()
+        .map_err(|error| TrainError::file(path)(error.into_error()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! All settings of an experiment, in one file.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cohort::CohortConfig;
+use crate::data::{SplitShares, Task};
+use crate::error::{Result, TrainError};
+use crate::files::write_whole;
+use crate::metrics::Bootstrap;
+use crate::model::ModelSettings;
+use crate::source::ReadSettings;
+use crate::trainer::TrainSettings;
+
+/// An experiment: the same training at several resolutions.
+///
+/// ```
+/// use stream_grad_train::settings::Settings;
+/// let settings = Settings::from_toml("microns_per_pixel = [4.0]\n[train]\nepochs = 2\n")?;
+/// assert_eq!(settings.train.epochs, 2);
+/// assert_eq!(Settings::from_toml(&settings.to_toml()?)?, settings);
+/// # Ok::<(), stream_grad_train::TrainError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Resolutions to train at, one after another.
+    pub microns_per_pixel: Vec<f64>,
+    /// What is predicted.
+    pub task: Task,
+    /// Shares of splits, for slides that have none.
+    pub splits: SplitShares,
+    /// Network and head.
+    pub model: ModelSettings,
+    /// How slides are read.
+    pub read: ReadSettings,
+    /// How to train.
+    pub train: TrainSettings,
+    /// How intervals are drawn.
+    pub bootstrap: Bootstrap,
+    /// The made-up cohort, used where no slides are given.
+    pub cohort: CohortConfig,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            microns_per_pixel: vec![8.0, 4.0, 2.0],
+            task: Task::Binary,
+            splits: SplitShares {
+                validation: 0.1,
+                test: 0.3,
+            },
+            model: ModelSettings::default(),
+            read: ReadSettings::default(),
+            train: TrainSettings::default(),
+            bootstrap: Bootstrap::default(),
+            cohort: CohortConfig::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// Settings from TOML; what is not there is as in [`Settings::default`].
+    ///
+    /// # Errors
+    /// [`TrainError::Settings`] for text that is no TOML or names an unknown setting, [`TrainError::Setting`] for a value
+    /// that cannot be used.
+    pub fn from_toml(text: &str) -> Result<Self> {
+        let settings: Self =
+            toml::from_str(text).map_err(|error| TrainError::Settings(error.to_string()))?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// All settings as TOML.
+    ///
+    /// # Errors
+    /// [`TrainError::Settings`] for a number that TOML cannot hold.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string_pretty(self).map_err(|error| TrainError::Settings(error.to_string()))
+    }
+
+    /// Reads a file of settings.
+    ///
+    /// # Errors
+    /// [`TrainError::File`], and as [`from_toml`](Self::from_toml).
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(TrainError::file(path))?;
+        Self::from_toml(&text).map_err(|error| match error {
+            TrainError::Settings(reason) => {
+                TrainError::Settings(format!("{}: {reason}", path.display()))
+            }
+            other => other,
+        })
+    }
+
+    /// Writes all settings beside a run's results.
+    ///
+    /// # Errors
+    /// [`TrainError::File`], and as [`to_toml`](Self::to_toml).
+    pub fn write(&self, path: &Path) -> Result<()> {
+        write_whole(path, self.to_toml()?.as_bytes())
+    }
+
+    /// Checks all settings.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] naming the first that cannot be used.
+    pub fn check(&self) -> Result<()> {
+        let legal = |microns: &f64| microns.is_finite() && *microns > 0.0;
+        if self.microns_per_pixel.is_empty() || !self.microns_per_pixel.iter().all(legal) {
+            return Err(TrainError::setting(
+                "microns_per_pixel",
+                "one or more finite numbers above 0",
+                format!("{:?}", self.microns_per_pixel),
+            ));
+        }
+        if let Task::Classification {
+            classes: classes @ 0..2,
+        } = self.task
+        {
+            return Err(TrainError::setting("task.classes", "2 or more", classes));
+        }
+        self.read.check()?;
+        self.train.check()?;
+        self.cohort.check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_survive_toml_and_pass() {
+        let settings = Settings::default();
+        assert_eq!(
+            Settings::from_toml(&settings.to_toml().unwrap()).unwrap(),
+            settings
+        );
+        assert_eq!(Settings::from_toml("").unwrap(), settings);
+    }
+
+    #[test]
+    fn unknown_and_illegal_settings_are_named() {
+        for (text, part) in [
+            ("[train]\nepoch = 3\n", "epoch"),
+            ("[train]\nepochs = 0\n", "train.epochs"),
+            ("microns_per_pixel = []\n", "microns_per_pixel"),
+            (
+                "task = { kind = \"classification\", classes = 1 }\n",
+                "task.classes",
+            ),
+            ("[read]\ndeviation = [0.0, 1.0, 1.0]\n", "read.deviation"),
+            ("[cohort]\njpeg_quality = 0\n", "cohort.jpeg_quality"),
+            ("[train.optimizer]\nkind = \"adam\"\n", "adam"),
+        ] {
+            let message = Settings::from_toml(text).unwrap_err().to_string();
+            assert!(message.contains(part), "{part:?} in {message:?}");
+        }
+    }
+
+    #[test]
+    fn files_are_named_in_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("settings.toml");
+        assert!(
+            Settings::read(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("settings.toml")
+        );
+        std::fs::write(&path, "colour = 1").unwrap();
+        assert!(
+            Settings::read(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("settings.toml")
+        );
+        Settings::default().write(&path).unwrap();
+        assert_eq!(Settings::read(&path).unwrap(), Settings::default());
+    }
+}

@@ -1,0 +1,339 @@
+//! The loop on a model without a stream, and on a small streamed one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::{DType, Device, Tensor};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use stream_grad::TileSource;
+
+use super::*;
+use crate::augment::AugmentationSettings;
+use crate::data::{Sample, Task};
+use crate::error::{Result, TrainError};
+use crate::model::{Model, ModelSettings, StreamedModel};
+use crate::source::ImageLoader;
+
+/// Images in memory by name; a name that is not there cannot be opened.
+struct Images(BTreeMap<PathBuf, Tensor>);
+
+impl ImageLoader for Images {
+    fn expect(&self, _: &[&Path]) {}
+
+    fn load(&self, slide: &Path) -> Result<Arc<dyn TileSource>> {
+        match self.0.get(slide) {
+            Some(image) => Ok(Arc::new(image.clone())),
+            None => Err(TrainError::file(slide)(std::io::Error::from(
+                std::io::ErrorKind::NotFound,
+            ))),
+        }
+    }
+}
+
+/// Noise; in a positive image of twice the contrast.
+fn image(index: usize, positive: bool) -> Tensor {
+    let mut rng = ChaCha8Rng::seed_from_u64(u64::try_from(index).unwrap());
+    let contrast = if positive { 2.0 } else { 1.0 };
+    let values: Vec<f32> = (0..3 * 32 * 48)
+        .map(|_| contrast * (rng.random::<f32>() - 0.5))
+        .collect();
+    Tensor::from_vec(values, (1, 3, 32, 48), &Device::Cpu).unwrap()
+}
+
+fn cohort(slides: usize) -> (Vec<Sample>, Images) {
+    let mut images = BTreeMap::new();
+    let samples = (0..slides)
+        .map(|index| {
+            let positive = index % 2 == 1;
+            let slide = PathBuf::from(format!("slide_{index:02}"));
+            images.insert(slide.clone(), image(index, positive));
+            Sample {
+                slide,
+                label: f64::from(u8::from(positive)),
+                split: None,
+                patient: None,
+            }
+        })
+        .collect();
+    (samples, Images(images))
+}
+
+fn model() -> StreamedModel {
+    let settings = ModelSettings {
+        name: "small-2x1".to_owned(),
+        memory_bytes: 64 << 20,
+        ..ModelSettings::default()
+    };
+    StreamedModel::new(&settings, 1, 5).unwrap()
+}
+
+fn settings(epochs: u64) -> TrainSettings {
+    TrainSettings {
+        epochs,
+        group: 4,
+        learning_rate: 2e-2,
+        checkpoint_every: 1,
+        validate_every: 2,
+        ..TrainSettings::default()
+    }
+}
+
+fn bits(model: &dyn Model) -> Vec<(String, Vec<u32>)> {
+    let flatten = |tensor: Tensor| {
+        tensor
+            .to_dtype(DType::F32)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1::<f32>()
+            .unwrap()
+    };
+    model
+        .tensors()
+        .into_iter()
+        .map(|(name, tensor)| {
+            (
+                name,
+                flatten(tensor).into_iter().map(f32::to_bits).collect(),
+            )
+        })
+        .collect()
+}
+
+fn run(
+    settings: &TrainSettings,
+    samples: &[Sample],
+    images: &Images,
+    model: &StreamedModel,
+    checkpoint: Option<&Path>,
+) -> Result<Outcome> {
+    let (train, validation) = samples.split_at(samples.len() - 4);
+    let run = Run {
+        settings,
+        task: Task::Binary,
+        train,
+        validation,
+        model,
+        loader: images,
+        checkpoint,
+    };
+    run.execute(&AtomicBool::new(false), &mut NoObserver)
+}
+
+fn finished(outcome: Outcome) -> Summary {
+    match outcome {
+        Outcome::Finished(summary) => summary,
+        Outcome::Stopped => panic!("stopped"),
+    }
+}
+
+#[test]
+fn learns_a_difference_in_contrast() {
+    let (samples, images) = cohort(20);
+    let model = model();
+    let settings = TrainSettings {
+        augmentation: AugmentationSettings::none(),
+        ..settings(20)
+    };
+    let summary = finished(run(&settings, &samples, &images, &model, None).unwrap());
+    let history = summary.history;
+    assert_eq!(history.len(), 20);
+    assert!(
+        history[19].train_loss < 0.5 * history[0].train_loss,
+        "{history:?}"
+    );
+    assert_eq!(history[19].validation_metric, Some(1.0), "{history:?}");
+    assert_eq!(history[0].validation_metric, None);
+    assert!(summary.not_finite.is_empty() && summary.broken.is_empty());
+}
+
+/// Stopped after 1, 6 and 11 slides, in the middle of groups, and once between epochs: bit for bit as never stopped.
+#[test]
+fn a_stopped_run_goes_on_as_if_it_had_not() {
+    let (samples, images) = cohort(14);
+    let settings = settings(3);
+    let whole = model();
+    let expected = finished(run(&settings, &samples, &images, &whole, None).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let (train, validation) = samples.split_at(10);
+    let mut stops = 0;
+    let mut budgets = [1, 6, 11, 5].into_iter();
+    let (model, summary) = loop {
+        let model = model();
+        let stop = AtomicBool::new(false);
+        let mut left = budgets.next().unwrap_or(usize::MAX);
+        let mut observer = |event: &TrainEvent<'_>| {
+            if let TrainEvent::SlideTrained { .. } | TrainEvent::SlideEvaluated { .. } = event {
+                left -= 1;
+                stop.store(left == 0, Ordering::Relaxed);
+            }
+        };
+        let run = Run {
+            settings: &settings,
+            task: Task::Binary,
+            train,
+            validation,
+            model: &model,
+            loader: &images,
+            checkpoint: Some(&path),
+        };
+        match run.execute(&stop, &mut observer).unwrap() {
+            Outcome::Stopped => stops += 1,
+            Outcome::Finished(summary) => break (model, summary),
+        }
+    };
+    assert!(stops >= 3, "{stops}");
+    assert_eq!(summary, expected);
+    assert_eq!(bits(&model), bits(&whole));
+}
+
+#[test]
+fn a_checkpoint_of_another_run_is_refused() {
+    let (samples, images) = cohort(12);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    run(&settings(1), &samples, &images, &model(), Some(&path)).unwrap();
+    let error = run(&settings(2), &samples, &images, &model(), Some(&path)).unwrap_err();
+    assert!(matches!(error, TrainError::Checkpoint { .. }), "{error}");
+}
+
+#[test]
+fn slides_that_break_are_named_skipped_and_counted() {
+    let (samples, mut images) = cohort(16);
+    images.0.remove(&samples[3].slide);
+    images.0.insert(
+        samples[5].slide.clone(),
+        (image(5, true) * f64::NAN).unwrap(),
+    );
+    images.0.insert(
+        samples[6].slide.clone(),
+        Tensor::zeros((1, 3, 32, 48), DType::F32, &Device::Cpu)
+            .unwrap()
+            .narrow(2, 0, 0)
+            .unwrap(),
+    );
+    let mut named: BTreeMap<PathBuf, Vec<SkipReason>> = BTreeMap::new();
+    let mut observer = |event: &TrainEvent<'_>| {
+        if let TrainEvent::SlideSkipped { slide, reason } = event {
+            named
+                .entry(slide.to_path_buf())
+                .or_default()
+                .push(reason.clone());
+        }
+    };
+    let (settings, model) = (settings(2), model());
+    let run = Run {
+        settings: &settings,
+        task: Task::Binary,
+        train: &samples,
+        validation: &[],
+        model: &model,
+        loader: &images,
+        checkpoint: None,
+    };
+    let summary = finished(run.execute(&AtomicBool::new(false), &mut observer).unwrap());
+    let slide = |index: usize| samples[index].slide.clone();
+    assert_eq!(summary.not_finite, [slide(5)]);
+    assert_eq!(summary.broken, [slide(3), slide(6)]);
+    assert_eq!(named[&slide(5)], [SkipReason::NotFinite]);
+    assert_eq!(named[&slide(3)].len(), 2);
+    assert_eq!(named.len(), 3);
+    for (name, values) in bits(&model) {
+        assert!(
+            values
+                .iter()
+                .all(|value| f32::from_bits(*value).is_finite()),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_run_without_a_usable_slide_fails() {
+    let (samples, _) = cohort(8);
+    let error = run(
+        &settings(1),
+        &samples,
+        &Images(BTreeMap::new()),
+        &model(),
+        None,
+    )
+    .unwrap_err()
+    .to_string();
+    assert!(
+        error.contains("all 4 slides of epoch 1 failed") && error.contains("slide_"),
+        "{error}"
+    );
+}
+
+#[test]
+fn one_class_and_bad_settings_are_refused() {
+    let (mut samples, images) = cohort(8);
+    let bad = TrainSettings {
+        group: 0,
+        ..settings(1)
+    };
+    assert!(
+        run(&bad, &samples, &images, &model(), None)
+            .unwrap_err()
+            .to_string()
+            .contains("train.group")
+    );
+    samples.iter_mut().for_each(|sample| sample.label = 1.0);
+    let error = run(&settings(1), &samples, &images, &model(), None)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("4 slides, all with label 1"), "{error}");
+}
+
+/// Accumulating a group is the same as differentiating its mean loss: gradients of two slides by hand.
+#[test]
+fn gradients_of_a_group_are_the_mean() {
+    let (samples, images) = cohort(2);
+    let model = model();
+    let pooled: Vec<Tensor> = samples
+        .iter()
+        .map(|sample| model.pooled(&*images.load(&sample.slide).unwrap()).unwrap())
+        .collect();
+    model.update_statistics(&pooled).unwrap();
+    let gradients: Vec<_> = samples
+        .iter()
+        .map(|sample| {
+            let loss =
+                |logits: &Tensor| crate::loss::slide_loss(Task::Binary, logits, sample.label);
+            model
+                .gradients(&*images.load(&sample.slide).unwrap(), &loss)
+                .unwrap()
+                .gradients
+        })
+        .collect();
+    let mut sum = gradients[0].clone();
+    sum.add_all(&gradients[1]).unwrap();
+    sum.scale(0.5).unwrap();
+    for (name, variable) in model.variables() {
+        let value = |gradients: &crate::gradients::Gradients| {
+            gradients
+                .get(&name)
+                .unwrap()
+                .flatten_all()
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap()
+        };
+        assert_eq!(variable.elem_count(), value(&sum).len());
+        for ((mean, a), b) in value(&sum)
+            .into_iter()
+            .zip(value(&gradients[0]))
+            .zip(value(&gradients[1]))
+        {
+            assert!(
+                (mean - 0.5 * (a + b)).abs() <= 1e-6 * mean.abs().max(1e-3),
+                "{name}"
+            );
+        }
+    }
+}
