@@ -137,6 +137,8 @@ pub struct ReproduceArguments {
 /// The paper's experiments.
 #[derive(Debug, Subcommand)]
 pub enum Experiment {
+    /// Trains on whole slides at several resolutions: metastasis in lymph nodes, slide-level labels
+    Camelyon(CamelyonArguments),
     /// Compares streaming with whole-image computation in f64, as the paper's notebook does
     Numerics(NumericsArguments),
 }
@@ -153,6 +155,26 @@ pub struct NumericsArguments {
     /// Seed of image, weights and cotangent
     #[arg(long, default_value = "0")]
     pub seed: u64,
+}
+
+/// Of `reproduce camelyon`.
+#[derive(Debug, Args)]
+pub struct CamelyonArguments {
+    /// Folder with CAMELYON17 in its published layout; without it and --csv, a made-up cohort is written and used
+    #[arg(long, value_name = "DIR", conflicts_with = "csv")]
+    pub data: Option<PathBuf>,
+    /// Table of slides with the columns `slide`, `label` and, if wanted, `split` and `patient`
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Settings as TOML; what is not in it is as by default
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+    /// Folder for results; a second run with the same one goes on where the first stopped
+    #[arg(long, value_name = "DIR", default_value = "runs/camelyon")]
+    pub output: PathBuf,
+    /// A run of two minutes on few slides, to see that everything works: its figures mean nothing
+    #[arg(long, conflicts_with = "settings")]
+    pub quick: bool,
 }
 
 #[cfg(test)]

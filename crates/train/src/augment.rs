@@ -359,12 +359,8 @@ impl<S: TileSource> TileSource for Augmented<S> {
                 .read(image, &self.augmentation.origin(region), out);
         }
         match out {
-            TileMut::F32(tile) => {
-                self.read_as(image, region, tile, |tile| TileMut::F32(tile), &SINGLE)
-            }
-            TileMut::F64(tile) => {
-                self.read_as(image, region, tile, |tile| TileMut::F64(tile), &DOUBLE)
-            }
+            TileMut::F32(tile) => self.read_as(image, region, tile, TileMut::F32, &SINGLE),
+            TileMut::F64(tile) => self.read_as(image, region, tile, TileMut::F64, &DOUBLE),
         }
     }
 }

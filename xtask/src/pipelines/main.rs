@@ -1,5 +1,6 @@
 //! The heavy commands of `cargo xtask`, which builds this binary in release mode and becomes it.
 
+mod camelyon;
 mod counting_allocator;
 mod model;
 mod numerics;
@@ -36,6 +37,7 @@ fn run() -> anyhow::Result<()> {
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Vjp(arguments) => vjp::run(&arguments, &ALLOCATOR),
         Command::Reproduce(arguments) => match arguments.experiment {
+            Experiment::Camelyon(arguments) => camelyon::run(&arguments),
             Experiment::Numerics(arguments) => numerics::run(&arguments),
         },
         Command::Setup | Command::Test(_) => bail!("this command belongs to `cargo xtask`"),
