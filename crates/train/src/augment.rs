@@ -347,6 +347,10 @@ impl<S: TileSource> TileSource for Augmented<S> {
         self.augmentation.extent()
     }
 
+    #[expect(
+        clippy::redundant_closure,
+        reason = "the bare variant is not general over the view's lifetime"
+    )]
     fn read(
         &self,
         image: usize,
@@ -359,8 +363,12 @@ impl<S: TileSource> TileSource for Augmented<S> {
                 .read(image, &self.augmentation.origin(region), out);
         }
         match out {
-            TileMut::F32(tile) => self.read_as(image, region, tile, TileMut::F32, &SINGLE),
-            TileMut::F64(tile) => self.read_as(image, region, tile, TileMut::F64, &DOUBLE),
+            TileMut::F32(tile) => {
+                self.read_as(image, region, tile, |tile| TileMut::F32(tile), &SINGLE)
+            }
+            TileMut::F64(tile) => {
+                self.read_as(image, region, tile, |tile| TileMut::F64(tile), &DOUBLE)
+            }
         }
     }
 }
