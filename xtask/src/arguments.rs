@@ -169,12 +169,29 @@ pub struct CamelyonArguments {
     /// Settings as TOML; what is not in it is as by default
     #[arg(long, value_name = "FILE")]
     pub settings: Option<PathBuf>,
-    /// Folder for results; a second run with the same one goes on where the first stopped
-    #[arg(long, value_name = "DIR", default_value = "runs/camelyon")]
-    pub output: PathBuf,
+    /// Microns per pixel of slides that state none, or a wrong number
+    #[arg(long, value_name = "MICRONS")]
+    pub slide_mpp: Option<f64>,
+    /// Folder for results; a second run with the same one goes on where the first stopped [default: runs/camelyon, or
+    /// runs/camelyon-quick]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
     /// A run of two minutes on few slides, to see that everything works: its figures mean nothing
     #[arg(long, conflicts_with = "settings")]
     pub quick: bool,
+}
+
+impl CamelyonArguments {
+    /// The folder for results.
+    #[must_use]
+    pub fn output(&self) -> PathBuf {
+        let default = if self.quick {
+            "runs/camelyon-quick"
+        } else {
+            "runs/camelyon"
+        };
+        self.output.clone().unwrap_or_else(|| default.into())
+    }
 }
 
 #[cfg(test)]
@@ -232,6 +249,23 @@ mod tests {
     fn a_budget_without_a_known_unit_is_named() {
         let error = parse("xtask plan --model numerics --image 64x64 --memory 8GiBs").unwrap_err();
         assert!(error.contains("8GiBs"), "{error}");
+    }
+
+    #[test]
+    fn a_quick_run_has_a_folder_of_its_own() {
+        for (line, expected) in [
+            ("xtask reproduce camelyon", "runs/camelyon"),
+            ("xtask reproduce camelyon --quick", "runs/camelyon-quick"),
+            ("xtask reproduce camelyon --quick --output here", "here"),
+        ] {
+            let Command::Reproduce(ReproduceArguments {
+                experiment: Experiment::Camelyon(camelyon),
+            }) = parse(line).unwrap()
+            else {
+                panic!("not parsed as reproduce camelyon");
+            };
+            assert_eq!(camelyon.output(), PathBuf::from(expected));
+        }
     }
 
     #[test]

@@ -166,6 +166,16 @@ pub enum TrainError {
         /// What was found.
         found: String,
     },
+    /// A folder that holds a run of other settings or of other slides.
+    #[error("{} holds a run with other {what}: give another folder, or the same {what} ({})", folder.display(), file.display())]
+    OtherRun {
+        /// The folder.
+        folder: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// The file that says so.
+        file: PathBuf,
+    },
     /// A file of JSON that cannot be read or written.
     #[error("{}: {source}", path.display())]
     Json {

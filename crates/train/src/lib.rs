@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod cohort;
 pub mod data;
 mod error;
+pub mod experiment;
 mod files;
 pub mod gradients;
 pub mod loss;

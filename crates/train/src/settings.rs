@@ -96,6 +96,25 @@ impl Settings {
         })
     }
 
+    /// Writes the settings into `folder` as `settings.toml`, or finds the same ones there.
+    ///
+    /// # Errors
+    /// [`TrainError::OtherRun`] for a folder with other settings; as [`read`](Self::read) and [`write`](Self::write).
+    pub fn claim(&self, folder: &Path) -> Result<()> {
+        let path = folder.join("settings.toml");
+        if !path.exists() {
+            return self.write(&path);
+        }
+        if Self::read(&path)? == *self {
+            return Ok(());
+        }
+        Err(TrainError::OtherRun {
+            folder: folder.to_path_buf(),
+            what: "settings",
+            file: path,
+        })
+    }
+
     /// Writes all settings beside a run's results.
     ///
     /// # Errors
@@ -154,6 +173,7 @@ mod tests {
                 "task.classes",
             ),
             ("[read]\ndeviation = [0.0, 1.0, 1.0]\n", "read.deviation"),
+            ("[read]\nscale_override = 0.0\n", "read.scale_override"),
             ("[cohort]\njpeg_quality = 0\n", "cohort.jpeg_quality"),
             ("[train.optimizer]\nkind = \"adam\"\n", "adam"),
         ] {

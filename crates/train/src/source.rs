@@ -61,7 +61,7 @@ impl ReadSettings {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`TrainError::Setting`] for means that are not finite or deviations that are not above 0.
+    /// [`TrainError::Setting`] for means that are not finite, and deviations or a scale that are not above 0.
     pub fn check(&self) -> Result<()> {
         if !self.mean.iter().all(|mean| mean.is_finite()) {
             return Err(TrainError::setting(
@@ -79,6 +79,15 @@ impl ReadSettings {
                 "read.deviation",
                 "finite numbers above 0",
                 format!("{:?}", self.deviation),
+            ));
+        }
+        if let Some(scale) = self.scale_override
+            && !(scale.is_finite() && scale > 0.0)
+        {
+            return Err(TrainError::setting(
+                "read.scale_override",
+                "a finite number above 0",
+                scale,
             ));
         }
         Ok(())

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use camelyon17::read_camelyon17;
 pub use folds::{Fold, SplitShares, assign_splits, cross_validation};
 pub use sampling::{Sampling, epoch_order};
+pub(crate) use table::table;
 pub use table::{read_table, write_table};
 
 use crate::error::{Result, TrainError};

@@ -63,6 +63,14 @@ pub fn read_table(path: &Path, task: Task) -> Result<Vec<Sample>> {
 /// # Errors
 /// [`TrainError::File`], [`TrainError::Csv`].
 pub fn write_table(path: &Path, samples: &[Sample]) -> Result<()> {
+    crate::files::write_whole(path, &table(path, samples)?)
+}
+
+/// The bytes that [`write_table`] writes.
+///
+/// # Errors
+/// [`TrainError::File`], [`TrainError::Csv`].
+pub(crate) fn table(path: &Path, samples: &[Sample]) -> Result<Vec<u8>> {
     let folder = path.parent().unwrap_or_else(|| Path::new(""));
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer
@@ -81,10 +89,9 @@ pub fn write_table(path: &Path, samples: &[Sample]) -> Result<()> {
             ])
             .map_err(TrainError::csv(path))?;
     }
-    let bytes = writer
+    writer
         .into_inner()
-        .map_err(|error| TrainError::file(path)(error.into_error()))?;
-    crate::files::write_whole(path, &bytes)
+        .map_err(|error| TrainError::file(path)(error.into_error()))
 }
 
 impl Columns {

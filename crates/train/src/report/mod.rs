@@ -3,7 +3,7 @@
 mod plot;
 mod table;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -51,12 +51,31 @@ pub struct ResolutionResult {
     pub test: Estimate,
     /// Slides of the test split that counted.
     pub test_slides: usize,
-    /// Slides that did not count, in training or test.
-    pub skipped_slides: usize,
+    /// Slides that did not count.
+    pub skipped: SkippedSlides,
     /// Seconds that training and evaluation took.
     pub seconds: f64,
     /// All epochs.
     pub history: Vec<EpochRecord>,
+}
+
+/// Slides that did not count, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SkippedSlides {
+    /// Of the test split: those that could not be read, or whose outputs were no numbers.
+    pub test: Vec<PathBuf>,
+    /// Of the training split: those that could not be read, at least once.
+    pub broken: Vec<PathBuf>,
+    /// Of the training split: those whose loss or gradient was no number.
+    pub not_finite: Vec<PathBuf>,
+}
+
+impl SkippedSlides {
+    /// How many they are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.test.len() + self.broken.len() + self.not_finite.len()
+    }
 }
 
 /// A figure that was published.
@@ -202,7 +221,7 @@ impl Report {
                 result.test.low.to_string(),
                 result.test.high.to_string(),
                 result.test_slides.to_string(),
-                result.skipped_slides.to_string(),
+                result.skipped.count().to_string(),
                 result.seconds.to_string(),
             ]
         });

@@ -23,9 +23,25 @@ impl fmt::Display for Report {
                 result.mean_pixels / 1e6,
                 result.test.value,
                 result.test_slides,
-                result.skipped_slides,
+                result.skipped.count(),
                 result.seconds
             )?;
+        }
+        for result in &self.results {
+            let skipped = &result.skipped;
+            for (why, slides) in [
+                ("not tested", &skipped.test),
+                ("not read in training, at least once", &skipped.broken),
+                (
+                    "left out of training, since they gave no numbers",
+                    &skipped.not_finite,
+                ),
+            ] {
+                for slide in slides {
+                    let microns = result.microns_per_pixel;
+                    writeln!(f, "{microns} microns, {why}: {}", slide.display())?;
+                }
+            }
         }
         for row in &self.published {
             writeln!(f)?;

@@ -13,7 +13,10 @@ fn result(microns: f64, value: f64) -> ResolutionResult {
             high: value + 0.04,
         },
         test_slides: 160,
-        skipped_slides: 1,
+        skipped: SkippedSlides {
+            broken: vec!["torn.tif".into()],
+            ..SkippedSlides::default()
+        },
         seconds: 100.0,
         history: vec![EpochRecord {
             epoch: 0,
@@ -83,6 +86,7 @@ fn all_files_are_written() {
         "published: TPAMI 2022",
         "0.706",
         "wholly above",
+        "8 microns, not read in training, at least once: torn.tif",
     ] {
         assert!(text.contains(part), "{part:?} in {text}");
     }
@@ -115,6 +119,7 @@ fn predictions_have_a_column_for_each_output() {
         slide: "a, b.tif".into(),
         label: 1.0,
         logits: vec![0.5, -2.0],
+        pixels: 4,
     };
     write_predictions(
         &path,

@@ -23,6 +23,8 @@ pub struct Prediction {
     pub label: f64,
     /// The network's outputs, before any softmax or sigmoid.
     pub logits: Vec<f64>,
+    /// Pixels of its image.
+    pub pixels: u64,
 }
 
 /// What an evaluation gave.
@@ -58,15 +60,17 @@ pub fn evaluate(
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let reason = match loader
-            .load(&sample.slide)
-            .and_then(|image| model.predict(&*image))
-        {
-            Ok(logits) if logits.iter().all(|logit| logit.is_finite()) => {
+        let predicted = loader.load(&sample.slide).and_then(|image| {
+            let (height, width) = image.extent();
+            Ok((model.predict(&*image)?, height.saturating_mul(width)))
+        });
+        let reason = match predicted {
+            Ok((logits, pixels)) if logits.iter().all(|logit| logit.is_finite()) => {
                 evaluation.predictions.push(Prediction {
                     slide: sample.slide.clone(),
                     label: sample.label,
                     logits,
+                    pixels,
                 });
                 None
             }
@@ -162,6 +166,21 @@ impl Evaluation {
                 bootstrap.accuracy(&self.classes(), &self.predicted_classes(task))
             }
         }
+    }
+
+    /// Mean number of pixels of an image; 0 without predictions.
+    #[must_use]
+    pub fn mean_pixels(&self) -> f64 {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "areas of images are below 2^53, or only reported"
+        )]
+        let mean = |total: u128, count: usize| total as f64 / count.max(1) as f64;
+        let pixels = self
+            .predictions
+            .iter()
+            .map(|prediction| u128::from(prediction.pixels));
+        mean(pixels.sum(), self.predictions.len())
     }
 
     /// Labels, slide by slide.

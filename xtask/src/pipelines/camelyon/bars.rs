@@ -3,46 +3,58 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use stream_grad_train::data::Split;
 use stream_grad_train::trainer::{SkipReason, TrainEvent, TrainObserver};
 
-/// The bar of one part of the experiment.
+/// The bar for writing the made-up cohort.
+pub(crate) fn cohort(slides: usize) -> ProgressBar {
+    bar("writing the made-up cohort".to_owned(), slides as u64)
+}
+
+/// The bars of one resolution: training, where one step is one slide, then testing.
 pub(crate) struct Bars {
-    bar: ProgressBar,
-    evaluates: bool,
+    microns: f64,
+    training: ProgressBar,
+    testing: Option<ProgressBar>,
 }
 
 impl Bars {
-    /// For writing the made-up cohort.
-    pub(crate) fn cohort(slides: usize) -> ProgressBar {
-        bar("writing the made-up cohort", slides as u64)
-    }
-
-    /// For training at one resolution; one step of the bar is one slide.
-    pub(crate) fn training(microns: f64, epochs: u64, slides: usize) -> Self {
+    pub(crate) fn new(microns: f64, epochs: u64, slides: usize) -> Self {
+        let message = format!("training at {microns} microns");
         Self {
-            bar: bar(
-                &format!("training at {microns} microns"),
-                epochs * slides as u64,
-            ),
-            evaluates: false,
+            microns,
+            training: bar(message, epochs.saturating_mul(slides as u64)),
+            testing: None,
         }
     }
 
-    /// For the test split.
-    pub(crate) fn testing(microns: f64, slides: usize) -> Self {
-        Self {
-            bar: bar(&format!("testing at {microns} microns"), slides as u64),
-            evaluates: true,
-        }
-    }
-
-    /// Leaves the bar as it is.
+    /// Leaves the bars as they are.
     pub(crate) fn finish(&self) {
-        self.bar.abandon();
+        self.testing.as_ref().unwrap_or(&self.training).abandon();
+    }
+
+    fn say(&self, line: &str) {
+        let bar = self.testing.as_ref().unwrap_or(&self.training);
+        if bar.is_hidden() {
+            println!("{line}");
+        } else {
+            bar.println(line);
+        }
+    }
+
+    fn tested(&mut self, done: usize, slides: usize) {
+        let bar = self.testing.get_or_insert_with(|| {
+            self.training.abandon();
+            bar(
+                format!("testing at {} microns", self.microns),
+                slides as u64,
+            )
+        });
+        bar.set_position(done as u64);
     }
 }
 
-/// Moves the bar, and prints what a person should know.
+/// Moves the bars, and prints what a person should know.
 impl TrainObserver for Bars {
     fn notice(&mut self, event: &TrainEvent<'_>) {
         match event {
@@ -52,60 +64,60 @@ impl TrainObserver for Bars {
                 slides,
                 ..
             } => {
-                self.bar
-                    .set_position(epoch * *slides as u64 + *slides_done as u64);
+                let done = epoch * *slides as u64 + *slides_done as u64;
+                self.training.set_position(done);
                 // A resumed run's speed is that of this session.
-                self.bar.reset_eta();
+                self.training.reset_eta();
             }
             TrainEvent::SlideTrained {
                 epoch,
                 done,
                 slides,
                 ..
-            } => self.bar.set_position(epoch * *slides as u64 + *done as u64),
-            TrainEvent::SlideEvaluated { done, .. } if self.evaluates => {
-                self.bar.set_position(*done as u64);
-            }
-            TrainEvent::SlideSkipped { slide, reason } => self.bar.println(match reason {
-                SkipReason::Broken(reason) => format!("skipped {}: {reason}", slide.display()),
-                SkipReason::NotFinite => {
-                    format!(
-                        "{} gives no finite loss or gradient and is left out from here on",
-                        slide.display()
-                    )
-                }
-            }),
-            TrainEvent::EpochEnded(record) => {
-                let validation = match (record.validation_loss, record.validation_metric) {
-                    (Some(loss), Some(metric)) => {
-                        format!(", validation loss {loss:.3}, metric {metric:.3}")
+            } => self
+                .training
+                .set_position(epoch * *slides as u64 + *done as u64),
+            TrainEvent::SlideEvaluated {
+                split: Split::Test,
+                done,
+                slides,
+            } => self.tested(*done, *slides),
+            TrainEvent::SlideSkipped { slide, reason } => {
+                let slide = slide.display();
+                self.say(&match reason {
+                    SkipReason::Broken(reason) => format!("skipped {slide}: {reason}"),
+                    SkipReason::NotFinite => {
+                        format!("skipped {slide}: it gives no finite loss, gradient or output")
                     }
-                    _ => String::new(),
-                };
-                let line = format!(
-                    "epoch {}: loss {:.3}{validation}",
+                });
+            }
+            TrainEvent::EpochEnded(record) => {
+                let mut line = format!(
+                    "{} microns, epoch {}: loss {:.3}",
+                    self.microns,
                     record.epoch + 1,
                     record.train_loss
                 );
-                if self.bar.is_hidden() {
-                    println!("{line}");
-                } else {
-                    self.bar.println(line);
+                if let (Some(loss), Some(metric)) =
+                    (record.validation_loss, record.validation_metric)
+                {
+                    line += &format!(", validation loss {loss:.3}, metric {metric:.3}");
                 }
+                self.say(&line);
             }
             _ => {}
         }
     }
 }
 
-fn bar(what: &str, length: u64) -> ProgressBar {
+fn bar(what: String, length: u64) -> ProgressBar {
     // The template is a constant of this file; should it ever not parse, the plain bar serves.
     let style =
         ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}, {elapsed} so far, {eta} left")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::new(length)
         .with_style(style)
-        .with_message(what.to_owned());
+        .with_message(what);
     bar.enable_steady_tick(Duration::from_millis(500));
     bar
 }

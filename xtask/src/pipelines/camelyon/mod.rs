@@ -1,26 +1,20 @@
 //! `reproduce camelyon`: the same training at several resolutions, and whether accuracy rises with them.
 
 mod bars;
-mod results;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, bail};
-use stream_grad_slides::MicronsPerPixel;
+use anyhow::Context;
 use stream_grad_train::cohort::{SplitSizes, generate};
-use stream_grad_train::data::{
-    Sample, Split, Task, assign_splits, of_split, read_camelyon17, read_table,
-};
-use stream_grad_train::model::{Model, StreamedModel};
+use stream_grad_train::data::{Sample, Split, Task, assign_splits, read_camelyon17, read_table};
+use stream_grad_train::experiment::Experiment;
+use stream_grad_train::report::{DataOrigin, PublishedFigure, PublishedRow, Report};
 use stream_grad_train::settings::Settings;
-use stream_grad_train::source::SlideLoader;
-use stream_grad_train::trainer::{Outcome, Run, evaluate};
 use xtask::arguments::CamelyonArguments;
 
 use bars::Bars;
-use results::{Origin, Resolution};
 
 /// Runs the experiment, or goes on with one that was stopped.
 pub(crate) fn run(arguments: &CamelyonArguments) -> anyhow::Result<()> {
@@ -29,27 +23,29 @@ pub(crate) fn run(arguments: &CamelyonArguments) -> anyhow::Result<()> {
     ctrlc::set_handler(move || handler.store(true, Ordering::Relaxed))
         .context("catching Ctrl-C")?;
 
+    let output = arguments.output();
     let settings = settings(arguments)?;
-    let (samples, origin) = samples(arguments, &settings, &stop)?;
-    let mut resolutions = Vec::with_capacity(settings.microns_per_pixel.len());
-    for &microns in &settings.microns_per_pixel {
-        let folder = arguments.output.join(format!("{microns}-microns"));
-        let resolution = match results::finished(&folder)? {
-            Some(resolution) => resolution,
-            None => train(&settings, microns, &samples, &folder, &stop)?,
-        };
-        resolutions.push(resolution);
+    let (samples, data) = samples(arguments, &output, &settings, &stop)?;
+    let experiment = Experiment::open(&output, settings, samples)?;
+    let mut report = report(experiment.settings(), data);
+    for &microns in &experiment.settings().microns_per_pixel {
+        let mut bars = Bars::new(
+            microns,
+            experiment.settings().train.epochs,
+            experiment.split(Split::Train).len(),
+        );
+        let result = experiment.run(microns, &stop, &mut bars);
+        bars.finish();
+        report
+            .results
+            .push(result?.ok_or_else(|| stopped(&format!("at {microns} microns")))?);
+        // What is finished is on disk, whatever comes next.
+        report.write(&output)?;
     }
-    let summary = results::summary(origin, settings.task, &resolutions);
-    results::write_summary(&arguments.output, origin, &resolutions, &summary)?;
-    println!(
-        "\n{summary}\n\nResults are in {}",
-        arguments.output.display()
-    );
+    println!("\n{report}\nResults are in {}", output.display());
     Ok(())
 }
 
-/// The settings of the run, which stay those with which its folder began.
 fn settings(arguments: &CamelyonArguments) -> anyhow::Result<Settings> {
     let mut settings = match &arguments.settings {
         Some(path) => Settings::read(path)?,
@@ -63,17 +59,8 @@ fn settings(arguments: &CamelyonArguments) -> anyhow::Result<Settings> {
             test: 16,
         };
     }
-    let path = arguments.output.join("settings.toml");
-    if path.exists() {
-        let stored = Settings::read(&path)?;
-        if stored != settings {
-            bail!(
-                "{} holds a run with other settings: give another --output, or the same settings",
-                arguments.output.display()
-            );
-        }
-    } else {
-        settings.write(&path)?;
+    if arguments.slide_mpp.is_some() {
+        settings.read.scale_override = arguments.slide_mpp;
     }
     Ok(settings)
 }
@@ -81,74 +68,57 @@ fn settings(arguments: &CamelyonArguments) -> anyhow::Result<Settings> {
 /// The slides with a split each, and where they come from.
 fn samples(
     arguments: &CamelyonArguments,
+    output: &Path,
     settings: &Settings,
     stop: &AtomicBool,
-) -> anyhow::Result<(Vec<Sample>, Origin)> {
-    let mut samples = match (&arguments.data, &arguments.csv) {
-        (Some(root), _) => read_camelyon17(root)?,
-        (None, Some(table)) => read_table(table, settings.task)?,
+) -> anyhow::Result<(Vec<Sample>, DataOrigin)> {
+    let (mut samples, place) = match (&arguments.data, &arguments.csv) {
+        (Some(root), _) => (read_camelyon17(root)?, root),
+        (None, Some(table)) => (read_table(table, settings.task)?, table),
         (None, None) => {
-            let folder = arguments.output.join("cohort");
-            let bar = Bars::cohort(settings.cohort.splits.total());
-            let made = generate(&settings.cohort, &folder, stop, &|done, _| {
-                bar.set_position(done as u64)
-            })?;
-            bar.finish();
-            let made = made.ok_or_else(|| stopped("writing the cohort"))?;
-            return Ok((made, Origin::MadeUp));
+            let bar = bars::cohort(settings.cohort.splits.total());
+            let made = generate(
+                &settings.cohort,
+                &output.join("cohort"),
+                stop,
+                &|done, _| bar.set_position(done as u64),
+            );
+            bar.abandon();
+            let made = made?.ok_or_else(|| stopped("while writing the cohort"))?;
+            let seed = settings.cohort.seed;
+            return Ok((made, DataOrigin::MadeUp { seed }));
         }
     };
     if samples.iter().any(|sample| sample.split.is_none()) {
         assign_splits(&mut samples, settings.splits, settings.train.seed)?;
     }
-    Ok((samples, Origin::Given))
+    let place = place.display().to_string();
+    Ok((samples, DataOrigin::Given { place }))
 }
 
-/// Trains and tests at one resolution.
-fn train(
-    settings: &Settings,
-    microns: f64,
-    samples: &[Sample],
-    folder: &Path,
-    stop: &AtomicBool,
-) -> anyhow::Result<Resolution> {
-    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-    let task: Task = settings.task;
-    let model = StreamedModel::new(&settings.model, task.outputs(), settings.train.seed)?;
-    let loader = SlideLoader::new(MicronsPerPixel::new(microns)?, settings.read.clone())?;
-    let split = |split| of_split(samples, split);
-    let (training, validation, test) = (
-        split(Split::Train),
-        split(Split::Validation),
-        split(Split::Test),
-    );
-    let checkpoint = folder.join("checkpoint.safetensors");
-    let run = Run {
-        settings: &settings.train,
-        task,
-        train: &training,
-        validation: &validation,
-        model: &model,
-        loader: &loader,
-        checkpoint: Some(&checkpoint),
+/// A report without results yet.
+fn report(settings: &Settings, data: DataOrigin) -> Report {
+    let metric = match settings.task {
+        Task::Binary => "AUC",
+        Task::Classification { .. } => "accuracy",
+        Task::Regression => "Spearman",
     };
-    let mut bars = Bars::training(microns, settings.train.epochs, training.len());
-    let outcome = run.execute(stop, &mut bars);
-    bars.finish();
-    let summary = match outcome? {
-        Outcome::Finished(summary) => summary,
-        Outcome::Stopped => return Err(stopped("training")),
-    };
-    let mut bars = Bars::testing(microns, test.len());
-    let evaluation = evaluate(&model, &loader, (&test, Split::Test), stop, &mut bars);
-    bars.finish();
-    let evaluation = evaluation?.ok_or_else(|| stopped("testing"))?;
-    let estimate = evaluation.estimate(task, &settings.bootstrap)?;
-    let resolution = Resolution::new(microns, estimate, &evaluation, &summary);
-    results::write(folder, &resolution, &evaluation, &summary, &model.tensors())?;
-    Ok(resolution)
+    let figure = |megapixels, value| PublishedFigure { megapixels, value };
+    Report {
+        title: "Metastasis in lymph nodes, from slide-level labels".to_owned(),
+        data,
+        metric: metric.to_owned(),
+        confidence: settings.bootstrap.confidence,
+        results: Vec::new(),
+        published: vec![PublishedRow {
+            source: "AUC on CAMELYON17 at 2048 x 2048 and 8192 x 8192 pixels, TPAMI 2022 \
+                     (10.1109/TPAMI.2020.3019563)"
+                .to_owned(),
+            figures: vec![figure(4.2, 0.580), figure(67.1, 0.706)],
+        }],
+    }
 }
 
-fn stopped(what: &str) -> anyhow::Error {
-    anyhow::anyhow!("stopped while {what}: run the same command again to go on from here")
+fn stopped(place: &str) -> anyhow::Error {
+    anyhow::anyhow!("stopped {place}: run the same command again to go on from here")
 }
