@@ -145,6 +145,7 @@ impl Experiment {
                 not_finite: summary.not_finite,
             },
             seconds: started.elapsed().as_secs_f64(),
+            training: summary.timing,
             history: summary.history,
         }))
     }

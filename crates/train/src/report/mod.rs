@@ -11,7 +11,7 @@ use crate::checkpoint::EpochRecord;
 use crate::error::{Result, TrainError};
 use crate::files::write_whole;
 use crate::metrics::Estimate;
-use crate::trainer::Evaluation;
+use crate::trainer::{Evaluation, Timing};
 
 /// Where the slides came from; the report says so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,8 +53,10 @@ pub struct ResolutionResult {
     pub test_slides: usize,
     /// Slides that did not count.
     pub skipped: SkippedSlides,
-    /// Seconds that training and evaluation took.
+    /// Seconds that training and evaluation took; of a run that was stopped, since it was last started.
     pub seconds: f64,
+    /// Seconds of the training alone, and how many it waited for pixels.
+    pub training: Timing,
     /// All epochs.
     pub history: Vec<EpochRecord>,
 }
@@ -211,6 +213,7 @@ impl Report {
             "test_slides",
             "skipped_slides",
             "seconds",
+            "waiting_share",
         ];
         let rows = self.results.iter().map(|result| {
             vec![
@@ -223,6 +226,7 @@ impl Report {
                 result.test_slides.to_string(),
                 result.skipped.count().to_string(),
                 result.seconds.to_string(),
+                result.training.waiting_share().to_string(),
             ]
         });
         csv_bytes(path, &heading, rows)

@@ -11,20 +11,28 @@ impl fmt::Display for Report {
         let interval = format!("{:.0}% interval", self.confidence * 100.0);
         writeln!(
             f,
-            "{:>10}  {:>10}  {:>7}  {:>16}  {:>6}  {:>7}  {:>8}",
-            "microns", "megapixels", self.metric, interval, "slides", "skipped", "seconds"
+            "{:>10}  {:>10}  {:>7}  {:>16}  {:>6}  {:>7}  {:>8}  {:>8}",
+            "microns",
+            "megapixels",
+            self.metric,
+            interval,
+            "slides",
+            "skipped",
+            "seconds",
+            "waiting"
         )?;
         for result in &self.results {
             let interval = format!("{:.3} to {:.3}", result.test.low, result.test.high);
             writeln!(
                 f,
-                "{:>10}  {:>10.3}  {:>7.3}  {interval:>16}  {:>6}  {:>7}  {:>8.0}",
+                "{:>10}  {:>10.3}  {:>7.3}  {interval:>16}  {:>6}  {:>7}  {:>8.0}  {:>7.1}%",
                 result.microns_per_pixel,
                 result.mean_pixels / 1e6,
                 result.test.value,
                 result.test_slides,
                 result.skipped.count(),
-                result.seconds
+                result.seconds,
+                result.training.waiting_share() * 100.0
             )?;
         }
         for result in &self.results {

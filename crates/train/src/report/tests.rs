@@ -18,6 +18,10 @@ fn result(microns: f64, value: f64) -> ResolutionResult {
             ..SkippedSlides::default()
         },
         seconds: 100.0,
+        training: Timing {
+            seconds: 80.0,
+            waiting_seconds: 2.0,
+        },
         history: vec![EpochRecord {
             epoch: 0,
             train_loss: 0.5,
@@ -86,6 +90,7 @@ fn all_files_are_written() {
         "published: TPAMI 2022",
         "0.706",
         "wholly above",
+        "2.5%",
         "8 microns, not read in training, at least once: torn.tif",
     ] {
         assert!(text.contains(part), "{part:?} in {text}");

@@ -4,11 +4,13 @@ mod evaluate;
 mod events;
 mod run;
 mod settings;
+mod timing;
 
 pub use evaluate::{Evaluation, Prediction, evaluate};
 pub use events::{NoObserver, SkipReason, TrainEvent, TrainObserver};
 pub use run::{Outcome, Run, Summary};
 pub use settings::TrainSettings;
+pub use timing::Timing;
 
 #[cfg(test)]
 mod tests;

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use candle_core::Tensor;
 
 use super::evaluate::{all_failed, evaluate};
 use super::events::{SkipReason, TrainEvent, TrainObserver};
 use super::settings::TrainSettings;
+use super::timing::{Clock, Timed, Timing};
 use crate::augment::Augmented;
 use crate::checkpoint::{Checkpoint, EpochRecord, Progress};
 use crate::data::{Sample, Split, Task, check_labels, epoch_order};
@@ -56,6 +58,8 @@ pub struct Summary {
     pub not_finite: Vec<PathBuf>,
     /// Slides that could not be read at least once.
     pub broken: Vec<PathBuf>,
+    /// How long it took.
+    pub timing: Timing,
 }
 
 /// What changes while a run goes on.
@@ -64,6 +68,7 @@ struct State {
     optimizer: Optimizer,
     learning_rate: f64,
     last_failure: Option<(PathBuf, SkipReason)>,
+    waiting: Clock,
 }
 
 /// A group under way: nothing of it shows in the state until it is complete.
@@ -94,6 +99,7 @@ impl Run<'_> {
     pub fn execute(&self, stop: &AtomicBool, observer: &mut dyn TrainObserver) -> Result<Outcome> {
         self.settings.check()?;
         check_labels("the training split", self.train)?;
+        let started = Instant::now();
         let mut state = self.state()?;
         let done = usize::try_from(state.progress.groups)
             .unwrap_or(usize::MAX)
@@ -115,6 +121,10 @@ impl Run<'_> {
             history: state.progress.history,
             not_finite: state.progress.excluded.iter().filter_map(slide).collect(),
             broken: state.progress.broken.keys().filter_map(slide).collect(),
+            timing: Timing {
+                seconds: started.elapsed().as_secs_f64(),
+                waiting_seconds: state.waiting.seconds(),
+            },
         }))
     }
 
@@ -144,6 +154,7 @@ impl Run<'_> {
             optimizer,
             learning_rate: 0.0,
             last_failure: None,
+            waiting: Clock::default(),
         })
     }
 
@@ -350,8 +361,9 @@ impl Run<'_> {
     }
 
     fn slide(&self, state: &State, sample: &Sample, place: usize) -> Result<SlideGradients> {
-        let image = self.image(state, sample, place)?;
-        self.model.gradients(&image, &|logits| {
+        let clock = &state.waiting;
+        let source = clock.during(|| self.image(state, sample, place))?;
+        self.model.gradients(&Timed { source, clock }, &|logits| {
             slide_loss(self.task, logits, sample.label)
         })
     }
