@@ -158,7 +158,10 @@ fn memory_request(net: &Net, request: &PlanRequest) -> Result<MemoryRequest> {
             _ => {}
         }
     }
-    Ok(MemoryRequest::new(element, request.batch as u64, fixed))
+    let mut memory = MemoryRequest::new(element, request.batch as u64, fixed);
+    memory.features = request.features;
+    memory.input_gradient = request.input_gradient.maps();
+    Ok(memory)
 }
 
 /// Bookkeeping of the sweeps and of rayon that does not depend on the recipe.

@@ -23,13 +23,13 @@ pub struct FixedBytes {
     pub scratch: u128,
 }
 
-/// Who holds the feature maps and their cotangents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum FeatureMaps {
-    /// Whole tensors: every output of every image, and in the backward sweep as much again of cotangents.
+/// Who holds a map that enters or leaves a sweep: features, their cotangents, the gradient of the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Maps {
+    /// Streaming does, as whole tensors of every image; they count.
     #[default]
     Whole,
-    /// They leave and arrive tile by tile; what a sink or a source holds is not streaming's.
+    /// Nobody has to: they leave or arrive tile by tile. What a sink or a source holds is not streaming's, and does not count.
     Streamed,
 }
 
@@ -42,18 +42,21 @@ pub struct MemoryRequest {
     pub images: u64,
     /// Bytes that do not depend on the recipe.
     pub fixed: FixedBytes,
-    /// Who holds the feature maps.
-    pub features: FeatureMaps,
+    /// Who holds the feature maps and their cotangents.
+    pub features: Maps,
+    /// Who holds the gradient of the image, if it is computed.
+    pub input_gradient: Maps,
 }
 
 impl MemoryRequest {
-    /// A request for `images` images of elements of `element_bytes` bytes, with whole feature maps.
+    /// A request for `images` images of elements of `element_bytes` bytes, with whole maps.
     pub fn new(element_bytes: u64, images: u64, fixed: FixedBytes) -> Self {
         Self {
             element_bytes,
             images,
             fixed,
-            features: FeatureMaps::Whole,
+            features: Maps::Whole,
+            input_gradient: Maps::Whole,
         }
     }
 }
@@ -261,12 +264,16 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
     };
     let outputs = geometry.sized().graph().outputs();
     let features = match request.features {
-        FeatureMaps::Whole => outputs
+        Maps::Whole => outputs
             .iter()
             .fold(0_u128, |sum, output| sum.saturating_add(whole(output.0))),
-        FeatureMaps::Streamed => 0,
+        Maps::Streamed => 0,
     };
     let nodes = geometry.sized().graph().nodes();
+    let input_gradient = match request.input_gradient {
+        Maps::Whole if nodes[0].has_cotangent => whole(0),
+        Maps::Whole | Maps::Streamed => 0,
+    };
     let fixed = request.fixed;
     let transient = bytes(buffers.transient_length());
     PeakBytes {
@@ -291,7 +298,7 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
         borders: PhaseBytes::both(over_blocks(&|block| buffers.border_length(block))),
         features: PhaseBytes::both(features),
         cotangents: PhaseBytes::backward(features),
-        input_gradient: PhaseBytes::backward(if nodes[0].has_cotangent { whole(0) } else { 0 }),
+        input_gradient: PhaseBytes::backward(input_gradient),
         bookkeeping: PhaseBytes::both(
             BOOKKEEPING
                 + BOOKKEEPING_PER_NODE * nodes.len() as u128
