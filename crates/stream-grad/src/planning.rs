@@ -9,6 +9,7 @@ use stream_grad_tiling::{
 
 use crate::error::{Result, StreamError};
 use crate::gradients::ParameterGradients;
+use crate::local::LocalScratch;
 use crate::net::Net;
 use crate::operation::{Kind, trainable_flags};
 use crate::prepared::kernel_error;
@@ -161,6 +162,7 @@ fn memory_request(net: &Net, request: &PlanRequest) -> Result<MemoryRequest> {
     let mut memory = MemoryRequest::new(element, request.batch as u64, fixed);
     memory.features = request.features;
     memory.input_gradient = request.input_gradient.maps();
+    memory.layers = LocalScratch::of(&net.operations, element);
     Ok(memory)
 }
 

@@ -3,12 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
+use stream_grad::tiling::{AxisRule, PerAxis, Window};
 use stream_grad::{
-    ByteCount, Conv2d, CotangentSource, ExternalError, FeatureSink, InputGradient,
+    ByteCount, CandleLayer, Conv2d, CotangentSource, ExternalError, FeatureSink, InputGradient,
     InputGradientSink, Maps, Net, NetBuilder, PixelRegion, PlanRequest, Pool2d, StreamError,
     TileMut, TileRef,
 };
@@ -86,6 +88,25 @@ fn full_resolution(dtype: DType) -> Result<Net, StreamError> {
     let x = net.conv2d(net.input(), Conv2d::new(3, 8, 3).padding(1), vb.pp("a"))?;
     let x = net.relu(x)?;
     let x = net.conv2d(x, Conv2d::new(8, 16, 3).padding(1), vb.pp("b"))?;
+    net.build(x)
+}
+
+/// A layer that candle computes, a 3 x 3 convolution and a GELU, between two of the usual ones.
+fn with_local_layer(dtype: DType) -> Result<Net, StreamError> {
+    let variables = VarMap::new();
+    let vb = VarBuilder::from_varmap(&variables, dtype, &Device::Cpu);
+    let mut net = NetBuilder::new(3);
+    let x = net.conv2d(net.input(), Conv2d::new(3, 8, 3).padding(1), vb.pp("a"))?;
+    let window = AxisRule::Window(Window::new(3, 1, 1, 1, 1)?);
+    let weight = Tensor::full(0.01, (12, 8, 3, 3), &Device::Cpu)?.to_dtype(dtype)?;
+    let layer = CandleLayer::new("local", PerAxis::both(window), |x, parameters| {
+        x.conv2d(&parameters[0], 0, 1, 1, 1)?.gelu()
+    });
+    let layer = layer
+        .output_channels(12)
+        .parameter("local.weight", Var::from_tensor(&weight)?.into_inner());
+    let x = net.local(x, Arc::new(layer))?;
+    let x = net.conv2d(x, Conv2d::new(12, 4, 3).stride(2), vb.pp("b"))?;
     net.build(x)
 }
 
@@ -217,6 +238,18 @@ fn measured_peaks_stay_below_the_promise_and_close_to_it() {
                 // Features and cotangents: twice 16 values for each pixel.
                 let maps = 2 * 16 * height * width * dtype.size_in_bytes();
                 assert_eq!(kept.0 + maps as u64, whole, "what streaming the maps saves");
+            }
+            for edge in [64, 200] {
+                let net = with_local_layer(dtype).unwrap();
+                let request = base.clone().tile(edge);
+                let layers = net.plan(request.clone()).unwrap().peak_classes().layers;
+                let (promised, measured) = measure(&net, request, &image);
+                println!("local layer: promised {promised}, measured {measured}");
+                assert!(measured <= promised, "promised {promised}, measured {measured}");
+                // What the layer allocates is a bound for any function, so only a part of it is used; yet it is needed.
+                let others = promised - u64::try_from(layers.backward).unwrap();
+                assert!(measured > others, "{measured} bytes fit without the layer's own");
+                assert!(promised <= 3 * measured, "promised {promised}, measured {measured}");
             }
             for mebibytes in [16, 32, 64] {
                 let request = base.clone().memory(ByteCount::mib(mebibytes));

@@ -1,6 +1,7 @@
 //! The bytes that streaming holds at its peak, worked out before anything runs.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::buffers::{Buffers, Sweep};
 use crate::bytes::ByteCount;
@@ -33,8 +34,14 @@ pub enum Maps {
     Streamed,
 }
 
+/// What layers allocate for themselves while they run on a tile, besides the buffers that are planned.
+pub trait LayerScratch: fmt::Debug + Send + Sync {
+    /// The most heap bytes that are held so at one moment, over all tiles of the recipe.
+    fn bytes(&self, geometry: &Geometry) -> u128;
+}
+
 /// What the peak depends on besides the recipe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct MemoryRequest {
     /// Bytes of one element: 4 for f32, 8 for f64.
     pub element_bytes: u64,
@@ -46,6 +53,8 @@ pub struct MemoryRequest {
     pub features: Maps,
     /// Who holds the gradient of the image, if it is computed.
     pub input_gradient: Maps,
+    /// What layers allocate for themselves, if any does.
+    pub layers: Option<Arc<dyn LayerScratch>>,
 }
 
 impl MemoryRequest {
@@ -57,6 +66,7 @@ impl MemoryRequest {
             fixed,
             features: Maps::Whole,
             input_gradient: Maps::Whole,
+            layers: None,
         }
     }
 }
@@ -81,6 +91,8 @@ pub struct PeakBytes {
     pub preparation: PhaseBytes,
     /// Scratch of the arithmetic.
     pub scratch: PhaseBytes,
+    /// What layers allocate for themselves.
+    pub layers: PhaseBytes,
     /// Activations and cotangents of one tile.
     pub arena: PhaseBytes,
     /// Strips and left halos that only carry.
@@ -137,13 +149,14 @@ impl PeakBytes {
     }
 
     /// Every class with its name.
-    pub fn classes(&self) -> [(&'static str, PhaseBytes); 14] {
+    pub fn classes(&self) -> [(&'static str, PhaseBytes); 15] {
         [
             ("weights", self.weights),
             ("weight-gradient accumulators", self.accumulators),
             ("weight gradients", self.gradients),
             ("weight preparation", self.preparation),
             ("scratch", self.scratch),
+            ("scratch of layers", self.layers),
             ("tile arena", self.arena),
             ("transient carries", self.transient),
             ("cotangent carries", self.cotangent_carries),
@@ -208,7 +221,7 @@ impl fmt::Display for PeakBytes {
 
 /// The bytes that streaming holds at its peak, class by class.
 ///
-/// Forward: weights and their preparation, scratch, the larger arena of the sweeps that run, the carries, and, until
+/// Forward: weights and their preparation, scratch, that of layers included, the larger arena of the sweeps that run, the carries, and, until
 /// the backward sweep has used them, the saved halos and border strips of every block of every image, with
 /// the feature maps. Backward: the same without the carries unless segments are swept again, and besides the
 /// cotangents, their carries, the weights of the data gradient, the running sums and the gradients. The arena
@@ -276,6 +289,7 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
     };
     let fixed = request.fixed;
     let transient = bytes(buffers.transient_length());
+    let layers = request.layers.as_ref();
     PeakBytes {
         weights: PhaseBytes {
             forward: fixed.forward_weights,
@@ -285,6 +299,7 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
         gradients: PhaseBytes::backward(fixed.gradients),
         preparation: PhaseBytes::both(fixed.preparation),
         scratch: PhaseBytes::both(fixed.scratch),
+        layers: PhaseBytes::both(layers.map_or(0, |layers| layers.bytes(geometry))),
         arena: PhaseBytes {
             forward: bytes(forward_arena),
             backward: bytes(backward_arena),
