@@ -1,9 +1,9 @@
 //! Progress bars with the time that is left.
 
-use std::time::Duration;
-
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use stream_grad_train::trainer::{SkipReason, TrainEvent, TrainObserver};
+
+use crate::progress::counting_bar;
 
 /// The bar of one part of the experiment.
 pub(crate) struct Bars {
@@ -14,13 +14,13 @@ pub(crate) struct Bars {
 impl Bars {
     /// For writing the made-up cohort.
     pub(crate) fn cohort(slides: usize) -> ProgressBar {
-        bar("writing the made-up cohort", slides as u64)
+        counting_bar("writing the made-up cohort", slides as u64)
     }
 
     /// For training at one resolution; one step of the bar is one slide.
     pub(crate) fn training(microns: f64, epochs: u64, slides: usize) -> Self {
         Self {
-            bar: bar(
+            bar: counting_bar(
                 &format!("training at {microns} microns"),
                 epochs * slides as u64,
             ),
@@ -31,7 +31,7 @@ impl Bars {
     /// For the test split.
     pub(crate) fn testing(microns: f64, slides: usize) -> Self {
         Self {
-            bar: bar(&format!("testing at {microns} microns"), slides as u64),
+            bar: counting_bar(&format!("testing at {microns} microns"), slides as u64),
             evaluates: true,
         }
     }
@@ -98,14 +98,3 @@ impl TrainObserver for Bars {
     }
 }
 
-fn bar(what: &str, length: u64) -> ProgressBar {
-    // The template is a constant of this file; should it ever not parse, the plain bar serves.
-    let style =
-        ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}, {elapsed} so far, {eta} left")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(length)
-        .with_style(style)
-        .with_message(what.to_owned());
-    bar.enable_steady_tick(Duration::from_millis(500));
-    bar
-}
