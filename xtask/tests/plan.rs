@@ -18,7 +18,8 @@ fn a_resnet34_streams_four_gigapixels_in_8_gib() {
     let text = plan(&[&arguments[..], &["--memory", "8GiB"]].concat());
     let line = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap_or_else(|| panic!("no `{name}` in {text}")).trim()
+        line.unwrap_or_else(|| panic!("no `{name}` in {text}"))
+            .trim()
     };
     assert_eq!(line("features "), "512 x 2048 x 2048, streamed");
     let (peak, unit) = line("peak memory ").split_once(' ').unwrap();

@@ -1,6 +1,10 @@
 //! `vjp` as another program would call it, against PyTorch's values in `golden`.
 
-#![expect(clippy::unwrap_used, reason = "a failure is the test's message")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failure is the test's message"
+)]
 
 #[path = "../../crates/slides/tests/common/mod.rs"]
 mod slide_files;
@@ -56,9 +60,13 @@ impl Files {
 
     fn vjp_of(&self, model: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask-pipelines"));
-        command
-            .current_dir(self.folder.path())
-            .args(["vjp", "--model", model, "--weights", "w.safetensors"]);
+        command.current_dir(self.folder.path()).args([
+            "vjp",
+            "--model",
+            model,
+            "--weights",
+            "w.safetensors",
+        ]);
         command.args(arguments).output().unwrap()
     }
 }
@@ -211,7 +219,14 @@ fn a_slide_is_the_image_that_a_tensor_of_its_pixels_would_be() {
     let slide = path.to_str().unwrap();
     let sources = [
         (
-            &["--slide", slide, "--mpp", "8", "--output", "slide.safetensors"][..],
+            &[
+                "--slide",
+                slide,
+                "--mpp",
+                "8",
+                "--output",
+                "slide.safetensors",
+            ][..],
             "slide.safetensors",
         ),
         (
@@ -238,7 +253,12 @@ fn reading_a_slide_is_within_the_budget() {
     let files = Files::new();
     let slide = slide_files::asset("default.svs");
     let arguments = ["--mpp", "2", "--memory", "48MiB", "--report", "r.json"];
-    let output = ["--output", "g.safetensors", "--slide", slide.to_str().unwrap()];
+    let output = [
+        "--output",
+        "g.safetensors",
+        "--slide",
+        slide.to_str().unwrap(),
+    ];
     let run = files.vjp_of("numerics", &[&output[..], &arguments].concat());
     let message = String::from_utf8_lossy(&run.stderr);
     assert!(run.status.success(), "{message}");
@@ -255,11 +275,20 @@ fn reading_a_slide_is_within_the_budget() {
         let output = ["--output", "none.safetensors"];
         let run = files.vjp_of("numerics", &[&output, arguments].concat());
         let message = String::from_utf8_lossy(&run.stderr);
-        assert!(!run.status.success() && message.contains(expected), "{message}");
+        assert!(
+            !run.status.success() && message.contains(expected),
+            "{message}"
+        );
         assert!(!message.contains("panicked"), "{message}");
-        assert!(!files.path("none.safetensors").exists(), "an output was written");
+        assert!(
+            !files.path("none.safetensors").exists(),
+            "an output was written"
+        );
     };
     fails(&["--slide", "nowhere.svs"], "nowhere.svs");
     fails(&["--slide", slide.to_str().unwrap(), "--mpp", "-1"], "-1");
-    fails(&["--slide", slide.to_str().unwrap(), "--memory", "2MiB"], "needs");
+    fails(
+        &["--slide", slide.to_str().unwrap(), "--memory", "2MiB"],
+        "needs",
+    );
 }

@@ -171,7 +171,9 @@ impl LocalLayer for CandleLayer {
             .unwrap_or_else(|| taps.saturating_add(8).saturating_mul(8));
         // Copies and gradients of the parameters, and what candle makes of them on the way, in the wider dtype.
         let parameters = self.parameters.iter();
-        let parameters: u64 = parameters.map(|(_, tensor)| tensor.elem_count() as u64).sum();
+        let parameters: u64 = parameters
+            .map(|(_, tensor)| tensor.elem_count() as u64)
+            .sum();
         input_values
             .saturating_add(output_values)
             .saturating_mul(per_value)
@@ -270,17 +272,19 @@ impl LocalScratch {
 
     fn layer_bytes(&self, geometry: &Geometry, placed: &PlacedLayer) -> u128 {
         let nodes = geometry.sized().graph().nodes();
-        let rule = placed.layer.rule();
-        let size = geometry.sized().size(placed.input);
+        let rule = &placed.layer.rule();
+        let size = &geometry.sized().size(placed.input);
         let outputs = |axis: Axis| {
             let schedules = geometry.schedules(axis).iter();
             schedules.map(|schedule| schedule.largest_owned(placed.node))
         };
         let inputs = |axis: Axis| {
             let schedules = geometry.schedules(axis).iter();
-            schedules.flat_map(|schedule| {
+            schedules.flat_map(move |schedule| {
                 (0..schedule.bands())
-                    .map(|band| rule[axis].needed(schedule.owned(band, placed.node), size[axis]))
+                    .map(move |band| {
+                        rule[axis].needed(schedule.owned(band, placed.node), size[axis])
+                    })
                     .map(Span::len)
             })
         };

@@ -9,7 +9,7 @@ use stream_grad_tiling::{Axis, Buffers, ByteCount, Cost, Geometry, Maps, PeakByt
 
 use crate::engine::backward::{Exchange, backward};
 use crate::engine::forward::forward;
-use crate::engine::{Schedule, vjp::Gradients};
+use crate::engine::{Schedule, operations::Gradients};
 use crate::error::{Result, StreamError};
 use crate::exchange::{
     CotangentSource, FeatureSink, InputGradientSink, MapCollector, TensorCotangents, TileSource,

@@ -245,11 +245,20 @@ fn measured_peaks_stay_below_the_promise_and_close_to_it() {
                 let layers = net.plan(request.clone()).unwrap().peak_classes().layers;
                 let (promised, measured) = measure(&net, request, &image);
                 println!("local layer: promised {promised}, measured {measured}");
-                assert!(measured <= promised, "promised {promised}, measured {measured}");
+                assert!(
+                    measured <= promised,
+                    "promised {promised}, measured {measured}"
+                );
                 // What the layer allocates is a bound for any function, so only a part of it is used; yet it is needed.
                 let others = promised - u64::try_from(layers.backward).unwrap();
-                assert!(measured > others, "{measured} bytes fit without the layer's own");
-                assert!(promised <= 3 * measured, "promised {promised}, measured {measured}");
+                assert!(
+                    measured > others,
+                    "{measured} bytes fit without the layer's own"
+                );
+                assert!(
+                    promised <= 3 * measured,
+                    "promised {promised}, measured {measured}"
+                );
             }
             for mebibytes in [16, 32, 64] {
                 let request = base.clone().memory(ByteCount::mib(mebibytes));

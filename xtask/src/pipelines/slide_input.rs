@@ -6,7 +6,9 @@ use std::sync::Arc;
 use anyhow::Context;
 use stream_grad::tiling::PerAxis;
 use stream_grad::{ByteCount, CotangentSource, ExternalError, PixelRegion, TileMut, TileRef};
-use stream_grad_slides::{BlockCache, Level, MicronsPerPixel, OpenOptions, Slide, SlideView, Target};
+use stream_grad_slides::{
+    BlockCache, Level, MicronsPerPixel, OpenOptions, Slide, SlideView, Target,
+};
 use stream_grad_train::source::{ReadSettings, SlideSource};
 
 /// Bytes of decoded pixels that are held for neighbouring tiles, where the budget is not small.

@@ -115,7 +115,14 @@ pub(crate) fn run(arguments: &VjpArguments, allocator: &CountingAllocator) -> an
     }
     output.finish()?;
     if let Some(path) = &arguments.report {
-        let report = report(name.to_string(), &plan, planned, &measured, arguments, shape[0]);
+        let report = report(
+            name.to_string(),
+            &plan,
+            planned,
+            &measured,
+            arguments,
+            shape[0],
+        );
         report.write(path)?;
     }
     Ok(())

@@ -274,9 +274,7 @@ fn features_and_cotangents_can_stream() {
     let (net, _variables) = build(&steps(), 3, DType::F64, 11);
     let image = tensor(&[2, 3, 90, 70], DType::F64, 12);
     let request = PlanRequest::new(90, 70).dtype(DType::F64).batch(2).tile(32);
-    let plan = net
-        .plan(request.clone().features(Maps::Streamed))
-        .unwrap();
+    let plan = net.plan(request.clone().features(Maps::Streamed)).unwrap();
     let mut exchange = SquaredNorm(Vec::new());
     let residuals = plan.forward_to(&image, &mut exchange).unwrap();
     let streamed = plan.vjp_from(residuals, &mut exchange, None).unwrap();

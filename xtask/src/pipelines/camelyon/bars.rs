@@ -97,4 +97,3 @@ impl TrainObserver for Bars {
         }
     }
 }
-
