@@ -110,8 +110,14 @@ pub struct VjpArguments {
     #[arg(long, value_name = "FILE")]
     pub weights: PathBuf,
     /// Safetensors with `input` [N, 3, H, W] and `y_bar`, the cotangent of the features
-    #[arg(long, value_name = "FILE")]
-    pub input: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "slide")]
+    pub input: Option<PathBuf>,
+    /// Slide that the image comes from, in place of --input: red, green and blue from 0 to 1; `y_bar` is all ones
+    #[arg(long, value_name = "FILE", conflicts_with = "input")]
+    pub slide: Option<PathBuf>,
+    /// Microns per pixel at which the slide is read; without it, its finest level as it is
+    #[arg(long, value_name = "MICRONS", requires = "slide")]
+    pub mpp: Option<f64>,
     /// Safetensors to write: `y`, the gradient of each parameter under its name, `x_bar` if asked for
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
@@ -223,7 +229,7 @@ mod tests {
             panic!("not parsed as vjp");
         };
         assert_eq!(vjp.model, "resnet18");
-        assert_eq!(vjp.input, PathBuf::from("x.safetensors"));
+        assert_eq!(vjp.input, Some("x.safetensors".into()));
         let expected = RecipeArguments {
             memory: None,
             tile: NonZeroU64::new(512),
@@ -234,6 +240,22 @@ mod tests {
         };
         assert_eq!(vjp.recipe, expected);
         assert_eq!(vjp.report, Some("r.json".into()));
+    }
+
+    #[test]
+    fn the_image_comes_from_a_file_or_from_a_slide() {
+        let Command::Vjp(vjp) = parse(&format!("{VJP} --slide s.svs --mpp 0.5")).unwrap() else {
+            panic!("not parsed as vjp");
+        };
+        assert_eq!((vjp.slide, vjp.mpp), (Some("s.svs".into()), Some(0.5)));
+        for (arguments, named) in [
+            ("", "--input"),
+            ("--input x --slide s.svs", "--slide"),
+            ("--input x --mpp 0.5", "--slide"),
+        ] {
+            let error = parse(&format!("{VJP} {arguments}")).unwrap_err();
+            assert!(error.contains(named), "{error}");
+        }
     }
 
     #[test]

@@ -1,12 +1,20 @@
 //! `vjp` as another program would call it, against PyTorch's values in `golden`.
 
-#![expect(clippy::unwrap_used, reason = "a failure is the test's message")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failure is the test's message"
+)]
+
+#[path = "../../crates/slides/tests/common/mod.rs"]
+mod slide_files;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use candle_core::{DType, Device, Tensor};
+use stream_grad_slides::{MicronsPerPixel, Slide, Target};
 
 /// Largest relative L2 error of a tensor: sums of thousands of f64 terms in another order.
 const TOLERANCE: f64 = 1e-12;
@@ -46,17 +54,18 @@ impl Files {
     }
 
     fn vjp(&self, model: &str, arguments: &[&str]) -> Output {
+        let input = ["--input", "x.safetensors", "--output", "g.safetensors"];
+        self.vjp_of(model, &[&input, arguments].concat())
+    }
+
+    fn vjp_of(&self, model: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask-pipelines"));
-        command
-            .current_dir(self.folder.path())
-            .args(["vjp", "--model", model]);
-        command.args([
+        command.current_dir(self.folder.path()).args([
+            "vjp",
+            "--model",
+            model,
             "--weights",
             "w.safetensors",
-            "--input",
-            "x.safetensors",
-            "--output",
-            "g.safetensors",
         ]);
         command.args(arguments).output().unwrap()
     }
@@ -182,4 +191,104 @@ fn bad_input_is_named_and_nothing_is_written() {
     );
     std::fs::remove_file(files.path("x.safetensors")).unwrap();
     fails("numerics", &[], &["x.safetensors"]);
+}
+
+#[test]
+fn a_slide_is_the_image_that_a_tensor_of_its_pixels_would_be() {
+    let files = Files::new();
+    let path = slide_files::asset("default.svs");
+    let microns = MicronsPerPixel::new(8.0).unwrap();
+    let view = Slide::open(&path).unwrap();
+    let view = view.view(Target::MicronsPerPixel(microns)).unwrap();
+    let (height, width) = (view.extent().height, view.extent().width);
+    let mut rgb = vec![0; usize::try_from(height * width * 3).unwrap()];
+    view.read(&view.extent().region(), &mut rgb).unwrap();
+    let (rows, columns) = (
+        usize::try_from(height).unwrap(),
+        usize::try_from(width).unwrap(),
+    );
+    let pixels: Vec<f64> = rgb.iter().map(|&level| f64::from(level) / 255.0).collect();
+    let image = Tensor::from_vec(pixels, (1, rows, columns, 3), &Device::Cpu).unwrap();
+    let image = image.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
+    // The network halves the image three times.
+    let shape = (1, 16, rows / 8, columns / 8);
+    let ones = Tensor::ones(shape, DType::F64, &Device::Cpu).unwrap();
+    let tensors = HashMap::from([("input", image), ("y_bar", ones)]);
+    candle_core::safetensors::save(&tensors, files.path("x.safetensors")).unwrap();
+
+    let slide = path.to_str().unwrap();
+    let sources = [
+        (
+            &[
+                "--slide",
+                slide,
+                "--mpp",
+                "8",
+                "--output",
+                "slide.safetensors",
+            ][..],
+            "slide.safetensors",
+        ),
+        (
+            &["--input", "x.safetensors", "--output", "tensor.safetensors"],
+            "tensor.safetensors",
+        ),
+    ];
+    let [from_slide, from_tensor] = sources.map(|(source, output)| {
+        let common = ["--tile", "48", "--dtype", "f64", "--input-gradient"];
+        let run = files.vjp_of("numerics", &[source, &common].concat());
+        let message = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "{message}");
+        candle_core::safetensors::load(files.path(output), &Device::Cpu).unwrap()
+    });
+    assert_eq!(from_slide.len(), from_tensor.len());
+    let values = |tensor: &Tensor| -> Vec<f64> { tensor.flatten_all().unwrap().to_vec1().unwrap() };
+    for (name, tensor) in &from_slide {
+        assert_eq!(values(tensor), values(&from_tensor[name]), "{name}");
+    }
+}
+
+#[test]
+fn reading_a_slide_is_within_the_budget() {
+    let files = Files::new();
+    let slide = slide_files::asset("default.svs");
+    let arguments = ["--mpp", "2", "--memory", "48MiB", "--report", "r.json"];
+    let output = [
+        "--output",
+        "g.safetensors",
+        "--slide",
+        slide.to_str().unwrap(),
+    ];
+    let run = files.vjp_of("numerics", &[&output[..], &arguments].concat());
+    let message = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{message}");
+    let report = std::fs::read_to_string(files.path("r.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let bytes = |key: &str| report[key].as_u64().unwrap();
+    let (planned, measured) = (bytes("planned_peak_bytes"), bytes("measured_peak_bytes"));
+    assert!(
+        measured <= planned && planned <= 48 << 20,
+        "{measured}, {planned}"
+    );
+
+    let fails = |arguments: &[&str], expected: &str| {
+        let output = ["--output", "none.safetensors"];
+        let run = files.vjp_of("numerics", &[&output, arguments].concat());
+        let message = String::from_utf8_lossy(&run.stderr);
+        assert!(
+            !run.status.success() && message.contains(expected),
+            "{message}"
+        );
+        assert!(!message.contains("panicked"), "{message}");
+        assert!(
+            !files.path("none.safetensors").exists(),
+            "an output was written"
+        );
+    };
+    fails(&["--slide", "nowhere.svs"], "nowhere.svs");
+    fails(&["--slide", slide.to_str().unwrap(), "--mpp", "-1"], "-1");
+    fails(
+        &["--slide", slide.to_str().unwrap(), "--memory", "2MiB"],
+        "needs",
+    );
 }

@@ -47,7 +47,7 @@ mod tile;
 
 pub use stream_grad_kernels::{Divisor, Gelu};
 pub use stream_grad_tiling as tiling;
-pub use stream_grad_tiling::{ByteCount, Corners};
+pub use stream_grad_tiling::{ByteCount, Corners, Maps};
 
 pub use error::{ExternalError, Result, StreamError};
 pub use exchange::{CotangentSource, FeatureSink, InputGradientSink, TileSource};

@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use candle_core::{Tensor, Var};
-use stream_grad_tiling::{AxisRule, PerAxis, Span};
+use stream_grad_tiling::{Axis, AxisRule, Geometry, LayerScratch, PerAxis, Span};
 
 use crate::error::ExternalError;
+use crate::operation::{Kind, Operation};
 
 /// The part of a layer's plane that is being computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +39,9 @@ pub trait LocalLayer: fmt::Debug + Send + Sync {
     /// FLOPs of one output position, for the planner.
     fn flops_per_output(&self) -> u64;
 
-    /// An upper bound on the heap bytes that one call allocates for `input` and `output` values.
+    /// An upper bound on the heap bytes that one call of either method holds at any moment, its results included, for so many
+    /// values of the input (with padding) and of the output. It must not fall when either number rises: a plan asks for the
+    /// largest tile, and counts it in its peak.
     fn scratch_bytes(&self, input_values: u64, output_values: u64) -> u64;
 
     /// Computes `region.outputs` from `input` `[1, C, H, W]`, which covers `region.inputs` with zeros as
@@ -85,6 +88,7 @@ pub struct CandleLayer {
     function: Arc<CandleFunction>,
     output_channels: Option<usize>,
     parameters: Vec<(String, Tensor)>,
+    bytes_per_value: Option<u64>,
 }
 
 impl CandleLayer {
@@ -100,6 +104,7 @@ impl CandleLayer {
             function: Arc::new(function),
             output_channels: None,
             parameters: Vec::new(),
+            bytes_per_value: None,
         }
     }
 
@@ -107,6 +112,17 @@ impl CandleLayer {
     #[must_use]
     pub fn output_channels(mut self, channels: usize) -> Self {
         self.output_channels = Some(channels);
+        self
+    }
+
+    /// Says how many heap bytes candle holds at any moment of the function and its backward pass, for each value of input and
+    /// output together; plans count it in their peak.
+    ///
+    /// Without this it is 64, eight f64 values, and 8 more for each position under the window, for candle's convolution
+    /// copies all windows (im2col): enough for a few steps, whose results and gradients exist together.
+    #[must_use]
+    pub fn scratch_bytes_per_value(mut self, bytes: u64) -> Self {
+        self.bytes_per_value = Some(bytes);
         self
     }
 
@@ -149,8 +165,19 @@ impl LocalLayer for CandleLayer {
     }
 
     fn scratch_bytes(&self, input_values: u64, output_values: u64) -> u64 {
-        // Input, output, both cotangents and candle's intermediates, in the wider dtype.
-        8 * 8 * (input_values + output_values)
+        let taps = taps(&self.rule.rows).saturating_mul(taps(&self.rule.columns));
+        let per_value = self
+            .bytes_per_value
+            .unwrap_or_else(|| taps.saturating_add(8).saturating_mul(8));
+        // Copies and gradients of the parameters, and what candle makes of them on the way, in the wider dtype.
+        let parameters = self.parameters.iter();
+        let parameters: u64 = parameters
+            .map(|(_, tensor)| tensor.elem_count() as u64)
+            .sum();
+        input_values
+            .saturating_add(output_values)
+            .saturating_mul(per_value)
+            .saturating_add(parameters.saturating_mul(64))
     }
 
     fn forward(
@@ -190,4 +217,112 @@ impl LocalLayer for CandleLayer {
             .collect::<candle_core::Result<_>>()?;
         Ok((gradient(&input)?, parameters))
     }
+}
+
+/// Positions under a window along one axis.
+fn taps(rule: &AxisRule) -> u64 {
+    match rule {
+        AxisRule::Window(window) => window.kernel().unsigned_abs(),
+        _ => 1,
+    }
+}
+
+/// What the local layers of a network, and the engine for them, allocate while they run.
+#[derive(Debug)]
+pub(crate) struct LocalScratch {
+    layers: Vec<PlacedLayer>,
+    element_bytes: u64,
+}
+
+/// A layer with its place in the graph.
+#[derive(Debug)]
+struct PlacedLayer {
+    node: usize,
+    input: usize,
+    layer: Arc<dyn LocalLayer>,
+    largest_parameter: u64,
+}
+
+impl LocalScratch {
+    /// The scratch of the local layers among `operations`, if there are any.
+    pub(crate) fn of(
+        operations: &[Operation],
+        element_bytes: u64,
+    ) -> Option<Arc<dyn LayerScratch>> {
+        let layers: Vec<PlacedLayer> = operations
+            .iter()
+            .enumerate()
+            .filter_map(|(node, operation)| match &operation.kind {
+                Kind::Local { layer, .. } => Some(PlacedLayer {
+                    node,
+                    input: operation.inputs[0],
+                    layer: Arc::clone(layer),
+                    largest_parameter: largest_parameter(layer.as_ref()),
+                }),
+                _ => None,
+            })
+            .collect();
+        (!layers.is_empty()).then(|| -> Arc<dyn LayerScratch> {
+            Arc::new(Self {
+                layers,
+                element_bytes,
+            })
+        })
+    }
+
+    fn layer_bytes(&self, geometry: &Geometry, placed: &PlacedLayer) -> u128 {
+        let nodes = geometry.sized().graph().nodes();
+        let rule = &placed.layer.rule();
+        let size = &geometry.sized().size(placed.input);
+        let outputs = |axis: Axis| {
+            let schedules = geometry.schedules(axis).iter();
+            schedules.map(|schedule| schedule.largest_owned(placed.node))
+        };
+        let inputs = |axis: Axis| {
+            let schedules = geometry.schedules(axis).iter();
+            schedules.flat_map(move |schedule| {
+                (0..schedule.bands())
+                    .map(move |band| {
+                        rule[axis].needed(schedule.owned(band, placed.node), size[axis])
+                    })
+                    .map(Span::len)
+            })
+        };
+        let values = |rows: Option<u64>, columns: Option<u64>, node: usize| {
+            let area = rows.unwrap_or(0).saturating_mul(columns.unwrap_or(0));
+            area.saturating_mul(nodes[node].channels)
+        };
+        let output = values(
+            outputs(Axis::Rows).max(),
+            outputs(Axis::Columns).max(),
+            placed.node,
+        );
+        let input = values(
+            inputs(Axis::Rows).max(),
+            inputs(Axis::Columns).max(),
+            placed.input,
+        );
+        // Of the engine: what it hands over, and copies of the result in its own dtype and order.
+        let handed = 3 * u128::from(input) + 2 * u128::from(output);
+        u128::from(placed.layer.scratch_bytes(input, output))
+            .saturating_add(handed.saturating_mul(u128::from(self.element_bytes)))
+            .saturating_add(16 * u128::from(placed.largest_parameter))
+    }
+}
+
+impl LayerScratch for LocalScratch {
+    fn bytes(&self, geometry: &Geometry) -> u128 {
+        let layers = self.layers.iter();
+        layers
+            .map(|placed| self.layer_bytes(geometry, placed))
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+/// Values of the largest parameter of a layer.
+fn largest_parameter(layer: &dyn LocalLayer) -> u64 {
+    let parameters = layer.parameters();
+    let counts = parameters.iter().map(|(_, tensor)| tensor.elem_count());
+    counts.max().unwrap_or(0) as u64
 }

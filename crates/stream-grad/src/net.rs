@@ -487,7 +487,7 @@ impl Net {
         input_gradient: InputGradient,
     ) -> Result<Graph> {
         let flags = trainable_flags(&self.parameters, trainable);
-        let wants_input = input_gradient == InputGradient::Wanted;
+        let wants_input = input_gradient.is_computed();
         let mut graph = Graph::new(self.operations[0].channels as u64, wants_input);
         let mut has_cotangent = vec![wants_input];
         for operation in &self.operations[1..] {

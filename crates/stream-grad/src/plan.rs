@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
-use stream_grad_tiling::{Axis, Buffers, ByteCount, Cost, Geometry, PeakBytes, Recipe};
+use stream_grad_tiling::{Axis, Buffers, ByteCount, Cost, Geometry, Maps, PeakBytes, Recipe};
 
 use crate::engine::backward::{Exchange, backward};
 use crate::engine::forward::forward;
-use crate::engine::{Schedule, vjp::Gradients};
+use crate::engine::{Schedule, operations::Gradients};
 use crate::error::{Result, StreamError};
 use crate::exchange::{
     CotangentSource, FeatureSink, InputGradientSink, MapCollector, TensorCotangents, TileSource,
@@ -101,7 +101,8 @@ impl Plan {
     }
 
     /// A promise: no more heap bytes than this are held at any moment from the start of `forward` to the end
-    /// of `backward`, features, cotangents and gradients included.
+    /// of `backward`, gradients included, and features and cotangents unless they are
+    /// [streamed](PlanRequest::features).
     pub fn peak_bytes(&self) -> ByteCount {
         ByteCount::saturating(self.peak.peak())
     }
@@ -135,7 +136,8 @@ impl Plan {
     /// be put on them and [`Plan::backward`] finds their gradient.
     ///
     /// # Errors
-    /// A source that does not fit the plan, or fails to deliver a region.
+    /// A source that does not fit the plan, or fails to deliver a region; [`StreamError::PlanMismatch`] if the plan is for
+    /// streamed features.
     pub fn forward<'a>(&self, source: &'a dyn TileSource) -> Result<(Tensor, Residuals<'a>)> {
         let (mut features, residuals) = self.forward_all(source)?;
         Ok((features.swap_remove(0), residuals))
@@ -149,6 +151,7 @@ impl Plan {
         &self,
         source: &'a dyn TileSource,
     ) -> Result<(Vec<Tensor>, Residuals<'a>)> {
+        self.check_whole("feature maps", self.request.features)?;
         match self.request.dtype {
             DType::F64 => self.forward_collected::<f64>(source),
             _ => self.forward_collected::<f32>(source),
@@ -201,7 +204,8 @@ impl Plan {
     /// sweep, in one store.
     ///
     /// # Errors
-    /// Residuals of another plan, a loss that does not depend on `features`, or a source that fails.
+    /// Residuals of another plan, a plan for streamed features, a loss that does not depend on `features`, or a source that
+    /// fails.
     pub fn backward(
         &self,
         residuals: Residuals<'_>,
@@ -221,6 +225,7 @@ impl Plan {
         features: &[Tensor],
         loss: &Tensor,
     ) -> Result<GradStore> {
+        self.check_whole("cotangents", self.request.features)?;
         let mut gradients = loss.backward()?;
         let mut cotangents = Vec::with_capacity(features.len());
         let mut reached = false;
@@ -245,7 +250,7 @@ impl Plan {
     /// [`Plan::vjp_with_input`].
     ///
     /// # Errors
-    /// Cotangents or residuals that do not fit the plan, or a source that fails.
+    /// Cotangents or residuals that do not fit the plan, a plan for streamed features, or a source that fails.
     pub fn vjp(&self, residuals: Residuals<'_>, cotangents: &[Tensor]) -> Result<GradStore> {
         self.check_cotangents(cotangents)?;
         self.vjp_from(residuals, &mut TensorCotangents(cotangents.to_vec()), None)
@@ -254,13 +259,14 @@ impl Plan {
     /// The VJP for whole cotangents, with the gradient of the images `[N, C, H, W]`.
     ///
     /// # Errors
-    /// As for [`Plan::vjp`]; [`StreamError::PlanMismatch`] if the plan was made without an input gradient.
+    /// As for [`Plan::vjp`]; [`StreamError::PlanMismatch`] if the plan was made without an input gradient, or for a streamed one.
     pub fn vjp_with_input(
         &self,
         residuals: Residuals<'_>,
         cotangents: &[Tensor],
     ) -> Result<(GradStore, Tensor)> {
         self.check_cotangents(cotangents)?;
+        self.check_whole("input gradient", self.request.input_gradient.maps())?;
         let mut source = TensorCotangents(cotangents.to_vec());
         match self.request.dtype {
             DType::F64 => self.vjp_collected::<f64>(residuals, &mut source),
@@ -416,7 +422,20 @@ impl Plan {
         })
     }
 
+    /// Refuses a whole tensor where the peak has no room for one.
+    fn check_whole(&self, what: &'static str, maps: Maps) -> Result<()> {
+        match maps {
+            Maps::Whole => Ok(()),
+            Maps::Streamed => Err(StreamError::PlanMismatch {
+                what,
+                expected: "what is streamed, by `forward_to` and `vjp_from`".into(),
+                found: "whole tensors".into(),
+            }),
+        }
+    }
+
     fn check_cotangents(&self, cotangents: &[Tensor]) -> Result<()> {
+        self.check_whole("cotangents", self.request.features)?;
         let expected = self.output_shapes();
         let fits = cotangents.len() == expected.len()
             && cotangents
@@ -459,7 +478,11 @@ impl fmt::Display for Plan {
             "image          {} x {} pixels, batch {}, {:?}",
             recipe.image.rows, recipe.image.columns, self.request.batch, self.request.dtype
         )?;
-        writeln!(f, "features       {channels} x {height} x {width}")?;
+        let held = match self.request.features {
+            Maps::Whole => "whole",
+            Maps::Streamed => "streamed",
+        };
+        writeln!(f, "features       {channels} x {height} x {width}, {held}")?;
         writeln!(
             f,
             "blocks         {}, of up to {} x {} output positions",

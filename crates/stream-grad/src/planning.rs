@@ -9,6 +9,7 @@ use stream_grad_tiling::{
 
 use crate::error::{Result, StreamError};
 use crate::gradients::ParameterGradients;
+use crate::local::LocalScratch;
 use crate::net::Net;
 use crate::operation::{Kind, trainable_flags};
 use crate::prepared::kernel_error;
@@ -158,7 +159,11 @@ fn memory_request(net: &Net, request: &PlanRequest) -> Result<MemoryRequest> {
             _ => {}
         }
     }
-    Ok(MemoryRequest::new(element, request.batch as u64, fixed))
+    let mut memory = MemoryRequest::new(element, request.batch as u64, fixed);
+    memory.features = request.features;
+    memory.input_gradient = request.input_gradient.maps();
+    memory.layers = LocalScratch::of(&net.operations, element);
+    Ok(memory)
 }
 
 /// Bookkeeping of the sweeps and of rayon that does not depend on the recipe.

@@ -1,6 +1,7 @@
 //! What a plan is asked for.
 
 use candle_core::DType;
+use stream_grad_tiling::Maps;
 
 /// Which parameters get gradients.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -30,8 +31,26 @@ pub enum InputGradient {
     /// It is not.
     #[default]
     Skipped,
-    /// It is: saliency, for instance.
+    /// It is, as a whole tensor (saliency, for instance): [`Plan::vjp_with_input`](crate::Plan::vjp_with_input).
     Wanted,
+    /// It is, and handed to a sink tile by tile, so that no memory for the whole is planned:
+    /// [`Plan::vjp_from`](crate::Plan::vjp_from).
+    Streamed,
+}
+
+impl InputGradient {
+    /// Whether it is computed at all.
+    pub(crate) const fn is_computed(self) -> bool {
+        !matches!(self, Self::Skipped)
+    }
+
+    /// Who holds it.
+    pub(crate) const fn maps(self) -> Maps {
+        match self {
+            Self::Skipped | Self::Wanted => Maps::Whole,
+            Self::Streamed => Maps::Streamed,
+        }
+    }
 }
 
 /// Everything that a plan, its peak and its results depend on.
@@ -52,6 +71,7 @@ pub struct PlanRequest {
     pub(crate) dtype: DType,
     pub(crate) threads: Option<usize>,
     pub(crate) trainable: Trainable,
+    pub(crate) features: Maps,
     pub(crate) input_gradient: InputGradient,
     pub(crate) poison: Option<f64>,
 }
@@ -72,6 +92,7 @@ impl PlanRequest {
             dtype: DType::F32,
             threads: None,
             trainable: Trainable::Variables,
+            features: Maps::Whole,
             input_gradient: InputGradient::Skipped,
             poison: None,
         }
@@ -153,7 +174,24 @@ impl PlanRequest {
         self
     }
 
-    /// Whether the gradient of the image is computed.
+    /// Who holds the features and their cotangents. Without this the peak has room for them as whole tensors.
+    ///
+    /// [`Maps::Streamed`] promises to use [`Plan::forward_to`](crate::Plan::forward_to) and
+    /// [`Plan::vjp_from`](crate::Plan::vjp_from), where features go to a sink and cotangents come from a source; the
+    /// entry points for whole tensors refuse such a plan.
+    ///
+    /// ```
+    /// use stream_grad::{ByteCount, Maps, PlanRequest};
+    /// let request = PlanRequest::new(65_536, 65_536).memory(ByteCount::gib(8)).features(Maps::Streamed);
+    /// # let _ = request;
+    /// ```
+    #[must_use]
+    pub fn features(mut self, features: Maps) -> Self {
+        self.features = features;
+        self
+    }
+
+    /// Whether the gradient of the image is computed, and who holds it.
     #[must_use]
     pub fn input_gradient(mut self, input_gradient: InputGradient) -> Self {
         self.input_gradient = input_gradient;

@@ -3,12 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
+use stream_grad::tiling::{AxisRule, PerAxis, Window};
 use stream_grad::{
-    ByteCount, Conv2d, InputGradient, Net, NetBuilder, PlanRequest, Pool2d, StreamError,
+    ByteCount, CandleLayer, Conv2d, CotangentSource, ExternalError, FeatureSink, InputGradient,
+    InputGradientSink, Maps, Net, NetBuilder, PixelRegion, PlanRequest, Pool2d, StreamError,
+    TileMut, TileRef,
 };
 
 /// Counts the bytes that are allocated now, and the most since the last reset.
@@ -76,6 +80,92 @@ fn net(dtype: DType) -> Result<Net, StreamError> {
     net.build(x)
 }
 
+/// Two convolutions whose features are as large as they can be: 16 values for each pixel.
+fn full_resolution(dtype: DType) -> Result<Net, StreamError> {
+    let variables = VarMap::new();
+    let vb = VarBuilder::from_varmap(&variables, dtype, &Device::Cpu);
+    let mut net = NetBuilder::new(3);
+    let x = net.conv2d(net.input(), Conv2d::new(3, 8, 3).padding(1), vb.pp("a"))?;
+    let x = net.relu(x)?;
+    let x = net.conv2d(x, Conv2d::new(8, 16, 3).padding(1), vb.pp("b"))?;
+    net.build(x)
+}
+
+/// A layer that candle computes, a 3 x 3 convolution and a GELU, between two of the usual ones.
+fn with_local_layer(dtype: DType) -> Result<Net, StreamError> {
+    let variables = VarMap::new();
+    let vb = VarBuilder::from_varmap(&variables, dtype, &Device::Cpu);
+    let mut net = NetBuilder::new(3);
+    let x = net.conv2d(net.input(), Conv2d::new(3, 8, 3).padding(1), vb.pp("a"))?;
+    let window = AxisRule::Window(Window::new(3, 1, 1, 1, 1)?);
+    let weight = Tensor::full(0.01, (12, 8, 3, 3), &Device::Cpu)?.to_dtype(dtype)?;
+    let layer = CandleLayer::new("local", PerAxis::both(window), |x, parameters| {
+        x.conv2d(&parameters[0], 0, 1, 1, 1)?.gelu()
+    });
+    let layer = layer
+        .output_channels(12)
+        .parameter("local.weight", Var::from_tensor(&weight)?.into_inner());
+    let x = net.local(x, Arc::new(layer))?;
+    let x = net.conv2d(x, Conv2d::new(12, 4, 3).stride(2), vb.pp("b"))?;
+    net.build(x)
+}
+
+/// Takes features and input gradients, gives cotangents of one, and holds nothing.
+struct Ones;
+
+impl FeatureSink for Ones {
+    fn write(
+        &mut self,
+        _: usize,
+        _: usize,
+        _: &PixelRegion,
+        _: TileRef<'_>,
+    ) -> Result<(), ExternalError> {
+        Ok(())
+    }
+}
+
+impl CotangentSource for Ones {
+    fn read(
+        &mut self,
+        _: usize,
+        _: usize,
+        region: &PixelRegion,
+        _: TileRef<'_>,
+        out: TileMut<'_>,
+    ) -> Result<(), ExternalError> {
+        match out {
+            TileMut::F32(mut out) => (0..region.height()).for_each(|row| out.row(row).fill(1.0)),
+            TileMut::F64(mut out) => (0..region.height()).for_each(|row| out.row(row).fill(1.0)),
+        }
+        Ok(())
+    }
+}
+
+impl InputGradientSink for Ones {
+    fn add(&mut self, _: usize, _: &PixelRegion, _: TileRef<'_>) -> Result<(), ExternalError> {
+        Ok(())
+    }
+}
+
+/// Runs one plan for streamed maps and returns the promise and what was measured, in bytes.
+fn measure_streamed(net: &Net, request: PlanRequest, image: &Tensor) -> (u64, u64) {
+    let plan = net.plan(request.features(Maps::Streamed)).unwrap();
+    let wants_input = plan.geometry().sized().graph().nodes()[0].has_cotangent;
+    let run = || {
+        let residuals = plan.forward_to(image, &mut Ones).unwrap();
+        let mut sink = Ones;
+        let sink = wants_input.then_some(&mut sink as &mut dyn InputGradientSink);
+        plan.vjp_from(residuals, &mut Ones, sink).unwrap()
+    };
+    drop(run());
+    let start = LIVE.load(Ordering::Relaxed);
+    MOST.store(start, Ordering::Relaxed);
+    drop(run());
+    let most = MOST.load(Ordering::Relaxed) - start;
+    (plan.peak_bytes().get(), most.unsigned_abs())
+}
+
 /// Runs one plan and returns the promise and what was measured, in bytes.
 fn measure(net: &Net, request: PlanRequest, image: &Tensor) -> (u64, u64) {
     let plan = net.plan(request).unwrap();
@@ -139,6 +229,37 @@ fn measured_peaks_stay_below_the_promise_and_close_to_it() {
             );
             let input = base.clone().tile(128).input_gradient(InputGradient::Wanted);
             assert_kept("input gradient", measure(&net, input, &image));
+            for input_gradient in [InputGradient::Skipped, InputGradient::Streamed] {
+                let large = full_resolution(dtype).unwrap();
+                let request = base.clone().tile(128).input_gradient(input_gradient);
+                let whole = large.plan(request.clone()).unwrap().peak_bytes().get();
+                let kept = measure_streamed(&large, request, &image);
+                assert_kept("streamed maps", kept);
+                // Features and cotangents: twice 16 values for each pixel.
+                let maps = 2 * 16 * height * width * dtype.size_in_bytes();
+                assert_eq!(kept.0 + maps as u64, whole, "what streaming the maps saves");
+            }
+            for edge in [64, 200] {
+                let net = with_local_layer(dtype).unwrap();
+                let request = base.clone().tile(edge);
+                let layers = net.plan(request.clone()).unwrap().peak_classes().layers;
+                let (promised, measured) = measure(&net, request, &image);
+                println!("local layer: promised {promised}, measured {measured}");
+                assert!(
+                    measured <= promised,
+                    "promised {promised}, measured {measured}"
+                );
+                // What the layer allocates is a bound for any function, so only a part of it is used; yet it is needed.
+                let others = promised - u64::try_from(layers.backward).unwrap();
+                assert!(
+                    measured > others,
+                    "{measured} bytes fit without the layer's own"
+                );
+                assert!(
+                    promised <= 3 * measured,
+                    "promised {promised}, measured {measured}"
+                );
+            }
             for mebibytes in [16, 32, 64] {
                 let request = base.clone().memory(ByteCount::mib(mebibytes));
                 let Ok(plan) = net.plan(request.clone()) else {

@@ -36,7 +36,9 @@ pub use cost::{Cost, conventional_activation_bytes, conventional_flops};
 pub use error::TilingError;
 pub use fraction::Fraction;
 pub use graph::{Edge, Graph, Node, NodeId, SizedGraph, VjpReads};
-pub use memory::{FeatureMaps, FixedBytes, MemoryRequest, PeakBytes, PhaseBytes, peak_bytes};
+pub use memory::{
+    FixedBytes, LayerScratch, Maps, MemoryRequest, PeakBytes, PhaseBytes, peak_bytes,
+};
 pub use planner::{FrontPoint, Keep, Planned, PlannerRequest, default_time, pareto, plan};
 pub use published::{PublishedBorders, PublishedCost};
 pub use receptive_field::{LostBorder, ReceptiveField, strides};

@@ -1,6 +1,7 @@
 //! The bytes that streaming holds at its peak, worked out before anything runs.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::buffers::{Buffers, Sweep};
 use crate::bytes::ByteCount;
@@ -23,18 +24,24 @@ pub struct FixedBytes {
     pub scratch: u128,
 }
 
-/// Who holds the feature maps and their cotangents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum FeatureMaps {
-    /// Whole tensors: every output of every image, and in the backward sweep as much again of cotangents.
+/// Who holds a map that enters or leaves a sweep: features, their cotangents, the gradient of the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Maps {
+    /// Streaming does, as whole tensors of every image; they count.
     #[default]
     Whole,
-    /// They leave and arrive tile by tile; what a sink or a source holds is not streaming's.
+    /// Nobody has to: they leave or arrive tile by tile. What a sink or a source holds is not streaming's, and does not count.
     Streamed,
 }
 
+/// What layers allocate for themselves while they run on a tile, besides the buffers that are planned.
+pub trait LayerScratch: fmt::Debug + Send + Sync {
+    /// The most heap bytes that are held so at one moment, over all tiles of the recipe.
+    fn bytes(&self, geometry: &Geometry) -> u128;
+}
+
 /// What the peak depends on besides the recipe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct MemoryRequest {
     /// Bytes of one element: 4 for f32, 8 for f64.
     pub element_bytes: u64,
@@ -42,18 +49,24 @@ pub struct MemoryRequest {
     pub images: u64,
     /// Bytes that do not depend on the recipe.
     pub fixed: FixedBytes,
-    /// Who holds the feature maps.
-    pub features: FeatureMaps,
+    /// Who holds the feature maps and their cotangents.
+    pub features: Maps,
+    /// Who holds the gradient of the image, if it is computed.
+    pub input_gradient: Maps,
+    /// What layers allocate for themselves, if any does.
+    pub layers: Option<Arc<dyn LayerScratch>>,
 }
 
 impl MemoryRequest {
-    /// A request for `images` images of elements of `element_bytes` bytes, with whole feature maps.
+    /// A request for `images` images of elements of `element_bytes` bytes, with whole maps.
     pub fn new(element_bytes: u64, images: u64, fixed: FixedBytes) -> Self {
         Self {
             element_bytes,
             images,
             fixed,
-            features: FeatureMaps::Whole,
+            features: Maps::Whole,
+            input_gradient: Maps::Whole,
+            layers: None,
         }
     }
 }
@@ -78,6 +91,8 @@ pub struct PeakBytes {
     pub preparation: PhaseBytes,
     /// Scratch of the arithmetic.
     pub scratch: PhaseBytes,
+    /// What layers allocate for themselves.
+    pub layers: PhaseBytes,
     /// Activations and cotangents of one tile.
     pub arena: PhaseBytes,
     /// Strips and left halos that only carry.
@@ -134,13 +149,14 @@ impl PeakBytes {
     }
 
     /// Every class with its name.
-    pub fn classes(&self) -> [(&'static str, PhaseBytes); 14] {
+    pub fn classes(&self) -> [(&'static str, PhaseBytes); 15] {
         [
             ("weights", self.weights),
             ("weight-gradient accumulators", self.accumulators),
             ("weight gradients", self.gradients),
             ("weight preparation", self.preparation),
             ("scratch", self.scratch),
+            ("scratch of layers", self.layers),
             ("tile arena", self.arena),
             ("transient carries", self.transient),
             ("cotangent carries", self.cotangent_carries),
@@ -205,7 +221,7 @@ impl fmt::Display for PeakBytes {
 
 /// The bytes that streaming holds at its peak, class by class.
 ///
-/// Forward: weights and their preparation, scratch, the larger arena of the sweeps that run, the carries, and, until
+/// Forward: weights and their preparation, scratch, that of layers included, the larger arena of the sweeps that run, the carries, and, until
 /// the backward sweep has used them, the saved halos and border strips of every block of every image, with
 /// the feature maps. Backward: the same without the carries unless segments are swept again, and besides the
 /// cotangents, their carries, the weights of the data gradient, the running sums and the gradients. The arena
@@ -261,14 +277,19 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
     };
     let outputs = geometry.sized().graph().outputs();
     let features = match request.features {
-        FeatureMaps::Whole => outputs
+        Maps::Whole => outputs
             .iter()
             .fold(0_u128, |sum, output| sum.saturating_add(whole(output.0))),
-        FeatureMaps::Streamed => 0,
+        Maps::Streamed => 0,
     };
     let nodes = geometry.sized().graph().nodes();
+    let input_gradient = match request.input_gradient {
+        Maps::Whole if nodes[0].has_cotangent => whole(0),
+        Maps::Whole | Maps::Streamed => 0,
+    };
     let fixed = request.fixed;
     let transient = bytes(buffers.transient_length());
+    let layers = request.layers.as_ref();
     PeakBytes {
         weights: PhaseBytes {
             forward: fixed.forward_weights,
@@ -278,6 +299,7 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
         gradients: PhaseBytes::backward(fixed.gradients),
         preparation: PhaseBytes::both(fixed.preparation),
         scratch: PhaseBytes::both(fixed.scratch),
+        layers: PhaseBytes::both(layers.map_or(0, |layers| layers.bytes(geometry))),
         arena: PhaseBytes {
             forward: bytes(forward_arena),
             backward: bytes(backward_arena),
@@ -291,7 +313,7 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
         borders: PhaseBytes::both(over_blocks(&|block| buffers.border_length(block))),
         features: PhaseBytes::both(features),
         cotangents: PhaseBytes::backward(features),
-        input_gradient: PhaseBytes::backward(if nodes[0].has_cotangent { whole(0) } else { 0 }),
+        input_gradient: PhaseBytes::backward(input_gradient),
         bookkeeping: PhaseBytes::both(
             BOOKKEEPING
                 + BOOKKEEPING_PER_NODE * nodes.len() as u128

@@ -26,7 +26,7 @@ pub enum Keep {
 }
 
 /// What is asked of the planner; what is `None` it chooses.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct PlannerRequest {
     /// The most bytes that streaming may hold.
     pub budget: Option<ByteCount>,

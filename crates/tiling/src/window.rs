@@ -63,6 +63,11 @@ impl Window {
         })
     }
 
+    /// The number of taps.
+    pub const fn kernel(self) -> i64 {
+        self.kernel
+    }
+
     /// The stride in input indices.
     pub const fn stride(self) -> i64 {
         self.stride

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use candle_core::{DType, Device};
 use candle_nn::VarMap;
-use stream_grad::{InputGradient, Net, PlanRequest};
+use stream_grad::{InputGradient, Maps, Net, PlanRequest};
 use stream_grad_models::{ModelName, seeded};
 use xtask::arguments::{FloatType, RecipeArguments};
 
@@ -27,11 +27,12 @@ pub(crate) fn dtype(dtype: FloatType) -> DType {
     }
 }
 
-/// The request that the arguments describe.
+/// The request that the arguments describe; all maps are streamed from and to files.
 pub(crate) fn request(arguments: &RecipeArguments, height: u64, width: u64) -> PlanRequest {
     let mut request = PlanRequest::new(height, width)
         .dtype(dtype(arguments.dtype))
-        .threads(threads(arguments));
+        .threads(threads(arguments))
+        .features(Maps::Streamed);
     if let Some(budget) = arguments.memory {
         request = request.memory(budget);
     }
@@ -42,7 +43,7 @@ pub(crate) fn request(arguments: &RecipeArguments, height: u64, width: u64) -> P
         request = request.block(edge.get());
     }
     if arguments.input_gradient {
-        request = request.input_gradient(InputGradient::Wanted);
+        request = request.input_gradient(InputGradient::Streamed);
     }
     request
 }

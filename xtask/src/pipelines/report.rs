@@ -17,6 +17,7 @@ pub(crate) struct Report {
     pub(crate) kept_nodes: usize,
     pub(crate) kept_node_names: Vec<String>,
     pub(crate) arithmetic: &'static str,
+    /// Streaming's, and what reading a slide holds.
     pub(crate) planned_peak_bytes: u64,
     /// Heap bytes from the start of the forward to the end of the backward sweep, by a counting allocator.
     pub(crate) measured_peak_bytes: usize,

@@ -1,17 +1,22 @@
 //! `cargo xtask vjp`: one image through a network and back, written out for another framework to check.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use candle_core::backprop::GradStore;
-use stream_grad::{InputGradientSink, Net, Parameter, Plan};
+use stream_grad::{
+    ByteCount, CotangentSource, InputGradientSink, Net, Parameter, Plan, TileSource,
+};
 use stream_grad_models::load_net;
 use xtask::arguments::{Arithmetic, VjpArguments};
 
 use crate::counting_allocator::CountingAllocator;
 use crate::model;
+use crate::progress::SweepBar;
 use crate::report::Report;
 use crate::resident_memory;
+use crate::slide_input::{Ones, SlideInput};
 use crate::tensor_input::{TensorFile, TensorInput};
 use crate::tensor_output::{Declared, TensorOutput};
 
@@ -22,28 +27,86 @@ struct Measured {
     seconds_backward: f64,
 }
 
+/// Where the image and the cotangent of its features come from.
+enum Input {
+    Tensors {
+        image: TensorInput,
+        cotangent: TensorInput,
+    },
+    Slide(SlideInput),
+}
+
+impl Input {
+    fn open(arguments: &VjpArguments) -> anyhow::Result<Self> {
+        if let Some(slide) = &arguments.slide {
+            let memory = arguments.recipe.memory;
+            return SlideInput::open(slide, arguments.mpp, memory).map(Self::Slide);
+        }
+        let Some(path) = &arguments.input else {
+            bail!("give --input or --slide");
+        };
+        let file = TensorFile::open(path)?;
+        Ok(Self::Tensors {
+            image: file.tensor("input")?,
+            cotangent: file.tensor("y_bar")?,
+        })
+    }
+
+    /// `[N, C, H, W]`.
+    fn shape(&self) -> [u64; 4] {
+        match self {
+            Self::Tensors { image, .. } => image.shape(),
+            Self::Slide(slide) => slide.shape(),
+        }
+    }
+
+    /// Heap bytes that reading holds while the plan's tiles are streamed.
+    fn bytes(&self, plan: &Plan, arguments: &VjpArguments) -> u64 {
+        match self {
+            Self::Tensors { .. } => 0,
+            Self::Slide(slide) => {
+                slide.bytes(plan.recipe().tile, model::threads(&arguments.recipe))
+            }
+        }
+    }
+
+    fn check(&self, plan: &Plan) -> anyhow::Result<()> {
+        let Self::Tensors { cotangent, .. } = self else {
+            return Ok(());
+        };
+        let expected = plan.output_shapes()[0];
+        let found = cotangent.shape();
+        ensure!(
+            expected
+                .iter()
+                .zip(&found)
+                .all(|(&expected, &found)| u64::try_from(expected) == Ok(found)),
+            "`y_bar`: expected the shape of the features, {expected:?}, found {found:?}"
+        );
+        Ok(())
+    }
+
+    fn into_sources(self) -> (Box<dyn TileSource>, Box<dyn CotangentSource>) {
+        match self {
+            Self::Tensors { image, cotangent } => (Box::new(image), Box::new(cotangent)),
+            Self::Slide(slide) => (Box::new(slide.source), Box::new(Ones)),
+        }
+    }
+}
+
 /// Streams the image and writes features, gradients and report.
 pub(crate) fn run(arguments: &VjpArguments, allocator: &CountingAllocator) -> anyhow::Result<()> {
     let dtype = model::dtype(arguments.recipe.dtype);
     let (name, net) = model::build(&arguments.model, dtype)?;
     load_net(&arguments.weights, &net)?;
-    let file = TensorFile::open(&arguments.input)?;
-    let (image, cotangent) = (file.tensor("input")?, file.tensor("y_bar")?);
-    let [batch, _, height, width] = image.shape();
-    let request = model::request(&arguments.recipe, height, width).batch(usize::try_from(batch)?);
-    let plan = net.plan(request)?;
+    let input = Input::open(arguments)?;
+    let shape = input.shape();
+    let plan = plan(&net, &input, arguments)?;
     eprintln!("{plan}");
-    let expected = plan.output_shapes()[0];
-    let found = cotangent.shape();
-    ensure!(
-        expected
-            .iter()
-            .zip(&found)
-            .all(|(&expected, &found)| u64::try_from(expected) == Ok(found)),
-        "`y_bar`: expected the shape of the features, {expected:?}, found {found:?}"
-    );
-    let output = TensorOutput::create(&arguments.output, declare(&net, &plan, &image, arguments))?;
-    let (gradients, measured) = stream(&plan, &image, cotangent, &output, arguments, allocator)?;
+    input.check(&plan)?;
+    let planned = plan.peak_bytes().get() + input.bytes(&plan, arguments);
+    let output = TensorOutput::create(&arguments.output, declare(&net, &plan, shape, arguments))?;
+    let (gradients, measured) = stream(&plan, input, &output, arguments, allocator)?;
     for parameter in trainable(&net) {
         let gradient = gradients.get(&parameter.tensor);
         let gradient = gradient
@@ -52,9 +115,44 @@ pub(crate) fn run(arguments: &VjpArguments, allocator: &CountingAllocator) -> an
     }
     output.finish()?;
     if let Some(path) = &arguments.report {
-        report(name.to_string(), &plan, &measured, arguments, batch).write(path)?;
+        let report = report(
+            name.to_string(),
+            &plan,
+            planned,
+            &measured,
+            arguments,
+            shape[0],
+        );
+        report.write(path)?;
     }
     Ok(())
+}
+
+/// The plan under which streaming and reading together hold no more than the budget.
+fn plan(net: &Net, input: &Input, arguments: &VjpArguments) -> anyhow::Result<Plan> {
+    let [batch, _, height, width] = input.shape();
+    let batch = usize::try_from(batch)?;
+    let request = model::request(&arguments.recipe, height, width).batch(batch);
+    let Some(memory) = arguments.recipe.memory else {
+        return Ok(net.plan(request)?);
+    };
+    let mut reading = 0;
+    loop {
+        let left = memory.get().saturating_sub(reading);
+        let plan = net.plan(request.clone().memory(ByteCount::bytes(left)));
+        let plan = match reading {
+            0 => plan?,
+            _ => plan.with_context(|| {
+                format!("reading the slide takes {}", ByteCount::bytes(reading))
+            })?,
+        };
+        let needed = input.bytes(&plan, arguments);
+        if needed <= reading {
+            return Ok(plan);
+        }
+        // Less is left for streaming, whose tiles may then be smaller: in the end they are.
+        reading = needed;
+    }
 }
 
 fn trainable(net: &Net) -> impl Iterator<Item = &Parameter> {
@@ -63,7 +161,7 @@ fn trainable(net: &Net) -> impl Iterator<Item = &Parameter> {
         .filter(|parameter| parameter.trainable)
 }
 
-fn declare(net: &Net, plan: &Plan, image: &TensorInput, arguments: &VjpArguments) -> Vec<Declared> {
+fn declare(net: &Net, plan: &Plan, shape: [u64; 4], arguments: &VjpArguments) -> Vec<Declared> {
     let dtype = model::dtype(arguments.recipe.dtype);
     let mut tensors = vec![Declared {
         name: "y".into(),
@@ -76,9 +174,7 @@ fn declare(net: &Net, plan: &Plan, image: &TensorInput, arguments: &VjpArguments
         shape: parameter.tensor.dims().to_vec(),
     }));
     if arguments.recipe.input_gradient {
-        let shape = image
-            .shape()
-            .map(|size| usize::try_from(size).unwrap_or(usize::MAX));
+        let shape = shape.map(|size| usize::try_from(size).unwrap_or(usize::MAX));
         tensors.push(Declared {
             name: "x_bar".into(),
             dtype,
@@ -90,12 +186,14 @@ fn declare(net: &Net, plan: &Plan, image: &TensorInput, arguments: &VjpArguments
 
 fn stream(
     plan: &Plan,
-    image: &TensorInput,
-    mut cotangent: TensorInput,
+    input: Input,
     output: &TensorOutput,
     arguments: &VjpArguments,
     allocator: &CountingAllocator,
 ) -> anyhow::Result<(GradStore, Measured)> {
+    let bar = Arc::new(SweepBar::new(plan, input.shape()[0]));
+    let plan = plan.clone().observed_by(bar);
+    let (image, mut cotangents) = input.into_sources();
     let mut features = output.map("y")?;
     let mut input_gradient = if arguments.recipe.input_gradient {
         Some(output.map("x_bar")?)
@@ -104,13 +202,13 @@ fn stream(
     };
     let watch = allocator.watch();
     let start = Instant::now();
-    let residuals = plan.forward_to(image, &mut features)?;
+    let residuals = plan.forward_to(image.as_ref(), &mut features)?;
     let seconds_forward = start.elapsed().as_secs_f64();
     let start = Instant::now();
     let sink = input_gradient
         .as_mut()
         .map(|sink| sink as &mut dyn InputGradientSink);
-    let gradients = plan.vjp_from(residuals, &mut cotangent, sink)?;
+    let gradients = plan.vjp_from(residuals, cotangents.as_mut(), sink)?;
     let seconds_backward = start.elapsed().as_secs_f64();
     Ok((
         gradients,
@@ -125,6 +223,7 @@ fn stream(
 fn report(
     model: String,
     plan: &Plan,
+    planned_peak_bytes: u64,
     measured: &Measured,
     arguments: &VjpArguments,
     batch: u64,
@@ -144,7 +243,7 @@ fn report(
         arithmetic: match arguments.arithmetic {
             Arithmetic::Auto | Arithmetic::Direct => "direct",
         },
-        planned_peak_bytes: plan.peak_bytes().get(),
+        planned_peak_bytes,
         measured_peak_bytes: measured.peak_bytes,
         peak_rss_bytes: resident_memory::peak_rss_bytes(),
         compute_ratio,

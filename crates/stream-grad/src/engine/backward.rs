@@ -3,7 +3,7 @@
 use stream_grad_tiling::{PerAxis, Span, Sweep, Tile};
 
 use super::buffer::{Slab, Stored, combine_rows, disjoint, offset, strided, strided_mut};
-use super::vjp::Gradients;
+use super::operations::Gradients;
 use super::{BlockStore, Engine, Phase, Schedule, TilePlace, internal, pixel_region};
 use crate::error::{Result, StreamError};
 use crate::exchange::{CotangentSource, InputGradientSink, TileSource};

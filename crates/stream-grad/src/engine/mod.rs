@@ -6,10 +6,8 @@
 
 pub(crate) mod backward;
 mod buffer;
-mod compute;
 pub(crate) mod forward;
-mod local;
-pub(crate) mod vjp;
+pub(crate) mod operations;
 
 use stream_grad_tiling::{Block, Buffers, Geometry, PerAxis, Place, Residual, Span, Sweep, Tile};
 

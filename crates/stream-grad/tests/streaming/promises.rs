@@ -4,7 +4,7 @@
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use stream_grad::{
-    Conv2d, CotangentSource, ExternalError, FeatureSink, InputGradient, Net, NetBuilder,
+    Conv2d, CotangentSource, ExternalError, FeatureSink, InputGradient, Maps, Net, NetBuilder,
     PixelRegion, Plan, PlanRequest, TileMut, TileRef,
 };
 
@@ -273,12 +273,13 @@ impl CotangentSource for SquaredNorm {
 fn features_and_cotangents_can_stream() {
     let (net, _variables) = build(&steps(), 3, DType::F64, 11);
     let image = tensor(&[2, 3, 90, 70], DType::F64, 12);
-    let plan = net
-        .plan(PlanRequest::new(90, 70).dtype(DType::F64).batch(2).tile(32))
-        .unwrap();
+    let request = PlanRequest::new(90, 70).dtype(DType::F64).batch(2).tile(32);
+    let plan = net.plan(request.clone().features(Maps::Streamed)).unwrap();
     let mut exchange = SquaredNorm(Vec::new());
     let residuals = plan.forward_to(&image, &mut exchange).unwrap();
     let streamed = plan.vjp_from(residuals, &mut exchange, None).unwrap();
+
+    let plan = net.plan(request).unwrap();
 
     let (features, residuals) = plan.forward(&image).unwrap();
     let loss = features.sqr().unwrap().sum_all().unwrap();

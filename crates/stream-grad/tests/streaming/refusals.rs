@@ -2,7 +2,10 @@
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
-use stream_grad::{ByteCount, Conv2d, Net, NetBuilder, PlanRequest, StreamError};
+use stream_grad::{
+    ByteCount, Conv2d, ExternalError, FeatureSink, InputGradient, Maps, Net, NetBuilder,
+    PixelRegion, PlanRequest, StreamError, TileRef,
+};
 
 fn net() -> Net {
     let variables = VarMap::new();
@@ -104,6 +107,60 @@ fn cotangents_of_another_shape_and_residuals_of_another_plan_are_refused() {
         other.vjp(residuals, &[features.detach()]),
         Err(StreamError::PlanMismatch { .. })
     ));
+}
+
+#[test]
+fn whole_maps_are_refused_where_streamed_ones_were_promised() {
+    let (net, image) = (
+        net(),
+        Tensor::zeros((1, 3, 64, 64), DType::F32, &Device::Cpu).unwrap(),
+    );
+    let request = PlanRequest::new(64, 64);
+    let whole = net
+        .plan(request.clone().input_gradient(InputGradient::Wanted))
+        .unwrap();
+    let (features, _) = whole.forward(&image).unwrap();
+    let loss = features.sum_all().unwrap();
+    let cotangents = [features.detach()];
+
+    let streamed = net.plan(request.clone().features(Maps::Streamed)).unwrap();
+    let residuals = || streamed.forward_to(&image, &mut Discard).unwrap();
+    let refusals = [
+        streamed.forward(&image).map(drop),
+        streamed.forward_all(&image).map(drop),
+        streamed.vjp(residuals(), &cotangents).map(drop),
+        streamed.vjp_with_input(residuals(), &cotangents).map(drop),
+        streamed.backward(residuals(), &features, &loss).map(drop),
+    ];
+    for (index, refusal) in refusals.into_iter().enumerate() {
+        let message = refusal.unwrap_err().to_string();
+        assert!(
+            message.contains("streamed") && message.contains("whole"),
+            "entry point {index}: {message}"
+        );
+    }
+
+    let request = request.input_gradient(InputGradient::Streamed);
+    let streamed_input = net.plan(request).unwrap();
+    let (_, residuals) = streamed_input.forward(&image).unwrap();
+    let refusal = streamed_input.vjp_with_input(residuals, &cotangents);
+    let message = refusal.unwrap_err().to_string();
+    assert!(message.contains("input gradient"), "{message}");
+}
+
+/// Takes features and forgets them.
+struct Discard;
+
+impl FeatureSink for Discard {
+    fn write(
+        &mut self,
+        _: usize,
+        _: usize,
+        _: &PixelRegion,
+        _: TileRef<'_>,
+    ) -> Result<(), ExternalError> {
+        Ok(())
+    }
 }
 
 #[test]

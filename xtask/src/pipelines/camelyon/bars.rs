@@ -1,14 +1,14 @@
 //! Progress bars with the time that is left.
 
-use std::time::Duration;
-
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use stream_grad_train::data::Split;
 use stream_grad_train::trainer::{SkipReason, TrainEvent, TrainObserver};
 
+use crate::progress::counting_bar;
+
 /// The bar for writing the made-up cohort.
 pub(crate) fn cohort(slides: usize) -> ProgressBar {
-    bar("writing the made-up cohort".to_owned(), slides as u64)
+    counting_bar("writing the made-up cohort", slides as u64)
 }
 
 /// The bars of one resolution: training, where one step is one slide, then testing.
@@ -23,7 +23,7 @@ impl Bars {
         let message = format!("training at {microns} microns");
         Self {
             microns,
-            training: bar(message, epochs.saturating_mul(slides as u64)),
+            training: counting_bar(&message, epochs.saturating_mul(slides as u64)),
             testing: None,
         }
     }
@@ -45,8 +45,8 @@ impl Bars {
     fn tested(&mut self, done: usize, slides: usize) {
         let bar = self.testing.get_or_insert_with(|| {
             self.training.abandon();
-            bar(
-                format!("testing at {} microns", self.microns),
+            counting_bar(
+                &format!("testing at {} microns", self.microns),
                 slides as u64,
             )
         });
@@ -108,16 +108,4 @@ impl TrainObserver for Bars {
             _ => {}
         }
     }
-}
-
-fn bar(what: String, length: u64) -> ProgressBar {
-    // The template is a constant of this file; should it ever not parse, the plain bar serves.
-    let style =
-        ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}, {elapsed} so far, {eta} left")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(length)
-        .with_style(style)
-        .with_message(what);
-    bar.enable_steady_tick(Duration::from_millis(500));
-    bar
 }

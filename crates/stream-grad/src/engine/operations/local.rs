@@ -3,17 +3,50 @@
 use candle_core::{Device, Tensor};
 use stream_grad_tiling::{PerAxis, Span};
 
-use super::buffer::{Buffer, length};
+use super::super::buffer::{Buffer, length};
+use super::step::{ForwardStep, VjpStep};
 use crate::error::{ExternalError, Result, StreamError};
 use crate::local::{LocalLayer, LocalRegion};
+use crate::prepared::PreparedOperation;
 use crate::scalar::Scalar;
 
+impl<T: Scalar> ForwardStep<'_, '_, T> {
+    pub(super) fn local(mut self, layer: &dyn LocalLayer) -> Result<()> {
+        let PreparedOperation::Local { parameters } = self.prepared() else {
+            return Err(self.unprepared());
+        };
+        let region = region(layer, self.owned, self.plane());
+        let (input, output) = (self.input(0), self.output());
+        let [from, to] = self.views([input, output])?;
+        forward(layer, &region, parameters, (&input, from), (&output, to))
+    }
+}
+
+impl<T: Scalar> VjpStep<'_, '_, T> {
+    pub(super) fn local(mut self, layer: &dyn LocalLayer) -> Result<()> {
+        let PreparedOperation::Local { parameters } = self.prepared() else {
+            return Err(self.unprepared());
+        };
+        let region = region(layer, self.owned, self.plane());
+        let (node, input, cotangent) = (self.node, self.input(), self.cotangent());
+        let input_cotangent = self.cotangent_of(self.operation().inputs[0]);
+        if self.wants_input() {
+            let buffers = [input, cotangent, input_cotangent];
+            let (gradients, [x, g, to]) = self.gradients_and_views(buffers)?;
+            let sums = &mut gradients.parameters.operations[node].weights;
+            let (x, g) = ((&input, &*x), (&cotangent, &*g));
+            let to = Some((&input_cotangent, to));
+            return vjp(layer, &region, parameters, x, g, to, sums);
+        }
+        let (gradients, [x, g]) = self.gradients_and_views([input, cotangent])?;
+        let sums = &mut gradients.parameters.operations[node].weights;
+        let (x, g) = ((&input, &*x), (&cotangent, &*g));
+        vjp(layer, &region, parameters, x, g, None, sums)
+    }
+}
+
 /// What a layer is asked for: the owned outputs and the inputs they read.
-pub(super) fn region(
-    layer: &dyn LocalLayer,
-    owned: PerAxis<Span>,
-    input_size: PerAxis<i64>,
-) -> LocalRegion {
+fn region(layer: &dyn LocalLayer, owned: PerAxis<Span>, input_size: PerAxis<i64>) -> LocalRegion {
     let rule = layer.rule();
     LocalRegion {
         outputs: owned,
@@ -26,7 +59,7 @@ pub(super) fn region(
 }
 
 /// Computes `region.outputs` into the output's buffer.
-pub(super) fn forward<T: Scalar>(
+fn forward<T: Scalar>(
     layer: &dyn LocalLayer,
     region: &LocalRegion,
     parameters: &[Tensor],
@@ -46,7 +79,7 @@ pub(super) fn forward<T: Scalar>(
 }
 
 /// Adds the cotangent of the inputs to `input_cotangent` and those of the parameters to `sums`.
-pub(super) fn vjp<T: Scalar>(
+fn vjp<T: Scalar>(
     layer: &dyn LocalLayer,
     region: &LocalRegion,
     parameters: &[Tensor],

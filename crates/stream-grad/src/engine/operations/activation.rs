@@ -1,0 +1,41 @@
+//! Activations that stand alone.
+
+use stream_grad_kernels::{Gelu, gelu_forward, gelu_vjp, relu_forward, relu_vjp};
+
+use super::step::{ForwardStep, VjpStep, at};
+use crate::error::Result;
+use crate::scalar::Scalar;
+
+impl<T: Scalar> ForwardStep<'_, '_, T> {
+    pub(super) fn relu(self) -> Result<()> {
+        self.unary(|step| relu_forward(step.pointwise(), step.output, step.region))
+    }
+
+    pub(super) fn gelu(self, form: Gelu) -> Result<()> {
+        self.unary(|step| gelu_forward(form, step.pointwise(), step.output, step.region))
+    }
+}
+
+impl<T: Scalar> VjpStep<'_, '_, T> {
+    pub(super) fn relu(mut self) -> Result<()> {
+        if !self.wants_input() {
+            return Ok(());
+        }
+        let (output, owned) = (self.output(), self.owned);
+        self.transposed_reading(output, |y, step| {
+            let region = step.target_region();
+            relu_vjp(at(&output, y, owned), step.pointwise(), step.target, region)
+        })
+    }
+
+    pub(super) fn gelu(mut self, form: Gelu) -> Result<()> {
+        if !self.wants_input() {
+            return Ok(());
+        }
+        let (input, owned) = (self.input(), self.owned);
+        self.transposed_reading(input, |x, step| {
+            let (region, x) = (step.target_region(), at(&input, x, owned));
+            gelu_vjp(form, x, step.pointwise(), step.target, region)
+        })
+    }
+}

@@ -1,0 +1,125 @@
+//! Convolutions with what was fused into them.
+
+use stream_grad_kernels::{
+    Activation, Epilogue, Located, bias_gradient, conv_data_gradient, conv_forward,
+    conv_weight_gradient, relu_vjp_in_place,
+};
+
+use super::step::{ForwardStep, VjpStep, located};
+use crate::error::{Result, StreamError};
+use crate::operation::ConvolutionOperation;
+use crate::prepared::{PreparedOperation, kernel_error};
+use crate::scalar::Scalar;
+
+impl<T: Scalar> ForwardStep<'_, '_, T> {
+    pub(super) fn convolution(mut self, convolution: &ConvolutionOperation) -> Result<()> {
+        let PreparedOperation::Convolution { weights, bias } = self.prepared() else {
+            return Err(self.unprepared());
+        };
+        let (name, owned, first) = (self.name(), self.owned, self.first());
+        let (input, output) = (self.input(0), self.output());
+        let run = |from: &[T], residual: Option<Located<'_, T>>, to: &mut [T]| {
+            conv_forward(
+                &convolution.shape,
+                weights,
+                input.image(from)?,
+                first,
+                output.image_mut(to)?,
+                output.region(owned),
+                Epilogue {
+                    bias: bias.as_deref(),
+                    residual,
+                    activation: convolution.activation,
+                },
+            )
+        };
+        let result = match *self.operation().inputs {
+            [source, residual] if source == residual => {
+                let [from, to] = self.views([input, output])?;
+                located(&input, from, owned).and_then(|values| run(from, Some(values), to))
+            }
+            [_, _] => {
+                let residual = self.input(1);
+                let [from, other, to] = self.views([input, residual, output])?;
+                located(&residual, other, owned).and_then(|values| run(from, Some(values), to))
+            }
+            _ => {
+                let [from, to] = self.views([input, output])?;
+                run(from, None, to)
+            }
+        };
+        result.map_err(kernel_error(name))
+    }
+}
+
+impl<T: Scalar> VjpStep<'_, '_, T> {
+    pub(super) fn convolution(mut self, convolution: &ConvolutionOperation) -> Result<()> {
+        if convolution.activation != Activation::Identity {
+            self.mask_cotangent()?;
+        }
+        if let Some(&residual) = self.operation().inputs.get(1) {
+            self.pass_on(residual)?;
+        }
+        if self.trains() {
+            self.weight_and_bias_gradient(convolution)?;
+        }
+        if self.wants_input() {
+            self.data_gradient(convolution)?;
+        }
+        Ok(())
+    }
+
+    /// Masks the cotangent of a fused ReLU in place.
+    fn mask_cotangent(&mut self) -> Result<()> {
+        let (name, owned) = (self.name(), self.owned);
+        let (output, cotangent) = (self.output(), self.cotangent());
+        let [y, g] = self.views([output, cotangent])?;
+        let mut run = || {
+            let y = located(&output, y, owned)?;
+            relu_vjp_in_place(y, cotangent.image_mut(g)?, cotangent.region(owned))
+        };
+        run().map_err(kernel_error(name))
+    }
+
+    fn weight_and_bias_gradient(&mut self, convolution: &ConvolutionOperation) -> Result<()> {
+        let (name, node) = (self.name(), self.node);
+        let (input, cotangent) = (self.input(), self.cotangent());
+        let (first, region) = (self.first(input), cotangent.region(self.owned));
+        let (gradients, [x, g]) = self.gradients_and_views([input, cotangent])?;
+        let sums = &mut gradients.parameters.operations[node];
+        let Some(weights) = sums.weights.first_mut() else {
+            return Err(StreamError::Internal {
+                layer: name.to_owned(),
+                what: "no place for the weight gradient",
+            });
+        };
+        let mut run = || {
+            let g = cotangent.image(g)?;
+            if !sums.bias.is_empty() {
+                bias_gradient(g, region, &mut sums.bias)?;
+            }
+            let x = input.image(x)?;
+            conv_weight_gradient(&convolution.shape, x, first, g, region, weights)
+        };
+        run().map_err(kernel_error(name))
+    }
+
+    fn data_gradient(&mut self, convolution: &ConvolutionOperation) -> Result<()> {
+        let (name, node) = (self.name(), self.node);
+        let input_cotangent = self.cotangent_of(self.operation().inputs[0]);
+        let cotangent = self.cotangent();
+        let (first, region) = (self.first(input_cotangent), cotangent.region(self.owned));
+        let (gradients, [from, to]) = self.gradients_and_views([cotangent, input_cotangent])?;
+        let Some(weights) = &gradients.weights[node] else {
+            return Err(StreamError::Internal {
+                layer: name.to_owned(),
+                what: "no weights for the data gradient",
+            });
+        };
+        let mut run = || {
+            let (from, to) = (cotangent.image(from)?, input_cotangent.image_mut(to)?);
+            conv_data_gradient(&convolution.shape, weights, from, region, first, to)
+        };
+        run().map_err(kernel_error(name))
+    }
+}
