@@ -32,6 +32,20 @@ impl<T> LayerNorm<'_, T> {
 /// Summands that a sum runs in parallel: one or two registers.
 const LANES: usize = 16;
 
+/// The sum over all lanes, by halves: a chain of four additions, where one lane after the other would be sixteen.
+#[inline(always)]
+fn fold<T: Element>(mut lanes: [T; LANES]) -> T {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            let upper = lanes[half + lane];
+            lanes[lane] += upper;
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
 /// The sum of `term` over two slices of equal length, in a fixed order that vectorises.
 #[inline(always)]
 fn sum<T: Element>(a: &[T], b: &[T], term: impl Fn(T, T) -> T) -> T {
@@ -44,7 +58,7 @@ fn sum<T: Element>(a: &[T], b: &[T], term: impl Fn(T, T) -> T) -> T {
             *lane += term(a, b);
         }
     }
-    lanes.into_iter().sum::<T>() + rest
+    fold(lanes) + rest
 }
 
 /// Mean and 1 / standard deviation of a pixel.
@@ -117,21 +131,19 @@ pub fn layer_norm_vjp<T: Element>(
             let mean_slope = sum(cotangent, norm.gamma, |cotangent, gamma| cotangent * gamma);
             let mean_slope = mean_slope / count;
             // sum (x - mean) * (slope - mean slope) is the sum of x * slope, without cancellation.
-            let mut lanes = T::ZERO;
+            let mut lanes = [T::ZERO; LANES];
             for ((block, cotangent), gamma) in input
                 .chunks(LANES)
                 .zip(cotangent.chunks(LANES))
                 .zip(norm.gamma.chunks(LANES))
             {
-                let mut products = [T::ZERO; LANES];
-                for (((product, &input), &cotangent), &gamma) in
-                    products.iter_mut().zip(block).zip(cotangent).zip(gamma)
+                for (((lane, &input), &cotangent), &gamma) in
+                    lanes.iter_mut().zip(block).zip(cotangent).zip(gamma)
                 {
-                    *product = (input - mean) * (cotangent * gamma - mean_slope);
+                    *lane += (input - mean) * (cotangent * gamma - mean_slope);
                 }
-                lanes += products.into_iter().sum::<T>();
             }
-            let correlation = lanes / count * inverse * inverse;
+            let correlation = fold(lanes) / count * inverse * inverse;
             for (((sum, &input), &cotangent), &gamma) in
                 sums.iter_mut().zip(input).zip(cotangent).zip(norm.gamma)
             {
