@@ -64,7 +64,7 @@ pub enum Arithmetic {
 }
 
 /// What bounds a recipe; shared by the commands that make a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct RecipeArguments {
     /// Largest number of heap bytes that streaming may hold, as 1GiB
     #[arg(long, value_name = "BYTES")]
@@ -75,6 +75,9 @@ pub struct RecipeArguments {
     /// Edge of a block in pixels; without it, one block
     #[arg(long, value_name = "PIXELS")]
     pub block: Option<NonZeroU64>,
+    /// Folder for a file of what does not fit in --memory (without it: of all that the backward sweep needs)
+    #[arg(long, value_name = "DIR")]
+    pub spill: Option<PathBuf>,
     /// Type of pixels, activations and gradients
     #[arg(long, value_enum, default_value = "f32", value_name = "TYPE")]
     pub dtype: FloatType,
@@ -116,7 +119,12 @@ pub struct VjpArguments {
     #[arg(long, value_name = "FILE", conflicts_with = "input")]
     pub slide: Option<PathBuf>,
     /// Microns per pixel at which the slide is read; without it, its finest level as it is
-    #[arg(long, value_name = "MICRONS", requires = "slide")]
+    #[arg(
+        long,
+        value_name = "MICRONS",
+        requires = "slide",
+        conflicts_with = "input"
+    )]
     pub mpp: Option<f64>,
     /// Safetensors to write: `y`, the gradient of each parameter under its name, `x_bar` if asked for
     #[arg(long, value_name = "FILE")]
@@ -223,7 +231,7 @@ mod tests {
     #[test]
     fn vjp_takes_every_documented_argument() {
         let line = format!(
-            "{VJP} --input x.safetensors --tile 512 --block 4096 --dtype f64 --arithmetic direct --input-gradient --threads 2 --report r.json"
+            "{VJP} --input x.safetensors --tile 512 --block 4096 --spill spilled --dtype f64 --arithmetic direct --input-gradient --threads 2 --report r.json"
         );
         let Command::Vjp(vjp) = parse(&line).unwrap() else {
             panic!("not parsed as vjp");
@@ -234,6 +242,7 @@ mod tests {
             memory: None,
             tile: NonZeroU64::new(512),
             block: NonZeroU64::new(4096),
+            spill: Some("spilled".into()),
             dtype: FloatType::F64,
             input_gradient: true,
             threads: NonZeroUsize::new(2),
@@ -251,7 +260,7 @@ mod tests {
         for (arguments, named) in [
             ("", "--input"),
             ("--input x --slide s.svs", "--slide"),
-            ("--input x --mpp 0.5", "--slide"),
+            ("--input x --mpp 0.5", "--mpp"),
         ] {
             let error = parse(&format!("{VJP} {arguments}")).unwrap_err();
             assert!(error.contains(named), "{error}");

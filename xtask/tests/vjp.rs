@@ -59,16 +59,31 @@ impl Files {
     }
 
     fn vjp_of(&self, model: &str, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask-pipelines"));
-        command.current_dir(self.folder.path()).args([
-            "vjp",
-            "--model",
-            model,
-            "--weights",
-            "w.safetensors",
-        ]);
-        command.args(arguments).output().unwrap()
+        self.command(model, arguments).output().unwrap()
     }
+
+    fn command(&self, model: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask-pipelines"));
+        command
+            .current_dir(self.folder.path())
+            .args(["vjp", "--model", model, "--weights", "w.safetensors"])
+            .args(arguments);
+        command
+    }
+
+    /// An image of 1024 x 1024 pixels, of which tiles of 32 save several mebibytes.
+    fn save_large_input(&self) {
+        let image = Tensor::rand(-1f32, 1.0, (1, 3, 1024, 1024), &Device::Cpu).unwrap();
+        let shape = (1, 16, features(1024), features(1024));
+        let y_bar = Tensor::rand(-1f32, 1.0, shape, &Device::Cpu).unwrap();
+        let tensors = HashMap::from([("input", image), ("y_bar", y_bar)]);
+        candle_core::safetensors::save(&tensors, self.path("x.safetensors")).unwrap();
+    }
+}
+
+/// The edge of the network's features: three times two 3 x 3 convolutions without padding, and pooling by 2.
+fn features(edge: usize) -> usize {
+    (0..3).fold(edge, |edge, _| (edge - 4) / 2)
 }
 
 fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
@@ -94,6 +109,7 @@ fn features_and_gradients_are_those_of_pytorch_within_the_promised_memory() {
         &["--tile", "8"][..],
         &["--tile", "24", "--block", "32"],
         &["--memory", "64MiB"],
+        &["--tile", "8", "--spill", "."],
     ] {
         let common = [
             "--dtype",
@@ -178,6 +194,12 @@ fn bad_input_is_named_and_nothing_is_written() {
     fails("imagenette", &[], &["w.safetensors"]);
     fails("numerics", &["--memory", "1KiB"], &["1024"]);
     fails("numerics", &["--tile", "0"], &["--tile"]);
+    fails("numerics", &["--spill", "missing"], &["missing"]);
+    fails(
+        "numerics",
+        &["--spill", "w.safetensors"],
+        &["w.safetensors"],
+    );
     let transposed = files.golden["y_bar"]
         .transpose(2, 3)
         .unwrap()
@@ -210,8 +232,7 @@ fn a_slide_is_the_image_that_a_tensor_of_its_pixels_would_be() {
     let pixels: Vec<f64> = rgb.iter().map(|&level| f64::from(level) / 255.0).collect();
     let image = Tensor::from_vec(pixels, (1, rows, columns, 3), &Device::Cpu).unwrap();
     let image = image.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
-    // The network halves the image three times.
-    let shape = (1, 16, rows / 8, columns / 8);
+    let shape = (1, 16, features(rows), features(columns));
     let ones = Tensor::ones(shape, DType::F64, &Device::Cpu).unwrap();
     let tensors = HashMap::from([("input", image), ("y_bar", ones)]);
     candle_core::safetensors::save(&tensors, files.path("x.safetensors")).unwrap();
@@ -290,5 +311,105 @@ fn reading_a_slide_is_within_the_budget() {
     fails(
         &["--slide", slide.to_str().unwrap(), "--memory", "2MiB"],
         "needs",
+    );
+}
+
+/// What `vjp` needs to stream the large input through a file in the folder `spilled`.
+const SPILLED: [&str; 6] = [
+    "--input",
+    "x.safetensors",
+    "--tile",
+    "32",
+    "--spill",
+    "spilled",
+];
+
+#[test]
+fn processes_that_share_a_spill_folder_give_what_one_in_memory_gives() {
+    let files = Files::new();
+    files.save_large_input();
+    std::fs::create_dir(files.path("spilled")).unwrap();
+    let names = ["a.safetensors", "b.safetensors", "memory.safetensors"];
+    let runs = names.map(|name| {
+        // The last one has no file.
+        let given = if name == names[2] { 4 } else { 6 };
+        let output = [&SPILLED[..given], &["--output", name]].concat();
+        files.command("numerics", &output).spawn().unwrap()
+    });
+    for mut run in runs {
+        assert!(run.wait().unwrap().success());
+    }
+    let [a, b, memory] =
+        names.map(|name| candle_core::safetensors::load(files.path(name), &Device::Cpu).unwrap());
+    let bits = |tensor: &Tensor| -> Vec<u32> {
+        let values: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
+        values.iter().map(|value| value.to_bits()).collect()
+    };
+    assert_eq!(memory.len(), 13);
+    for (name, tensor) in &memory {
+        assert!(bits(&a[name]) == bits(tensor), "{name} differs");
+        assert!(bits(&b[name]) == bits(tensor), "{name} differs");
+    }
+    let left = std::fs::read_dir(files.path("spilled")).unwrap().count();
+    assert_eq!(left, 0, "a file was left");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_spill_folder_that_fills_up_is_named_and_nothing_is_written() {
+    let files = Files::new();
+    files.save_large_input();
+    std::fs::create_dir(files.path("spilled")).unwrap();
+    // A limit on the size of files stands for a full disk: the output is smaller, what is saved is larger.
+    let script = "trap '' XFSZ; ulimit -f 2048; exec \"$0\" \"$@\"";
+    let streamed = files.command(
+        "numerics",
+        &[&SPILLED[..], &["--output", "g.safetensors"]].concat(),
+    );
+    let mut limited = Command::new("bash");
+    limited.args(["-c", script]).arg(streamed.get_program());
+    limited
+        .args(streamed.get_args())
+        .current_dir(files.folder.path());
+    let run = limited.output().unwrap();
+    let message = String::from_utf8_lossy(&run.stderr);
+    assert!(
+        !run.status.success() && message.contains("spilled"),
+        "{message}"
+    );
+    assert!(!message.contains("panicked"), "{message}");
+    assert!(
+        !files.path("g.safetensors").exists(),
+        "an output was written"
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn nothing_is_left_of_a_process_that_is_killed() {
+    let files = Files::new();
+    files.save_large_input();
+    std::fs::create_dir(files.path("spilled")).unwrap();
+    let arguments = [&SPILLED[..], &["--output", "g.safetensors"]].concat();
+    let mut run = files.command("numerics", &arguments).spawn().unwrap();
+    let open = format!("/proc/{}/fd", run.id());
+    let folder = files.path("spilled").canonicalize().unwrap();
+    let spills = || {
+        let links = std::fs::read_dir(&open).into_iter().flatten().flatten();
+        links
+            .filter_map(|link| std::fs::read_link(link.path()).ok())
+            .any(|target| target.starts_with(&folder))
+    };
+    while !spills() {
+        let ended = run.try_wait().unwrap();
+        assert!(ended.is_none(), "it ended before it spilled: {ended:?}");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert_eq!(
+        std::fs::read_dir(&folder).unwrap().count(),
+        0,
+        "a file was left"
     );
 }

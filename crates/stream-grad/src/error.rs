@@ -1,5 +1,7 @@
 //! Everything that planning and streaming can refuse.
 
+use std::path::PathBuf;
+
 use candle_core::DType;
 use stream_grad_kernels::KernelError;
 use stream_grad_tiling::TilingError;
@@ -130,6 +132,16 @@ pub enum StreamError {
         threads: usize,
         /// Why it failed.
         reason: String,
+    },
+    /// The file for what is saved could not be made, written or read.
+    #[error("{what} the spill folder {}: {source}", .folder.display())]
+    Spill {
+        /// The folder that was given for it.
+        folder: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
     },
     /// A buffer was not where the plan puts it. This is a defect of this crate: please report it.
     #[error("internal error in layer `{layer}`: {what}")]

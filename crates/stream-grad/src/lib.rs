@@ -43,6 +43,7 @@ mod prepared;
 mod request;
 mod residuals;
 mod scalar;
+mod spill;
 mod tile;
 
 pub use stream_grad_kernels::{Divisor, Gelu};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_nn::VarBuilder;
 use candle_nn::init::{DEFAULT_KAIMING_NORMAL, Init};
 use stream_grad_kernels::{Activation, Divisor, Gelu};
-use stream_grad_tiling::{Axis, Corners, Graph, NodeId, PerAxis, SizedGraph};
+use stream_grad_tiling::{Axis, Corners, FrontPoint, Graph, NodeId, PerAxis, SizedGraph};
 
 use crate::error::{Result, StreamError};
 use crate::fuse::fuse;
@@ -16,6 +16,7 @@ use crate::operation::{
 };
 use crate::parameter::{Parameter, ParameterList};
 use crate::plan::Plan;
+use crate::planning;
 use crate::request::{InputGradient, PlanRequest, Trainable};
 
 /// A layer of a [`NetBuilder`].
@@ -431,6 +432,33 @@ impl Net {
     /// Every refusal happens here: an image that is too small, a budget below the minimum, cuts that cannot be.
     pub fn plan(&self, request: PlanRequest) -> Result<Plan> {
         Plan::new(self, request)
+    }
+
+    /// The recipes for images of one size that no other beats in both peak and compute ratio, by rising peak: what more memory
+    /// would bring. The budget of the request, if any, limits them from above; tile, block, segments and kept nodes are as
+    /// asked for.
+    ///
+    /// # Errors
+    /// As for [`Net::plan`].
+    ///
+    /// ```
+    /// use candle_core::{DType, Device};
+    /// use candle_nn::{VarBuilder, VarMap};
+    /// use stream_grad::{Conv2d, Maps, NetBuilder, PlanRequest};
+    ///
+    /// let variables = VarMap::new();
+    /// let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    /// let mut net = NetBuilder::new(3);
+    /// let x = net.conv2d(net.input(), Conv2d::new(3, 8, 3), vb.pp("a"))?;
+    /// let x = net.conv2d(x, Conv2d::new(8, 8, 3), vb.pp("b"))?;
+    /// let request = PlanRequest::new(1000, 1000).features(Maps::Streamed);
+    /// let front = net.build(x)?.front(&request)?;
+    /// let peaks: Vec<u128> = front.iter().map(|point| point.peak.peak()).collect();
+    /// assert!(peaks.is_sorted() && peaks[0] * 4 < peaks[peaks.len() - 1]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn front(&self, request: &PlanRequest) -> Result<Vec<FrontPoint>> {
+        planning::front(self, request)
     }
 
     /// All parameters in the order of the layers that read them, constants included.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
-use stream_grad_tiling::{Axis, Buffers, ByteCount, Cost, Geometry, Maps, PeakBytes, Recipe};
+use stream_grad_tiling::{
+    Axis, Buffers, ByteCount, Cost, Geometry, Maps, PeakBytes, Recipe, Storage,
+};
 
 use crate::engine::backward::{Exchange, backward};
 use crate::engine::forward::forward;
@@ -35,6 +37,7 @@ pub struct Plan {
     geometry: Arc<Geometry>,
     buffers: Arc<Buffers>,
     peak: PeakBytes,
+    file_bytes: u128,
     cost: Cost,
     pool: Option<Arc<rayon::ThreadPool>>,
     observer: Arc<dyn Observer>,
@@ -63,6 +66,7 @@ impl Plan {
             geometry: Arc::new(planned.geometry),
             buffers: Arc::new(planned.buffers),
             peak: planned.peak,
+            file_bytes: planned.file_bytes,
             cost: planned.cost,
             request,
             pool,
@@ -110,6 +114,11 @@ impl Plan {
     /// The peak by class of buffer.
     pub fn peak_classes(&self) -> &PeakBytes {
         &self.peak
+    }
+
+    /// The most bytes that wait in a file for the backward sweep; 0 if all is in memory.
+    pub fn file_bytes(&self) -> ByteCount {
+        ByteCount::saturating(self.file_bytes)
     }
 
     /// Number of tiles of one image, over all blocks.
@@ -195,8 +204,8 @@ impl Plan {
     ) -> Result<crate::residuals::Kept<T>> {
         self.install(|| {
             let prepared = Prepared::<T>::new(&self.net.operations, &self.net.parameters)?;
-            let stores = forward(self.schedule(), &prepared, source, self.request.batch, sink)?;
-            Ok(crate::residuals::Kept { prepared, stores })
+            let saved = forward(self.schedule(), &prepared, source, self.request.batch, sink)?;
+            Ok(crate::residuals::Kept { prepared, saved })
         })
     }
 
@@ -335,7 +344,7 @@ impl Plan {
         exchange: Exchange<'_>,
     ) -> Result<GradStore> {
         self.install(|| {
-            let crate::residuals::Kept { prepared, stores } = kept;
+            let crate::residuals::Kept { prepared, saved } = kept;
             let operations = &self.net.operations;
             let mut gradients = Gradients {
                 weights: self.data_gradient_weights(&prepared)?,
@@ -350,7 +359,7 @@ impl Plan {
                 self.schedule(),
                 &prepared,
                 source,
-                stores,
+                saved,
                 &mut gradients,
                 exchange,
             )?;
@@ -382,12 +391,14 @@ impl Plan {
     }
 
     fn schedule(&self) -> Schedule<'_> {
+        let spill = self.request.spill.as_deref();
         Schedule {
             geometry: &self.geometry,
             buffers: &self.buffers,
             operations: &self.net.operations,
             outputs: &self.net.outputs,
             poison: self.request.poison,
+            spill: spill.map(|folder| (folder, self.file_bytes().get())),
             observer: &*self.observer,
         }
     }
@@ -507,6 +518,9 @@ impl fmt::Display for Plan {
                 self.net.operations.len(),
                 names.join(", ")
             )?,
+        }
+        if self.buffers.storage() == Storage::File {
+            writeln!(f, "spilled        up to {}", self.file_bytes())?;
         }
         writeln!(f, "peak memory    {}", self.peak_bytes())?;
         write!(f, "compute ratio  {}", self.cost.compute_ratio())

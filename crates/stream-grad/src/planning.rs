@@ -3,8 +3,9 @@
 use candle_core::DType;
 use stream_grad_kernels::{DataGradientWeights, ForwardWeights};
 use stream_grad_tiling::{
-    self as tiling, Axis, Buffers, Cost, FixedBytes, Geometry, Keep, MemoryRequest, NodeId,
-    PeakBytes, PerAxis, PlannerRequest, Recipe, SizedGraph, default_time, peak_bytes,
+    self as tiling, Axis, Buffers, Cost, FixedBytes, FrontPoint, Geometry, Keep, MemoryRequest,
+    NodeId, PeakBytes, PerAxis, PlannerRequest, Recipe, SizedGraph, Storage, default_time,
+    file_bytes, peak_bytes,
 };
 
 use crate::error::{Result, StreamError};
@@ -14,12 +15,14 @@ use crate::net::Net;
 use crate::operation::{Kind, trainable_flags};
 use crate::prepared::kernel_error;
 use crate::request::PlanRequest;
+use crate::spill::{self, SPILL_BYTES};
 
 /// A recipe with all that follows from it.
 pub(crate) struct Planned {
     pub(crate) geometry: Geometry,
     pub(crate) buffers: Buffers,
     pub(crate) peak: PeakBytes,
+    pub(crate) file_bytes: u128,
     pub(crate) cost: Cost,
 }
 
@@ -30,23 +33,43 @@ pub(crate) fn plan(net: &Net, request: &PlanRequest) -> Result<Planned> {
     if let Some(recipe) = &request.recipe {
         return stored(sized, recipe, &memory, request);
     }
-    let mut wanted = PlannerRequest::new(memory);
-    wanted.budget = request.memory;
-    wanted.tile = request
-        .tile
-        .map(|(rows, columns)| PerAxis::new(rows, columns));
-    wanted.block = block_edge(request, &sized);
-    wanted.segments = request.segments;
-    if let Some(names) = &request.kept {
-        wanted.keep = Keep::Exactly(kept_nodes(net, names)?);
-    }
+    let wanted = planner_request(net, request, &sized, memory.clone())?;
     let (geometry, buffers, peak, cost) = tiling::plan(&sized, &wanted, &default_time)?;
     Ok(Planned {
+        file_bytes: file_bytes(&geometry, &buffers, &memory),
         geometry,
         buffers,
         peak,
         cost,
     })
+}
+
+/// The recipes that no other beats in both memory and arithmetic.
+pub(crate) fn front(net: &Net, request: &PlanRequest) -> Result<Vec<FrontPoint>> {
+    let graph = net.graph(&request.trainable, request.input_gradient)?;
+    let sized = SizedGraph::new(graph, PerAxis::new(request.height, request.width))?;
+    let wanted = planner_request(net, request, &sized, memory_request(net, request)?)?;
+    Ok(tiling::pareto(&sized, &wanted)?)
+}
+
+fn planner_request(
+    net: &Net,
+    request: &PlanRequest,
+    sized: &SizedGraph,
+    memory: MemoryRequest,
+) -> Result<PlannerRequest> {
+    let mut wanted = PlannerRequest::new(memory);
+    wanted.file = request.spill.as_deref().map(spill::room).transpose()?;
+    wanted.budget = request.memory;
+    wanted.tile = request
+        .tile
+        .map(|(rows, columns)| PerAxis::new(rows, columns));
+    wanted.block = block_edge(request, sized);
+    wanted.segments = request.segments;
+    if let Some(names) = &request.kept {
+        wanted.keep = Keep::Exactly(kept_nodes(net, names)?);
+    }
+    Ok(wanted)
 }
 
 /// Takes a recipe as it was stored.
@@ -64,10 +87,18 @@ fn stored(
         });
     }
     let geometry = Geometry::new(sized, recipe.clone())?;
-    let buffers = Buffers::new(&geometry);
+    let in_memory = Buffers::new(&geometry);
+    let fits = request.memory.is_some_and(|budget| {
+        peak_bytes(&geometry, &in_memory, memory).peak() <= u128::from(budget.get())
+    });
+    let buffers = match request.spill {
+        Some(_) if !fits => Buffers::stored(&geometry, Storage::File),
+        _ => in_memory,
+    };
     let peak = peak_bytes(&geometry, &buffers, memory);
     Ok(Planned {
-        cost: Cost::of(&geometry),
+        file_bytes: file_bytes(&geometry, &buffers, memory),
+        cost: Cost::stored(&geometry, &buffers, memory.element_bytes),
         peak,
         buffers,
         geometry,
@@ -126,6 +157,7 @@ fn memory_request(net: &Net, request: &PlanRequest) -> Result<MemoryRequest> {
         gradients: 0,
         preparation: 0,
         scratch: SCRATCH_PER_OPERATION * net.operations.len() as u128 + SCRATCH,
+        file: SPILL_BYTES,
     };
     for (parameter, &trains) in net.parameters.iter().zip(&trainable) {
         let count = parameter.tensor.elem_count();

@@ -1,5 +1,7 @@
 //! What a plan is asked for.
 
+use std::path::PathBuf;
+
 use candle_core::DType;
 use stream_grad_tiling::Maps;
 
@@ -73,6 +75,7 @@ pub struct PlanRequest {
     pub(crate) trainable: Trainable,
     pub(crate) features: Maps,
     pub(crate) input_gradient: InputGradient,
+    pub(crate) spill: Option<PathBuf>,
     pub(crate) poison: Option<f64>,
 }
 
@@ -94,6 +97,7 @@ impl PlanRequest {
             trainable: Trainable::Variables,
             features: Maps::Whole,
             input_gradient: InputGradient::Skipped,
+            spill: None,
             poison: None,
         }
     }
@@ -195,6 +199,24 @@ impl PlanRequest {
     #[must_use]
     pub fn input_gradient(mut self, input_gradient: InputGradient) -> Self {
         self.input_gradient = input_gradient;
+        self
+    }
+
+    /// A folder for a file in which saved halos and kept activations may wait for the backward sweep. With a budget they do where
+    /// it does not hold them in memory, if nothing that fits is faster; without one they always do. Results are the same, bit
+    /// for bit.
+    ///
+    /// The file may take up to half of what is free in the folder when the plan is made, so a recipe that must stay the same is
+    /// to be [stored](Self::recipe). The file has no name: it is gone when the residuals are, and however the process ends.
+    ///
+    /// ```
+    /// use stream_grad::{ByteCount, PlanRequest};
+    /// let request = PlanRequest::new(65_536, 65_536).memory(ByteCount::gib(8)).spill("/scratch");
+    /// # let _ = request;
+    /// ```
+    #[must_use]
+    pub fn spill(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.spill = Some(folder.into());
         self
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use stream_grad_tiling::Geometry;
 
-use crate::engine::BlockStore;
+use crate::engine::Saved;
 use crate::exchange::TileSource;
 use crate::prepared::Prepared;
 
@@ -25,7 +25,7 @@ pub(crate) enum Stores {
 
 pub(crate) struct Kept<T> {
     pub(crate) prepared: Prepared<T>,
-    pub(crate) stores: Vec<BlockStore<T>>,
+    pub(crate) saved: Saved<T>,
 }
 
 impl fmt::Debug for Residuals<'_> {

@@ -15,6 +15,29 @@ pub(crate) trait Scalar: Element + WithDType {
     fn tile_mut(view: StridedMut<'_, Self>) -> TileMut<'_>;
     /// The view inside, if it is of this type.
     fn from_tile(tile: TileRef<'_>) -> Option<Strided<'_, Self>>;
+    /// Writes values as bytes, as long as both last.
+    fn to_bytes(values: &[Self], bytes: &mut [u8]);
+    /// Reads values that [`Self::to_bytes`] wrote, as long as both last.
+    fn from_bytes(bytes: &[u8], values: &mut [Self]);
+}
+
+/// The bytes of a number in this machine's order.
+macro_rules! bytes {
+    () => {
+        fn to_bytes(values: &[Self], bytes: &mut [u8]) {
+            let (chunks, _) = bytes.as_chunks_mut();
+            for (chunk, value) in chunks.iter_mut().zip(values) {
+                *chunk = value.to_ne_bytes();
+            }
+        }
+
+        fn from_bytes(bytes: &[u8], values: &mut [Self]) {
+            let (chunks, _) = bytes.as_chunks();
+            for (chunk, value) in chunks.iter().zip(values) {
+                *value = Self::from_ne_bytes(*chunk);
+            }
+        }
+    };
 }
 
 impl Scalar for f32 {
@@ -34,6 +57,8 @@ impl Scalar for f32 {
             _ => None,
         }
     }
+
+    bytes!();
 }
 
 impl Scalar for f64 {
@@ -53,4 +78,6 @@ impl Scalar for f64 {
             _ => None,
         }
     }
+
+    bytes!();
 }

@@ -239,25 +239,26 @@ fn measured_peaks_stay_below_the_promise_and_close_to_it() {
                 let maps = 2 * 16 * height * width * dtype.size_in_bytes();
                 assert_eq!(kept.0 + maps as u64, whole, "what streaming the maps saves");
             }
-            for edge in [64, 200] {
-                let net = with_local_layer(dtype).unwrap();
-                let request = base.clone().tile(edge);
-                let layers = net.plan(request.clone()).unwrap().peak_classes().layers;
-                let (promised, measured) = measure(&net, request, &image);
-                println!("local layer: promised {promised}, measured {measured}");
+            let folder = tempfile::tempdir().unwrap();
+            for edge in [64, 128] {
+                let conventional = net.plan(base.clone()).unwrap();
+                let kept: Vec<&str> = conventional.kept_names().collect();
+                let memory = base.clone().tile(edge).kept(kept);
+                let spilled = memory.clone().spill(folder.path());
+                let plans = [memory, spilled.clone()].map(|request| net.plan(request).unwrap());
+                let saved = plans
+                    .each_ref()
+                    .map(|plan| plan.peak_classes().saved.forward);
                 assert!(
-                    measured <= promised,
-                    "promised {promised}, measured {measured}"
+                    saved[1] * 4 < saved[0],
+                    "{saved:?} bytes of what is saved in memory"
                 );
-                // What the layer allocates is a bound for any function, so only a part of it is used; yet it is needed.
-                let others = promised - u64::try_from(layers.backward).unwrap();
-                assert!(
-                    measured > others,
-                    "{measured} bytes fit without the layer's own"
-                );
-                assert!(
-                    promised <= 3 * measured,
-                    "promised {promised}, measured {measured}"
+                assert!(u128::from(plans[1].file_bytes().get()) == saved[0]);
+                assert_kept("spilled", measure(&net, spilled, &image));
+                let spilled = base.clone().tile(edge).segments(3).block(256);
+                assert_kept(
+                    "spilled segments of blocks",
+                    measure(&net, spilled.spill(folder.path()), &image),
                 );
             }
             for mebibytes in [16, 32, 64] {
@@ -271,6 +272,31 @@ fn measured_peaks_stay_below_the_promise_and_close_to_it() {
                 );
                 assert_kept("budget", measure(&net, request, &image));
             }
+        }
+        let net = with_local_layer(dtype).unwrap();
+        let image = Tensor::ones((1, 3, 256, 320), dtype, &Device::Cpu).unwrap();
+        for edge in [64, 150] {
+            let request = PlanRequest::new(256, 320)
+                .dtype(dtype)
+                .threads(2)
+                .tile(edge);
+            let layers = net.plan(request.clone()).unwrap().peak_classes().layers;
+            let (promised, measured) = measure(&net, request, &image);
+            println!("local layer: promised {promised}, measured {measured}");
+            assert!(
+                measured <= promised,
+                "promised {promised}, measured {measured}"
+            );
+            // What the layer allocates is a bound for any function, so only a part of it is used; yet it is needed.
+            let others = promised - u64::try_from(layers.backward).unwrap();
+            assert!(
+                measured > others,
+                "{measured} bytes fit without the layer's own"
+            );
+            assert!(
+                promised <= 3 * measured,
+                "promised {promised}, measured {measured}"
+            );
         }
     }
 }

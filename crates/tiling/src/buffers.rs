@@ -3,10 +3,12 @@
 //! The engine allocates from these numbers and the peak is computed from the same ones, so
 //! that what is promised and what is done cannot drift apart.
 
+use std::ops::Range;
+
 use crate::arena::{Placement, aligned, place};
 use crate::lifetimes::{backward_lifetimes, first_touches, forward_lifetimes, residuals};
 use crate::recipe::{Block, Geometry, Tile};
-use crate::saved::{BlockBuffers, border_segment, channels, elements, saturating};
+use crate::saved::{BlockBuffers, Storage, border_segment, channels, elements, saturating};
 
 /// What the backward sweep does with a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +33,7 @@ pub enum Sweep {
 /// Where a strip or a left halo lives while it is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// In the slab that lives until the backward sweep, at this element offset.
+    /// In the slab of what is saved for the backward sweep, at this element offset.
     Saved(u64),
     /// Among the strips at the borders of segments, at this element offset.
     Border(u64),
@@ -44,6 +46,7 @@ pub enum Place {
 /// A length of `u64::MAX` stands for more than can be addressed; the planner refuses such a recipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Buffers {
+    storage: Storage,
     residuals: Vec<Residual>,
     first_touch: Vec<usize>,
     saving: Placement,
@@ -62,8 +65,13 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// Lays out all buffers.
+    /// Lays out all buffers, with what is saved in memory.
     pub fn new(geometry: &Geometry) -> Self {
+        Self::stored(geometry, Storage::Memory)
+    }
+
+    /// Lays out all buffers, with what is saved wherever `storage` says.
+    pub fn stored(geometry: &Geometry, storage: Storage) -> Self {
         let graph = geometry.sized().graph();
         let nodes = graph.nodes().len();
         let residuals = residuals(geometry);
@@ -91,6 +99,7 @@ impl Buffers {
         let has_cotangent = |node: usize| graph.nodes()[node].has_cotangent;
         let (cotangent_strips, cotangent_lefts) = cotangent.carries(geometry, has_cotangent);
         Self {
+            storage,
             first_touch,
             saving,
             carrying,
@@ -99,7 +108,7 @@ impl Buffers {
             backward_length: backward.length,
             blocks: geometry
                 .iter_blocks()
-                .map(|block| BlockBuffers::new(geometry, block))
+                .map(|block| BlockBuffers::new(geometry, block, storage))
                 .collect(),
             transient_strips,
             transient_lefts,
@@ -110,6 +119,11 @@ impl Buffers {
             residuals,
             held,
         }
+    }
+
+    /// Where what is saved waits for the backward sweep.
+    pub fn storage(&self) -> Storage {
+        self.storage
     }
 
     /// What the backward sweep does with each node's activation.
@@ -160,9 +174,34 @@ impl Buffers {
         self.backward_length
     }
 
-    /// Length of the slab of saved halos and kept activations of a block.
+    /// Length of the slab of saved halos and kept activations of a block. With [`Storage::File`] it holds those at hand, and
+    /// blocks can take turns in one slab.
     pub fn saved_length(&self, block: usize) -> u64 {
-        self.blocks[block].saved_length
+        self.blocks[block].memory_length()
+    }
+
+    /// Elements of a block that are in a file at one time.
+    pub fn file_length(&self, block: usize) -> u64 {
+        self.blocks[block].file_length()
+    }
+
+    /// Elements of a block that are written to a file and read again.
+    pub fn file_traffic(&self, block: usize) -> u64 {
+        match self.storage {
+            Storage::Memory => 0,
+            Storage::File => self.blocks[block].total_length,
+        }
+    }
+
+    /// The part of the saved slab with the strips that a band reads. A file takes it when the band's forward sweep is done.
+    pub fn saved_strips(&self, block: usize, band: usize) -> Range<u64> {
+        self.blocks[block].strip(band)
+    }
+
+    /// The part of the saved slab with the left halos and kept activations of a tile. A file takes it when the tile's
+    /// forward computation is done.
+    pub fn saved_tile(&self, geometry: &Geometry, block: usize, tile: Tile) -> Range<u64> {
+        self.blocks[block].tile(geometry.block(block), tile)
     }
 
     /// Length of the strips at the segment borders of a block.
@@ -202,7 +241,7 @@ impl Buffers {
         }
         if sweep == Sweep::Saving && !geometry.is_kept(node) {
             let offset = before(node, &|other| !geometry.is_kept(other));
-            return Place::Saved(buffers.strips[band] + offset);
+            return Place::Saved(buffers.strip(band).start + offset);
         }
         Place::Transient(self.transient_strips[node][band % 2])
     }
@@ -222,7 +261,7 @@ impl Buffers {
                 .filter(|&other| !geometry.is_kept(other))
                 .map(|other| aligned(elements(geometry, block.left(tile, other), other)))
                 .sum();
-            return Place::Saved(self.tile_base(block, index, tile) + offset);
+            return Place::Saved(self.blocks[index].tile(block, tile).start + offset);
         }
         Place::Transient(self.transient_lefts[node][tile.column % 2])
     }
@@ -238,12 +277,7 @@ impl Buffers {
             .filter(|&other| geometry.is_kept(other))
             .map(|other| aligned(elements(geometry, block.held(tile, other), other)))
             .sum();
-        self.tile_base(block, index, tile) + lefts + kept
-    }
-
-    fn tile_base(&self, block: Block<'_>, index: usize, tile: Tile) -> u64 {
-        let buffers = &self.blocks[index];
-        buffers.bands[tile.band] + buffers.columns[&block.rows.alike(tile.band)][tile.column]
+        self.blocks[index].tile(block, tile).start + lefts + kept
     }
 
     /// Offset, in the cotangent slab, of the strip that band `band` hands to the bands above it.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::buffers::Residual;
+use crate::buffers::{Buffers, Residual};
 use crate::fraction::Fraction;
 use crate::graph::{Node, SizedGraph};
 use crate::lifetimes::{has_vjp, residuals};
@@ -27,10 +27,12 @@ pub struct Cost {
     pub conventional: u128,
     /// Number of tiles of all blocks.
     pub tiles: u128,
+    /// Bytes that are written to a file and read again.
+    pub file_bytes: u128,
 }
 
 impl Cost {
-    /// Works out the cost of a recipe for one image.
+    /// Works out the cost of a recipe for one image, with what is saved in memory.
     ///
     /// ```
     /// use stream_grad_tiling::{Cost, Geometry, Graph, NodeId, PerAxis, Recipe, SizedGraph};
@@ -76,6 +78,17 @@ impl Cost {
             }
         }
         cost
+    }
+
+    /// As [`Cost::of`], with what is saved where `buffers` have it, in elements of `element_bytes` bytes.
+    pub fn stored(geometry: &Geometry, buffers: &Buffers, element_bytes: u64) -> Self {
+        let elements = (0..geometry.blocks()).fold(0_u128, |sum, block| {
+            sum.saturating_add(buffers.file_traffic(block).into())
+        });
+        Self {
+            file_bytes: elements.saturating_mul(element_bytes.into()),
+            ..Self::of(geometry)
+        }
     }
 
     /// All FLOPs of the recipe.

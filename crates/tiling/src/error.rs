@@ -128,6 +128,14 @@ pub enum TilingError {
         /// Its bytes.
         binding_bytes: u128,
     },
+    /// What is saved does not fit in the file.
+    #[error("what is saved takes {needed} bytes of a file, and it may hold {limit} bytes")]
+    FileTooSmall {
+        /// The most bytes that the file may hold.
+        limit: u128,
+        /// The bytes of what the recipe saves.
+        needed: u128,
+    },
     /// A node cannot be kept.
     #[error("node {node} cannot be kept: {reason}")]
     Kept {

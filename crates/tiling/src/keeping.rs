@@ -9,12 +9,10 @@ use crate::recipe::Geometry;
 use crate::schedule::AxisSchedule;
 use crate::span::Axis;
 
-/// Nodes by falling FLOPs saved per byte kept.
+/// Nodes by falling FLOPs saved per element kept.
 #[derive(Debug, Clone)]
 pub(crate) struct KeepOrder {
-    nodes: Vec<NodeId>,
-    /// How many of them save any FLOPs.
-    worthwhile: usize,
+    nodes: Vec<(NodeId, Fraction)>,
 }
 
 impl KeepOrder {
@@ -25,10 +23,11 @@ impl KeepOrder {
             .map(|&(node, flops)| (Fraction::new(flops, extra_elements(geometry, node.0)), node))
             .collect();
         ranked.sort_by_key(|&(worth, node)| (Reverse(worth), node));
-        let nothing = Fraction::new(0, 1);
         Self {
-            worthwhile: ranked.iter().filter(|(worth, _)| *worth > nothing).count(),
-            nodes: ranked.into_iter().map(|(_, node)| node).collect(),
+            nodes: ranked
+                .into_iter()
+                .map(|(worth, node)| (node, worth))
+                .collect(),
         }
     }
 
@@ -36,9 +35,19 @@ impl KeepOrder {
         self.nodes.len()
     }
 
-    /// The nodes that save FLOPs, best first.
+    /// The nodes that save more than `least` FLOPs for each element kept; the order is the same.
+    pub(crate) fn above(&self, least: Fraction) -> Self {
+        let nodes = self.nodes.iter().filter(|(_, worth)| *worth > least);
+        Self {
+            nodes: nodes.copied().collect(),
+        }
+    }
+
+    /// The nodes that save any FLOPs, best first.
     pub(crate) fn worthwhile(&self) -> impl Iterator<Item = NodeId> {
-        self.nodes.iter().take(self.worthwhile).copied()
+        let nothing = Fraction::new(0, 1);
+        let nodes = self.nodes.iter().filter(move |(_, worth)| *worth > nothing);
+        nodes.map(|(node, _)| *node)
     }
 
     /// `geometry` with the first `count` nodes kept besides those that it keeps already.
@@ -48,7 +57,7 @@ impl KeepOrder {
         count: usize,
     ) -> Result<Geometry, TilingError> {
         let mut kept = geometry.recipe().kept.clone();
-        kept.extend(self.nodes.iter().take(count));
+        kept.extend(self.nodes.iter().take(count).map(|(node, _)| *node));
         kept.sort_unstable();
         kept.dedup();
         geometry.with(geometry.recipe().segments, kept)

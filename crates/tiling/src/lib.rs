@@ -37,13 +37,14 @@ pub use error::TilingError;
 pub use fraction::Fraction;
 pub use graph::{Edge, Graph, Node, NodeId, SizedGraph, VjpReads};
 pub use memory::{
-    FixedBytes, LayerScratch, Maps, MemoryRequest, PeakBytes, PhaseBytes, peak_bytes,
+    FixedBytes, LayerScratch, Maps, MemoryRequest, PeakBytes, PhaseBytes, file_bytes, peak_bytes,
 };
 pub use planner::{FrontPoint, Keep, Planned, PlannerRequest, default_time, pareto, plan};
 pub use published::{PublishedBorders, PublishedCost};
 pub use receptive_field::{LostBorder, ReceptiveField, strides};
 pub use recipe::{Block, Geometry, MAX_BLOCKS, Recipe, Tile};
 pub use rule::{AxisRule, Corners, LocalRule, bilinear_left_neighbour};
+pub use saved::Storage;
 pub use schedule::{AxisSchedule, MAX_BANDS};
 pub use span::{Axis, PerAxis, Span};
 pub use window::{MAX_EXTENT, Window};

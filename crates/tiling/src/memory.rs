@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::buffers::{Buffers, Sweep};
 use crate::bytes::ByteCount;
 use crate::recipe::Geometry;
+use crate::saved::Storage;
 
 /// Bytes that do not depend on the recipe, stated by the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,6 +23,9 @@ pub struct FixedBytes {
     pub preparation: u128,
     /// Scratch of the arithmetic for all threads together.
     pub scratch: u128,
+    /// The most bytes of buffers on the way to and from a file, if what is saved goes to one; if it holds little, they are a
+    /// quarter of that.
+    pub file: u128,
 }
 
 /// Who holds a map that enters or leaves a sweep: features, their cotangents, the gradient of the image.
@@ -75,6 +79,8 @@ impl MemoryRequest {
 const BOOKKEEPING: u128 = 64 << 10;
 /// Bytes for the lists of one node: its handles, spans, offsets and shapes.
 const BOOKKEEPING_PER_NODE: u128 = 1 << 10;
+/// Bytes for the lists of a file's thread, and for rounding its buffers.
+const BOOKKEEPING_OF_FILE: u128 = 32 << 10;
 /// Bytes for the handles and allocation headers of one block of one image.
 const BOOKKEEPING_PER_BLOCK: u128 = 256;
 
@@ -99,8 +105,10 @@ pub struct PeakBytes {
     pub transient: PhaseBytes,
     /// Carries of cotangents.
     pub cotangent_carries: PhaseBytes,
-    /// Saved halos and kept activations.
+    /// Saved halos and kept activations, as far as they are in memory.
     pub saved: PhaseBytes,
+    /// Buffers on the way to and from a file.
+    pub file: PhaseBytes,
     /// Strips at the borders of segments.
     pub borders: PhaseBytes,
     /// Whole feature maps.
@@ -149,7 +157,7 @@ impl PeakBytes {
     }
 
     /// Every class with its name.
-    pub fn classes(&self) -> [(&'static str, PhaseBytes); 15] {
+    pub fn classes(&self) -> [(&'static str, PhaseBytes); 16] {
         [
             ("weights", self.weights),
             ("weight-gradient accumulators", self.accumulators),
@@ -161,6 +169,7 @@ impl PeakBytes {
             ("transient carries", self.transient),
             ("cotangent carries", self.cotangent_carries),
             ("saved halos and kept activations", self.saved),
+            ("buffers of the file", self.file),
             ("strips at segment borders", self.borders),
             ("feature maps", self.features),
             ("feature cotangents", self.cotangents),
@@ -258,12 +267,13 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
     } else {
         buffers.backward_length()
     };
-    let over_blocks = |length: &dyn Fn(usize) -> u64| {
-        (0..geometry.blocks())
-            .fold(0_u128, |sum, block| {
-                sum.saturating_add(bytes(length(block)))
-            })
-            .saturating_mul(images)
+    let over_blocks = |length: &dyn Fn(usize) -> u64| bytes_of_blocks(geometry, request, length);
+    let saved = match buffers.storage() {
+        Storage::Memory => over_blocks(&|block| buffers.saved_length(block)),
+        Storage::File => (0..geometry.blocks())
+            .map(|block| bytes(buffers.saved_length(block)))
+            .max()
+            .unwrap_or(0),
     };
     let whole = |node: usize| {
         let channels = u128::from(geometry.sized().graph().nodes()[node].channels);
@@ -309,7 +319,14 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
             backward: if segmented { transient } else { 0 },
         },
         cotangent_carries: PhaseBytes::backward(bytes(buffers.cotangent_length())),
-        saved: PhaseBytes::both(over_blocks(&|block| buffers.saved_length(block))),
+        saved: PhaseBytes::both(saved),
+        file: PhaseBytes::both(match buffers.storage() {
+            Storage::Memory => 0,
+            Storage::File => {
+                let quarter = file_bytes(geometry, buffers, request) / 4;
+                fixed.file.min(quarter) + BOOKKEEPING_OF_FILE
+            }
+        }),
         borders: PhaseBytes::both(over_blocks(&|block| buffers.border_length(block))),
         features: PhaseBytes::both(features),
         cotangents: PhaseBytes::backward(features),
@@ -322,4 +339,23 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
         ..PeakBytes::default()
     }
     .summed()
+}
+
+/// The largest number of bytes that a file holds of what is saved.
+pub fn file_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryRequest) -> u128 {
+    bytes_of_blocks(geometry, request, |block| buffers.file_length(block))
+}
+
+/// Sums elements over all blocks of all images, in bytes.
+fn bytes_of_blocks(
+    geometry: &Geometry,
+    request: &MemoryRequest,
+    elements: impl Fn(usize) -> u64,
+) -> u128 {
+    (0..geometry.blocks())
+        .fold(0_u128, |sum, block| {
+            sum.saturating_add(elements(block).into())
+        })
+        .saturating_mul(request.element_bytes.into())
+        .saturating_mul(request.images.into())
 }

@@ -9,8 +9,9 @@ use crate::fraction::Fraction;
 use crate::graph::{NodeId, SizedGraph};
 use crate::keeping::KeepOrder;
 use crate::lifetimes::residuals;
-use crate::memory::{MemoryRequest, PeakBytes, peak_bytes};
+use crate::memory::{MemoryRequest, PeakBytes, file_bytes, peak_bytes};
 use crate::recipe::{Geometry, Recipe};
+use crate::saved::Storage;
 use crate::span::{Axis, PerAxis};
 
 /// Which activations the planner may keep from the forward to the backward sweep.
@@ -40,6 +41,9 @@ pub struct PlannerRequest {
     pub segments: Option<u64>,
     /// Which activations may be kept.
     pub keep: Keep,
+    /// The most bytes of a file in which what is saved may be. Without a budget it goes there, with one where that is faster
+    /// than what fits in memory; with no file, never.
+    pub file: Option<ByteCount>,
 }
 
 impl PlannerRequest {
@@ -52,6 +56,7 @@ impl PlannerRequest {
             block: None,
             segments: None,
             keep: Keep::Any,
+            file: None,
         }
     }
 }
@@ -65,15 +70,20 @@ const ADDRESSABLE: u128 = i64::MAX as u128;
 /// FLOPs that are worth as much time as visiting one node of one tile once.
 const FLOPS_PER_VISIT: u128 = 200_000;
 
-/// A prediction of time in units of one FLOP: the recipe's FLOPs, and 200,000 for each visit of a node of a tile
+/// FLOPs that are worth as much time as writing a byte to a file and reading it again: a gigabyte a second each way, beside
+/// 50 billion FLOPs a second.
+const FLOPS_PER_FILE_BYTE: u128 = 100;
+
+/// A prediction of time in units of one FLOP: the recipe's FLOPs, 200,000 for each visit of a node of a tile
 /// (starting a kernel, and copying its halos), two visits in the forward and backward sweep and one more where
-/// segments are swept again.
+/// segments are swept again, and 100 for each byte that goes to a file and back.
 pub fn default_time(cost: &Cost, geometry: &Geometry) -> u128 {
     let nodes = geometry.sized().graph().nodes().len() as u128;
     let sweeps = if geometry.segments() > 1 { 3 } else { 2 };
     let visits = cost.tiles.saturating_mul(nodes).saturating_mul(sweeps);
     cost.total()
         .saturating_add(visits.saturating_mul(FLOPS_PER_VISIT))
+        .saturating_add(cost.file_bytes.saturating_mul(FLOPS_PER_FILE_BYTE))
 }
 
 /// Chooses the recipe with the least predicted time whose peak is within the budget.
@@ -136,6 +146,8 @@ pub fn plan(
 pub struct FrontPoint {
     /// The recipe.
     pub recipe: Recipe,
+    /// Where it saves.
+    pub storage: Storage,
     /// Its bytes.
     pub peak: PeakBytes,
     /// Its FLOPs.
@@ -161,13 +173,17 @@ pub fn pareto(
         // Nine lengths of the order draw the curve between nothing and everything kept.
         for eighth in 0..=8 {
             let geometry = order.keeping(segmented, order.len() * eighth / 8)?;
-            let peak = peak_bytes(&geometry, &Buffers::new(&geometry), &request.memory);
-            if peak.peak() <= budget {
-                points.push(FrontPoint {
-                    recipe: geometry.recipe().clone(),
-                    peak,
-                    cost: Cost::of(&geometry),
-                });
+            for storage in search.storages() {
+                let (geometry, buffers, peak, cost) =
+                    measured(geometry.clone(), storage, &request.memory);
+                if peak.peak() <= budget && search.fits_in_file(&geometry, &buffers) {
+                    points.push(FrontPoint {
+                        recipe: geometry.recipe().clone(),
+                        storage,
+                        peak,
+                        cost,
+                    });
+                }
             }
         }
         Ok(())
@@ -207,7 +223,18 @@ fn unbudgeted(sized: &SizedGraph, request: &PlannerRequest) -> Result<Planned, T
         Keep::Among(_) | Keep::Any if !conventional => Vec::new(),
         keep => keepable(&geometry, keep),
     };
-    let planned = measured(geometry.with(segments, kept)?, &request.memory);
+    let storage = match request.file {
+        None => Storage::Memory,
+        Some(_) => Storage::File,
+    };
+    let planned = measured(geometry.with(segments, kept)?, storage, &request.memory);
+    if let Some(limit) = request.file {
+        let limit = u128::from(limit.get());
+        let needed = file_bytes(&planned.0, &planned.1, &request.memory);
+        if needed > limit {
+            return Err(TilingError::FileTooSmall { limit, needed });
+        }
+    }
     if planned.2.peak() > ADDRESSABLE {
         return Err(too_small(ADDRESSABLE, &planned.2));
     }
@@ -229,10 +256,10 @@ fn keepable(geometry: &Geometry, keep: &Keep) -> Vec<NodeId> {
         .collect()
 }
 
-fn measured(geometry: Geometry, memory: &MemoryRequest) -> Planned {
-    let buffers = Buffers::new(&geometry);
+fn measured(geometry: Geometry, storage: Storage, memory: &MemoryRequest) -> Planned {
+    let buffers = Buffers::stored(&geometry, storage);
     let peak = peak_bytes(&geometry, &buffers, memory);
-    let cost = Cost::of(&geometry);
+    let cost = Cost::stored(&geometry, &buffers, memory.element_bytes);
     (geometry, buffers, peak, cost)
 }
 
@@ -316,7 +343,7 @@ impl<'a> Search<'a> {
     }
 
     fn best(&self, time: &dyn Fn(&Cost, &Geometry) -> u128) -> Result<Planned, TilingError> {
-        let mut best: Option<(u128, Geometry, KeepOrder)> = None;
+        let mut best: Option<(u128, Geometry, Storage, KeepOrder)> = None;
         let mut smallest: Option<PeakBytes> = None;
         self.visit(&mut |segmented, order| {
             let everything = order.keeping(segmented, order.len())?;
@@ -324,24 +351,33 @@ impl<'a> Search<'a> {
             if best.as_ref().is_some_and(|best| best.0 <= bound) {
                 return Ok(());
             }
-            let least = self.peak(segmented);
-            if smallest.is_none_or(|smallest| least.peak() < smallest.peak()) {
-                smallest = Some(least);
-            }
-            if least.peak() > self.budget {
-                return Ok(());
-            }
-            let geometry = self.most_kept(segmented, order)?;
-            let predicted = time(&Cost::of(&geometry), &geometry);
-            if best.as_ref().is_none_or(|best| predicted < best.0) {
-                best = Some((predicted, geometry, order.clone()));
+            for storage in self.storages() {
+                let buffers = Buffers::stored(segmented, storage);
+                if !self.fits_in_file(segmented, &buffers) {
+                    continue;
+                }
+                let least = peak_bytes(segmented, &buffers, &self.request.memory);
+                if smallest.is_none_or(|smallest| least.peak() < smallest.peak()) {
+                    smallest = Some(least);
+                }
+                if least.peak() > self.budget {
+                    continue;
+                }
+                let order = self.worth_keeping(order, storage);
+                let geometry = self.most_kept(segmented, storage, &order)?;
+                let buffers = Buffers::stored(&geometry, storage);
+                let element = self.request.memory.element_bytes;
+                let predicted = time(&Cost::stored(&geometry, &buffers, element), &geometry);
+                if best.as_ref().is_none_or(|best| predicted < best.0) {
+                    best = Some((predicted, geometry, storage, order));
+                }
             }
             Ok(())
         })?;
         match (best, smallest) {
-            (Some((_, geometry, order)), _) => {
-                let filled = self.fill(geometry, &order)?;
-                Ok(measured(filled, &self.request.memory))
+            (Some((_, geometry, storage, order)), _) => {
+                let filled = self.fill(geometry, storage, &order)?;
+                Ok(measured(filled, storage, &self.request.memory))
             }
             (None, Some(smallest)) => Err(too_small(self.budget, &smallest)),
             // Only a fixed number of segments can leave nothing to try.
@@ -354,22 +390,45 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn peak(&self, geometry: &Geometry) -> PeakBytes {
-        peak_bytes(geometry, &Buffers::new(geometry), &self.request.memory)
+    /// Where a recipe may save.
+    fn storages(&self) -> impl Iterator<Item = Storage> + use<> {
+        let file = self.request.file.map(|_| Storage::File);
+        [Storage::Memory].into_iter().chain(file)
     }
 
-    fn fits(&self, geometry: &Geometry) -> bool {
-        self.peak(geometry).peak() <= self.budget
+    fn fits(&self, geometry: &Geometry, storage: Storage) -> bool {
+        let buffers = Buffers::stored(geometry, storage);
+        self.fits_in_file(geometry, &buffers)
+            && peak_bytes(geometry, &buffers, &self.request.memory).peak() <= self.budget
+    }
+
+    fn fits_in_file(&self, geometry: &Geometry, buffers: &Buffers) -> bool {
+        let limit = self.request.file.map_or(0, ByteCount::get);
+        file_bytes(geometry, buffers, &self.request.memory) <= u128::from(limit)
+    }
+
+    /// The nodes whose recompute is dearer than having them stored there.
+    fn worth_keeping(&self, order: &KeepOrder, storage: Storage) -> KeepOrder {
+        let element = u128::from(self.request.memory.element_bytes);
+        match storage {
+            Storage::Memory => order.clone(),
+            Storage::File => order.above(Fraction::new(FLOPS_PER_FILE_BYTE * element, 1)),
+        }
     }
 
     /// The longest part of the order that fits, by bisection; keeping nothing is known to fit.
-    fn most_kept(&self, segmented: &Geometry, order: &KeepOrder) -> Result<Geometry, TilingError> {
+    fn most_kept(
+        &self,
+        segmented: &Geometry,
+        storage: Storage,
+        order: &KeepOrder,
+    ) -> Result<Geometry, TilingError> {
         let (mut low, mut high) = (0, order.len() + 1);
         let mut fitting = segmented.clone();
         while high - low > 1 {
             let middle = usize::midpoint(low, high);
             let geometry = order.keeping(segmented, middle)?;
-            if self.fits(&geometry) {
+            if self.fits(&geometry, storage) {
                 low = middle;
                 fitting = geometry;
             } else {
@@ -380,14 +439,19 @@ impl<'a> Search<'a> {
     }
 
     /// Keeps what else fits: nodes further down the order may be smaller.
-    fn fill(&self, geometry: Geometry, order: &KeepOrder) -> Result<Geometry, TilingError> {
+    fn fill(
+        &self,
+        geometry: Geometry,
+        storage: Storage,
+        order: &KeepOrder,
+    ) -> Result<Geometry, TilingError> {
         let mut filled = geometry;
         for node in order.worthwhile() {
             let mut kept = filled.recipe().kept.clone();
             if let Err(position) = kept.binary_search(&node) {
                 kept.insert(position, node);
                 let more = filled.with(filled.recipe().segments, kept)?;
-                if self.fits(&more) {
+                if self.fits(&more, storage) {
                     filled = more;
                 }
             }

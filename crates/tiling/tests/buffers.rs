@@ -13,7 +13,7 @@ use common::random::cases;
 use proptest::prelude::*;
 use stream_grad_tiling::{
     Buffers, ByteCount, Geometry, NodeId, PerAxis, Place, PlannerRequest, Recipe, Residual, Span,
-    Sweep, Tile, TilingError, default_time, pareto, peak_bytes, plan,
+    Storage, Sweep, Tile, TilingError, default_time, pareto, peak_bytes, plan,
 };
 
 /// Memory that remembers who wrote each element last.
@@ -189,6 +189,64 @@ fn saved_is_disjoint(
     borders.disjoint_within(buffers.border_length(index))
 }
 
+/// What a tile and a band save, and what the next ones do, lie apart in memory while the rest is in a file; the file takes as
+/// much as memory would.
+fn windows_are_disjoint(
+    geometry: &Geometry,
+    memory: &Buffers,
+    index: usize,
+) -> Result<(), TestCaseError> {
+    let file = Buffers::stored(geometry, Storage::File);
+    let block = geometry.block(index);
+    let (bands, columns) = (block.rows.bands(), block.columns.bands());
+    prop_assert_eq!(file.file_length(index), memory.saved_length(index));
+    prop_assert_eq!(memory.file_length(index), 0);
+    let mut traffic = 0;
+    for band in 0..bands {
+        traffic += length(&file.saved_strips(index, band));
+        for column in 0..columns {
+            let tile = Tile { band, column };
+            traffic += length(&file.saved_tile(geometry, index, tile));
+            let mut at_hand = vec![
+                file.saved_strips(index, band),
+                file.saved_tile(geometry, index, tile),
+            ];
+            if band + 1 < bands {
+                at_hand.push(file.saved_strips(index, band + 1));
+            }
+            if column + 1 < columns {
+                let column = column + 1;
+                at_hand.push(file.saved_tile(geometry, index, Tile { band, column }));
+            }
+            let pieces = at_hand.iter().map(|part| (part.start, length(part)));
+            Pieces(pieces.collect()).disjoint_within(file.saved_length(index))?;
+            for node in 0..geometry.sized().graph().nodes().len() {
+                if geometry.is_kept(node) {
+                    let start = file.kept(geometry, index, tile, node);
+                    let end = start + elements(geometry, block.held(tile, node), node);
+                    prop_assert!(at_hand[1].start <= start && end <= at_hand[1].end);
+                } else if let Place::Saved(start) =
+                    file.left(geometry, index, tile, node, Sweep::Saving)
+                {
+                    let end = start + elements(geometry, block.left(tile, node), node);
+                    prop_assert!(at_hand[1].start <= start && end <= at_hand[1].end);
+                }
+                let strip = file.strip(geometry, index, band, node, Sweep::Saving);
+                if let Place::Saved(start) = strip {
+                    let end = start + elements(geometry, block.strip(band, node), node);
+                    prop_assert!(at_hand[0].start <= start && end <= at_hand[0].end);
+                }
+            }
+        }
+    }
+    prop_assert_eq!(traffic, file.file_traffic(index));
+    Ok(())
+}
+
+fn length(part: &std::ops::Range<u64>) -> u64 {
+    part.end - part.start
+}
+
 /// The old and the new strips and left halos of a tile lie apart, in both carrying slabs.
 fn carries_are_disjoint(
     geometry: &Geometry,
@@ -263,6 +321,7 @@ proptest! {
         for index in 0..geometry.blocks().min(4) {
             saved_is_disjoint(&geometry, &buffers, index)?;
             carries_are_disjoint(&geometry, &buffers, index)?;
+            windows_are_disjoint(&geometry, &buffers, index)?;
         }
     }
 
@@ -284,6 +343,31 @@ proptest! {
                 prop_assert!(plan(&sized, &request, &default_time).is_ok());
             }
             Err(other) => prop_assert!(false, "{other}"),
+        }
+    }
+
+    #[test]
+    fn a_file_lets_smaller_budgets_do(case in cases(), share in 0_u64..100) {
+        let sized = case.sized();
+        let mut request = PlannerRequest::new(one_image());
+        request.memory.fixed.file = 1000;
+        request.budget = Some(ByteCount::bytes(1));
+        let minimum = |request: &PlannerRequest| match plan(&sized, request, &default_time) {
+            Err(TilingError::BudgetTooSmall { minimum, .. }) => minimum,
+            other => panic!("a byte is enough: {other:?}"),
+        };
+        let in_memory = minimum(&request);
+        request.file = Some(ByteCount::gib(1 << 10));
+        let with_file = minimum(&request);
+        prop_assert!(with_file <= in_memory);
+        let budget = with_file + (in_memory - with_file) * u128::from(share) / 100;
+        request.budget = Some(ByteCount::saturating(budget));
+        let (geometry, buffers, peak, cost) = plan(&sized, &request, &default_time).unwrap();
+        prop_assert!(peak.peak() <= budget);
+        prop_assert_eq!(cost, stream_grad_tiling::Cost::stored(&geometry, &buffers, 4));
+        // Nothing that fits in memory alone is refused a file, and nothing is written for nothing.
+        if budget < in_memory {
+            prop_assert_eq!(buffers.storage(), Storage::File);
         }
     }
 

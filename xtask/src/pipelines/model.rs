@@ -29,18 +29,31 @@ pub(crate) fn dtype(dtype: FloatType) -> DType {
 
 /// The request that the arguments describe; all maps are streamed from and to files.
 pub(crate) fn request(arguments: &RecipeArguments, height: u64, width: u64) -> PlanRequest {
+    let request = unbounded_request(arguments, height, width);
+    match arguments.memory {
+        Some(budget) => request.memory(budget),
+        None => request,
+    }
+}
+
+/// The same without the budget.
+pub(crate) fn unbounded_request(
+    arguments: &RecipeArguments,
+    height: u64,
+    width: u64,
+) -> PlanRequest {
     let mut request = PlanRequest::new(height, width)
         .dtype(dtype(arguments.dtype))
         .threads(threads(arguments))
         .features(Maps::Streamed);
-    if let Some(budget) = arguments.memory {
-        request = request.memory(budget);
-    }
     if let Some(edge) = arguments.tile {
         request = request.tile(edge.get());
     }
     if let Some(edge) = arguments.block {
         request = request.block(edge.get());
+    }
+    if let Some(folder) = &arguments.spill {
+        request = request.spill(folder);
     }
     if arguments.input_gradient {
         request = request.input_gradient(InputGradient::Streamed);

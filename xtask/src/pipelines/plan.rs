@@ -1,8 +1,8 @@
 //! `cargo xtask plan`: how an image would be streamed, beside the conventional computation and the published method.
 
 use stream_grad::tiling::{
-    Axis, LostBorder, PerAxis, PublishedBorders, PublishedCost, ReceptiveField, SizedGraph,
-    conventional_activation_bytes, strides,
+    Axis, FrontPoint, LostBorder, PerAxis, PublishedBorders, PublishedCost, ReceptiveField,
+    SizedGraph, Storage, conventional_activation_bytes, strides,
 };
 use stream_grad::{ByteCount, Net, Plan};
 use xtask::arguments::PlanArguments;
@@ -39,7 +39,37 @@ pub(crate) fn run(arguments: &PlanArguments) -> anyhow::Result<()> {
     }
     let lost = observed.map_or(exact, |observed| observed.borders);
     println!("{}", published(&net, &plan, &lost, element_bytes)?);
+    let request = model::unbounded_request(&arguments.recipe, image.height, image.width);
+    println!("what memory brings (every recipe that no other beats in both):");
+    println!("        memory  compute ratio  segments  kept           tile");
+    for point in net.front(&request)? {
+        println!("{}", front_row(&point));
+    }
     Ok(())
+}
+
+fn front_row(point: &FrontPoint) -> String {
+    let FrontPoint {
+        recipe,
+        storage,
+        peak,
+        cost,
+    } = point;
+    format!(
+        "{:>14}{:>15}{:>10}{:>6}{:>15}{}",
+        ByteCount::saturating(peak.peak()).to_string(),
+        cost.compute_ratio().to_string(),
+        recipe.segments,
+        recipe.kept.len(),
+        format!("{}x{}", recipe.tile.rows, recipe.tile.columns),
+        match storage {
+            Storage::Memory => String::new(),
+            Storage::File => {
+                let bytes = ByteCount::saturating(cost.file_bytes);
+                format!(", {bytes} through a file")
+            }
+        }
+    )
 }
 
 /// An edge at which the middle of a tile is far from its borders: two receptive fields in whole total strides.

@@ -21,6 +21,8 @@ pub(crate) struct Report {
     pub(crate) planned_peak_bytes: u64,
     /// Heap bytes from the start of the forward to the end of the backward sweep, by a counting allocator.
     pub(crate) measured_peak_bytes: usize,
+    /// The most bytes that wait in a file for the backward sweep.
+    pub(crate) spilled_bytes: u64,
     pub(crate) peak_rss_bytes: Option<u64>,
     pub(crate) compute_ratio: f64,
     pub(crate) seconds_forward: f64,

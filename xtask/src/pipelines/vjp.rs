@@ -245,6 +245,7 @@ fn report(
         },
         planned_peak_bytes,
         measured_peak_bytes: measured.peak_bytes,
+        spilled_bytes: plan.file_bytes().get(),
         peak_rss_bytes: resident_memory::peak_rss_bytes(),
         compute_ratio,
         seconds_forward: measured.seconds_forward,

@@ -4,7 +4,7 @@ use stream_grad_tiling::{PerAxis, Span, Sweep, Tile};
 
 use super::buffer::{Slab, Stored, combine_rows, disjoint, offset, strided, strided_mut};
 use super::operations::Gradients;
-use super::{BlockStore, Engine, Phase, Schedule, TilePlace, internal, pixel_region};
+use super::{BlockStore, Engine, Phase, Saved, Schedule, TilePlace, internal, pixel_region};
 use crate::error::{Result, StreamError};
 use crate::exchange::{CotangentSource, InputGradientSink, TileSource};
 use crate::observer::{Progress, SweepKind};
@@ -23,7 +23,7 @@ pub(crate) fn backward<T: Scalar>(
     schedule: Schedule<'_>,
     prepared: &Prepared<T>,
     source: &dyn TileSource,
-    mut stores: Vec<BlockStore<T>>,
+    saved: Saved<T>,
     gradients: &mut Gradients<T>,
     mut exchange: Exchange<'_>,
 ) -> Result<()> {
@@ -41,12 +41,19 @@ pub(crate) fn backward<T: Scalar>(
     } else {
         0
     };
-    let engine = Engine::new(schedule, prepared, source, arena, transient);
+    let Saved {
+        blocks: mut stores,
+        spill,
+    } = saved;
+    let engine = Engine::new(schedule, prepared, source, arena, transient, spill);
     let carries = engine.schedule.slab(buffers.cotangent_length());
     let mut sweep = BackwardSweep { engine, carries };
     let blocks = geometry.blocks();
     while let Some(mut store) = stores.pop() {
         let (image, block) = (stores.len() / blocks, stores.len() % blocks);
+        if sweep.engine.spill.is_some() {
+            store.saved = sweep.engine.schedule.slab(buffers.saved_length(block));
+        }
         for segment in (0..geometry.segments()).rev() {
             if segment + 1 < geometry.segments() {
                 let place = (image, block, segment);
@@ -86,6 +93,8 @@ impl<T: Scalar> BackwardSweep<'_, T> {
         };
         for band in geometry.segment_bands(bands, segment).rev() {
             self.begin_band(block, band);
+            let strips = self.engine.schedule.buffers.saved_strips(block, band);
+            self.engine.unspill(strips, store)?;
             for column in (0..columns).rev() {
                 let place = TilePlace {
                     image,
@@ -93,6 +102,9 @@ impl<T: Scalar> BackwardSweep<'_, T> {
                     tile: Tile { band, column },
                 };
                 self.engine.poison_arena();
+                let buffers = self.engine.schedule.buffers;
+                let part = buffers.saved_tile(geometry, block, place.tile);
+                self.engine.unspill(part, store)?;
                 self.tile(place, store, gradients, exchange)?;
                 self.engine.schedule.observer.tile_done(&Progress {
                     kind: SweepKind::Backward,

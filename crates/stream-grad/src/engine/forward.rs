@@ -3,7 +3,7 @@
 use stream_grad_tiling::{Sweep, Tile};
 
 use super::buffer::{Slab, strided};
-use super::{BlockStore, Engine, Phase, Schedule, TilePlace, internal, pixel_region};
+use super::{BlockStore, Engine, Phase, Saved, Schedule, TilePlace, internal, pixel_region};
 use crate::error::{Result, StreamError};
 use crate::exchange::{FeatureSink, TileSource};
 use crate::observer::{Progress, SweepKind};
@@ -17,7 +17,7 @@ pub(crate) fn forward<T: Scalar>(
     source: &dyn TileSource,
     images: usize,
     sink: &mut dyn FeatureSink,
-) -> Result<Vec<BlockStore<T>>> {
+) -> Result<Saved<T>> {
     let buffers = schedule.buffers;
     let geometry = schedule.geometry;
     let segments = geometry.segments();
@@ -27,12 +27,14 @@ pub(crate) fn forward<T: Scalar>(
         0
     };
     let arena = buffers.forward_length(Sweep::Saving).max(carrying);
+    let spill = schedule.file()?;
     let mut engine = Engine::new(
         schedule,
         prepared,
         source,
         arena,
         buffers.transient_length(),
+        spill,
     );
     let mut stores = Vec::with_capacity(images * geometry.blocks());
     for image in 0..images {
@@ -55,10 +57,17 @@ pub(crate) fn forward<T: Scalar>(
                     Some(&mut *sink),
                 )?;
             }
+            if engine.spill.is_some() {
+                // All of it is in the file.
+                store.saved = Vec::new();
+            }
             stores.push(store);
         }
     }
-    Ok(stores)
+    Ok(Saved {
+        blocks: stores,
+        spill: engine.spill,
+    })
 }
 
 impl<T: Scalar> Engine<'_, T> {
@@ -89,12 +98,22 @@ impl<T: Scalar> Engine<'_, T> {
                 };
                 self.poison_arena();
                 self.forward_tile(place, sweep, store, &mut sink)?;
+                if sweep == Sweep::Saving {
+                    let part = self
+                        .schedule
+                        .buffers
+                        .saved_tile(geometry, block, place.tile);
+                    self.spill(part, store)?;
+                }
                 self.schedule.observer.tile_done(&Progress {
                     kind,
                     image,
                     block,
                     tile: place.tile,
                 });
+            }
+            if sweep == Sweep::Saving {
+                self.spill(self.schedule.buffers.saved_strips(block, band), store)?;
             }
         }
         Ok(())

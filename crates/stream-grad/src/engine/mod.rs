@@ -9,7 +9,12 @@ mod buffer;
 pub(crate) mod forward;
 pub(crate) mod operations;
 
-use stream_grad_tiling::{Block, Buffers, Geometry, PerAxis, Place, Residual, Span, Sweep, Tile};
+use std::ops::Range;
+use std::path::Path;
+
+use stream_grad_tiling::{
+    Block, Buffers, Geometry, PerAxis, Place, Residual, Span, Storage, Sweep, Tile,
+};
 
 use crate::error::{Result, StreamError};
 use crate::exchange::TileSource;
@@ -17,6 +22,7 @@ use crate::observer::Observer;
 use crate::operation::Operation;
 use crate::prepared::{Prepared, scalar};
 use crate::scalar::Scalar;
+use crate::spill::Spill;
 use crate::tile::PixelRegion;
 use buffer::{Buffer, Slab, Stored, combine_rows, offset};
 
@@ -27,13 +33,24 @@ pub(crate) struct Schedule<'p> {
     pub(crate) operations: &'p [Operation],
     pub(crate) outputs: &'p [(String, usize)],
     pub(crate) poison: Option<f64>,
+    /// The folder for a file, and how much it will hold.
+    pub(crate) spill: Option<(&'p Path, u64)>,
     pub(crate) observer: &'p dyn Observer,
 }
 
-/// What the backward sweep of one block of one image needs besides the image.
+/// What the backward sweep of one block of one image needs besides the image. If the rest is in a file, `saved` is what of it
+/// is at hand while the block is swept.
 pub(crate) struct BlockStore<T> {
     saved: Vec<T>,
     border: Vec<T>,
+}
+
+/// What the forward sweep leaves to the backward sweep.
+pub(crate) struct Saved<T> {
+    /// Of every block of every image.
+    blocks: Vec<BlockStore<T>>,
+    /// What is not in memory, last block on top.
+    spill: Option<Spill>,
 }
 
 /// Which tile of which block of which image is being computed.
@@ -68,6 +85,7 @@ pub(crate) struct Engine<'p, T> {
     pub(crate) source: &'p dyn TileSource,
     arena: Vec<T>,
     transient: Vec<T>,
+    spill: Option<Spill>,
 }
 
 impl<'p, T: Scalar> Engine<'p, T> {
@@ -78,6 +96,7 @@ impl<'p, T: Scalar> Engine<'p, T> {
         source: &'p dyn TileSource,
         arena: u64,
         transient: u64,
+        spill: Option<Spill>,
     ) -> Self {
         let arena = schedule.slab(arena);
         let transient = schedule.slab(transient);
@@ -87,6 +106,7 @@ impl<'p, T: Scalar> Engine<'p, T> {
             source,
             arena,
             transient,
+            spill,
         }
     }
 
@@ -336,6 +356,27 @@ impl<'p, T: Scalar> Engine<'p, T> {
             })
     }
 
+    /// Moves what a tile or a band saved to the file, if there is one.
+    fn spill(&mut self, part: Range<u64>, store: &mut BlockStore<T>) -> Result<()> {
+        let Some(spill) = &mut self.spill else {
+            return Ok(());
+        };
+        let values = &mut store.saved[offset(part.start)..offset(part.end)];
+        spill.push(values)?;
+        if let Some(value) = self.schedule.poison {
+            values.fill(scalar(value));
+        }
+        Ok(())
+    }
+
+    /// Moves what a tile or a band saved back from the file, if there is one.
+    fn unspill(&mut self, part: Range<u64>, store: &mut BlockStore<T>) -> Result<()> {
+        match &mut self.spill {
+            Some(spill) => spill.pop(&mut store.saved[offset(part.start)..offset(part.end)]),
+            None => Ok(()),
+        }
+    }
+
     /// In tests: fills memory that holds no value that may be read.
     fn poison_arena(&mut self) {
         if let Some(value) = self.schedule.poison {
@@ -350,6 +391,14 @@ impl<'p, T: Scalar> Engine<'p, T> {
 }
 
 impl Schedule<'_> {
+    /// The file that the plan asks for, empty.
+    fn file(&self) -> Result<Option<Spill>> {
+        match (self.buffers.storage(), self.spill) {
+            (Storage::File, Some((folder, bytes))) => Spill::create(folder, bytes).map(Some),
+            (Storage::Memory, _) | (Storage::File, None) => Ok(None),
+        }
+    }
+
     /// A slab of zeros, or of poison.
     fn slab<T: Scalar>(&self, elements: u64) -> Vec<T> {
         let value = self.poison.map_or(T::ZERO, scalar);
