@@ -32,6 +32,7 @@
 //! The [`guide`] goes through all of it. As programs, with a slide of your own (`cargo run --example NAME -- SLIDE ...`):
 //! `thumbnail`, `tissue_mask`, `patches` (a grid of PNGs) and `heatmap` (a map of values over the slide).
 
+mod annotation;
 mod bands;
 mod cache;
 mod deep_zoom;
@@ -51,9 +52,11 @@ mod tissue;
 mod view;
 mod write;
 
+pub use annotation::{Annotation, Annotations, LabelMap, Shape};
 pub use cache::BlockCache;
 pub use deep_zoom::{DeepZoomFormat, DeepZoomOptions, DeepZoomWriter};
 pub use error::{Result, SlideError};
+pub use geo;
 pub use geometry::{Extent, Level, MicronsPerPixel, PixelScale, Region, Rgb};
 pub use levels::LevelGeometry;
 pub use mask::Mask;
