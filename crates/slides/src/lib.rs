@@ -48,6 +48,7 @@ mod raster;
 mod read_ahead;
 mod resample;
 mod slide;
+mod stain;
 mod tissue;
 mod view;
 mod write;
@@ -64,6 +65,10 @@ pub use options::{Limits, OpenOptions};
 pub use properties::Properties;
 pub use read_ahead::{ReadAhead, ReadAheadOptions};
 pub use slide::Slide;
+pub use stain::{
+    HedJitter, MacenkoOptions, MacenkoProfile, ReinhardProfile, StainNormalizer, TissueSample,
+    combine_hed, sample_tissue, separate_hed,
+};
 pub use tissue::{PenMarks, TissueOptions};
 pub use view::{SlideView, Target};
 pub use write::{ColorModel, Compression, PyramidOptions, PyramidWriter, Sample, TiffKind};
