@@ -33,14 +33,17 @@
 //! `thumbnail`, `tissue_mask`, `patches` (a grid of PNGs) and `heatmap` (a map of values over the slide).
 
 mod annotation;
+mod bad_regions;
 mod bands;
 mod cache;
+mod color_profile;
 mod deep_zoom;
 mod error;
 mod files;
 mod geometry;
 mod heatmap;
 mod levels;
+mod list;
 mod mask;
 mod openslide_source;
 mod options;
@@ -55,13 +58,16 @@ mod view;
 mod write;
 
 pub use annotation::{Annotation, Annotations, LabelMap, Shape};
+pub use bad_regions::{BadRegion, BadRegionLog, BadRegionPolicy};
 pub use cache::BlockCache;
+pub use color_profile::ColorManagement;
 pub use deep_zoom::{DeepZoomFormat, DeepZoomOptions, DeepZoomWriter};
 pub use error::{Result, SlideError};
 pub use geo;
 pub use geometry::{Extent, Level, MicronsPerPixel, PixelScale, Region, Rgb};
 pub use heatmap::{ColorMap, Heatmap, HeatmapStyle};
 pub use levels::LevelGeometry;
+pub use list::{ListedSlide, slides_in_folder, slides_in_table};
 pub use mask::Mask;
 pub use options::{Limits, OpenOptions};
 pub use properties::Properties;
