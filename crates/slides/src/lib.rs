@@ -57,6 +57,10 @@ mod tissue;
 mod view;
 mod write;
 
+/// A short guide.
+#[doc = include_str!("guide.md")]
+pub mod guide {}
+
 pub use annotation::{Annotation, Annotations, LabelMap, Shape};
 pub use bad_regions::{BadRegion, BadRegionLog, BadRegionPolicy};
 pub use cache::BlockCache;
