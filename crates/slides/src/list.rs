@@ -245,7 +245,7 @@ mod tests {
 
     fn cases() -> ProptestConfig {
         let cases = std::env::var("SLIDES_FUZZ_CASES").ok();
-        ProptestConfig::with_cases(cases.and_then(|text| text.parse().ok()).unwrap_or(2000))
+        ProptestConfig::with_cases(cases.and_then(|text| text.parse().ok()).unwrap_or(20_000))
     }
 
     proptest! {

@@ -355,10 +355,10 @@ fn damaged(text: String) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// How many cases a reader is tried with: 2000, or as many as `SLIDES_FUZZ_CASES` says.
+/// How many cases a reader is tried with: 20,000, or as many as `SLIDES_FUZZ_CASES` says.
 fn cases() -> ProptestConfig {
     let cases = std::env::var("SLIDES_FUZZ_CASES").ok();
-    ProptestConfig::with_cases(cases.and_then(|text| text.parse().ok()).unwrap_or(2000))
+    ProptestConfig::with_cases(cases.and_then(|text| text.parse().ok()).unwrap_or(20_000))
 }
 
 /// Whatever the readers accept can be painted, measured and written, and comes back the same.
