@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use crate::setup;
+
 /// Builds the pipelines' binary in release mode and becomes it, with the given command line.
 ///
 /// # Errors
@@ -11,7 +13,8 @@ use std::process::{Command, ExitCode};
 pub fn pipelines(arguments: impl Iterator<Item = OsString>) -> anyhow::Result<ExitCode> {
     let mut command = cargo();
     command.args(["run", "--release", "--locked", "--package", "xtask"]);
-    command.args(["--features", "pipelines", "--bin", "xtask-pipelines", "--"]);
+    let features = setup::features(setup::has_openslide_4());
+    command.args(["--features", features, "--bin", "xtask-pipelines", "--"]);
     become_command(command.args(arguments))
 }
 

@@ -96,6 +96,25 @@ pub fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether the installed OpenSlide is version 4 or later, which can do more: the feature `openslide4`.
+#[must_use]
+pub fn has_openslide_4() -> bool {
+    Command::new("pkg-config")
+        .args(["--atleast-version=4.0.0", "openslide"])
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// The features of this package that building wants here, as cargo takes them.
+#[must_use]
+pub fn features(has_openslide_4: bool) -> &'static str {
+    if has_openslide_4 {
+        "xtask/pipelines,xtask/openslide4"
+    } else {
+        "xtask/pipelines"
+    }
+}
+
 fn missing() -> Vec<Requirement> {
     Requirement::ALL
         .into_iter()
@@ -313,6 +332,12 @@ mod tests {
             Requirement::ClangHeaders.debian_package(None),
             "libclang-dev"
         );
+    }
+
+    #[test]
+    fn openslide_4_is_a_feature() {
+        assert_eq!(features(false), "xtask/pipelines");
+        assert_eq!(features(true), "xtask/pipelines,xtask/openslide4");
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use crate::arguments::TestArguments;
-use crate::reenter;
+use crate::{reenter, setup};
 
-/// Becomes `cargo test` for the whole workspace, pipelines included.
+/// Becomes `cargo test` for the whole workspace, pipelines included, with what
+/// only OpenSlide 4 can do where that is installed.
 ///
 /// # Errors
 /// If cargo cannot be started.
@@ -16,7 +17,7 @@ pub fn run(arguments: &TestArguments) -> anyhow::Result<ExitCode> {
         "--workspace",
         "--locked",
         "--features",
-        "xtask/pipelines",
+        setup::features(setup::has_openslide_4()),
     ]);
     reenter::become_command(command.args(&arguments.arguments))
 }

@@ -1,6 +1,6 @@
 //! Writes a slide's tissue mask: `cargo run --example tissue_mask -- SLIDE OUT.png`.
 
-use stream_grad_slides::{Slide, TissueMask, TissueOptions};
+use stream_grad_slides::{Mask, Slide, TissueOptions};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -8,7 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: tissue_mask SLIDE OUT.png".into());
     };
     let slide = Slide::open(&input)?;
-    let mask = TissueMask::of(&slide, &TissueOptions::default())?;
+    let mask = Mask::of_tissue(&slide, &TissueOptions::default())?;
     mask.to_image().save(&output)?;
     println!(
         "{output}: {}, {:.1} % tissue",

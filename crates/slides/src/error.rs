@@ -114,6 +114,18 @@ pub enum SlideError {
         /// What is not supported.
         what: String,
     },
+    /// A file of annotations, a table or another text that does not hold what it should.
+    #[error("{}, {place}: expected {expected}, found {found}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        place: String,
+        /// What should stand there.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
     /// An image that was finished before all its rows were written, or given more rows than it has.
     #[error("{}: {expected} rows were declared, {found} were given", path.display())]
     RowCount {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Result, SlideError};
 
 /// A pyramid level of a slide; 0 is the finest.
@@ -15,12 +17,30 @@ impl Level {
 }
 
 /// Edge of a pixel in microns: the smaller, the finer. Always finite and above zero.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
 pub struct MicronsPerPixel(f64);
+
+impl TryFrom<f64> for MicronsPerPixel {
+    type Error = SlideError;
+
+    fn try_from(microns: f64) -> Result<Self> {
+        Self::new(microns)
+    }
+}
+
+impl From<MicronsPerPixel> for f64 {
+    fn from(edge: MicronsPerPixel) -> Self {
+        edge.0
+    }
+}
 
 impl MicronsPerPixel {
     /// The scale at which tissue is looked for.
     pub(crate) const EIGHT: Self = Self(8.0);
+
+    /// The scale at which stains are estimated.
+    pub(crate) const TWO: Self = Self(2.0);
 
     /// Takes a number of microns.
     ///

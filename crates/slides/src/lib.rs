@@ -12,25 +12,39 @@
 //!   own.
 //! - A block that cannot be decoded is a [`SlideError::RegionFailed`] with its place; the rest of the slide stays readable.
 //!
-//! [`TissueMask`] finds the tissue at low resolution. Positions are `i64`, in the frame that each item names: pixels of a level
-//! or of a view, rows before columns.
+//! Positions are `i64`, in the frame that each item names: pixels of a level or of a view, rows before columns.
+//!
+//! # What is on a slide
+//! - [`Mask`]: tissue at low resolution, annotations or a user's own picture; the share of any region costs four look-ups.
+//! - [`Annotations`]: ASAP's XML and QuPath's GeoJSON, as labels of pixels and areas in square millimetres.
+//! - [`MacenkoProfile`], [`ReinhardProfile`], [`separate_hed`]: stains, made alike on all slides.
 //!
 //! # Writing
-//! [`PyramidWriter`] writes pyramids as tiled TIFF from a stream of rows or tiles.
+//! [`PyramidWriter`] writes pyramids as tiled TIFF from a stream of rows or tiles, [`DeepZoomWriter`] images for web pages;
+//! [`Heatmap`] draws values over a slide. Files appear under their name when they are complete.
 //!
 //! # Building
 //! [OpenSlide](https://openslide.org) 3.4.1 or later must be installed with its headers, and `pkg-config` and libclang to
 //! bind it: on Debian and Ubuntu `apt-get install libopenslide-dev pkg-config libclang-dev`. The feature `openslide4` adds
-//! what only OpenSlide 4 can do (colour profiles) and does not build with 3.4.1.
+//! what only OpenSlide 4 can do (it knows where each format keeps its colour profile) and does not build with 3.4.1.
 //!
 //! # Examples
-//! `cargo run --example thumbnail -- SLIDE OUT.png` and `cargo run --example tissue_mask -- SLIDE OUT.png`.
+//! The [`guide`] goes through all of it. As programs, with a slide of your own (`cargo run --example NAME -- SLIDE ...`):
+//! `thumbnail`, `tissue_mask`, `patches` (a grid of PNGs) and `heatmap` (a map of values over the slide).
 
+mod annotation;
+mod bad_regions;
 mod bands;
 mod cache;
+mod color_profile;
+mod deep_zoom;
 mod error;
+mod files;
 mod geometry;
+mod heatmap;
 mod levels;
+mod list;
+mod mask;
 mod openslide_source;
 mod options;
 mod properties;
@@ -38,18 +52,35 @@ mod raster;
 mod read_ahead;
 mod resample;
 mod slide;
+mod stain;
 mod tissue;
 mod view;
 mod write;
 
+/// A short guide.
+#[doc = include_str!("guide.md")]
+pub mod guide {}
+
+pub use annotation::{Annotation, Annotations, LabelMap, Shape};
+pub use bad_regions::{BadRegion, BadRegionLog, BadRegionPolicy};
 pub use cache::BlockCache;
+pub use color_profile::ColorManagement;
+pub use deep_zoom::{DeepZoomFormat, DeepZoomOptions, DeepZoomWriter};
 pub use error::{Result, SlideError};
+pub use geo;
 pub use geometry::{Extent, Level, MicronsPerPixel, PixelScale, Region, Rgb};
+pub use heatmap::{ColorMap, Heatmap, HeatmapStyle};
 pub use levels::LevelGeometry;
+pub use list::{ListedSlide, slides_in_folder, slides_in_table};
+pub use mask::Mask;
 pub use options::{Limits, OpenOptions};
 pub use properties::Properties;
 pub use read_ahead::{ReadAhead, ReadAheadOptions};
 pub use slide::Slide;
-pub use tissue::{PenMarks, TissueMask, TissueOptions};
+pub use stain::{
+    HedJitter, MacenkoOptions, MacenkoProfile, ReinhardProfile, StainNormalizer, TissueSample,
+    combine_hed, sample_tissue, separate_hed,
+};
+pub use tissue::{PenMarks, TissueOptions};
 pub use view::{SlideView, Target};
-pub use write::{Compression, PyramidOptions, PyramidWriter, TiffKind};
+pub use write::{ColorModel, Compression, PyramidOptions, PyramidWriter, Sample, TiffKind};

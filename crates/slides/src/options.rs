@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::bad_regions::BadRegionPolicy;
 use crate::cache::BlockCache;
+use crate::color_profile::ColorManagement;
 use crate::geometry::{MicronsPerPixel, PixelScale};
 
 /// What a slide may ask of this machine. A file that declares more is refused before anything is allocated.
@@ -34,6 +36,10 @@ pub struct OpenOptions {
     pub limits: Limits,
     /// A cache to share with other slides; without one, the slide has its own of 64 MiB.
     pub cache: Option<Arc<BlockCache>>,
+    /// What to do where pixels cannot be decoded: fail by default.
+    pub bad_regions: BadRegionPolicy,
+    /// Whether colours are changed: as stored by default.
+    pub colors: ColorManagement,
 }
 
 impl OpenOptions {
@@ -55,6 +61,20 @@ impl OpenOptions {
     #[must_use]
     pub fn with_cache(mut self, cache: Arc<BlockCache>) -> Self {
         self.cache = Some(cache);
+        self
+    }
+
+    /// Sets what to do where pixels cannot be decoded.
+    #[must_use]
+    pub fn with_bad_regions(mut self, policy: BadRegionPolicy) -> Self {
+        self.bad_regions = policy;
+        self
+    }
+
+    /// Sets whether colours are changed.
+    #[must_use]
+    pub const fn with_colors(mut self, colors: ColorManagement) -> Self {
+        self.colors = colors;
         self
     }
 }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use image::RgbImage;
 
+use crate::bad_regions::{BadRegion, BadRegionPolicy};
 use crate::bands::{Parallelism, read_blocks};
 use crate::cache::{BLOCK_EDGE, Block, BlockCache, BlockKey, SlideKey};
+use crate::color_profile::{ColorManagement, ToSrgb, embedded};
 use crate::error::{Result, SlideError, check_limit, check_rgb_length};
 use crate::geometry::{Extent, Level, MicronsPerPixel, PixelScale, Region, Rgb};
 use crate::levels::{LevelGeometry, check_tiles};
@@ -55,6 +57,9 @@ struct Inner {
     limits: Limits,
     cache: Arc<BlockCache>,
     key: SlideKey,
+    bad_regions: BadRegionPolicy,
+    /// Applied to every block, if wanted.
+    to_srgb: Option<ToSrgb>,
 }
 
 #[derive(Debug)]
@@ -82,20 +87,52 @@ impl Slide {
     ///
     /// # Errors
     /// [`SlideError::CannotOpen`] where no reader knows the file, [`SlideError::Io`] where it cannot be read at all,
-    /// [`SlideError::LimitExceeded`] where it declares more than [`Limits`] allow.
+    /// [`SlideError::LimitExceeded`] where it declares more than [`Limits`] allow, [`SlideError::ImageFailed`] for an ICC
+    /// profile that cannot be applied though that is wanted.
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let path = path.as_ref();
         std::fs::File::open(path).map_err(|error| SlideError::io(path, error))?;
-        match OpenSlideSource::open(path) {
-            Ok(source) => Self::from_openslide(path, source, options),
+        let slide = match OpenSlideSource::open(path) {
+            Ok(source) => Self::from_openslide(path, source, options)?,
             Err(openslide_error) => match RasterSource::open(path, options.limits.image_bytes) {
-                Ok(source) => Ok(Self::from_raster(path, source, tiff_scale(path), options)),
-                Err(limit @ SlideError::LimitExceeded { .. }) => Err(limit),
-                Err(image_error) => Err(SlideError::cannot_open(
-                    path,
-                    format!("as a slide: {openslide_error}; as an image: {image_error}"),
-                )),
+                Ok(source) => Self::from_raster(path, source, tiff_scale(path), options),
+                Err(limit @ SlideError::LimitExceeded { .. }) => return Err(limit),
+                Err(image_error) => {
+                    return Err(SlideError::cannot_open(
+                        path,
+                        format!("as a slide: {openslide_error}; as an image: {image_error}"),
+                    ));
+                }
             },
+        };
+        match options.colors {
+            ColorManagement::AsStored => Ok(slide),
+            ColorManagement::ToSrgb => slide.in_srgb(),
+        }
+    }
+
+    /// The slide just opened, its colours converted from its profile.
+    fn in_srgb(self) -> Result<Self> {
+        let Some(profile) = self.icc_profile()? else {
+            return Ok(self);
+        };
+        let to_srgb = ToSrgb::new(&profile).map_err(|reason| self.bad_profile(reason))?;
+        match Arc::try_unwrap(self.inner) {
+            Ok(mut inner) => {
+                inner.to_srgb = Some(to_srgb);
+                Ok(Self {
+                    inner: Arc::new(inner),
+                })
+            }
+            Err(inner) => Ok(Self { inner }),
+        }
+    }
+
+    fn bad_profile(&self, reason: String) -> SlideError {
+        SlideError::ImageFailed {
+            path: self.inner.path.clone(),
+            name: "ICC profile".to_owned(),
+            reason,
         }
     }
 
@@ -278,16 +315,21 @@ impl Slide {
         self.image(extent, rgb)
     }
 
-    /// The ICC profile that comes with the slide, if any.
+    /// The ICC profile that comes with the slide, if any: what its stored colours mean.
+    ///
+    /// OpenSlide 4 (the feature `openslide4`) knows where each format keeps it. Else it is looked for in the file itself,
+    /// which finds it in PNG, JPEG, TIFF and formats built on TIFF such as Aperio's.
     ///
     /// # Errors
     /// [`SlideError::ImageFailed`] where it cannot be read.
-    #[cfg(feature = "openslide4")]
     pub fn icc_profile(&self) -> Result<Option<Vec<u8>>> {
-        match &self.inner.source {
-            Source::OpenSlide(source) => source.icc_profile(),
-            Source::Raster(_) => Ok(None),
+        #[cfg(feature = "openslide4")]
+        if let Source::OpenSlide(source) = &self.inner.source
+            && let Some(profile) = source.icc_profile()?
+        {
+            return Ok(Some(profile));
         }
+        Ok(embedded(&self.inner.path))
     }
 
     /// The cache that holds this slide's decoded blocks.
@@ -314,18 +356,52 @@ impl Slide {
             let mut rgb = vec![0; height.saturating_mul(width).saturating_mul(3)];
             match &inner.source {
                 Source::OpenSlide(source) => {
-                    source.read(
+                    let read = source.read(
                         level,
                         geometry.addressing,
                         &place,
                         self.background(),
                         &mut rgb,
-                    )?;
+                    );
+                    self.apply_policy(read, &mut rgb)?;
                 }
                 Source::Raster(source) => source.read(&place, &mut rgb),
             }
+            if let Some(to_srgb) = &inner.to_srgb {
+                to_srgb
+                    .apply(&mut rgb)
+                    .map_err(|reason| self.bad_profile(reason))?;
+            }
             Ok(Block { width, rgb })
         })
+    }
+
+    /// A block that could not be decoded becomes background where the policy says so.
+    fn apply_policy(&self, read: Result<()>, rgb: &mut [u8]) -> Result<()> {
+        match (read, &self.inner.bad_regions) {
+            (
+                Err(SlideError::RegionFailed {
+                    path,
+                    level,
+                    region,
+                    reason,
+                }),
+                BadRegionPolicy::Background(log),
+            ) => {
+                let Rgb(background) = self.background();
+                for pixel in rgb.chunks_exact_mut(3) {
+                    pixel.copy_from_slice(&background);
+                }
+                log.record(BadRegion {
+                    path,
+                    level,
+                    region,
+                    reason,
+                });
+                Ok(())
+            }
+            (read, _) => read,
+        }
     }
 
     /// Makes a picture of RGB bytes.
@@ -410,6 +486,8 @@ impl Slide {
                 limits: options.limits,
                 cache,
                 key: SlideKey::next(),
+                bad_regions: options.bad_regions.clone(),
+                to_srgb: None,
             }),
         }
     }

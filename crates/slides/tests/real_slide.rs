@@ -14,8 +14,8 @@ mod common;
 
 use openslide_rs::{Address, OpenSlide, Region as BareRegion, Size};
 use stream_grad_slides::{
-    Extent, Level, MicronsPerPixel, OpenOptions, Region, Rgb, Slide, SlideError, Target,
-    TissueMask, TissueOptions,
+    Extent, Level, Mask, MicronsPerPixel, OpenOptions, Region, Rgb, Slide, SlideError, Target,
+    TissueOptions,
 };
 
 /// What OpenSlide returns, laid over white in f64.
@@ -160,7 +160,7 @@ fn a_thumbnail_fits_and_shows_the_slide() {
 #[test]
 fn tissue_is_where_the_slide_is_dark() {
     let slide = Slide::open(common::asset("default.svs")).unwrap();
-    let mask = TissueMask::of(&slide, &TissueOptions::default()).unwrap();
+    let mask = Mask::of_tissue(&slide, &TissueOptions::default()).unwrap();
     let edge = MicronsPerPixel::new(8.0).unwrap();
     let picture = slide
         .view(Target::MicronsPerPixel(edge))
@@ -178,7 +178,7 @@ fn tissue_is_where_the_slide_is_dark() {
     let (mut both, mut either) = (0.0, 0.0);
     for (x, y, pixel) in picture.enumerate_pixels() {
         let dark = pixel.0[1] < 205;
-        let tissue = mask.is_tissue(u64::from(y), u64::from(x));
+        let tissue = mask.is_set(u64::from(y), u64::from(x));
         both += f64::from(u8::from(dark && tissue));
         either += f64::from(u8::from(dark || tissue));
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use stream_grad::{ExternalError, PixelRegion, StridedMut, TileMut, TileSource};
 use stream_grad_slides::{
     BlockCache, MicronsPerPixel, OpenOptions, PixelScale, Region, Slide, SlideView, Target,
-    TissueMask, TissueOptions,
+    Mask, TissueOptions,
 };
 
 use crate::error::{Result, TrainError};
@@ -478,7 +478,7 @@ impl Shared {
         match self.settings.trim {
             Trim::Whole => Ok(view),
             Trim::Tissue => {
-                match TissueMask::of(&slide, &TissueOptions::default())?.bounding_box_in(&view) {
+                match Mask::of_tissue(&slide, &TissueOptions::default())?.bounding_box_in(&view) {
                     Some(tissue) => Ok(view.cropped(&tissue)?),
                     None => Ok(view),
                 }

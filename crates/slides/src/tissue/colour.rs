@@ -3,7 +3,7 @@
 use image::RgbImage;
 
 use super::PenMarks;
-use super::morphology::Bitmap;
+use crate::mask::morphology::Bitmap;
 
 /// Otsu's threshold is kept in this range, in 255ths of saturation.
 const THRESHOLDS: std::ops::RangeInclusive<usize> = 12..=40;
@@ -11,31 +11,39 @@ const THRESHOLDS: std::ops::RangeInclusive<usize> = 12..=40;
 /// Pixels whose saturation is above the threshold and that are no pen marks (unless these are ignored).
 pub(super) fn saturated(picture: &RgbImage, pens: PenMarks) -> Bitmap {
     let (height, width) = size(picture);
-    let saturation = blurred(
-        picture
-            .pixels()
-            .map(|pixel| Hsv::of(pixel.0).saturation_byte())
-            .collect(),
-        height,
-        width,
-    );
-    let marks = match pens {
-        PenMarks::Exclude => pen_marks(picture),
-        PenMarks::Ignore => Bitmap::new(height, width),
-    };
-    let mut histogram = [0_u64; 256];
-    for (&value, &mark) in saturation.iter().zip(marks.bits()) {
-        if !mark {
-            histogram[usize::from(value)] += 1;
-        }
-    }
-    let threshold = otsu(&histogram).clamp(*THRESHOLDS.start(), *THRESHOLDS.end());
+    let (saturation, marks) = saturation_and_marks(picture, pens);
+    let threshold =
+        otsu(&histogram(&saturation, &marks)).clamp(*THRESHOLDS.start(), *THRESHOLDS.end());
     let bits = saturation
         .iter()
         .zip(marks.bits())
         .map(|(&value, &mark)| usize::from(value) > threshold && !mark)
         .collect();
     Bitmap::from_bits(height, width, bits)
+}
+
+/// Saturation after a 3 x 3 mean, and the marks that are not to count.
+fn saturation_and_marks(picture: &RgbImage, pens: PenMarks) -> (Vec<u8>, Bitmap) {
+    let (height, width) = size(picture);
+    let saturation = picture
+        .pixels()
+        .map(|pixel| Hsv::of(pixel.0).saturation_byte())
+        .collect();
+    let marks = match pens {
+        PenMarks::Exclude => pen_marks(picture),
+        PenMarks::Ignore => Bitmap::new(height, width),
+    };
+    (blurred(saturation, height, width), marks)
+}
+
+fn histogram(saturation: &[u8], marks: &Bitmap) -> [u64; 256] {
+    let mut histogram = [0; 256];
+    for (&value, &mark) in saturation.iter().zip(marks.bits()) {
+        if !mark {
+            histogram[usize::from(value)] += 1;
+        }
+    }
+    histogram
 }
 
 /// Marks of blue, green and black pens, one pixel wider than seen.
@@ -195,6 +203,24 @@ mod tests {
         };
         let best = (0..255).map(between).fold(0.0, f64::max);
         assert!((between(otsu(&histogram)) - best).abs() <= best * 1e-12);
+    }
+
+    #[test]
+    fn otsu_agrees_with_scikit_image_on_a_slide() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/slides/data");
+        let text = std::fs::read_to_string(format!("{folder}/tissue.json")).unwrap();
+        let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for (picture, pens, name) in [
+            ("overview.png", PenMarks::Ignore, "otsu"),
+            ("overview_pens.png", PenMarks::Exclude, "otsu_pens"),
+        ] {
+            let picture = image::open(format!("{folder}/{picture}"))
+                .unwrap()
+                .into_rgb8();
+            let (saturation, marks) = saturation_and_marks(&picture, pens);
+            let found = u64::try_from(otsu(&histogram(&saturation, &marks))).unwrap();
+            assert_eq!(Some(found), golden[name].as_u64(), "{name}");
+        }
     }
 
     #[test]

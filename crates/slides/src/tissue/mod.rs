@@ -1,24 +1,26 @@
 //! Where the tissue is.
 
 mod colour;
-mod morphology;
 
-use image::{GrayImage, Luma, RgbImage};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
-use crate::error::Result;
-use crate::geometry::{Extent, MicronsPerPixel, Region};
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Result, SlideError};
+use crate::geometry::MicronsPerPixel;
+use crate::mask::{Mask, MaskFile};
 use crate::resample::float;
 use crate::slide::Slide;
 use crate::view::{SlideView, Target};
-
-use morphology::Bitmap;
 
 /// Longest side of the mask of a slide without a scale.
 const UNSCALED_SIDE: u64 = 2048;
 
 /// How tissue is found. The defaults suit H&E sections.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct TissueOptions {
     /// Scale of the mask: 8 microns per pixel by default. A slide without a scale is reduced to 2048 pixels.
     pub microns_per_pixel: MicronsPerPixel,
@@ -45,7 +47,8 @@ impl Default for TissueOptions {
 }
 
 /// What to do about blue, green and black marks of pens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PenMarks {
     /// They are no tissue, nor is what lies within a pixel of them.
     #[default]
@@ -54,62 +57,78 @@ pub enum PenMarks {
     Ignore,
 }
 
-/// A map of tissue at low resolution.
-///
-/// A pixel is tissue where its saturation (of HSV, after a 3 x 3 mean) is above Otsu's threshold (Otsu 1979), which is kept
-/// between 0.05 and 0.16 so that neither bare glass nor a slide full of tissue is split in two. The map is then
-/// cleaned: opened and closed by a square, small holes filled, small pieces dropped, marks of pens left out.
-///
-/// # Examples
-/// ```
-/// use stream_grad_slides::{Extent, OpenOptions, Slide, TissueMask, TissueOptions};
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// // A pink square on glass.
-/// let mut rgb = vec![245; 200 * 200 * 3];
-/// for row in 50..150 {
-///     for column in 60..160 {
-///         let start = (row * 200 + column) * 3;
-///         rgb[start..start + 3].copy_from_slice(&[220, 130, 180]);
-///     }
-/// }
-/// let slide = Slide::from_rgb("memory", Extent { height: 200, width: 200 }, rgb, &OpenOptions::default())?;
-/// let mask = TissueMask::of(&slide, &TissueOptions::default())?;
-/// assert!((mask.share() - 0.25).abs() < 0.01);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Debug, PartialEq)]
-pub struct TissueMask {
-    bitmap: Bitmap,
-    /// Level-0 pixels per mask pixel, (vertical, horizontal).
-    downsample: (f64, f64),
-    /// Number of tissue pixels above and left of each corner of the grid: (height + 1) x (width + 1).
-    sums: Vec<u64>,
-}
-
-impl TissueMask {
+impl Mask {
     /// Finds the tissue of a whole slide.
     ///
+    /// A pixel is tissue where its saturation (of HSV, after a 3 x 3 mean) is above Otsu's threshold (Otsu 1979), which is
+    /// kept between 0.05 and 0.16 so that neither bare glass nor a slide full of tissue is split in two. The map is then
+    /// cleaned: opened and closed by a square, small holes filled, small pieces dropped, marks of pens left out.
+    ///
     /// # Errors
-    /// [`SlideError::RegionFailed`](crate::SlideError::RegionFailed),
-    /// [`SlideError::LimitExceeded`](crate::SlideError::LimitExceeded) for a picture of the slide beyond the limits.
-    pub fn of(slide: &Slide, options: &TissueOptions) -> Result<Self> {
-        let longest = slide.extent().height.max(slide.extent().width);
-        let target = match slide.scale() {
-            Ok(_) => Target::MicronsPerPixel(options.microns_per_pixel),
-            Err(_) => Target::Downsample((float(longest) / float(UNSCALED_SIDE)).max(1.0)),
+    /// [`SlideError::RegionFailed`], [`SlideError::LimitExceeded`] for a picture of the slide beyond the limits.
+    ///
+    /// # Examples
+    /// ```
+    /// use stream_grad_slides::{Extent, Mask, OpenOptions, Slide, TissueOptions};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// // A pink square on glass.
+    /// let mut rgb = vec![245; 200 * 200 * 3];
+    /// for row in 50..150 {
+    ///     for column in 60..160 {
+    ///         let start = (row * 200 + column) * 3;
+    ///         rgb[start..start + 3].copy_from_slice(&[220, 130, 180]);
+    ///     }
+    /// }
+    /// let slide = Slide::from_rgb("memory", Extent { height: 200, width: 200 }, rgb, &OpenOptions::default())?;
+    /// let mask = Mask::of_tissue(&slide, &TissueOptions::default())?;
+    /// assert!((mask.share() - 0.25).abs() < 0.01);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn of_tissue(slide: &Slide, options: &TissueOptions) -> Result<Self> {
+        let view = tissue_view(slide, options)?;
+        let picture = view.to_image()?;
+        Ok(Self::of_tissue_in(&picture, view.downsample(), options))
+    }
+
+    /// Finds the tissue of a whole slide, or reads it from `folder`, where it is kept as a PNG under the slide's name.
+    ///
+    /// The picture says which file (path, size, time of change) and which options it was made of; if any of these
+    /// differ, or the picture is damaged, the tissue is found anew. Slides in memory are not kept.
+    ///
+    /// # Errors
+    /// As [`of_tissue`](Self::of_tissue); [`SlideError::Io`] where the mask cannot be written.
+    pub fn of_tissue_cached(
+        slide: &Slide,
+        options: &TissueOptions,
+        folder: impl AsRef<Path>,
+    ) -> Result<Self> {
+        let Some(origin) = Origin::of(slide, options) else {
+            return Self::of_tissue(slide, options);
         };
-        let view = slide.view(target)?;
-        Ok(Self::from_picture(
-            &view.to_image()?,
-            view.downsample(),
-            options,
-        ))
+        let path = origin.file_in(folder.as_ref());
+        let text =
+            serde_json::to_string(&origin).map_err(|error| SlideError::io(&path, error.into()))?;
+        let file = MaskFile {
+            path: &path,
+            origin: &text,
+        };
+        let view = tissue_view(slide, options)?;
+        let side = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        let extent = view.extent();
+        if let Some(bits) = file.read(side(extent.height), side(extent.width)) {
+            return Ok(Self::of_view(&view, bits));
+        }
+        let mask = Self::of_tissue_in(&view.to_image()?, view.downsample(), options);
+        std::fs::create_dir_all(folder.as_ref())
+            .map_err(|error| SlideError::io(folder.as_ref(), error))?;
+        file.write(mask.bitmap())?;
+        Ok(mask)
     }
 
     /// Finds the tissue in a picture of which each pixel stands for `downsample` (vertical, horizontal) level-0 pixels.
     #[must_use]
-    pub fn from_picture(
+    pub fn of_tissue_in(
         picture: &RgbImage,
         downsample: (f64, f64),
         options: &TissueOptions,
@@ -123,171 +142,57 @@ impl TissueMask {
             // Closing and filling may have grown back over a mark.
             tissue.subtract(&colour::pen_marks(picture));
         }
-        Self::from_bitmap(tissue, downsample)
-    }
-
-    fn from_bitmap(bitmap: Bitmap, downsample: (f64, f64)) -> Self {
-        let sums = bitmap.summed();
-        Self {
-            bitmap,
-            downsample,
-            sums,
-        }
-    }
-
-    /// Size of the mask.
-    #[must_use]
-    pub fn extent(&self) -> Extent {
-        let wide = |side: usize| u64::try_from(side).unwrap_or(u64::MAX);
-        Extent {
-            height: wide(self.bitmap.height()),
-            width: wide(self.bitmap.width()),
-        }
-    }
-
-    /// Level-0 pixels per mask pixel, (vertical, horizontal).
-    #[must_use]
-    pub const fn downsample(&self) -> (f64, f64) {
-        self.downsample
-    }
-
-    /// Whether a mask pixel is tissue; outside the mask nothing is.
-    #[must_use]
-    pub fn is_tissue(&self, row: u64, column: u64) -> bool {
-        let side = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-        self.bitmap.get(side(row), side(column))
-    }
-
-    /// Share of the slide that is tissue, from 0 to 1.
-    #[must_use]
-    pub fn share(&self) -> f64 {
-        let Extent { height, width } = self.extent();
-        self.count(0.0..float(height), 0.0..float(width)) / (float(height) * float(width)).max(1.0)
-    }
-
-    /// Share of a region of `view` that is tissue, from 0 to 1; the parts outside the slide count as none.
-    ///
-    /// `view` must be a view of the slide of this mask. Mask pixels that the region cuts count by the part inside.
-    #[must_use]
-    pub fn share_in(&self, view: &SlideView, region: &Region) -> f64 {
-        if region.is_empty() {
-            return 0.0;
-        }
-        let (rows, columns) = self.to_mask(view, region);
-        let area = (rows.end - rows.start) * (columns.end - columns.start);
-        (self.count(rows, columns) / area).clamp(0.0, 1.0)
-    }
-
-    /// The smallest rectangle of mask pixels with all tissue; none where there is no tissue.
-    #[must_use]
-    pub fn bounding_box(&self) -> Option<Region> {
-        self.bitmap.bounding_box()
-    }
-
-    /// The bounding box in pixels of `view`, rounded outwards and cut to the view.
-    #[must_use]
-    pub fn bounding_box_in(&self, view: &SlideView) -> Option<Region> {
-        let found = self.bounding_box()?;
-        let origin = view.to_level_0(0.0, 0.0);
-        let (row_step, column_step) = view.downsample();
-        let to_view = |span: std::ops::Range<i64>, mask_step: f64, origin: f64, step: f64| {
-            let place = |position: i64| (position_to_float(position) * mask_step - origin) / step;
-            floor(place(span.start))..floor(place(span.end).ceil())
-        };
-        let outward = Region::new(
-            to_view(found.rows, self.downsample.0, origin.0, row_step),
-            to_view(found.columns, self.downsample.1, origin.1, column_step),
-        );
-        let inside = outward.intersection(&view.extent().region());
-        (!inside.is_empty()).then_some(inside)
-    }
-
-    /// The mask as a picture: 255 is tissue, 0 is none.
-    #[must_use]
-    pub fn to_image(&self) -> GrayImage {
-        let side = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-        let index = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
-        GrayImage::from_fn(
-            side(self.bitmap.width()),
-            side(self.bitmap.height()),
-            |x, y| {
-                Luma([if self.bitmap.get(index(y), index(x)) {
-                    u8::MAX
-                } else {
-                    0
-                }])
-            },
-        )
-    }
-
-    /// A region of a view in mask pixels.
-    fn to_mask(
-        &self,
-        view: &SlideView,
-        region: &Region,
-    ) -> (std::ops::Range<f64>, std::ops::Range<f64>) {
-        let corner = |row: i64, column: i64| {
-            view.to_level_0(position_to_float(row), position_to_float(column))
-        };
-        let (top, left) = corner(region.rows.start, region.columns.start);
-        let (bottom, right) = corner(region.rows.end, region.columns.end);
-        (
-            top / self.downsample.0..bottom / self.downsample.0,
-            left / self.downsample.1..right / self.downsample.1,
-        )
-    }
-
-    /// Area of tissue in a rectangle, in mask pixels.
-    fn count(&self, rows: std::ops::Range<f64>, columns: std::ops::Range<f64>) -> f64 {
-        self.sum_to(rows.end, columns.end)
-            - self.sum_to(rows.start, columns.end)
-            - self.sum_to(rows.end, columns.start)
-            + self.sum_to(rows.start, columns.start)
-    }
-
-    /// Area of tissue above and left of a point. Between the corners of the grid the sum is bilinear, exactly.
-    fn sum_to(&self, row: f64, column: f64) -> f64 {
-        let stride = self.bitmap.width() + 1;
-        let (top, down) = split(row, self.bitmap.height());
-        let (left, across) = split(column, self.bitmap.width());
-        let at = |r: usize, c: usize| self.sums.get(r * stride + c).copied().map_or(0.0, float);
-        let (bottom, right) = (
-            (top + 1).min(self.bitmap.height()),
-            (left + 1).min(self.bitmap.width()),
-        );
-        let upper = at(top, left) * (1.0 - across) + at(top, right) * across;
-        let lower = at(bottom, left) * (1.0 - across) + at(bottom, right) * across;
-        upper * (1.0 - down) + lower * down
+        Self::new(tissue, downsample, (0.0, 0.0))
     }
 }
 
-/// The whole and the broken part of a position, kept within `0..=side`.
-fn split(position: f64, side: usize) -> (usize, f64) {
-    let limit = float(u64::try_from(side).unwrap_or(u64::MAX));
-    let position = position.clamp(0.0, limit);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "clamped to the side of a bitmap in memory"
-    )]
-    let whole = position as usize;
-    (whole, position - position.floor())
+/// The slide at the scale at which its tissue is found.
+fn tissue_view(slide: &Slide, options: &TissueOptions) -> Result<SlideView> {
+    let longest = slide.extent().height.max(slide.extent().width);
+    slide.view(match slide.scale() {
+        Ok(_) => Target::MicronsPerPixel(options.microns_per_pixel),
+        Err(_) => Target::Downsample((float(longest) / float(UNSCALED_SIDE)).max(1.0)),
+    })
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "positions on slides are below 2^53"
-)]
-fn position_to_float(position: i64) -> f64 {
-    position as f64
+/// What a mask was made of. Compared as text, so that numbers are never parsed again.
+#[derive(Serialize)]
+struct Origin<'a> {
+    /// Counted up when the way in which tissue is found changes.
+    version: u32,
+    path: PathBuf,
+    bytes: u64,
+    modified_ns: u128,
+    /// The scale may be the caller's.
+    scale: Option<(f64, f64)>,
+    options: &'a TissueOptions,
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "a position that saturates far outside any slide"
-)]
-fn floor(position: f64) -> i64 {
-    position.floor() as i64
+impl<'a> Origin<'a> {
+    /// None for what is no file.
+    fn of(slide: &Slide, options: &'a TissueOptions) -> Option<Self> {
+        let path = slide.path().canonicalize().ok()?;
+        let metadata = std::fs::metadata(&path).ok()?;
+        let modified = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+        Some(Self {
+            version: 1,
+            path,
+            bytes: metadata.len(),
+            modified_ns: modified.as_nanos(),
+            scale: slide
+                .scale()
+                .ok()
+                .map(|scale| (scale.x.get(), scale.y.get())),
+            options,
+        })
+    }
+
+    /// Slides of one name in different folders get different files.
+    fn file_in(&self, folder: &Path) -> PathBuf {
+        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
+        let place = crc32fast::hash(self.path.as_os_str().as_encoded_bytes());
+        folder.join(format!("{stem}-{place:08x}.png"))
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::encode::Compression;
+use super::encode::{ColorModel, Compression};
+use super::level::TileFormat;
 use crate::error::{Result, SlideError};
 use crate::geometry::Extent;
 
@@ -20,8 +21,11 @@ pub(super) enum Container {
 
 impl Container {
     /// Classic if even uncompressed pixels of all levels stay clear of 4 GiB.
-    pub(super) fn for_pixels(extent: Extent) -> Self {
-        let finest = extent.height.saturating_mul(extent.width).saturating_mul(3);
+    pub(super) fn for_pixels(extent: Extent, pixel_bytes: u64) -> Self {
+        let finest = extent
+            .height
+            .saturating_mul(extent.width)
+            .saturating_mul(pixel_bytes);
         if finest.saturating_mul(3) / 2 < 3 << 30 {
             Self::Classic
         } else {
@@ -55,11 +59,13 @@ pub(super) struct StoredTile {
 /// What one directory says.
 pub(super) struct Directory<'a> {
     pub(super) extent: Extent,
-    pub(super) tile_edge: u32,
-    pub(super) compression: Compression,
+    pub(super) format: TileFormat,
+    /// Bits and TIFF's SampleFormat of each sample.
+    pub(super) sample: (u16, u16),
     pub(super) is_overview: bool,
     pub(super) description: Option<&'a str>,
     pub(super) microns_per_pixel: Option<f64>,
+    pub(super) icc_profile: Option<&'a [u8]>,
     pub(super) tiles: &'a [StoredTile],
 }
 
@@ -209,6 +215,7 @@ const ASCII: u16 = 2;
 const SHORT: u16 = 3;
 const LONG: u16 = 4;
 const RATIONAL: u16 = 5;
+const UNDEFINED: u16 = 7;
 const LONG8: u16 = 16;
 
 impl Field {
@@ -275,20 +282,31 @@ impl Field {
 impl Directory<'_> {
     /// The fields in the order of their tags, as TIFF requires.
     fn fields(&self, container: Container) -> Vec<Field> {
-        let photometric = match self.compression {
-            Compression::Jpeg { .. } => 6,
-            Compression::Deflate => 2,
+        let TileFormat {
+            edge,
+            color,
+            compression,
+        } = self.format;
+        let photometric = match (color, compression) {
+            (ColorModel::Gray, _) => 1,
+            (ColorModel::Rgb, Compression::Jpeg { .. }) => 6,
+            (ColorModel::Rgb, _) => 2,
         };
+        let channels = color.channels();
+        let (bits, sample_format) = self.sample;
         let mut fields = vec![
             Field::long(254, u64::from(self.is_overview)),
             Field::long(256, self.extent.width),
             Field::long(257, self.extent.height),
-            Field::shorts(258, &[8, 8, 8]),
-            Field::shorts(259, &[self.compression.tag()]),
+            Field::shorts(258, &vec![bits; channels]),
+            Field::shorts(259, &[compression.tag()]),
             Field::shorts(262, &[photometric]),
         ];
         fields.extend(self.description.map(|text| Field::text(270, text)));
-        fields.push(Field::shorts(277, &[3]));
+        fields.push(Field::shorts(
+            277,
+            &[u16::try_from(channels).unwrap_or(u16::MAX)],
+        ));
         if let Some(edge) = self.microns_per_pixel {
             fields.push(Field::resolution(282, edge));
             fields.push(Field::resolution(283, edge));
@@ -297,8 +315,8 @@ impl Directory<'_> {
         if self.microns_per_pixel.is_some() {
             fields.push(Field::shorts(296, &[3]));
         }
-        fields.push(Field::long(322, u64::from(self.tile_edge)));
-        fields.push(Field::long(323, u64::from(self.tile_edge)));
+        fields.push(Field::long(322, u64::from(edge)));
+        fields.push(Field::long(323, u64::from(edge)));
         fields.push(Field::offsets(
             324,
             container,
@@ -309,8 +327,19 @@ impl Directory<'_> {
             container,
             self.tiles.iter().map(|tile| tile.bytes),
         ));
-        if let Some(factor) = self.compression.subsampling() {
+        fields.push(Field::shorts(339, &vec![sample_format; channels]));
+        if color == ColorModel::Rgb
+            && let Some(factor) = compression.subsampling()
+        {
             fields.push(Field::shorts(530, &[factor, factor]));
+        }
+        if let Some(profile) = self.icc_profile {
+            fields.push(Field::new(
+                34_675,
+                UNDEFINED,
+                profile.len(),
+                profile.to_vec(),
+            ));
         }
         fields
     }

@@ -8,13 +8,35 @@ use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
 /// How tiles are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// JPEG, lossy. Below quality 90 colour is kept at half the resolution.
+    /// JPEG, lossy; for bytes only. Below quality 90 colour is kept at half the resolution.
     Jpeg {
         /// From 1 to 100.
         quality: u8,
     },
     /// Deflate, lossless.
     Deflate,
+    /// LZW, lossless.
+    Lzw,
+}
+
+/// Whether pixels have colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ColorModel {
+    /// Red, green and blue.
+    #[default]
+    Rgb,
+    /// One value.
+    Gray,
+}
+
+impl ColorModel {
+    /// Samples of a pixel.
+    pub(crate) const fn channels(self) -> usize {
+        match self {
+            Self::Rgb => 3,
+            Self::Gray => 1,
+        }
+    }
 }
 
 impl Compression {
@@ -23,6 +45,7 @@ impl Compression {
         match self {
             Self::Jpeg { .. } => 7,
             Self::Deflate => 8,
+            Self::Lzw => 5,
         }
     }
 
@@ -31,34 +54,57 @@ impl Compression {
         match self {
             Self::Jpeg { quality } if quality < 90 => Some(2),
             Self::Jpeg { .. } => Some(1),
-            Self::Deflate => None,
+            Self::Deflate | Self::Lzw => None,
         }
     }
 
-    /// Compresses `edge x edge` RGB pixels.
-    pub(super) fn encode(self, rgb: &[u8], edge: u32) -> Result<Vec<u8>, String> {
-        let mut bytes = Vec::with_capacity(rgb.len() / 8);
+    /// Compresses the bytes of `edge x edge` pixels.
+    pub(super) fn encode(
+        self,
+        bytes: &[u8],
+        edge: u32,
+        color: ColorModel,
+    ) -> Result<Vec<u8>, String> {
         match self {
             Self::Jpeg { quality } => {
                 let edge = u16::try_from(edge).map_err(|error| error.to_string())?;
-                let mut encoder = Encoder::new(&mut bytes, quality);
-                encoder.set_sampling_factor(match self.subsampling() {
-                    Some(2) => SamplingFactor::F_2_2,
-                    _ => SamplingFactor::F_1_1,
-                });
-                encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
-                encoder
-                    .encode(rgb, edge, edge, ColorType::Rgb)
-                    .map_err(|error| error.to_string())?;
+                jpeg(bytes, (edge, edge), color, quality)
             }
             Self::Deflate => {
-                let mut encoder = ZlibEncoder::new(&mut bytes, flate2::Compression::default());
+                let packed = Vec::with_capacity(bytes.len() / 8);
+                let mut encoder = ZlibEncoder::new(packed, flate2::Compression::default());
                 encoder
-                    .write_all(rgb)
-                    .and_then(|()| encoder.finish().map(drop))
-                    .map_err(|error| error.to_string())?;
+                    .write_all(bytes)
+                    .and_then(|()| encoder.finish())
+                    .map_err(|error| error.to_string())
             }
+            Self::Lzw => weezl::encode::Encoder::with_tiff_size_switch(weezl::BitOrder::Msb, 8)
+                .encode(bytes)
+                .map_err(|error| error.to_string()),
         }
-        Ok(bytes)
     }
+}
+
+/// A complete JPEG file of `(width, height)` pixels.
+pub(crate) fn jpeg(
+    bytes: &[u8],
+    (width, height): (u16, u16),
+    color: ColorModel,
+    quality: u8,
+) -> Result<Vec<u8>, String> {
+    let mut packed = Vec::with_capacity(bytes.len() / 8);
+    let mut encoder = Encoder::new(&mut packed, quality);
+    encoder.set_sampling_factor(match (Compression::Jpeg { quality }).subsampling() {
+        Some(2) => SamplingFactor::F_2_2,
+        _ => SamplingFactor::F_1_1,
+    });
+    encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
+    let kind = match color {
+        ColorModel::Rgb => ColorType::Rgb,
+        ColorModel::Gray => ColorType::Luma,
+    };
+    encoder
+        .encode(bytes, width, height, kind)
+        .map_err(|error| error.to_string())?;
+    Ok(packed)
 }

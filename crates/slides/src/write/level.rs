@@ -5,28 +5,36 @@ use std::io::{Seek, Write};
 use rayon::prelude::*;
 
 use super::container::{StoredTile, TiffFile};
-use super::encode::Compression;
+use super::encode::{ColorModel, Compression};
+use super::sample::{Sample, halve};
+use crate::bands::to_usize;
 use crate::error::{Result, SlideError};
 use crate::geometry::Extent;
 
+/// How the tiles of all levels are made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TileFormat {
+    pub(super) edge: u32,
+    pub(super) color: ColorModel,
+    pub(super) compression: Compression,
+}
+
 /// Collects rows into a row of tiles, and pairs of rows into rows of the next level.
 #[derive(Debug)]
-pub(super) struct LevelWriter {
+pub(super) struct LevelWriter<S> {
     extent: Extent,
-    tile_edge: usize,
-    width: usize,
-    /// Up to `tile_edge` rows that are not written yet.
-    band: Vec<u8>,
+    format: TileFormat,
+    /// Up to a tile's edge of rows that are not written yet.
+    band: Vec<S>,
     rows_taken: u64,
     tiles: Vec<StoredTile>,
 }
 
-impl LevelWriter {
-    pub(super) fn new(extent: Extent, tile_edge: u32) -> Self {
+impl<S: Sample> LevelWriter<S> {
+    pub(super) const fn new(extent: Extent, format: TileFormat) -> Self {
         Self {
             extent,
-            tile_edge: usize::try_from(tile_edge).unwrap_or(usize::MAX),
-            width: super::to_usize(extent.width),
+            format,
             band: Vec::new(),
             rows_taken: 0,
             tiles: Vec::new(),
@@ -37,6 +45,10 @@ impl LevelWriter {
         self.extent
     }
 
+    pub(super) const fn format(&self) -> TileFormat {
+        self.format
+    }
+
     /// Where the tiles went, in rows from the top left.
     pub(super) fn tiles(&self) -> &[StoredTile] {
         &self.tiles
@@ -45,42 +57,41 @@ impl LevelWriter {
     /// Takes the next row; returns a row of the next level once two have come (or the last one has).
     pub(super) fn push<W: Write + Seek>(
         &mut self,
-        row: &[u8],
-        compression: Compression,
+        row: &[S],
         file: &mut TiffFile<W>,
-    ) -> Result<Option<Vec<u8>>> {
-        let row_bytes = self.width * 3;
+    ) -> Result<Option<Vec<S>>> {
+        let channels = self.format.color.channels();
         let above = self
             .band
             .len()
-            .checked_sub(row_bytes)
-            .map(|start| start..start + row_bytes);
+            .checked_sub(row.len())
+            .map(|start| start..start + row.len());
         let is_second = self.rows_taken % 2 == 1;
         self.rows_taken += 1;
         let is_last = self.rows_taken == self.extent.height;
         let halved = match above {
             // Tiles have an even edge, so the first of a pair is always in the band still.
-            Some(above) if is_second => Some(halve(&self.band[above], row)),
-            _ if is_last => Some(halve(row, row)),
+            Some(above) if is_second => Some(halve(&self.band[above], row, channels)),
+            _ if is_last => Some(halve(row, row, channels)),
             _ => None,
         };
         self.band.extend_from_slice(row);
-        if is_last || self.band.len() == row_bytes * self.tile_edge {
-            self.write_band(compression, file)?;
+        if is_last || self.rows_taken.is_multiple_of(u64::from(self.format.edge)) {
+            self.write_band(file)?;
         }
         Ok(halved)
     }
 
-    fn write_band<W: Write + Seek>(
-        &mut self,
-        compression: Compression,
-        file: &mut TiffFile<W>,
-    ) -> Result<()> {
-        let columns = self.width.div_ceil(self.tile_edge);
-        let edge = u32::try_from(self.tile_edge).unwrap_or(u32::MAX);
+    fn write_band<W: Write + Seek>(&mut self, file: &mut TiffFile<W>) -> Result<()> {
+        let TileFormat {
+            edge,
+            color,
+            compression,
+        } = self.format;
+        let columns = to_usize(self.extent.width.div_ceil(u64::from(edge)));
         let tiles: Vec<Vec<u8>> = (0..columns)
             .into_par_iter()
-            .map(|column| compression.encode(&self.padded_tile(column), edge))
+            .map(|column| compression.encode(&S::into_bytes(self.padded_tile(column)), edge, color))
             .collect::<Result<_, _>>()
             .map_err(|reason| SlideError::Encode {
                 path: file.path().to_path_buf(),
@@ -93,43 +104,25 @@ impl LevelWriter {
         Ok(())
     }
 
-    /// The pixels of one tile; past the image's edge the last column and row are repeated, which compresses best.
-    fn padded_tile(&self, column: usize) -> Vec<u8> {
-        let row_bytes = self.width * 3;
-        let start = column * self.tile_edge * 3;
-        let end = (start + self.tile_edge * 3).min(row_bytes);
-        let mut tile = Vec::with_capacity(self.tile_edge * self.tile_edge * 3);
-        for row in self.band.chunks_exact(row_bytes) {
+    /// The samples of one tile; past the image's edge the last column and row are repeated, which compresses best.
+    fn padded_tile(&self, column: usize) -> Vec<S> {
+        let channels = self.format.color.channels();
+        let row_length = to_usize(self.extent.width) * channels;
+        let tile_row = to_usize(u64::from(self.format.edge)) * channels;
+        let tile_length = to_usize(u64::from(self.format.edge)) * tile_row;
+        let start = column * tile_row;
+        let end = (start + tile_row).min(row_length);
+        let mut tile = Vec::with_capacity(tile_length);
+        for row in self.band.chunks_exact(row_length) {
             tile.extend_from_slice(&row[start..end]);
-            let last = [row[end - 3], row[end - 2], row[end - 1]];
-            for _ in (end - start) / 3..self.tile_edge {
-                tile.extend_from_slice(&last);
+            for _ in end - start..tile_row {
+                // Repeats the sample of the same channel one pixel before.
+                tile.push(tile[tile.len() - channels]);
             }
         }
-        let tile_row = self.tile_edge * 3;
-        while tile.len() < self.tile_edge * tile_row {
+        while tile.len() < tile_length {
             tile.extend_from_within(tile.len() - tile_row..);
         }
         tile
     }
-}
-
-/// Means of 2 x 2 pixels, rounded to nearest; an odd last column is averaged with itself.
-fn halve(upper: &[u8], lower: &[u8]) -> Vec<u8> {
-    let mut halved = Vec::with_capacity(upper.len().div_ceil(6) * 3);
-    for (upper, lower) in upper.chunks(6).zip(lower.chunks(6)) {
-        for channel in 0..3 {
-            let right = if upper.len() == 6 {
-                channel + 3
-            } else {
-                channel
-            };
-            let sum = [upper[channel], upper[right], lower[channel], lower[right]]
-                .into_iter()
-                .map(u16::from)
-                .sum::<u16>();
-            halved.push(u8::try_from((sum + 2) / 4).unwrap_or(u8::MAX));
-        }
-    }
-    halved
 }

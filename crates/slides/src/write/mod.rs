@@ -3,6 +3,7 @@
 mod container;
 mod encode;
 mod level;
+mod sample;
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -10,13 +11,18 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
+use crate::bands::to_usize;
 use crate::error::{Result, SlideError};
+use crate::files::{persist, temporary_beside};
 use crate::geometry::{Extent, MicronsPerPixel};
 use crate::resample::float;
 
 use container::{Container, Directory, TiffFile};
-pub use encode::Compression;
-use level::LevelWriter;
+pub(crate) use encode::jpeg;
+pub use encode::{ColorModel, Compression};
+use level::{LevelWriter, TileFormat};
+pub use sample::Sample;
+pub(crate) use sample::halve;
 
 /// Which kind of TIFF file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +42,8 @@ pub enum TiffKind {
 pub struct PyramidOptions {
     /// How tiles are compressed: JPEG of quality 90 by default.
     pub compression: Compression,
+    /// Whether pixels have colours: RGB by default.
+    pub color: ColorModel,
     /// Edge of the tiles, a multiple of 16: 256 by default.
     pub tile_edge: u32,
     /// Which kind of TIFF file.
@@ -44,16 +52,20 @@ pub struct PyramidOptions {
     pub microns_per_pixel: Option<MicronsPerPixel>,
     /// Magnification of the objective.
     pub objective_power: Option<f64>,
+    /// ICC profile of the colours, to be passed on as it is.
+    pub icc_profile: Option<Vec<u8>>,
 }
 
 impl Default for PyramidOptions {
     fn default() -> Self {
         Self {
             compression: Compression::Jpeg { quality: 90 },
+            color: ColorModel::Rgb,
             tile_edge: 256,
             kind: TiffKind::Automatic,
             microns_per_pixel: None,
             objective_power: None,
+            icc_profile: None,
         }
     }
 }
@@ -63,6 +75,13 @@ impl PyramidOptions {
     #[must_use]
     pub const fn with_compression(mut self, compression: Compression) -> Self {
         self.compression = compression;
+        self
+    }
+
+    /// Sets whether pixels have colours.
+    #[must_use]
+    pub const fn with_color(mut self, color: ColorModel) -> Self {
+        self.color = color;
         self
     }
 
@@ -93,12 +112,19 @@ impl PyramidOptions {
         self.objective_power = Some(power);
         self
     }
+
+    /// Passes on an ICC profile.
+    #[must_use]
+    pub fn with_icc_profile(mut self, profile: Vec<u8>) -> Self {
+        self.icc_profile = Some(profile);
+        self
+    }
 }
 
-/// Writes an 8-bit RGB pyramid as tiled TIFF, without ever holding the image.
+/// Writes a pyramid as tiled TIFF, without ever holding the image: RGB or grey, of bytes, `u16` or `f32`.
 ///
-/// Rows go in from top to bottom; each overview is half of the level before (a 2 x 2 mean, sides rounded up), computed on
-/// the way, until one fits into a tile. With a scale or an objective power the file carries an Aperio description, from
+/// Rows go in from top to bottom; each overview is half of the level before (a 2 x 2 mean, sides rounded up; of `f32`, NaN
+/// does not count), computed on the way, until one fits into a tile. With a scale or an objective power the file carries an Aperio description, from
 /// which OpenSlide and the viewers built on it read both. Memory is about two rows of tiles of the finest level, twice over.
 ///
 /// The file is written beside its destination under a temporary name, and renamed by [`finish`](Self::finish). Dropped
@@ -123,35 +149,57 @@ impl PyramidOptions {
 /// let mut pixel = [0; 3];
 /// slide.read_level(Level(0), &Region::new(7..8, 0..1), &mut pixel)?;
 /// assert_eq!(pixel, [7, 7, 7]);
+///
+/// // A map of predictions.
+/// let options = options.with_color(stream_grad_slides::ColorModel::Gray);
+/// let path = folder.path().join("predictions.tiff");
+/// let mut writer = PyramidWriter::<f32>::create_of_samples(&path, 30, 50, &options)?;
+/// writer.write_rows(&[0.75; 30 * 50])?;
+/// writer.finish()?;
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct PyramidWriter {
+pub struct PyramidWriter<S = u8> {
     path: PathBuf,
     file: TiffFile<BufWriter<NamedTempFile<File>>>,
     options: PyramidOptions,
     extent: Extent,
-    levels: Vec<LevelWriter>,
-    tiles: Option<TileBand>,
+    levels: Vec<LevelWriter<S>>,
+    tiles: Option<TileBand<S>>,
     rows_given: u64,
     failed: bool,
 }
 
 /// Tiles that were given but do not make up a whole row of tiles yet.
 #[derive(Debug)]
-struct TileBand {
+struct TileBand<S> {
     next_column: u64,
-    rgb: Vec<u8>,
+    samples: Vec<S>,
 }
 
-impl PyramidWriter {
-    /// Begins a file of `height x width` pixels that will stand at `path`.
+impl PyramidWriter<u8> {
+    /// Begins a file of `height x width` pixels of bytes that will stand at `path`.
     ///
     /// # Errors
-    /// [`SlideError::InvalidArgument`] for an empty image or a tile edge that is no multiple of 16,
-    /// [`SlideError::LimitExceeded`] for sides beyond what TIFF holds, [`SlideError::Io`].
+    /// As [`create_of_samples`](Self::create_of_samples).
     pub fn create(
+        path: impl AsRef<Path>,
+        height: u64,
+        width: u64,
+        options: &PyramidOptions,
+    ) -> Result<Self> {
+        Self::create_of_samples(path, height, width, options)
+    }
+}
+
+impl<S: Sample> PyramidWriter<S> {
+    /// Begins a file of `height x width` pixels of any kind of samples that will stand at `path`.
+    ///
+    /// # Errors
+    /// [`SlideError::InvalidArgument`] for an empty image, a tile edge that is no multiple of 16, or JPEG of samples that
+    /// are no bytes; [`SlideError::LimitExceeded`] for sides beyond what TIFF holds, [`SlideError::Io`].
+    pub fn create_of_samples(
         path: impl AsRef<Path>,
         height: u64,
         width: u64,
@@ -160,21 +208,34 @@ impl PyramidWriter {
         let path = path.as_ref().to_path_buf();
         let extent = Extent { height, width };
         check_options(&path, extent, options)?;
+        if S::BITS != 8 && matches!(options.compression, Compression::Jpeg { .. }) {
+            return Err(SlideError::InvalidArgument {
+                what: "samples compressed as JPEG",
+                expected: "bytes",
+                found: format!("{} bits", S::BITS),
+            });
+        }
+        let format = TileFormat {
+            edge: options.tile_edge,
+            color: options.color,
+            compression: options.compression,
+        };
+        let pixel_bytes = u64::from(S::BITS / 8) * wide(options.color.channels());
         let container = match options.kind {
             TiffKind::Classic => Container::Classic,
             TiffKind::Big => Container::Big,
-            TiffKind::Automatic => Container::for_pixels(extent),
+            TiffKind::Automatic => Container::for_pixels(extent, pixel_bytes),
         };
-        let file = temporary_file(&path).map_err(|error| SlideError::io(&path, error))?;
+        let file = temporary_beside(&path).map_err(|error| SlideError::io(&path, error))?;
         let file = TiffFile::begin(BufWriter::new(file), container, &path)?;
-        let mut levels = vec![LevelWriter::new(extent, options.tile_edge)];
+        let mut levels = vec![LevelWriter::new(extent, format)];
         let mut size = extent;
         while size.height.max(size.width) > u64::from(options.tile_edge) {
             size = Extent {
                 height: size.height.div_ceil(2),
                 width: size.width.div_ceil(2),
             };
-            levels.push(LevelWriter::new(size, options.tile_edge));
+            levels.push(LevelWriter::new(size, format));
         }
         Ok(Self {
             path,
@@ -197,18 +258,18 @@ impl PyramidWriter {
     /// Adds whole rows below those that were written before.
     ///
     /// # Shapes
-    /// `rgb`: `rows x width x 3`, any number of rows.
+    /// `samples`: `rows x width x channels` (3 or, of grey, 1), any number of rows.
     ///
     /// # Errors
     /// [`SlideError::BufferLength`] unless it is whole rows, [`SlideError::RowCount`] beyond the declared height,
     /// [`SlideError::Encode`], [`SlideError::Io`]. After the last three nothing more can be written.
-    pub fn write_rows(&mut self, rgb: &[u8]) -> Result<()> {
-        let row_bytes = usize::try_from(self.extent.width * 3).unwrap_or(usize::MAX);
-        if !rgb.len().is_multiple_of(row_bytes) {
+    pub fn write_rows(&mut self, samples: &[S]) -> Result<()> {
+        let row = self.samples_of(self.extent.width);
+        if !samples.len().is_multiple_of(row) {
             return Err(SlideError::BufferLength {
                 what: "whole rows",
-                expected: whole_rows(rgb.len(), row_bytes),
-                found: u64::try_from(rgb.len()).unwrap_or(u64::MAX),
+                expected: wide(samples.len().div_ceil(row).saturating_mul(row)),
+                found: wide(samples.len()),
             });
         }
         if self.tiles.is_some() {
@@ -219,7 +280,8 @@ impl PyramidWriter {
             });
         }
         self.guarded(|writer| {
-            rgb.chunks_exact(row_bytes)
+            samples
+                .chunks_exact(row)
                 .try_for_each(|row| writer.push_row(row))
         })
     }
@@ -227,32 +289,34 @@ impl PyramidWriter {
     /// Adds the next tile, in rows of tiles from the top left.
     ///
     /// # Shapes
-    /// `rgb`: `tile height x tile width x 3`; tiles at the right and bottom edge have only the pixels of the image.
+    /// `samples`: `tile height x tile width x channels`; tiles at the right and bottom edge have only the pixels of the image.
     ///
     /// # Errors
     /// As [`write_rows`](Self::write_rows); the length must be that of the next tile.
-    pub fn write_tile(&mut self, rgb: &[u8]) -> Result<()> {
+    pub fn write_tile(&mut self, samples: &[S]) -> Result<()> {
         let edge = u64::from(self.options.tile_edge);
         let rows = edge.min(self.extent.height - self.rows_given);
         let width = self.extent.width;
+        let row = self.samples_of(width);
+        let next_column = self.tiles.as_ref().map_or(0, |band| band.next_column);
+        let columns = edge.min(width - next_column);
+        let run = self.samples_of(columns);
+        let expected = rows.saturating_mul(wide(run));
+        if wide(samples.len()) != expected {
+            return Err(SlideError::BufferLength {
+                what: "the next tile",
+                expected,
+                found: wide(samples.len()),
+            });
+        }
+        let left = self.samples_of(next_column);
         let band = self.tiles.get_or_insert_with(|| TileBand {
             next_column: 0,
-            rgb: vec![0; to_usize(rows * width * 3)],
+            samples: vec![S::default(); to_usize(rows).saturating_mul(row)],
         });
-        let columns = edge.min(width - band.next_column);
-        if let Err(error) =
-            crate::error::check_rgb_length("the next tile", rows, columns, rgb.len())
-        {
-            if band.next_column == 0 {
-                self.tiles = None;
-            }
-            return Err(error);
-        }
-        let left = to_usize(band.next_column * 3);
-        let run = to_usize(columns * 3);
-        for (source, target) in rgb
-            .chunks_exact(run)
-            .zip(band.rgb.chunks_exact_mut(to_usize(width * 3)))
+        for (source, target) in samples
+            .chunks_exact(run.max(1))
+            .zip(band.samples.chunks_exact_mut(row))
         {
             target[left..left + run].copy_from_slice(source);
         }
@@ -261,7 +325,7 @@ impl PyramidWriter {
             return Ok(());
         }
         match self.tiles.take() {
-            Some(full) => self.write_rows(&full.rgb),
+            Some(full) => self.write_rows(&full.samples),
             None => Ok(()),
         }
     }
@@ -279,14 +343,15 @@ impl PyramidWriter {
         for (index, level) in self.levels.iter().enumerate() {
             let directory = Directory {
                 extent: level.extent(),
-                tile_edge: self.options.tile_edge,
-                compression: self.options.compression,
+                format: level.format(),
+                sample: (S::BITS, S::FORMAT),
                 is_overview: index > 0,
                 description: (index == 0).then_some(description.as_deref()).flatten(),
                 microns_per_pixel: self
                     .options
                     .microns_per_pixel
                     .map(|edge| edge.get() * float(1 << index)),
+                icc_profile: self.options.icc_profile.as_deref(),
                 tiles: level.tiles(),
             };
             self.file.write_directory(&directory)?;
@@ -296,18 +361,11 @@ impl PyramidWriter {
             .finish()?
             .into_inner()
             .map_err(|error| SlideError::io(&self.path, error.into_error()))?;
-        temporary
-            .as_file()
-            .sync_all()
-            .map_err(|error| SlideError::io(&self.path, error))?;
-        temporary
-            .persist(&self.path)
-            .map_err(|error| SlideError::io(&self.path, error.error))?;
-        Ok(())
+        persist(temporary, &self.path)
     }
 
     /// Adds one row to the finest level and what follows from it to the overviews.
-    fn push_row(&mut self, row: &[u8]) -> Result<()> {
+    fn push_row(&mut self, row: &[S]) -> Result<()> {
         if self.rows_given == self.extent.height {
             return Err(self.row_count(self.rows_given + 1));
         }
@@ -315,10 +373,10 @@ impl PyramidWriter {
         let Some((finest, mut coarser)) = self.levels.split_first_mut() else {
             return Ok(());
         };
-        let mut halved = finest.push(row, self.options.compression, &mut self.file)?;
+        let mut halved = finest.push(row, &mut self.file)?;
         while let Some((level, rest)) = coarser.split_first_mut() {
             let Some(row) = halved.take() else { break };
-            halved = level.push(&row, self.options.compression, &mut self.file)?;
+            halved = level.push(&row, &mut self.file)?;
             coarser = rest;
         }
         Ok(())
@@ -332,6 +390,11 @@ impl PyramidWriter {
         let result = write(self);
         self.failed = result.is_err();
         result
+    }
+
+    /// Samples in a run of so many pixels.
+    fn samples_of(&self, pixels: u64) -> usize {
+        to_usize(pixels).saturating_mul(self.options.color.channels())
     }
 
     fn row_count(&self, found: u64) -> SlideError {
@@ -366,12 +429,8 @@ impl PyramidWriter {
     }
 }
 
-fn to_usize(value: u64) -> usize {
-    usize::try_from(value).unwrap_or(usize::MAX)
-}
-
-fn whole_rows(bytes: usize, row_bytes: usize) -> u64 {
-    u64::try_from(bytes.div_ceil(row_bytes).saturating_mul(row_bytes)).unwrap_or(u64::MAX)
+fn wide(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
 }
 
 fn check_options(path: &Path, extent: Extent, options: &PyramidOptions) -> Result<()> {
@@ -419,22 +478,6 @@ fn check_options(path: &Path, extent: Extent, options: &PyramidOptions) -> Resul
         });
     }
     Ok(())
-}
-
-/// A file beside `path` that goes away unless it is persisted, with the permissions of any new file.
-fn temporary_file(path: &Path) -> std::io::Result<NamedTempFile<File>> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut prefix = std::ffi::OsString::from(".");
-    prefix.push(path.file_name().unwrap_or_default());
-    tempfile::Builder::new()
-        .prefix(&prefix)
-        .suffix(".partial")
-        .make_in(folder, |path| {
-            File::options().write(true).create_new(true).open(path)
-        })
 }
 
 #[cfg(test)]

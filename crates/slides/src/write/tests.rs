@@ -44,11 +44,16 @@ fn a_full_disk_is_an_error_that_names_the_file() {
         room: 100,
     };
     let mut file = TiffFile::begin(disk, Container::Classic, Path::new("out.tiff")).unwrap();
-    let mut level = LevelWriter::new(extent, 64);
+    let format = TileFormat {
+        edge: 64,
+        color: ColorModel::Rgb,
+        compression: Compression::Deflate,
+    };
+    let mut level = LevelWriter::new(extent, format);
     let rgb = picture(64, 64);
     let error = rgb
         .chunks(64 * 3)
-        .find_map(|row| level.push(row, Compression::Deflate, &mut file).err())
+        .find_map(|row| level.push(row, &mut file).err())
         .unwrap();
     assert!(matches!(&error, SlideError::Io { path, source }
         if path == Path::new("out.tiff") && source.kind() == io::ErrorKind::StorageFull));
@@ -125,6 +130,8 @@ fn senseless_options_are_refused() {
         .is_err()
     );
     assert!(create(5, 5, defaults().with_objective_power(f64::NAN)).is_err());
+    let floats = PyramidWriter::<f32>::create_of_samples("x.tiff", 5, 5, &defaults());
+    assert!(matches!(floats, Err(SlideError::InvalidArgument { .. })));
     let missing = PyramidWriter::create("no/such/folder/x.tiff", 5, 5, &defaults());
     assert!(matches!(missing, Err(SlideError::Io { .. })));
 }
@@ -163,7 +170,7 @@ fn tiles_and_rows_give_the_same_file() {
 
 #[test]
 fn large_images_become_bigtiff_by_themselves() {
-    let size = |height, width| Container::for_pixels(Extent { height, width });
+    let size = |height, width| Container::for_pixels(Extent { height, width }, 3);
     assert_eq!(size(20_000, 20_000), Container::Classic);
     assert_eq!(size(32_768, 32_768), Container::Big);
     assert_eq!(size(u64::MAX, u64::MAX), Container::Big);

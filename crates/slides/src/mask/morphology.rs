@@ -4,7 +4,7 @@ use crate::geometry::Region;
 
 /// A binary image.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Bitmap {
+pub(crate) struct Bitmap {
     height: usize,
     width: usize,
     bits: Vec<bool>,
@@ -20,12 +20,12 @@ enum Connectivity {
 }
 
 impl Bitmap {
-    pub(super) fn new(height: usize, width: usize) -> Self {
+    pub(crate) fn new(height: usize, width: usize) -> Self {
         Self::from_bits(height, width, vec![false; height * width])
     }
 
     /// `bits`: `height x width`.
-    pub(super) const fn from_bits(height: usize, width: usize, bits: Vec<bool>) -> Self {
+    pub(crate) const fn from_bits(height: usize, width: usize, bits: Vec<bool>) -> Self {
         Self {
             height,
             width,
@@ -33,52 +33,52 @@ impl Bitmap {
         }
     }
 
-    pub(super) const fn height(&self) -> usize {
+    pub(crate) const fn height(&self) -> usize {
         self.height
     }
 
-    pub(super) const fn width(&self) -> usize {
+    pub(crate) const fn width(&self) -> usize {
         self.width
     }
 
-    pub(super) fn bits(&self) -> &[bool] {
+    pub(crate) fn bits(&self) -> &[bool] {
         &self.bits
     }
 
-    pub(super) fn get(&self, row: usize, column: usize) -> bool {
+    pub(crate) fn get(&self, row: usize, column: usize) -> bool {
         row < self.height && column < self.width && self.bits[row * self.width + column]
     }
 
     /// Sets what lies within `radius` of a set bit, by rows and columns (a square of edge 2 radius + 1).
-    pub(super) fn dilate(&mut self, radius: usize) {
+    pub(crate) fn dilate(&mut self, radius: usize) {
         self.spread(radius, true);
     }
 
     /// Clears what lies within `radius` of a clear bit; the border does not count as clear.
-    pub(super) fn erode(&mut self, radius: usize) {
+    pub(crate) fn erode(&mut self, radius: usize) {
         self.spread(radius, false);
     }
 
     /// Erosion, then dilation: drops what is thinner than the square.
-    pub(super) fn open(&mut self, radius: usize) {
+    pub(crate) fn open(&mut self, radius: usize) {
         self.erode(radius);
         self.dilate(radius);
     }
 
     /// Dilation, then erosion: closes gaps thinner than the square.
-    pub(super) fn close(&mut self, radius: usize) {
+    pub(crate) fn close(&mut self, radius: usize) {
         self.dilate(radius);
         self.erode(radius);
     }
 
-    pub(super) fn subtract(&mut self, other: &Self) {
+    pub(crate) fn subtract(&mut self, other: &Self) {
         for (bit, &removed) in self.bits.iter_mut().zip(&other.bits) {
             *bit &= !removed;
         }
     }
 
     /// Sets every enclosed clear region of fewer than `area` bits.
-    pub(super) fn fill_holes(&mut self, area: usize) {
+    pub(crate) fn fill_holes(&mut self, area: usize) {
         self.for_each_piece(false, Connectivity::Four, |piece, touches_border, bits| {
             if piece.len() < area && !touches_border {
                 piece.iter().for_each(|&index| bits[index] = true);
@@ -87,7 +87,7 @@ impl Bitmap {
     }
 
     /// Clears every set region of fewer than `area` bits.
-    pub(super) fn drop_pieces(&mut self, area: usize) {
+    pub(crate) fn drop_pieces(&mut self, area: usize) {
         self.for_each_piece(true, Connectivity::Eight, |piece, _, bits| {
             if piece.len() < area {
                 piece.iter().for_each(|&index| bits[index] = false);
@@ -96,7 +96,7 @@ impl Bitmap {
     }
 
     /// Numbers of set bits above and left of each corner of the grid: `(height + 1) x (width + 1)`.
-    pub(super) fn summed(&self) -> Vec<u64> {
+    pub(crate) fn summed(&self) -> Vec<u64> {
         let stride = self.width + 1;
         let mut sums = vec![0; (self.height + 1) * stride];
         for row in 0..self.height {
@@ -110,7 +110,7 @@ impl Bitmap {
     }
 
     /// The smallest rectangle with all set bits.
-    pub(super) fn bounding_box(&self) -> Option<Region> {
+    pub(crate) fn bounding_box(&self) -> Option<Region> {
         let row_is_set =
             |row: &usize| self.bits[row * self.width..(row + 1) * self.width].contains(&true);
         let column_is_set =

@@ -1,0 +1,276 @@
+//! Writing Deep Zoom images, which viewers in web pages show.
+
+mod level;
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::bands::to_usize;
+use crate::error::{Result, SlideError};
+use crate::files::{folder_of, write_whole};
+use crate::geometry::Extent;
+
+use level::ZoomLevel;
+
+/// How to write a Deep Zoom image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeepZoomOptions {
+    /// Edge of a tile without what it shares with its neighbours: 254 by default.
+    pub tile_edge: u32,
+    /// Pixels that a tile shares with each neighbour: 1 by default.
+    pub overlap: u32,
+    /// How tiles are stored: JPEG of quality 85 by default.
+    pub format: DeepZoomFormat,
+}
+
+impl Default for DeepZoomOptions {
+    fn default() -> Self {
+        Self {
+            tile_edge: 254,
+            overlap: 1,
+            format: DeepZoomFormat::Jpeg { quality: 85 },
+        }
+    }
+}
+
+/// How the tiles of a Deep Zoom image are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeepZoomFormat {
+    /// JPEG, lossy.
+    Jpeg {
+        /// From 1 to 100.
+        quality: u8,
+    },
+    /// PNG, lossless.
+    Png,
+}
+
+impl DeepZoomFormat {
+    const fn extension(self) -> &'static str {
+        match self {
+            Self::Jpeg { .. } => "jpeg",
+            Self::Png => "png",
+        }
+    }
+}
+
+/// Writes an RGB image as Deep Zoom, without ever holding it: a `.dzi` file and a folder of tiles beside it.
+///
+/// Rows go in from top to bottom; each level is half of the one before (a 2 x 2 mean, sides rounded up), down to one
+/// pixel. The folder is written under a temporary name and renamed by [`finish`](Self::finish), the `.dzi` file last;
+/// dropped earlier, or after an error, nothing is left behind.
+///
+/// # Examples
+/// ```
+/// use stream_grad_slides::{DeepZoomOptions, DeepZoomWriter};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = tempfile::tempdir()?;
+/// let mut writer =
+///     DeepZoomWriter::create(folder.path().join("slide.dzi"), 300, 500, &DeepZoomOptions::default())?;
+/// writer.write_rows(&vec![200; 300 * 500 * 3])?;
+/// writer.finish()?;
+/// assert!(folder.path().join("slide_files/9/1_1.jpeg").exists());
+/// assert!(folder.path().join("slide_files/0/0_0.jpeg").exists());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct DeepZoomWriter {
+    path: PathBuf,
+    tiles: PathBuf,
+    folder: TempDir,
+    options: DeepZoomOptions,
+    extent: Extent,
+    /// Finest first.
+    levels: Vec<ZoomLevel>,
+    rows_given: u64,
+    failed: bool,
+}
+
+impl DeepZoomWriter {
+    /// Begins an image of `height x width` pixels. `path` is that of the `.dzi` file; tiles go into the folder beside it
+    /// that has `_files` in place of the extension, which must not exist.
+    ///
+    /// # Errors
+    /// [`SlideError::InvalidArgument`] for an empty image, a tile edge or overlap out of range or a folder that exists;
+    /// [`SlideError::Io`].
+    pub fn create(
+        path: impl AsRef<Path>,
+        height: u64,
+        width: u64,
+        options: &DeepZoomOptions,
+    ) -> Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        let extent = Extent { height, width };
+        check(extent, options)?;
+        let mut name = path.file_stem().unwrap_or_default().to_owned();
+        name.push("_files");
+        let tiles = path.with_file_name(&name);
+        if tiles.exists() {
+            return Err(SlideError::InvalidArgument {
+                what: "the folder for tiles",
+                expected: "one that does not exist yet",
+                found: tiles.display().to_string(),
+            });
+        }
+        let folder = tempfile::Builder::new()
+            .prefix(&name)
+            .suffix(".partial")
+            .tempdir_in(folder_of(&path))
+            .map_err(|error| SlideError::io(&path, error))?;
+        let mut sizes = vec![extent];
+        let mut size = extent;
+        while size.height.max(size.width) > 1 {
+            size = Extent {
+                height: size.height.div_ceil(2),
+                width: size.width.div_ceil(2),
+            };
+            sizes.push(size);
+        }
+        let coarsest = sizes.len() - 1;
+        let levels = sizes
+            .into_iter()
+            .enumerate()
+            .map(|(index, size)| {
+                let place = folder.path().join((coarsest - index).to_string());
+                std::fs::create_dir(&place).map_err(|error| SlideError::io(&place, error))?;
+                Ok(ZoomLevel::new(size, place, *options))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            path,
+            tiles,
+            folder,
+            options: *options,
+            extent,
+            levels,
+            rows_given: 0,
+            failed: false,
+        })
+    }
+
+    /// Adds whole rows below those that were written before.
+    ///
+    /// # Shapes
+    /// `rgb`: `rows x width x 3`, any number of rows.
+    ///
+    /// # Errors
+    /// [`SlideError::BufferLength`] unless it is whole rows, [`SlideError::RowCount`] beyond the declared height,
+    /// [`SlideError::Encode`], [`SlideError::Io`]. After the last three nothing more can be written.
+    pub fn write_rows(&mut self, rgb: &[u8]) -> Result<()> {
+        let row = to_usize(self.extent.width).saturating_mul(3);
+        if !rgb.len().is_multiple_of(row) {
+            let wide = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+            return Err(SlideError::BufferLength {
+                what: "whole rows",
+                expected: wide(rgb.len().div_ceil(row).saturating_mul(row)),
+                found: wide(rgb.len()),
+            });
+        }
+        if self.failed {
+            return Err(self.row_count(self.rows_given));
+        }
+        let result = rgb.chunks_exact(row).try_for_each(|row| self.push(row));
+        self.failed = result.is_err();
+        result
+    }
+
+    /// Puts the tiles and the `.dzi` file in their places.
+    ///
+    /// # Errors
+    /// [`SlideError::RowCount`] if rows are missing or an earlier write failed; [`SlideError::Io`].
+    pub fn finish(self) -> Result<()> {
+        if self.failed || self.rows_given != self.extent.height {
+            return Err(self.row_count(self.rows_given));
+        }
+        let folder = self.folder.path();
+        open_to_others(folder).map_err(|error| SlideError::io(folder, error))?;
+        std::fs::rename(folder, &self.tiles).map_err(|error| SlideError::io(&self.tiles, error))?;
+        let DeepZoomOptions {
+            tile_edge,
+            overlap,
+            format,
+        } = self.options;
+        let Extent { height, width } = self.extent;
+        let format = format.extension();
+        let description = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+             <Image xmlns=\"http://schemas.microsoft.com/deepzoom/2008\" Format=\"{format}\" \
+             Overlap=\"{overlap}\" TileSize=\"{tile_edge}\"><Size Height=\"{height}\" Width=\"{width}\"/></Image>\n"
+        );
+        write_whole(&self.path, description.as_bytes())
+    }
+
+    fn push(&mut self, row: &[u8]) -> Result<()> {
+        if self.rows_given == self.extent.height {
+            return Err(self.row_count(self.rows_given + 1));
+        }
+        self.rows_given += 1;
+        let mut next = Some(row.to_vec());
+        for level in &mut self.levels {
+            let Some(row) = next.take() else { break };
+            next = level.push(row)?;
+        }
+        Ok(())
+    }
+
+    fn row_count(&self, found: u64) -> SlideError {
+        SlideError::RowCount {
+            path: self.path.clone(),
+            expected: self.extent.height,
+            found,
+        }
+    }
+}
+
+/// Temporary folders are their owner's alone; web servers are others.
+#[cfg(unix)]
+fn open_to_others(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
+}
+
+#[cfg(not(unix))]
+fn open_to_others(_: &Path) -> std::io::Result<()> {
+    Ok(())
+}
+
+fn check(extent: Extent, options: &DeepZoomOptions) -> Result<()> {
+    let refuse = |what, expected, found| {
+        Err(SlideError::InvalidArgument {
+            what,
+            expected,
+            found,
+        })
+    };
+    let longest = extent.height.max(extent.width);
+    if extent.region().is_empty() || longest > u64::from(u32::MAX >> 1) {
+        return refuse(
+            "the image's extent",
+            "at least one pixel and sides below 2^31",
+            extent.to_string(),
+        );
+    }
+    let DeepZoomOptions {
+        tile_edge,
+        overlap,
+        format,
+    } = *options;
+    if !(1..=16_384).contains(&tile_edge) || overlap > tile_edge {
+        return refuse(
+            "tile edge and overlap",
+            "1 to 16384, and an overlap of no more than the edge",
+            format!("{tile_edge} and {overlap}"),
+        );
+    }
+    if let DeepZoomFormat::Jpeg { quality } = format
+        && !(1..=100).contains(&quality)
+    {
+        return refuse("JPEG quality", "from 1 to 100", quality.to_string());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! Colours of stains: separated, and made alike on all slides.
+//!
+//! Light that passes through stained tissue is weakened by a factor for each stain: the *optical density*, minus the
+//! logarithm of the light that passes, is a sum over the stains, each its amount times its colour.
+
+mod density;
+mod hed;
+mod macenko;
+mod reinhard;
+mod sample;
+mod statistics;
+
+use crate::error::{Result, SlideError};
+
+pub use hed::{HedJitter, combine_hed, separate_hed};
+pub use macenko::{MacenkoOptions, MacenkoProfile};
+pub use reinhard::ReinhardProfile;
+pub use sample::{TissueSample, sample_tissue};
+
+use density::DensityMap;
+use reinhard::LabMap;
+
+/// Gives pixels of one slide the colours of another.
+///
+/// A pixel's new colour depends on its old one alone, so that tiles come out the same however the slide is cut. Cheap to
+/// clone, and safe to share between threads.
+///
+/// # Examples
+/// ```
+/// use stream_grad_slides::{
+///     Extent, MacenkoOptions, MacenkoProfile, Mask, OpenOptions, Slide, TissueOptions, TissueSample, sample_tissue,
+/// };
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // Purple nuclei on pink.
+/// let rgb: Vec<u8> = (0..400 * 400_usize)
+///     .flat_map(|i| if i % 7 < 3 { [110, 70, 150] } else { [190 + (i % 5) as u8, 120, 180] })
+///     .collect();
+/// let slide = Slide::from_rgb("memory", Extent { height: 400, width: 400 }, rgb, &OpenOptions::default())?;
+/// let mask = Mask::of_tissue(&slide, &TissueOptions::default())?;
+/// let pixels = sample_tissue(&slide, &mask, &TissueSample::default())?;
+/// let profile = MacenkoProfile::estimate(&pixels, &MacenkoOptions::default())?;
+///
+/// let normalizer = profile.normalizer_to(&MacenkoProfile::REFERENCE)?;
+/// let mut tile = vec![110, 70, 150, 190, 120, 180];
+/// normalizer.apply(&mut tile)?;
+/// assert_ne!(tile, [110, 70, 150, 190, 120, 180]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct StainNormalizer {
+    map: Map,
+}
+
+#[derive(Clone, Debug)]
+enum Map {
+    Density(DensityMap),
+    Lab(LabMap),
+}
+
+impl StainNormalizer {
+    /// Changes RGB pixels in place.
+    ///
+    /// # Shapes
+    /// `rgb`: `pixels x 3`.
+    ///
+    /// # Errors
+    /// [`SlideError::BufferLength`] unless it is whole pixels; nothing is changed then.
+    pub fn apply(&self, rgb: &mut [u8]) -> Result<()> {
+        let pixels = whole_pixels(rgb)?;
+        for pixel in pixels {
+            *pixel = match &self.map {
+                Map::Density(map) => map.apply(*pixel),
+                Map::Lab(map) => map.apply(*pixel),
+            };
+        }
+        Ok(())
+    }
+}
+
+/// RGB bytes as pixels.
+fn whole_pixels(rgb: &mut [u8]) -> Result<&mut [[u8; 3]]> {
+    let found = rgb.len();
+    let (pixels, rest) = rgb.as_chunks_mut::<3>();
+    if rest.is_empty() {
+        Ok(pixels)
+    } else {
+        Err(not_whole(found))
+    }
+}
+
+/// RGB bytes as pixels.
+fn pixels_of(rgb: &[u8]) -> Result<&[[u8; 3]]> {
+    let (pixels, rest) = rgb.as_chunks::<3>();
+    if rest.is_empty() {
+        Ok(pixels)
+    } else {
+        Err(not_whole(rgb.len()))
+    }
+}
+
+fn not_whole(found: usize) -> SlideError {
+    let found = u64::try_from(found).unwrap_or(u64::MAX);
+    SlideError::BufferLength {
+        what: "whole pixels",
+        expected: found.div_ceil(3).saturating_mul(3),
+        found,
+    }
+}
+
+/// The nearest byte.
+fn to_byte(value: f64) -> u8 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped to a byte; the cast of NaN is 0"
+    )]
+    let byte = value.round().clamp(0.0, 255.0) as u8;
+    byte
+}
+
+#[cfg(test)]
+mod tests;

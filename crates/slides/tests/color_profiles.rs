@@ -1,0 +1,151 @@
+//! ICC profiles are found, passed on and applied.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "a test: small numbers, and a panic is how it fails"
+)]
+
+mod common;
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use moxcms::ColorProfile;
+use stream_grad_slides::{
+    ColorManagement, Compression, MicronsPerPixel, OpenOptions, PyramidOptions, PyramidWriter,
+    Slide, SlideError,
+};
+
+/// Colours that exist in sRGB, too.
+const COLOURS: [[u8; 3]; 4] = [
+    [200, 110, 160],
+    [120, 90, 150],
+    [128, 128, 128],
+    [240, 235, 238],
+];
+
+fn pixels() -> Vec<u8> {
+    COLOURS
+        .iter()
+        .cycle()
+        .take(40 * 50)
+        .flatten()
+        .copied()
+        .collect()
+}
+
+fn png_with(path: &Path, profile: &[u8]) {
+    let mut info = png::Info::with_size(50, 40);
+    info.color_type = png::ColorType::Rgb;
+    info.icc_profile = Some(Cow::Borrowed(profile));
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = png::Encoder::with_info(file, info)
+        .unwrap()
+        .write_header()
+        .unwrap();
+    writer.write_image_data(&pixels()).unwrap();
+}
+
+fn pyramid_with(path: &Path, profile: &[u8], options: &PyramidOptions) {
+    let options = options
+        .clone()
+        .with_compression(Compression::Deflate)
+        .with_icc_profile(profile.to_vec());
+    let mut writer = PyramidWriter::create(path, 40, 50, &options).unwrap();
+    writer.write_rows(&pixels()).unwrap();
+    writer.finish().unwrap();
+}
+
+/// Display P3 to sRGB by the formulas of both standards, in f64.
+fn expected([r, g, b]: [u8; 3]) -> [f64; 3] {
+    let linear = |byte: u8| {
+        let value = f64::from(byte) / 255.0;
+        if value > 0.04045 {
+            ((value + 0.055) / 1.055).powf(2.4)
+        } else {
+            value / 12.92
+        }
+    };
+    let bent = |light: f64| {
+        255.0
+            * if light > 0.003_130_8 {
+                1.055 * light.powf(1.0 / 2.4) - 0.055
+            } else {
+                light * 12.92
+            }
+    };
+    let (r, g, b) = (linear(r), linear(g), linear(b));
+    [
+        bent(1.224_940 * r - 0.224_940 * g),
+        bent(-0.042_057 * r + 1.042_057 * g),
+        bent(-0.019_638 * r - 0.078_636 * g + 1.098_274 * b),
+    ]
+}
+
+#[test]
+fn profiles_are_passed_on_and_applied() {
+    let profile = ColorProfile::new_display_p3().encode().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let png = folder.path().join("p3.png");
+    png_with(&png, &profile);
+    let generic = folder.path().join("generic.tiff");
+    pyramid_with(&generic, &profile, &PyramidOptions::default());
+    let aperio = folder.path().join("aperio.tiff");
+    let scale = MicronsPerPixel::new(0.5).unwrap();
+    pyramid_with(
+        &aperio,
+        &profile,
+        &PyramidOptions::default().with_microns_per_pixel(scale),
+    );
+    for path in [&png, &generic, &aperio] {
+        let stored = Slide::open(path).unwrap();
+        assert_eq!(
+            stored.icc_profile().unwrap().as_ref(),
+            Some(&profile),
+            "{}",
+            path.display()
+        );
+        assert_eq!(common::corpus::level_0(&stored), pixels());
+        let options = OpenOptions::default().with_colors(ColorManagement::ToSrgb);
+        let converted = common::corpus::level_0(&Slide::open_with(path, &options).unwrap());
+        for (found, colour) in converted.chunks_exact(3).zip(COLOURS.iter().cycle()) {
+            for (found, expected) in found.iter().zip(expected(*colour)) {
+                assert!(
+                    (f64::from(*found) - expected).abs() <= 1.5,
+                    "{colour:?}: {found}, not {expected}"
+                );
+            }
+        }
+        assert_ne!(converted, pixels());
+    }
+}
+
+#[test]
+fn no_profile_changes_nothing_and_a_broken_one_is_named() {
+    let options = OpenOptions::default().with_colors(ColorManagement::ToSrgb);
+    let path = common::asset("boxes.png");
+    let slide = Slide::open_with(&path, &options).unwrap();
+    assert_eq!(slide.icc_profile().unwrap(), None);
+    assert_eq!(
+        common::corpus::level_0(&slide),
+        common::corpus::level_0(&Slide::open(&path).unwrap())
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broken.tiff");
+    pyramid_with(&path, b"no profile at all", &PyramidOptions::default());
+    assert!(
+        Slide::open(&path).is_ok(),
+        "only who wants the profile needs it"
+    );
+    let error = Slide::open_with(&path, &options).unwrap_err();
+    assert!(
+        matches!(&error, SlideError::ImageFailed { name, .. } if name == "ICC profile"),
+        "{error}"
+    );
+}

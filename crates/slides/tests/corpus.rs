@@ -1,0 +1,65 @@
+//! The corpus is what it was, reads as what was written, and opens whatever its format.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "a test: small numbers, and a panic is how it fails"
+)]
+
+mod common;
+
+use common::corpus::{CORPUS, HEIGHT, Origin, Pixels, WIDTH, greys, level_0, sha256};
+use stream_grad_slides::{Extent, Slide};
+
+#[test]
+fn every_file_has_its_checksum_and_its_pixels() {
+    let folder = tempfile::tempdir().unwrap();
+    let colours = common::picture(HEIGHT, WIDTH);
+    let greys: Vec<u8> = greys().into_iter().flat_map(|value| [value; 3]).collect();
+    for entry in &CORPUS {
+        let path = entry.file(folder.path());
+        let (name, pixels) = match &entry.origin {
+            Origin::Asset(expected) => {
+                assert_eq!(
+                    sha256(&std::fs::read(&path).unwrap()),
+                    *expected,
+                    "{}",
+                    entry.name
+                );
+                continue;
+            }
+            Origin::Written(_, pixels) => (entry.name, pixels),
+        };
+        let slide = Slide::open(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let extent = Extent {
+            height: HEIGHT as u64,
+            width: WIDTH as u64,
+        };
+        assert_eq!(slide.extent(), extent, "{name}");
+        let found = level_0(&slide);
+        match pixels {
+            Pixels::Sha256(expected) => assert_eq!(sha256(&found), *expected, "{name}"),
+            Pixels::Near(limit) => {
+                let expected = if name.starts_with("grey") {
+                    &greys
+                } else {
+                    &colours
+                };
+                let sum: u64 = found
+                    .iter()
+                    .zip(expected)
+                    .map(|(a, b)| u64::from(a.abs_diff(*b)))
+                    .sum();
+                let mean = sum as f64 / found.len() as f64;
+                assert!(
+                    mean > 0.0 && mean < *limit,
+                    "{name}: off by {mean} on average"
+                );
+            }
+        }
+    }
+}
