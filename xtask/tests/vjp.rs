@@ -6,7 +6,7 @@
     reason = "a failure is the test's message"
 )]
 
-#[path = "../../crates/slides/tests/common/mod.rs"]
+#[path = "../../crates/slides/tests/common/assets.rs"]
 mod slide_files;
 
 use std::collections::HashMap;

@@ -8,7 +8,7 @@
     reason = "a test: a panic is how it fails"
 )]
 
-#[path = "../../slides/tests/common/mod.rs"]
+#[path = "../../slides/tests/common/assets.rs"]
 mod slide_files;
 
 use candle_core::backprop::GradStore;
