@@ -11,7 +11,7 @@ mod slide_files;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use candle_core::{DType, Device, Tensor};
 use stream_grad_slides::{MicronsPerPixel, Slide, Target};
@@ -334,7 +334,8 @@ fn processes_that_share_a_spill_folder_give_what_one_in_memory_gives() {
         // The last one has no file.
         let given = if name == names[2] { 4 } else { 6 };
         let output = [&SPILLED[..given], &["--output", name]].concat();
-        files.command("numerics", &output).spawn().unwrap()
+        let mut command = files.command("numerics", &output);
+        command.stderr(Stdio::null()).spawn().unwrap()
     });
     for mut run in runs {
         assert!(run.wait().unwrap().success());
@@ -391,7 +392,8 @@ fn nothing_is_left_of_a_process_that_is_killed() {
     files.save_large_input();
     std::fs::create_dir(files.path("spilled")).unwrap();
     let arguments = [&SPILLED[..], &["--output", "g.safetensors"]].concat();
-    let mut run = files.command("numerics", &arguments).spawn().unwrap();
+    let mut command = files.command("numerics", &arguments);
+    let mut run = command.stderr(Stdio::null()).spawn().unwrap();
     let open = format!("/proc/{}/fd", run.id());
     let folder = files.path("spilled").canonicalize().unwrap();
     let spills = || {

@@ -14,7 +14,7 @@ fn model(memory_bytes: u64) -> StreamedModel {
 
 #[test]
 fn a_resumed_run_uses_the_recipes_of_the_first() {
-    let (first, resumed) = (model(6 << 20), model(512 << 20));
+    let (first, resumed) = (model(16 << 20), model(512 << 20));
     let chosen = first.plan(640, 512).unwrap().recipe().clone();
     let other = resumed.plan(640, 512).unwrap().recipe().clone();
     assert_ne!(chosen, other, "budgets too alike to tell the recipes apart");
