@@ -156,6 +156,7 @@ fn memory_request(net: &Net, request: &PlanRequest) -> Result<MemoryRequest> {
         ) as u128,
         gradients: 0,
         preparation: 0,
+        finishing: 0,
         scratch: SCRATCH_PER_OPERATION * net.operations.len() as u128 + SCRATCH,
         file: SPILL_BYTES,
     };
@@ -163,11 +164,17 @@ fn memory_request(net: &Net, request: &PlanRequest) -> Result<MemoryRequest> {
         let count = parameter.tensor.elem_count();
         // The copy that the sweeps read, and for norms and local layers what is made of it.
         fixed.forward_weights += bytes(count);
+        // Converting or folding a parameter makes a copy of it.
+        fixed.preparation = fixed.preparation.max(bytes(count));
         if trains {
-            fixed.gradients += (count * parameter.tensor.dtype().size_in_bytes()) as u128;
+            let gradient = (count * parameter.tensor.dtype().size_in_bytes()) as u128;
+            // A convolution's sums are put in order, then rounded.
+            fixed.finishing = fixed.finishing.max(8 * count as u128 + gradient);
+            // Sums are f64, so no gradient is larger; but a folded norm has two where the sums have one.
+            if parameter.tensor.rank() <= 1 {
+                fixed.gradients += gradient;
+            }
         }
-        // Copying, folding and unfolding one parameter: dtype conversion, OIHW sums and the folded copy.
-        fixed.preparation = fixed.preparation.max(32 * count as u128);
     }
     for operation in &*net.operations {
         match &operation.kind {

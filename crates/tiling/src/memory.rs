@@ -17,10 +17,12 @@ pub struct FixedBytes {
     pub backward_weights: u128,
     /// Running sums of the weight gradients; backward only.
     pub weight_accumulators: u128,
-    /// The gradients that are handed out; they exist together with the running sums.
+    /// What the gradients that are handed out take more than the running sums, which they replace one after the other.
     pub gradients: u128,
     /// What packing needs for a moment, in either sweep.
     pub preparation: u128,
+    /// What making a gradient of a running sum needs for a moment, when the backward sweep is done.
+    pub finishing: u128,
     /// Scratch of the arithmetic for all threads together.
     pub scratch: u128,
     /// The most bytes of buffers on the way to and from a file, if what is saved goes to one; if it holds little, they are a
@@ -91,9 +93,9 @@ pub struct PeakBytes {
     pub weights: PhaseBytes,
     /// Running sums of the weight gradients.
     pub accumulators: PhaseBytes,
-    /// The gradients that are handed out.
+    /// What the gradients that are handed out take more than the running sums.
     pub gradients: PhaseBytes,
-    /// What packing needs for a moment.
+    /// What packing, or making a gradient of a running sum, needs for a moment.
     pub preparation: PhaseBytes,
     /// Scratch of the arithmetic.
     pub scratch: PhaseBytes,
@@ -123,37 +125,55 @@ pub struct PeakBytes {
     pub forward: u128,
     /// Sum over all classes in the backward phase.
     pub backward: u128,
+    /// Sum over all classes while gradients are made of the running sums.
+    pub finish: u128,
 }
 
-/// Bytes of one class in the two phases.
+/// Bytes of one class in the three phases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PhaseBytes {
     /// From the start of the forward to its end.
     pub forward: u128,
-    /// From the start of the backward to its end.
+    /// From the start of the backward until its last tile is done.
     pub backward: u128,
+    /// From there until all gradients are handed out.
+    pub finish: u128,
 }
 
 impl PhaseBytes {
-    const fn both(bytes: u128) -> Self {
+    const fn throughout(bytes: u128) -> Self {
         Self {
             forward: bytes,
             backward: bytes,
+            finish: bytes,
         }
     }
 
-    const fn backward(bytes: u128) -> Self {
+    const fn sweeps(forward: u128, backward: u128) -> Self {
+        Self {
+            forward,
+            backward,
+            finish: 0,
+        }
+    }
+
+    const fn from_backward(bytes: u128) -> Self {
         Self {
             forward: 0,
             backward: bytes,
+            finish: bytes,
         }
+    }
+
+    fn largest(self) -> u128 {
+        self.forward.max(self.backward).max(self.finish)
     }
 }
 
 impl PeakBytes {
-    /// The larger of the two phases.
+    /// The largest of the three phases.
     pub fn peak(&self) -> u128 {
-        self.forward.max(self.backward)
+        self.forward.max(self.backward).max(self.finish)
     }
 
     /// Every class with its name.
@@ -178,15 +198,12 @@ impl PeakBytes {
         ]
     }
 
-    /// The largest class of the phase that holds more, and its bytes.
+    /// The largest class of the phase that holds most, and its bytes.
     pub fn binding(&self) -> (&'static str, u128) {
-        let backward = self.backward >= self.forward;
-        let bytes = |class: PhaseBytes| {
-            if backward {
-                class.backward
-            } else {
-                class.forward
-            }
+        let bytes = |class: PhaseBytes| match self.peak() {
+            peak if peak == self.backward => class.backward,
+            peak if peak == self.forward => class.forward,
+            _ => class.finish,
         };
         self.classes()
             .into_iter()
@@ -204,22 +221,24 @@ impl PeakBytes {
         };
         self.forward = sum(|class| class.forward);
         self.backward = sum(|class| class.backward);
+        self.finish = sum(|class| class.finish);
         self
     }
 }
 
 impl fmt::Display for PeakBytes {
-    /// The peak, then every class that holds anything in the phase that sets it.
+    /// The peak, then the most that each class holds in any phase.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "peak {} (forward {}, backward {})",
+            "peak {} (forward {}, backward {}, gradients {})",
             ByteCount::saturating(self.peak()),
             ByteCount::saturating(self.forward),
-            ByteCount::saturating(self.backward)
+            ByteCount::saturating(self.backward),
+            ByteCount::saturating(self.finish)
         )?;
         for (name, class) in self.classes() {
-            let bytes = class.forward.max(class.backward);
+            let bytes = class.largest();
             if bytes > 0 {
                 write!(f, "\n  {name}: {}", ByteCount::saturating(bytes))?;
             }
@@ -230,10 +249,11 @@ impl fmt::Display for PeakBytes {
 
 /// The bytes that streaming holds at its peak, class by class.
 ///
-/// Forward: weights and their preparation, scratch, that of layers included, the larger arena of the sweeps that run, the carries, and, until
-/// the backward sweep has used them, the saved halos and border strips of every block of every image, with
-/// the feature maps. Backward: the same without the carries unless segments are swept again, and besides the
-/// cotangents, their carries, the weights of the data gradient, the running sums and the gradients. The arena
+/// Forward: weights and their preparation, scratch, that of layers included, the larger arena of the sweeps that run, the
+/// carries, and, until the backward sweep has used them, the saved halos and border strips of every block of every image,
+/// with the feature maps. Backward: the same without the carries unless segments are swept again, and besides the cotangents,
+/// their carries, the weights of the data gradient and the running sums. Finish: the sweeps' memory is gone, and gradients
+/// replace the running sums one after the other. The arena
 /// of a repeated forward sweep and that of the backward sweep are one allocation.
 ///
 /// ```
@@ -300,38 +320,42 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
     let fixed = request.fixed;
     let transient = bytes(buffers.transient_length());
     let layers = request.layers.as_ref();
+    let file = match buffers.storage() {
+        Storage::Memory => 0,
+        Storage::File => {
+            let quarter = file_bytes(geometry, buffers, request) / 4;
+            fixed.file.min(quarter) + BOOKKEEPING_OF_FILE
+        }
+    };
+    let layers = layers.map_or(0, |layers| layers.bytes(geometry));
+    let borders = over_blocks(&|block| buffers.border_length(block));
     PeakBytes {
         weights: PhaseBytes {
             forward: fixed.forward_weights,
             backward: fixed.forward_weights.saturating_add(fixed.backward_weights),
+            finish: fixed.forward_weights,
         },
-        accumulators: PhaseBytes::backward(fixed.weight_accumulators),
-        gradients: PhaseBytes::backward(fixed.gradients),
-        preparation: PhaseBytes::both(fixed.preparation),
-        scratch: PhaseBytes::both(fixed.scratch),
-        layers: PhaseBytes::both(layers.map_or(0, |layers| layers.bytes(geometry))),
-        arena: PhaseBytes {
-            forward: bytes(forward_arena),
-            backward: bytes(backward_arena),
+        accumulators: PhaseBytes::from_backward(fixed.weight_accumulators),
+        gradients: PhaseBytes {
+            finish: fixed.gradients,
+            ..PhaseBytes::default()
         },
-        transient: PhaseBytes {
-            forward: transient,
-            backward: if segmented { transient } else { 0 },
+        preparation: PhaseBytes {
+            finish: fixed.finishing,
+            ..PhaseBytes::sweeps(fixed.preparation, fixed.preparation)
         },
-        cotangent_carries: PhaseBytes::backward(bytes(buffers.cotangent_length())),
-        saved: PhaseBytes::both(saved),
-        file: PhaseBytes::both(match buffers.storage() {
-            Storage::Memory => 0,
-            Storage::File => {
-                let quarter = file_bytes(geometry, buffers, request) / 4;
-                fixed.file.min(quarter) + BOOKKEEPING_OF_FILE
-            }
-        }),
-        borders: PhaseBytes::both(over_blocks(&|block| buffers.border_length(block))),
-        features: PhaseBytes::both(features),
-        cotangents: PhaseBytes::backward(features),
-        input_gradient: PhaseBytes::backward(input_gradient),
-        bookkeeping: PhaseBytes::both(
+        scratch: PhaseBytes::throughout(fixed.scratch),
+        layers: PhaseBytes::sweeps(layers, layers),
+        arena: PhaseBytes::sweeps(bytes(forward_arena), bytes(backward_arena)),
+        transient: PhaseBytes::sweeps(transient, if segmented { transient } else { 0 }),
+        cotangent_carries: PhaseBytes::sweeps(0, bytes(buffers.cotangent_length())),
+        saved: PhaseBytes::sweeps(saved, saved),
+        file: PhaseBytes::sweeps(file, file),
+        borders: PhaseBytes::sweeps(borders, borders),
+        features: PhaseBytes::throughout(features),
+        cotangents: PhaseBytes::from_backward(features),
+        input_gradient: PhaseBytes::from_backward(input_gradient),
+        bookkeeping: PhaseBytes::throughout(
             BOOKKEEPING
                 + BOOKKEEPING_PER_NODE * nodes.len() as u128
                 + (BOOKKEEPING_PER_BLOCK * geometry.blocks() as u128).saturating_mul(images),
