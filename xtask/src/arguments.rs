@@ -9,6 +9,10 @@ use stream_grad_tiling::ByteCount;
 
 use crate::image_size::ImageSize;
 
+mod compare;
+
+pub use compare::{CompareArguments, Skip};
+
 /// Set-up, tests and reproduction pipelines of stream-grad.
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
@@ -31,6 +35,20 @@ pub enum Command {
     Vjp(VjpArguments),
     /// Runs an experiment of the paper
     Reproduce(ReproduceArguments),
+    /// Compares time, memory and gradient error with PyTorch and lightstream on this machine
+    Compare(CompareArguments),
+    /// One measured step in a process of its own; `compare` starts it
+    #[command(hide = true)]
+    CompareStep(CompareStepArguments),
+}
+
+/// Of `compare-step`.
+#[derive(Debug, Args)]
+pub struct CompareStepArguments {
+    /// JSON that says what to run
+    pub job: PathBuf,
+    /// JSON to write: what was measured
+    pub result: PathBuf,
 }
 
 /// Of `test`.

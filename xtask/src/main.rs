@@ -22,8 +22,10 @@ fn run() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Test(arguments) => test_command::run(&arguments),
-        Command::Plan(_) | Command::Vjp(_) | Command::Reproduce(_) => {
-            reenter::pipelines(std::env::args_os().skip(1))
-        }
+        Command::Plan(_)
+        | Command::Vjp(_)
+        | Command::Reproduce(_)
+        | Command::Compare(_)
+        | Command::CompareStep(_) => reenter::pipelines(std::env::args_os().skip(1)),
     }
 }

@@ -1,6 +1,7 @@
 //! The heavy commands of `cargo xtask`, which builds this binary in release mode and becomes it.
 
 mod camelyon;
+mod compare;
 mod counting_allocator;
 mod model;
 mod numerics;
@@ -42,6 +43,8 @@ fn run() -> anyhow::Result<()> {
             Experiment::Camelyon(arguments) => camelyon::run(&arguments),
             Experiment::Numerics(arguments) => numerics::run(&arguments),
         },
+        Command::Compare(arguments) => compare::run(&arguments),
+        Command::CompareStep(arguments) => compare::step::run(&arguments, &ALLOCATOR),
         Command::Setup | Command::Test(_) => bail!("this command belongs to `cargo xtask`"),
     }
 }

@@ -1,14 +1,33 @@
-//! The process's own peak of resident memory.
+//! Resident memory of this process, and free memory of the machine, where the system tells them (Linux).
 
-/// The largest resident set so far in bytes, where the system tells it (Linux).
+use std::path::Path;
+
+/// The largest resident set in bytes, so far or since [`forget_peak`].
 pub(crate) fn peak_rss_bytes() -> Option<u64> {
-    parse(&std::fs::read_to_string("/proc/self/status").ok()?)
+    field("/proc/self/status", "VmHWM:")
 }
 
-fn parse(status: &str) -> Option<u64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+/// The resident set in bytes.
+pub(crate) fn rss_bytes() -> Option<u64> {
+    field("/proc/self/status", "VmRSS:")
+}
+
+/// Bytes that can be had without swapping.
+pub(crate) fn available_bytes() -> Option<u64> {
+    field("/proc/meminfo", "MemAvailable:")
+}
+
+/// Lets the peak begin anew at what is resident now. Where the system cannot do that, the peak stays that of the process.
+pub(crate) fn forget_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+fn field(file: impl AsRef<Path>, name: &str) -> Option<u64> {
+    parse(&std::fs::read_to_string(file).ok()?, name)
+}
+
+fn parse(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }
@@ -19,10 +38,19 @@ mod tests {
 
     #[test]
     fn the_high_water_mark_is_in_kibibytes() {
-        assert_eq!(
-            parse("Name:\tx\nVmPeak:\t    9 kB\nVmHWM:\t    2048 kB\n"),
-            Some(2 << 20)
-        );
-        assert_eq!(parse("Name:\tx\n"), None);
+        let text = "Name:\tx\nVmPeak:\t    9 kB\nVmHWM:\t    2048 kB\n";
+        assert_eq!(parse(text, "VmHWM:"), Some(2 << 20));
+        assert_eq!(parse("Name:\tx\n", "VmHWM:"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_peak_that_is_forgotten_begins_at_what_is_resident() {
+        drop(std::hint::black_box(vec![1_u8; 256 << 20]));
+        let before = peak_rss_bytes().unwrap();
+        forget_peak();
+        let (now, peak) = (rss_bytes().unwrap(), peak_rss_bytes().unwrap());
+        assert!(before > 256 << 20 && peak < before, "{before} {peak}");
+        assert!(peak.abs_diff(now) < 64 << 20, "{peak} {now}");
     }
 }

@@ -1,0 +1,100 @@
+//! What is measured.
+
+use serde::{Deserialize, Serialize};
+
+/// One step: forward and backward of one image, in a process of its own. The peers' scripts write the first four.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StepMeasurement {
+    pub(crate) seconds_forward: f64,
+    pub(crate) seconds_backward: f64,
+    /// When the clock starts: the program, the network, the image, the cotangent.
+    pub(crate) resident_before_bytes: Option<u64>,
+    /// The largest resident set while the clock runs.
+    pub(crate) resident_peak_bytes: Option<u64>,
+    /// Of this project's runs.
+    #[serde(default)]
+    pub(crate) plan: Option<PlanMeasurement>,
+    /// Of the runs whose gradients were compared.
+    #[serde(default)]
+    pub(crate) error: Option<GradientError>,
+}
+
+impl StepMeasurement {
+    /// Forward and backward.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.seconds_forward + self.seconds_backward
+    }
+
+    /// Resident bytes that the step adds to what was there before.
+    pub(crate) fn added_bytes(&self) -> Option<u64> {
+        Some(
+            self.resident_peak_bytes?
+                .saturating_sub(self.resident_before_bytes?),
+        )
+    }
+}
+
+/// How this project ran the step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PlanMeasurement {
+    pub(crate) recipe: String,
+    pub(crate) tiles: usize,
+    pub(crate) kept_nodes: Vec<String>,
+    pub(crate) compute_ratio: f64,
+    /// What was actually computed.
+    pub(crate) flops: f64,
+    pub(crate) budget: Option<Budget>,
+    pub(crate) planned_peak_bytes: u64,
+    /// The part of it in the backward sweep that is shaped like the weights: packed weights, sums, gradients.
+    pub(crate) planned_weight_bytes: u64,
+    /// Heap bytes that the step added at its peak, by a counting allocator.
+    pub(crate) heap_peak_bytes: usize,
+}
+
+/// The bytes that a recipe was allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Budget {
+    pub(crate) bytes: u64,
+    /// Whose step they were derived from.
+    pub(crate) from: String,
+}
+
+/// Relative L2 errors of the parameters' gradients against f64.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct GradientError {
+    pub(crate) median: f64,
+    pub(crate) worst: f64,
+    pub(crate) worst_parameter: String,
+    /// Parameters of which the contender computes a gradient.
+    pub(crate) compared: usize,
+    /// Parameters of the network.
+    pub(crate) parameters: usize,
+}
+
+/// The rate of products of matrices: the yardstick for arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RateMeasurement {
+    pub(crate) flops_per_second: f64,
+}
+
+/// The middle of a list, the mean of the two in the middle of one of even length; `None` of an empty one.
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    let upper = *values.get(values.len() / 2)?;
+    let lower = *values.get((values.len() - 1) / 2)?;
+    Some(f64::midpoint(lower, upper))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians() {
+        assert_eq!(median([]), None);
+        assert_eq!(median([3.0]), Some(3.0));
+        assert_eq!(median([3.0, 1.0]), Some(2.0));
+        assert_eq!(median([9.0, 1.0, 2.0]), Some(2.0));
+    }
+}

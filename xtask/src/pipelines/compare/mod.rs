@@ -1,0 +1,79 @@
+//! `cargo xtask compare`: this project beside PyTorch and lightstream, on this machine, on the same image and weights.
+//!
+//! Every step runs in a process of its own, so that its peak of resident memory is its own. The clock runs from the image
+//! in memory to the gradients in memory. Rounds go over all contenders, so that they share the machine's moods.
+
+mod entry;
+mod gradient_error;
+mod inputs;
+mod measured;
+mod pixels;
+mod plot;
+mod process;
+mod python;
+mod report;
+mod runner;
+mod scope;
+pub(crate) mod step;
+mod store;
+mod targets;
+mod time_left;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, bail};
+use stream_grad_models::ModelName;
+use xtask::arguments::{CompareArguments, Skip};
+
+use python::Python;
+use report::Report;
+use runner::Runner;
+use store::{Origin, Store};
+use targets::Sizes;
+
+const STOPPED: &str = "stopped: run the same command again to go on from here";
+
+/// Measures what has not been measured yet, and prints and writes everything.
+pub(crate) fn run(arguments: &CompareArguments) -> anyhow::Result<()> {
+    let _: ModelName = arguments.model.parse()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let handler = Arc::clone(&stop);
+    ctrlc::set_handler(move || handler.store(true, Ordering::Relaxed))
+        .context("catching Ctrl-C")?;
+
+    let folder = std::path::absolute(&arguments.output)?;
+    let store = Store::open(&folder, Origin::here()?)?;
+    let python = python(arguments, &stop);
+    if stop.load(Ordering::Relaxed) {
+        bail!(STOPPED);
+    }
+    if let Err(reason) = &python {
+        eprintln!("The peers are not run: {reason}.");
+    }
+    let runs = scope::runs(arguments);
+    let threads = scope::threads(arguments);
+    let mut runner = Runner::new(store, python, &stop, folder.join("work"))?;
+    runner.run_all(&runs)?;
+    let mut targets = Vec::new();
+    if arguments.table {
+        runner.run_products(threads)?;
+        targets = Sizes::of(arguments.quick).targets(&runner.store, threads);
+    }
+    let report = Report::new(&runner, &runs, targets);
+    report.write(&folder)?;
+    println!("{report}");
+    if arguments.quick {
+        println!("This was a rehearsal: its figures mean nothing.");
+    }
+    println!("Results are in {}", arguments.output.display());
+    Ok(())
+}
+
+/// The peers' Python, or why there is none: the comparison goes on without them.
+fn python(arguments: &CompareArguments, stop: &AtomicBool) -> Result<Python, String> {
+    if arguments.skip.contains(&Skip::Python) {
+        return Err("they were to be skipped".to_owned());
+    }
+    Python::prepare(arguments.python.as_deref(), stop).map_err(|error| format!("{error:#}"))
+}

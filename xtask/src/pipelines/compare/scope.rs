@@ -1,0 +1,152 @@
+//! Which runs a comparison consists of.
+
+use std::num::NonZeroUsize;
+
+use xtask::arguments::{CompareArguments, Skip};
+use xtask::image_size::ImageSize;
+
+use super::entry::{Contender, Entry, Own, Peer};
+use super::targets::Sizes;
+
+/// Edge of the image of a rehearsal.
+const QUICK_EDGE: u64 = 512;
+
+/// An entry, and how it is run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) entry: Entry,
+    pub(crate) repeats: usize,
+    /// Whether its gradients are compared with those in f64.
+    pub(crate) error: bool,
+}
+
+/// All runs in their order: what a budget depends on comes before it.
+pub(crate) fn runs(arguments: &CompareArguments) -> Vec<Run> {
+    let repeats = if arguments.quick {
+        1
+    } else {
+        arguments.repeats.get()
+    };
+    let threads = threads(arguments);
+    let runs = if arguments.table {
+        Sizes::of(arguments.quick).runs(threads, repeats)
+    } else {
+        of_one_image(arguments, threads, repeats)
+    };
+    let skipped = |run: &Run| match run.entry.contender {
+        Contender::Own(_) => false,
+        Contender::Peer(peer) => {
+            let part = match peer {
+                Peer::PlainPyTorch => Skip::Pytorch,
+                Peer::ChannelsLast => Skip::ChannelsLast,
+                Peer::Checkpointing => Skip::Checkpoint,
+                Peer::Lightstream { .. } => Skip::Lightstream,
+            };
+            arguments.skip.contains(&part) || arguments.skip.contains(&Skip::Python)
+        }
+    };
+    let mut runs: Vec<Run> = runs.into_iter().filter(|run| !skipped(run)).collect();
+    if arguments.skip.contains(&Skip::Error) {
+        runs.iter_mut().for_each(|run| run.error = false);
+    }
+    runs
+}
+
+/// Number of threads: what was asked for, or one for each core.
+pub(crate) fn threads(arguments: &CompareArguments) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    arguments.threads.map_or_else(cores, NonZeroUsize::get)
+}
+
+fn of_one_image(arguments: &CompareArguments, threads: usize, repeats: usize) -> Vec<Run> {
+    let image = if arguments.quick {
+        ImageSize {
+            height: QUICK_EDGE,
+            width: QUICK_EDGE,
+        }
+    } else {
+        arguments.image
+    };
+    let peers = [
+        Peer::PlainPyTorch,
+        Peer::ChannelsLast,
+        Peer::Checkpointing,
+        Peer::Lightstream {
+            tile: arguments.lightstream_tile.get(),
+        },
+    ];
+    let own = [Own::Whole, Own::PartOfPyTorch(5), Own::PartOfPyTorch(10)];
+    let shortest = image.height.min(image.width);
+    let mut tiles: Vec<u64> = arguments.tiles.iter().map(|tile| tile.get()).collect();
+    tiles.dedup();
+    let tiles = tiles
+        .into_iter()
+        .filter(|&tile| tile < shortest)
+        .map(Own::Tiles);
+    let contenders = peers.map(Contender::Peer).into_iter();
+    contenders
+        .chain(own.into_iter().chain(tiles).map(Contender::Own))
+        .map(|contender| Run {
+            entry: Entry {
+                model: arguments.model.clone(),
+                image,
+                threads,
+                contender,
+            },
+            repeats,
+            error: true,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use xtask::arguments::{Arguments, Command};
+
+    use super::*;
+
+    fn names(line: &str) -> Vec<String> {
+        let arguments = Arguments::try_parse_from(line.split_whitespace()).unwrap();
+        let Command::Compare(arguments) = arguments.command else {
+            panic!("not parsed as compare");
+        };
+        let names = runs(&arguments).into_iter();
+        names.map(|run| run.entry.contender.to_string()).collect()
+    }
+
+    #[test]
+    fn what_is_skipped_is_left_out() {
+        assert_eq!(
+            names("xtask compare --skip checkpoint,lightstream --skip channels-last --tile 256"),
+            [
+                "PyTorch",
+                "stream-grad, all memory",
+                "stream-grad, 1/5 of PyTorch's",
+                "stream-grad, 1/10 of PyTorch's",
+                "stream-grad, tile 256"
+            ]
+        );
+        let own = names("xtask compare --skip python --image 300x400 --tile 256,512");
+        assert_eq!(own.last().unwrap(), "stream-grad, tile 256");
+        assert_eq!(own.len(), 4);
+    }
+
+    #[test]
+    fn budgets_come_after_what_they_are_measured_by() {
+        for line in ["xtask compare", "xtask compare --table"] {
+            let names = names(line);
+            let place = |name: &str| {
+                names
+                    .iter()
+                    .position(|found| found.starts_with(name))
+                    .unwrap()
+            };
+            assert!(place("PyTorch") < place("stream-grad, 1/5"));
+            assert!(place("PyTorch, channels_last") < place("stream-grad, 1/5"));
+            if line.ends_with("table") {
+                assert!(place("lightstream") < place("stream-grad, within lightstream"));
+            }
+        }
+    }
+}

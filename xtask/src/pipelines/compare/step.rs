@@ -1,0 +1,268 @@
+//! What runs in a process of its own: one step of this project, or products of matrices.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+use stream_grad::{ByteCount, Maps, Net, Plan, PlanRequest};
+use stream_grad_models::{load_net, save_tensors};
+use xtask::arguments::CompareStepArguments;
+
+use super::measured::{PlanMeasurement, RateMeasurement, StepMeasurement};
+use super::pixels::{Noise, Sum};
+use crate::counting_allocator::{CountingAllocator, PeakWatch};
+use crate::slide_input::Ones;
+use crate::{model, resident_memory};
+
+/// Edge of the matrices whose product is timed, and for how long.
+const PRODUCT_EDGE: usize = 2048;
+const PRODUCT_TIME: Duration = Duration::from_secs(4);
+
+/// What a process is to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Job {
+    Step(StepJob),
+    /// Products of matrices in f32 by candle, one on each thread at once.
+    Products {
+        threads: usize,
+    },
+}
+
+/// One step of this project.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StepJob {
+    pub(crate) model: String,
+    pub(crate) precision: Precision,
+    pub(crate) height: u64,
+    pub(crate) width: u64,
+    pub(crate) threads: usize,
+    pub(crate) bound: Bound,
+    pub(crate) input: Input,
+    /// File to write the gradients to.
+    pub(crate) gradients: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Precision {
+    F32,
+    F64,
+}
+
+impl Precision {
+    fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F64 => DType::F64,
+        }
+    }
+}
+
+/// What bounds the recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Bound {
+    Nothing,
+    Bytes(u64),
+    /// Edge of a tile; nothing is kept.
+    Tile(u64),
+}
+
+/// Where weights, image and cotangent come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Input {
+    /// Safetensors, the latter with `input` and `y_bar`.
+    Files { weights: PathBuf, input: PathBuf },
+    /// Seeded weights, a computed image, the mean of the features.
+    Computed,
+}
+
+/// Does what the job file says, and writes what was measured.
+pub(crate) fn run(
+    arguments: &CompareStepArguments,
+    allocator: &CountingAllocator,
+) -> anyhow::Result<()> {
+    let text = std::fs::read(&arguments.job)
+        .with_context(|| format!("reading {}", arguments.job.display()))?;
+    let job: Job = serde_json::from_slice(&text)
+        .with_context(|| format!("reading {}", arguments.job.display()))?;
+    let result = match job {
+        Job::Step(job) => serde_json::to_vec(&step(&job, allocator)?)?,
+        Job::Products { threads } => serde_json::to_vec(&products(threads)?)?,
+    };
+    std::fs::write(&arguments.result, result)
+        .with_context(|| format!("writing {}", arguments.result.display()))
+}
+
+/// The request that a step's plan is made from.
+pub(crate) fn request(job: &StepJob) -> PlanRequest {
+    let request = PlanRequest::new(job.height, job.width)
+        .threads(job.threads)
+        .dtype(job.precision.dtype())
+        .features(match job.input {
+            Input::Files { .. } => Maps::Whole,
+            Input::Computed => Maps::Streamed,
+        });
+    match job.bound {
+        Bound::Nothing => request,
+        Bound::Bytes(bytes) => request.memory(ByteCount::bytes(bytes)),
+        Bound::Tile(edge) => request.tile(edge).kept(Vec::<String>::new()),
+    }
+}
+
+fn step(job: &StepJob, allocator: &CountingAllocator) -> anyhow::Result<StepMeasurement> {
+    let (_, net) = model::build(&job.model, job.precision.dtype())?;
+    let plan = net.plan(request(job))?;
+    let (measured, gradients) = match &job.input {
+        Input::Files { weights, input } => {
+            load_net(weights, &net)?;
+            whole(&plan, input, allocator)?
+        }
+        Input::Computed => streamed(&plan, job, allocator)?,
+    };
+    if let Some(path) = &job.gradients {
+        write_gradients(&net, &gradients, path)?;
+    }
+    Ok(measured)
+}
+
+/// Image and features are tensors, as they are for the peers.
+fn whole(
+    plan: &Plan,
+    input: &Path,
+    allocator: &CountingAllocator,
+) -> anyhow::Result<(StepMeasurement, GradStore)> {
+    let mut tensors = candle_core::safetensors::load(input, &Device::Cpu)?;
+    let mut take = |name: &str| {
+        tensors
+            .remove(name)
+            .with_context(|| format!("{} lacks `{name}`", input.display()))
+    };
+    let (image, cotangent) = (take("input")?, take("y_bar")?);
+    let clock = Clock::start(allocator);
+    let (features, residuals) = plan.forward(&image)?;
+    let forward = clock.start.elapsed();
+    let gradients = plan.vjp(residuals, &[cotangent])?;
+    let measured = clock.stop(forward, plan);
+    drop(features);
+    Ok((measured, gradients))
+}
+
+/// Neither image nor features exist as a whole.
+fn streamed(
+    plan: &Plan,
+    job: &StepJob,
+    allocator: &CountingAllocator,
+) -> anyhow::Result<(StepMeasurement, GradStore)> {
+    let noise = Noise {
+        height: job.height,
+        width: job.width,
+    };
+    let mut sum = Sum::default();
+    let clock = Clock::start(allocator);
+    let residuals = plan.forward_to(&noise, &mut sum)?;
+    let forward = clock.start.elapsed();
+    let gradients = plan.vjp_from(residuals, &mut Ones, None)?;
+    let measured = clock.stop(forward, plan);
+    Ok((measured, gradients))
+}
+
+/// Time and memory since the step began.
+struct Clock<'a> {
+    resident_before_bytes: Option<u64>,
+    heap: PeakWatch<'a>,
+    start: Instant,
+}
+
+impl<'a> Clock<'a> {
+    fn start(allocator: &'a CountingAllocator) -> Self {
+        resident_memory::forget_peak();
+        Self {
+            resident_before_bytes: resident_memory::rss_bytes(),
+            heap: allocator.watch(),
+            start: Instant::now(),
+        }
+    }
+
+    fn stop(self, forward: Duration, plan: &Plan) -> StepMeasurement {
+        let both = self.start.elapsed();
+        let classes = plan.peak_classes();
+        StepMeasurement {
+            seconds_forward: forward.as_secs_f64(),
+            seconds_backward: (both - forward).as_secs_f64(),
+            resident_before_bytes: self.resident_before_bytes,
+            resident_peak_bytes: resident_memory::peak_rss_bytes(),
+            plan: Some(PlanMeasurement {
+                recipe: plan.recipe().to_string(),
+                tiles: plan.tiles(),
+                kept_nodes: plan.kept_names().map(str::to_owned).collect(),
+                compute_ratio: plan.cost().total() as f64 / plan.cost().conventional as f64,
+                flops: plan.cost().total() as f64,
+                budget: None,
+                planned_peak_bytes: plan.peak_bytes().get(),
+                planned_weight_bytes: saturating(
+                    [classes.weights, classes.accumulators, classes.gradients]
+                        .iter()
+                        .map(|class| class.backward)
+                        .sum(),
+                ),
+                heap_peak_bytes: self.heap.peak_bytes(),
+            }),
+            error: None,
+        }
+    }
+}
+
+fn saturating(bytes: u128) -> u64 {
+    ByteCount::saturating(bytes).get()
+}
+
+fn write_gradients(net: &Net, gradients: &GradStore, path: &Path) -> anyhow::Result<()> {
+    let trainable = net
+        .parameters()
+        .iter()
+        .filter(|parameter| parameter.trainable);
+    let tensors = trainable.map(|parameter| {
+        let gradient = gradients
+            .get(&parameter.tensor)
+            .with_context(|| format!("no gradient of `{}` was computed", parameter.name))?;
+        Ok((parameter.name.clone(), gradient.clone()))
+    });
+    let tensors = tensors.collect::<anyhow::Result<BTreeMap<String, Tensor>>>()?;
+    Ok(save_tensors(path, &tensors)?)
+}
+
+/// The best rate of products on all threads at once. Candle's own threads gain nothing here, so each thread has a product
+/// of its own; the caller limits candle to one thread.
+fn products(threads: usize) -> anyhow::Result<RateMeasurement> {
+    let best = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(products_of_one)).collect();
+        let mut sum = 0.0;
+        for worker in workers {
+            let rate = worker.join();
+            sum += rate.map_err(|_| anyhow::anyhow!("a thread of products failed"))??;
+        }
+        Ok::<f64, anyhow::Error>(sum)
+    })?;
+    Ok(RateMeasurement {
+        flops_per_second: best,
+    })
+}
+
+/// The middle rate of one thread's products while the others run theirs.
+fn products_of_one() -> anyhow::Result<f64> {
+    let shape = (PRODUCT_EDGE, PRODUCT_EDGE);
+    let a = Tensor::rand(-1.0_f32, 1.0, shape, &Device::Cpu)?;
+    let b = Tensor::rand(-1.0_f32, 1.0, shape, &Device::Cpu)?;
+    let flops = 2.0 * (PRODUCT_EDGE as f64).powi(3);
+    let mut rates = Vec::new();
+    let end = Instant::now() + PRODUCT_TIME;
+    while rates.is_empty() || Instant::now() < end {
+        let start = Instant::now();
+        std::hint::black_box(a.matmul(&b)?);
+        rates.push(flops / start.elapsed().as_secs_f64());
+    }
+    Ok(super::measured::median(rates).unwrap_or(0.0))
+}
