@@ -1,0 +1,134 @@
+//! Slides as images to stream: read at one scale, normalised, decoded ahead on other threads.
+
+mod loader;
+mod slide;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use stream_grad::{ExternalError, PixelRegion, TileMut, TileSource};
+
+pub use loader::SlideLoader;
+pub use slide::SlideSource;
+
+use crate::error::{Result, TrainError};
+
+/// How slides are read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReadSettings {
+    /// Mean of red, green and blue, each from 0 to 1; fixed beforehand.
+    pub mean: [f64; 3],
+    /// Standard deviation of red, green and blue; fixed beforehand.
+    pub deviation: [f64; 3],
+    /// Microns per pixel of slides that state none, or a wrong number.
+    pub scale_override: Option<f64>,
+    /// Which part of a slide is an image.
+    pub trim: Trim,
+    /// Bytes of decoded pixels that are held for the next epochs and for slides to come.
+    pub held_bytes: u64,
+    /// Threads that decode ahead.
+    pub decoding_threads: usize,
+}
+
+/// Which part of a slide is an image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trim {
+    /// All of it.
+    #[default]
+    Whole,
+    /// The smallest rectangle around its tissue; all of it if none is found.
+    Tissue,
+}
+
+impl Default for ReadSettings {
+    /// Means and deviations that suit stained tissue on glass.
+    fn default() -> Self {
+        Self {
+            mean: [0.82, 0.70, 0.84],
+            deviation: [0.15, 0.18, 0.11],
+            scale_override: None,
+            trim: Trim::Whole,
+            held_bytes: 1 << 30,
+            decoding_threads: 1,
+        }
+    }
+}
+
+impl ReadSettings {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] for means that are not finite, and deviations or a scale that are not above 0.
+    pub fn check(&self) -> Result<()> {
+        if !self.mean.iter().all(|mean| mean.is_finite()) {
+            return Err(TrainError::setting(
+                "read.mean",
+                "finite numbers",
+                format!("{:?}", self.mean),
+            ));
+        }
+        if !self
+            .deviation
+            .iter()
+            .all(|deviation| deviation.is_finite() && *deviation > 0.0)
+        {
+            return Err(TrainError::setting(
+                "read.deviation",
+                "finite numbers above 0",
+                format!("{:?}", self.deviation),
+            ));
+        }
+        if let Some(scale) = self.scale_override
+            && !(scale.is_finite() && scale > 0.0)
+        {
+            return Err(TrainError::setting(
+                "read.scale_override",
+                "a finite number above 0",
+                scale,
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Gives the image of a slide, and is told beforehand which will be asked for.
+pub trait ImageLoader: Send + Sync {
+    /// The slides that will be asked for next, in this order.
+    fn expect(&self, upcoming: &[&Path]);
+
+    /// The image of a slide.
+    ///
+    /// # Errors
+    /// A slide that cannot be opened or read.
+    fn load(&self, slide: &Path) -> Result<Arc<dyn TileSource>>;
+}
+
+/// A shared image, as a source of its own.
+#[derive(Clone)]
+pub struct SharedSource(pub Arc<dyn TileSource>);
+
+impl TileSource for SharedSource {
+    fn batch(&self) -> usize {
+        self.0.batch()
+    }
+
+    fn channels(&self) -> usize {
+        self.0.channels()
+    }
+
+    fn extent(&self) -> (u64, u64) {
+        self.0.extent()
+    }
+
+    fn read(
+        &self,
+        image: usize,
+        region: &PixelRegion,
+        out: TileMut<'_>,
+    ) -> Result<(), ExternalError> {
+        self.0.read(image, region, out)
+    }
+}

@@ -1,0 +1,145 @@
+//! A slide at one scale as an image to stream.
+
+use std::sync::Arc;
+
+use stream_grad::{ExternalError, PixelRegion, StridedMut, TileMut, TileSource};
+use stream_grad_slides::{Region, SlideView};
+
+use super::ReadSettings;
+
+/// Normalised values of the 256 grey levels of each channel.
+#[derive(Debug)]
+pub(super) struct Normalisation {
+    single: [[f32; 256]; 3],
+    double: [[f64; 256]; 3],
+}
+
+impl Normalisation {
+    pub(super) fn new(settings: &ReadSettings) -> Self {
+        let value = |channel: usize, level: u8| {
+            (f64::from(level) / 255.0 - settings.mean[channel]) / settings.deviation[channel]
+        };
+        let mut tables = Self {
+            single: [[0.0; 256]; 3],
+            double: [[0.0; 256]; 3],
+        };
+        for channel in 0..3 {
+            for level in 0..=u8::MAX {
+                let value = value(channel, level);
+                tables.double[channel][usize::from(level)] = value;
+                #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is meant")]
+                let rounded = value as f32;
+                tables.single[channel][usize::from(level)] = rounded;
+            }
+        }
+        tables
+    }
+}
+
+/// A slide at one scale as an image of three normalised channels.
+#[derive(Debug, Clone)]
+pub struct SlideSource {
+    pub(super) pixels: Pixels,
+    pub(super) normalisation: Arc<Normalisation>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Pixels {
+    /// All of it, decoded: height, width, RGB.
+    Held {
+        extent: (u64, u64),
+        rgb: Arc<Vec<u8>>,
+    },
+    /// Read as it is asked for.
+    Read(SlideView),
+}
+
+impl SlideSource {
+    /// Reads `view` as it is asked for.
+    #[must_use]
+    pub fn new(view: SlideView, settings: &ReadSettings) -> Self {
+        Self {
+            pixels: Pixels::Read(view),
+            normalisation: Arc::new(Normalisation::new(settings)),
+        }
+    }
+
+    fn rgb(&self, region: &PixelRegion) -> Result<Vec<u8>, ExternalError> {
+        let (height, width) = self.extent();
+        if region.rows.end > height || region.columns.end > width {
+            let (rows, columns) = (&region.rows, &region.columns);
+            return Err(format!(
+                "rows {rows:?}, columns {columns:?} lie outside a slide of {height} x {width}"
+            )
+            .into());
+        }
+        let length = region.width() * 3;
+        let mut rgb = vec![0; region.height() * length];
+        match &self.pixels {
+            Pixels::Read(view) => view.read(&signed(region)?, &mut rgb)?,
+            Pixels::Held { rgb: held, .. } => {
+                let (top, left, stride) = (
+                    usize::try_from(region.rows.start)?,
+                    usize::try_from(region.columns.start)?,
+                    usize::try_from(width)? * 3,
+                );
+                for (row, line) in rgb.chunks_exact_mut(length.max(1)).enumerate() {
+                    let start = (top + row) * stride + left * 3;
+                    line.copy_from_slice(&held[start..start + length]);
+                }
+            }
+        }
+        Ok(rgb)
+    }
+}
+
+pub(super) fn signed(region: &PixelRegion) -> Result<Region, ExternalError> {
+    let rows = i64::try_from(region.rows.start)?..i64::try_from(region.rows.end)?;
+    let columns = i64::try_from(region.columns.start)?..i64::try_from(region.columns.end)?;
+    Ok(Region::new(rows, columns))
+}
+
+impl TileSource for SlideSource {
+    fn batch(&self) -> usize {
+        1
+    }
+
+    fn channels(&self) -> usize {
+        3
+    }
+
+    fn extent(&self) -> (u64, u64) {
+        match &self.pixels {
+            Pixels::Held { extent, .. } => *extent,
+            Pixels::Read(view) => (view.extent().height, view.extent().width),
+        }
+    }
+
+    fn read(
+        &self,
+        _image: usize,
+        region: &PixelRegion,
+        out: TileMut<'_>,
+    ) -> Result<(), ExternalError> {
+        let rgb = self.rgb(region)?;
+        match out {
+            TileMut::F32(tile) => normalise(&rgb, &self.normalisation.single, tile),
+            TileMut::F64(tile) => normalise(&rgb, &self.normalisation.double, tile),
+        }
+        Ok(())
+    }
+}
+
+fn normalise<T: Copy>(rgb: &[u8], tables: &[[T; 256]; 3], mut tile: StridedMut<'_, T>) {
+    let rows = tile.rows();
+    for (row, line) in rgb
+        .chunks_exact((rgb.len() / rows.max(1)).max(1))
+        .enumerate()
+    {
+        for (pixel, values) in line.chunks_exact(3).zip(tile.row(row).chunks_exact_mut(3)) {
+            for channel in 0..3 {
+                values[channel] = tables[channel][usize::from(pixel[channel])];
+            }
+        }
+    }
+}
