@@ -403,10 +403,12 @@ impl Plan {
         }
     }
 
+    /// Runs a whole sweep on a thread of the pool: from outside of it, each kernel would put this thread to sleep and wake
+    /// it again.
     fn install<R: Send>(&self, run: impl FnOnce() -> R + Send) -> R {
         match &self.pool {
             Some(pool) => pool.install(run),
-            None => run(),
+            None => rayon::scope(|_| run()),
         }
     }
 

@@ -46,7 +46,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            microns_per_pixel: vec![8.0, 4.0, 2.0],
+            microns_per_pixel: vec![8.0, 3.0, 2.0],
             task: Task::Binary,
             splits: SplitShares {
                 validation: 0.1,

@@ -2,12 +2,12 @@
 
 use std::f64::consts::{PI, TAU};
 
-use rand::seq::{IndexedRandom, SliceRandom};
+use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 
-use super::config::{AnatomyConfig, ArtefactConfig, CohortConfig, DiseaseChances};
+use super::config::{AnatomyConfig, ArtefactConfig, CohortConfig, DiseaseChances, LooksConfig};
 use crate::error::{Result, TrainError};
 
 /// Clear space around every region, in microns.
@@ -23,9 +23,8 @@ const CLUSTER_SPREAD: f64 = 0.816_496_580_927_726;
 const MAX_ELONGATION: f64 = 1.1;
 /// Distance from a cluster's centre to its outermost point, in the same shares.
 const CLUSTER_REACH: f64 = CLUSTER_SPREAD + SMALL_NUCLEUS * MAX_ELONGATION;
-/// Share of a nest's sites that are tumour, and of a follicle's that are large reactive nuclei.
+/// Share of a nest's sites that are tumour.
 const NEST_PURITY: f64 = 0.95;
-const REACTIVE_SHARE: f64 = 0.05;
 
 /// A point in microns from the slide's upper left corner.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -111,6 +110,8 @@ pub(super) struct Anatomy {
     pub(super) glass: [f64; 3],
     /// Seed of textures that are functions of the coordinates.
     pub(super) texture_seed: u64,
+    /// Width of a nucleus's blurred edge in microns: the scanner's focus.
+    pub(super) edge: f64,
 }
 
 /// Extent of disease in one slide.
@@ -135,10 +136,37 @@ enum Kind {
     Cluster,
 }
 
+/// How nuclei look, as multiples of what is usual.
+#[derive(Debug, Clone, Copy)]
+struct Looks {
+    size: f64,
+    density: f64,
+    crowding: f64,
+}
+
+impl Looks {
+    fn draw(config: LooksConfig, rng: &mut ChaCha8Rng) -> Self {
+        Self {
+            size: uniform(config.size, rng),
+            density: uniform(config.density, rng),
+            crowding: uniform(config.crowding, rng),
+        }
+    }
+
+    fn with(self, other: Self) -> Self {
+        Self {
+            size: self.size * other.size,
+            density: self.density * other.density,
+            crowding: self.crowding * other.crowding,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Site {
     centre: Point,
     radius: f64,
+    density: f64,
 }
 
 /// Whether a slide has tumour.
@@ -171,12 +199,15 @@ impl Anatomy {
         let mut nuclei = scattered(anatomy, extent, &outline, &mut rng)?;
         let regions = place_regions(anatomy, &outline, extent, &mut rng);
         let radii = normal(anatomy.nucleus_radius)?;
+        let looks = Looks::draw(anatomy.slide_looks, &mut rng);
         let sites: Vec<Vec<Site>> = regions
             .iter()
-            .map(|region| place_sites(anatomy, region, &radii, &mut rng))
+            .map(|region| {
+                let looks = looks.with(Looks::draw(anatomy.region_looks, &mut rng));
+                place_sites(anatomy, region, looks, &radii, &mut rng)
+            })
             .collect();
-        let disease = draw_disease(&anatomy.disease, &mut rng);
-        let kinds = arrange(&sites, &regions, disease, label, &mut rng);
+        let kinds = arrange(anatomy, &sites, &regions, label, &mut rng);
         for (site, kind) in sites.iter().flatten().zip(kinds) {
             fill_site(site, kind, &mut nuclei, &mut rng);
         }
@@ -200,6 +231,7 @@ impl Anatomy {
             eosin,
             glass: lab.glass,
             texture_seed: rng.random(),
+            edge: uniform(config.artefacts.edge_width, &mut rng),
         })
     }
 }
@@ -252,37 +284,32 @@ fn draw_disease(chances: &DiseaseChances, rng: &mut ChaCha8Rng) -> Disease {
         .map_or(Disease::Macrometastasis, |(_, disease)| *disease)
 }
 
-/// What stands at every site, region after region.
-///
-/// A negative slide has the kinds of a positive one, dealt out anew over all its regions: the large nuclei that make up
-/// nests there are spread among follicles here. So nothing that counts nuclei or colours can tell the two apart.
+/// What stands at every site, region after region: mostly large nuclei in nests, mostly clusters elsewhere.
 fn arrange(
+    anatomy: &AnatomyConfig,
     sites: &[Vec<Site>],
     regions: &[DenseRegion],
-    disease: Disease,
     label: Label,
     rng: &mut ChaCha8Rng,
 ) -> Vec<Kind> {
-    let nests = match disease {
-        Disease::Small | Disease::Micrometastasis => 1,
-        Disease::Several => (regions.len() / 2).max(1),
-        Disease::Macrometastasis => regions.len().saturating_sub(1).max(1),
+    // Both classes draw the same numbers, so that everything drawn later is the same too.
+    let disease = draw_disease(&anatomy.disease, rng);
+    let reactive_share = uniform(anatomy.reactive_share, rng);
+    let nests = match (label, disease) {
+        (Label::Negative, _) => 0,
+        (_, Disease::Small | Disease::Micrometastasis) => 1,
+        (_, Disease::Several) => (regions.len() / 2).max(1),
+        (_, Disease::Macrometastasis) => regions.len().saturating_sub(1).max(1),
     };
     let mut kinds = Vec::new();
     for (order, (region_sites, region)) in sites.iter().zip(regions).enumerate() {
         for site in region_sites {
-            let inside =
-                order < nests && (disease != Disease::Small || site.centre.row < region.centre.row);
-            let share = if inside { NEST_PURITY } else { REACTIVE_SHARE };
-            kinds.push(if rng.random::<f64>() < share {
-                Kind::Large
-            } else {
-                Kind::Cluster
-            });
+            let upper = site.centre.row < region.centre.row;
+            let inside = order < nests && (disease != Disease::Small || upper);
+            let share = if inside { NEST_PURITY } else { reactive_share };
+            let large = rng.random::<f64>() < share;
+            kinds.push(if large { Kind::Large } else { Kind::Cluster });
         }
-    }
-    if label == Label::Negative {
-        kinds.shuffle(rng);
     }
     kinds
 }
@@ -388,10 +415,12 @@ fn place_regions(
 fn place_sites(
     config: &AnatomyConfig,
     region: &DenseRegion,
+    looks: Looks,
     radii: &Normal<f64>,
     rng: &mut ChaCha8Rng,
 ) -> Vec<Site> {
-    let wanted = config.region_coverage * region.radius.powi(2) / config.nucleus_radius[0].powi(2);
+    let usual = config.nucleus_radius[0] * looks.size;
+    let wanted = looks.crowding * config.region_coverage * (region.radius / usual).powi(2);
     let mut sites: Vec<Site> = Vec::new();
     let mut tries = 0.0;
     let mut placed = 0.0;
@@ -401,16 +430,18 @@ fn place_sites(
             uniform([0.0, TAU], rng),
             region.radius * rng.random::<f64>().sqrt(),
         );
-        let radius = radii.sample(rng).clamp(
-            0.75 * config.nucleus_radius[0],
-            1.25 * config.nucleus_radius[0],
-        );
+        let radius = (radii.sample(rng) * looks.size).clamp(0.75 * usual, 1.25 * usual);
         let clear = sites.iter().all(|other| {
             other.centre.squared_distance(centre)
                 > (CLUSTER_REACH * (other.radius + radius)).powi(2)
         });
         if clear {
-            sites.push(Site { centre, radius });
+            let density = looks.density * uniform([0.7, 1.0], rng);
+            sites.push(Site {
+                centre,
+                radius,
+                density,
+            });
             placed += 1.0;
         }
     }
@@ -418,9 +449,8 @@ fn place_sites(
 }
 
 fn fill_site(site: &Site, kind: Kind, nuclei: &mut Vec<Nucleus>, rng: &mut ChaCha8Rng) {
-    let density = uniform([0.7, 1.0], rng);
     match kind {
-        Kind::Large => nuclei.push(large(site.centre, site.radius, density, rng)),
+        Kind::Large => nuclei.push(large(site.centre, site.radius, site.density, rng)),
         Kind::Cluster => {
             let turn = uniform([0.0, TAU], rng);
             for third in 0..3_u8 {
@@ -428,7 +458,7 @@ fn fill_site(site: &Site, kind: Kind, nuclei: &mut Vec<Nucleus>, rng: &mut ChaCh
                     turn + f64::from(third) * TAU / 3.0,
                     CLUSTER_SPREAD * site.radius,
                 );
-                nuclei.push(small(centre, site.radius, density, rng));
+                nuclei.push(small(centre, site.radius, site.density, rng));
             }
         }
     }

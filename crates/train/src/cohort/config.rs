@@ -65,8 +65,27 @@ pub struct AnatomyConfig {
     pub lymphocytes_per_square_millimetre: [f64; 2],
     /// Lone large nuclei (histiocytes: benign look-alikes) per square millimetre of slide, fewest and most.
     pub histiocytes_per_square_millimetre: [f64; 2],
+    /// Least and largest share of a slide's benign sites that hold a large reactive nucleus.
+    pub reactive_share: [f64; 2],
+    /// How nuclei of dense regions differ from slide to slide.
+    pub slide_looks: LooksConfig,
+    /// How they differ from region to region of a slide, on top of that.
+    pub region_looks: LooksConfig,
     /// How far disease has spread in positive slides.
     pub disease: DiseaseChances,
+}
+
+/// Least and largest multiples of what is usual. They vary more than the kinds of nuclei differ, so that colour and contrast
+/// say little about the kind.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LooksConfig {
+    /// Of the radius of nuclei.
+    pub size: [f64; 2],
+    /// Of the optical density of nuclei.
+    pub density: [f64; 2],
+    /// Of the share of a region that nuclei cover.
+    pub crowding: [f64; 2],
 }
 
 /// Relative chances of each extent of disease in a positive slide.
@@ -95,6 +114,8 @@ pub struct ArtefactConfig {
     pub pen_chance: f64,
     /// Narrowest and widest pen stroke in microns.
     pub pen_width: [f64; 2],
+    /// Sharpest and most blurred edge of nuclei in microns: how well slides are in focus.
+    pub edge_width: [f64; 2],
     /// Standard deviation of the sensor's noise in grey levels.
     pub sensor_noise: f64,
 }
@@ -163,6 +184,16 @@ impl CohortConfig {
             ),
             ("artefacts.fold_width", self.artefacts.fold_width),
             ("artefacts.pen_width", self.artefacts.pen_width),
+            ("artefacts.edge_width", self.artefacts.edge_width),
+            ("anatomy.slide_looks.size", anatomy.slide_looks.size),
+            ("anatomy.slide_looks.density", anatomy.slide_looks.density),
+            ("anatomy.slide_looks.crowding", anatomy.slide_looks.crowding),
+            ("anatomy.region_looks.size", anatomy.region_looks.size),
+            ("anatomy.region_looks.density", anatomy.region_looks.density),
+            (
+                "anatomy.region_looks.crowding",
+                anatomy.region_looks.crowding,
+            ),
         ];
         for (name, [low, high]) in ranges {
             if !(positive(low) && high.is_finite() && low <= high && high < 1e6) {
@@ -205,9 +236,9 @@ impl CohortConfig {
 impl Default for CohortConfig {
     fn default() -> Self {
         Self {
-            seed: 17,
+            seed: 2022,
             splits: SplitSizes {
-                train: 240,
+                train: 320,
                 validation: 40,
                 test: 160,
             },
@@ -266,14 +297,25 @@ impl Default for AnatomyConfig {
             regions: [3, 5],
             region_radius: [70.0, 130.0],
             region_coverage: 0.20,
-            nucleus_radius: [6.0, 0.5],
+            nucleus_radius: [8.0, 0.6],
             lymphocytes_per_square_millimetre: [400.0, 900.0],
             histiocytes_per_square_millimetre: [10.0, 30.0],
+            reactive_share: [0.0, 0.12],
+            slide_looks: LooksConfig {
+                size: [0.7, 1.3],
+                density: [0.5, 1.0],
+                crowding: [1.0, 1.0],
+            },
+            region_looks: LooksConfig {
+                size: [0.8, 1.2],
+                density: [0.6, 1.0],
+                crowding: [0.6, 1.0],
+            },
             disease: DiseaseChances {
                 small: 0.05,
-                micrometastasis: 0.25,
-                several: 0.40,
-                macrometastasis: 0.30,
+                micrometastasis: 0.20,
+                several: 0.30,
+                macrometastasis: 0.45,
             },
         }
     }
@@ -286,6 +328,7 @@ impl Default for ArtefactConfig {
             fold_width: [12.0, 30.0],
             pen_chance: 0.2,
             pen_width: [15.0, 35.0],
+            edge_width: [1.0, 3.0],
             sensor_noise: 1.5,
         }
     }

@@ -4,8 +4,6 @@ use std::ops::Range;
 
 use super::anatomy::{Anatomy, Nucleus, Point, Stroke};
 
-/// Width of a nucleus's blurred edge in microns, unless a pixel is larger.
-const NUCLEUS_EDGE: f64 = 1.0;
 /// Width of the tissue's blurred edge in microns.
 const TISSUE_EDGE: f64 = 6.0;
 
@@ -79,14 +77,15 @@ impl<'a> Painter<'a> {
     fn covers(&self, rows: &Range<u32>) -> Vec<Cover> {
         let width = index(self.width);
         let mut covers = vec![Cover::default(); index(rows.end - rows.start) * width];
+        let edge = self.anatomy.edge.max(self.microns_per_pixel);
         for nucleus in &self.anatomy.nuclei {
-            let reach = nucleus.radius * nucleus.elongation + NUCLEUS_EDGE + self.microns_per_pixel;
+            let reach =
+                nucleus.radius * nucleus.elongation + self.anatomy.edge + self.microns_per_pixel;
             let across = self.pixels_within(nucleus.centre.column, reach, 0..self.width);
             for row in self.pixels_within(nucleus.centre.row, reach, rows.clone()) {
                 let line = index(row - rows.start) * width;
                 for column in across.clone() {
-                    let coverage =
-                        coverage(nucleus, self.point(row, column), self.microns_per_pixel);
+                    let coverage = coverage(nucleus, self.point(row, column), edge);
                     let cover = &mut covers[line + index(column)];
                     if coverage > cover.coverage {
                         *cover = Cover {
@@ -160,15 +159,14 @@ fn single(value: f64) -> f32 {
     value as f32
 }
 
-/// Share of the pixel at `point` that `nucleus` covers, with a blurred edge.
-fn coverage(nucleus: &Nucleus, point: Point, microns_per_pixel: f64) -> f32 {
+/// Share of the pixel at `point` that `nucleus` covers, with a blurred edge of `edge` microns.
+fn coverage(nucleus: &Nucleus, point: Point, edge: f64) -> f32 {
     let (sine, cosine) = nucleus.angle.sin_cos();
     let row = point.row - nucleus.centre.row;
     let column = point.column - nucleus.centre.column;
     let along = (column * cosine + row * sine) / nucleus.elongation;
     let across = (row * cosine - column * sine) * nucleus.elongation;
     let distance = along.hypot(across);
-    let edge = NUCLEUS_EDGE.max(microns_per_pixel);
     let within = |radius: f64| ((radius - distance) / edge + 0.5).clamp(0.0, 1.0);
     let pale = if nucleus.pale_radius > 0.0 {
         within(nucleus.pale_radius)

@@ -11,6 +11,7 @@ use super::paint::Painter;
 use super::*;
 use crate::data::{Sample, Split, Task, of_split, read_table};
 use crate::metrics::area_under_curve;
+use crate::settings::Settings;
 
 fn small(train: usize, test: usize) -> CohortConfig {
     CohortConfig {
@@ -277,7 +278,7 @@ fn colour_does_not_give_the_label_away() {
         of_split(&samples, Split::Test),
     );
     let labels: Vec<f64> = train.iter().map(|sample| sample.label).collect();
-    let levels: Vec<f64> = vec![8.0, 4.0, 2.0];
+    let levels = Settings::default().microns_per_pixel;
     let checked: Vec<_> = levels
         .into_par_iter()
         .map(|microns| {

@@ -15,7 +15,7 @@ use crate::error::{Result, TrainError};
 use crate::files::write_whole;
 
 /// Changes whenever the same settings would give other pixels.
-const GENERATOR: u32 = 1;
+const GENERATOR: u32 = 2;
 /// Rows that are painted at a time.
 const BAND: u32 = 256;
 

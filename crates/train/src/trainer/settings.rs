@@ -40,7 +40,7 @@ impl Default for TrainSettings {
     fn default() -> Self {
         Self {
             seed: 0,
-            epochs: 12,
+            epochs: 20,
             group: 8,
             learning_rate: 2e-3,
             clip_norm: 1.0,
