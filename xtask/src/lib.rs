@@ -5,9 +5,12 @@
 
 pub mod arguments;
 pub mod image_size;
+mod message;
 pub mod reenter;
 pub mod setup;
 pub mod test_command;
+
+pub use message::message;
 
 #[cfg(all(doctest, feature = "pipelines"))]
 #[doc = include_str!("../../README.md")]

@@ -8,7 +8,7 @@ use xtask::{reenter, setup, test_command};
 
 fn main() -> ExitCode {
     run().unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", xtask::message(&error));
         ExitCode::FAILURE
     })
 }

@@ -62,6 +62,7 @@ fn settings(arguments: &CamelyonArguments) -> anyhow::Result<Settings> {
     if arguments.slide_mpp.is_some() {
         settings.read.scale_override = arguments.slide_mpp;
     }
+    settings.check()?;
     Ok(settings)
 }
 
