@@ -239,7 +239,41 @@ fn aligned_origin(position: u32, downsample: f64) -> Option<(u32, u32)> {
 }
 
 /// Lays premultiplied native-endian ARGB over an opaque background.
+///
+/// Nearly all pixels of a slide are opaque: four of them at a time are only put in order.
 fn composite(argb: &[u8], background: Rgb, rgb: &mut [u8]) {
+    let (sources, _) = argb.as_chunks::<16>();
+    let (targets, _) = rgb.as_chunks_mut::<12>();
+    let fours = sources.len().min(targets.len());
+    for (source, target) in sources.iter().zip(targets) {
+        match four_opaque(source) {
+            Some(pixels) => *target = pixels,
+            None => composite_each(source, background, target),
+        }
+    }
+    composite_each(&argb[fours * 16..], background, &mut rgb[fours * 12..]);
+}
+
+/// RGB of four pixels, if all of them are opaque.
+fn four_opaque(argb: &[u8; 16]) -> Option<[u8; 12]> {
+    let (pixels, _) = argb.as_chunks::<4>();
+    let &[a, b, c, d] = pixels else { return None };
+    let [a, b, c, d] = [a, b, c, d].map(u32::from_ne_bytes);
+    if a & b & c & d < 0xff00_0000 {
+        return None;
+    }
+    // Red in the lowest byte, then green and blue.
+    let [a, b, c, d] = [a, b, c, d].map(|pixel| pixel.swap_bytes() >> 8);
+    let [a, b, c] = [a | b << 24, b >> 8 | c << 16, c >> 16 | d << 8].map(u32::to_le_bytes);
+    let mut rgb = [0; 12];
+    rgb[..4].copy_from_slice(&a);
+    rgb[4..8].copy_from_slice(&b);
+    rgb[8..].copy_from_slice(&c);
+    Some(rgb)
+}
+
+/// Pixel by pixel.
+fn composite_each(argb: &[u8], background: Rgb, rgb: &mut [u8]) {
     for (source, target) in argb.chunks_exact(4).zip(rgb.chunks_exact_mut(3)) {
         let &[b0, b1, b2, b3] = source else { continue };
         let [alpha, colour @ ..] = u32::from_ne_bytes([b0, b1, b2, b3]).to_be_bytes();
@@ -298,5 +332,29 @@ mod tests {
             .collect();
         composite(&argb, Rgb([200, 100, 0]), &mut rgb);
         assert_eq!(rgb, [1, 2, 3, 200, 100, 0, 0x40 + 100, 0x20 + 50, 0x10]);
+    }
+
+    #[test]
+    fn four_pixels_at_a_time_are_as_one_by_one() {
+        // Lengths around whole fours, with and without transparent pixels, and sources longer than the target.
+        for count in 0..14_u32 {
+            for transparent in [None, Some(0), Some(5), Some(9)] {
+                let argb: Vec<u8> = (0..count + 3)
+                    .flat_map(|pixel| {
+                        let alpha = if transparent == Some(pixel) {
+                            0x20
+                        } else {
+                            0xff
+                        };
+                        (alpha << 24 | (pixel * 0x01_0305 + 0x11_0702)).to_ne_bytes()
+                    })
+                    .collect();
+                let mut found = vec![7; index(count) * 3];
+                let mut expected = found.clone();
+                composite(&argb, Rgb([9, 80, 200]), &mut found);
+                composite_each(&argb, Rgb([9, 80, 200]), &mut expected);
+                assert_eq!(found, expected, "{count} {transparent:?}");
+            }
+        }
     }
 }

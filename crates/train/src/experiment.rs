@@ -144,6 +144,7 @@ impl Experiment {
                 broken: summary.broken,
                 not_finite: summary.not_finite,
             },
+            bad_regions: loader.bad_regions().by_slide(),
             seconds: started.elapsed().as_secs_f64(),
             training: summary.timing,
             history: summary.history,

@@ -3,6 +3,7 @@
 mod plot;
 mod table;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,9 @@ pub struct ResolutionResult {
     pub test_slides: usize,
     /// Slides that did not count.
     pub skipped: SkippedSlides,
+    /// Regions that could not be decoded and read as background, by slide, since the run was last begun.
+    #[serde(default)]
+    pub bad_regions: BTreeMap<PathBuf, usize>,
     /// Seconds that training and evaluation took; of a run that was stopped, since it was last started.
     pub seconds: f64,
     /// Seconds of the training alone, and how many it waited for pixels.
@@ -212,6 +216,7 @@ impl Report {
             "high",
             "test_slides",
             "skipped_slides",
+            "bad_regions",
             "seconds",
             "waiting_share",
         ];
@@ -225,6 +230,7 @@ impl Report {
                 result.test.high.to_string(),
                 result.test_slides.to_string(),
                 result.skipped.count().to_string(),
+                result.bad_regions.values().sum::<usize>().to_string(),
                 result.seconds.to_string(),
                 result.training.waiting_share().to_string(),
             ]

@@ -51,6 +51,16 @@ impl fmt::Display for Report {
                 }
             }
         }
+        for result in &self.results {
+            for (slide, regions) in &result.bad_regions {
+                let microns = result.microns_per_pixel;
+                writeln!(
+                    f,
+                    "{microns} microns, regions that read as background since they are damaged: {regions} of {}",
+                    slide.display()
+                )?;
+            }
+        }
         for row in &self.published {
             writeln!(f)?;
             writeln!(f, "published: {}", row.source)?;

@@ -17,6 +17,7 @@ fn result(microns: f64, value: f64) -> ResolutionResult {
             broken: vec!["torn.tif".into()],
             ..SkippedSlides::default()
         },
+        bad_regions: [("stained.tif".into(), 3)].into(),
         seconds: 100.0,
         training: Timing {
             seconds: 80.0,
@@ -92,6 +93,7 @@ fn all_files_are_written() {
         "wholly above",
         "2.5%",
         "8 microns, not read in training, at least once: torn.tif",
+        "8 microns, regions that read as background since they are damaged: 3 of stained.tif",
     ] {
         assert!(text.contains(part), "{part:?} in {text}");
     }
@@ -102,7 +104,20 @@ fn all_files_are_written() {
         read("epochs.csv").lines().nth(1),
         Some("8,1,0.5,0.001,,0.6")
     );
-    assert_eq!(read("resolutions.csv").lines().count(), 3);
+    let resolutions = read("resolutions.csv");
+    assert_eq!(resolutions.lines().count(), 3);
+    let column = |line: &str, name: &str| {
+        let place = resolutions
+            .lines()
+            .next()?
+            .split(',')
+            .position(|heading| heading == name)?;
+        line.split(',').nth(place).map(str::to_owned)
+    };
+    for line in resolutions.lines().skip(1) {
+        assert_eq!(column(line, "skipped_slides").as_deref(), Some("1"));
+        assert_eq!(column(line, "bad_regions").as_deref(), Some("3"));
+    }
     let svg = read("metric.svg");
     assert!(svg.starts_with("<svg") && svg.contains("megapixels") && svg.contains("TPAMI 2022"));
 }

@@ -7,12 +7,12 @@ use std::thread::{Builder, JoinHandle};
 
 use stream_grad::{PixelRegion, TileSource};
 use stream_grad_slides::{
-    BlockCache, Mask, MicronsPerPixel, OpenOptions, PixelScale, Slide, SlideView, Target,
-    TissueOptions,
+    BadRegionLog, BadRegionPolicy, BlockCache, Mask, MicronsPerPixel, OpenOptions, PixelScale,
+    Slide, SlideError, SlideView, Target, TissueOptions,
 };
 
 use super::slide::{Normalisation, Pixels, SlideSource, signed};
-use super::{ImageLoader, ReadSettings, Trim};
+use super::{BadRegions, ImageLoader, ReadSettings, Trim};
 use crate::error::{Result, TrainError};
 
 /// Loads slides at one scale, decoding those to come on threads of its own.
@@ -31,6 +31,8 @@ struct Shared {
     scale: MicronsPerPixel,
     normalisation: Arc<Normalisation>,
     blocks: Arc<BlockCache>,
+    /// What read as background.
+    bad: Arc<BadRegionLog>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -64,6 +66,7 @@ impl SlideLoader {
             normalisation: Arc::new(Normalisation::new(&settings)),
             // Overlaps of neighbouring tiles of slides that are not held whole.
             blocks: Arc::new(BlockCache::new(settings.held_bytes / 4)),
+            bad: Arc::default(),
             settings,
             scale,
             state: Mutex::default(),
@@ -95,6 +98,12 @@ impl SlideLoader {
     pub fn view(&self, slide: &Path) -> Result<SlideView> {
         self.shared.view(slide)
     }
+
+    /// The parts of slides that read as background since the loader was made, since they cannot be decoded.
+    #[must_use]
+    pub fn bad_regions(&self) -> &BadRegionLog {
+        &self.shared.bad
+    }
 }
 
 impl ImageLoader for SlideLoader {
@@ -121,6 +130,25 @@ impl ImageLoader for SlideLoader {
         drop(state);
         Ok(Arc::new(shared.decode(slide)?))
     }
+
+    fn stops_at(&self, error: &TrainError) -> bool {
+        self.shared.settings.bad_regions == BadRegions::Stop && is_bad_region(error)
+    }
+}
+
+/// Whether a slide's pixels could not be decoded, in whatever the error is wrapped.
+fn is_bad_region(error: &TrainError) -> bool {
+    if matches!(error, TrainError::Slide(SlideError::RegionFailed { .. })) {
+        return true;
+    }
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(SlideError::RegionFailed { .. }) = error.downcast_ref() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 impl Drop for SlideLoader {
@@ -215,6 +243,9 @@ impl Shared {
 
     fn view(&self, path: &Path) -> Result<SlideView> {
         let mut options = OpenOptions::default().with_cache(Arc::clone(&self.blocks));
+        if self.settings.bad_regions == BadRegions::Background {
+            options = options.with_bad_regions(BadRegionPolicy::Background(Arc::clone(&self.bad)));
+        }
         if let Some(edge) = self.settings.scale_override {
             options.scale = Some(PixelScale::square(MicronsPerPixel::new(edge)?));
         }
@@ -271,125 +302,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use stream_grad::{StridedMut, TileMut};
-    use stream_grad_slides::{Compression, PyramidOptions, PyramidWriter};
-
-    use super::*;
-
-    fn slide(folder: &Path, name: &str, seed: u8) -> PathBuf {
-        let path = folder.join(name);
-        let options = PyramidOptions::default()
-            .with_compression(Compression::Deflate)
-            .with_microns_per_pixel(MicronsPerPixel::new(1.0).unwrap());
-        let mut writer = PyramidWriter::create(&path, 60, 80, &options).unwrap();
-        let rgb: Vec<u8> = (0..60 * 80 * 3_u32)
-            .map(|i| u8::try_from(i * 7 % 251).unwrap() ^ seed)
-            .collect();
-        writer.write_rows(&rgb).unwrap();
-        writer.finish().unwrap();
-        path
-    }
-
-    fn read(source: &dyn TileSource, region: &PixelRegion) -> Vec<f32> {
-        let length = region.width() * 3;
-        let mut out = vec![f32::NAN; region.height() * length];
-        let tile = StridedMut::new(&mut out, region.height(), length, length).unwrap();
-        source.read(0, region, TileMut::F32(tile)).unwrap();
-        out
-    }
-
-    #[test]
-    fn held_and_streamed_slides_agree_and_are_normalised() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = slide(folder.path(), "a.tif", 0);
-        let settings = ReadSettings {
-            mean: [0.5, 0.25, 0.0],
-            deviation: [0.5, 2.0, 1.0],
-            ..ReadSettings::default()
-        };
-        let streamed = ReadSettings {
-            held_bytes: 0,
-            ..settings.clone()
-        };
-        let scale = MicronsPerPixel::new(1.0).unwrap();
-        let held = SlideLoader::new(scale, settings)
-            .unwrap()
-            .load(&path)
-            .unwrap();
-        let streamed = SlideLoader::new(scale, streamed)
-            .unwrap()
-            .load(&path)
-            .unwrap();
-        assert_eq!((held.extent(), streamed.extent()), ((60, 80), (60, 80)));
-        let region = PixelRegion {
-            rows: 3..41,
-            columns: 17..80,
-        };
-        let values = read(&*held, &region);
-        assert_eq!(values, read(&*streamed, &region));
-        let level = f32::from(u8::try_from((3 * 80 + 17) * 3 * 7 % 251_u32).unwrap());
-        assert!((values[0] - (level / 255.0 - 0.5) / 0.5).abs() < 1e-6);
-        let outside = PixelRegion {
-            rows: 0..61,
-            columns: 0..1,
-        };
-        let mut out = vec![0.0; 61 * 3];
-        assert!(
-            held.read(
-                0,
-                &outside,
-                TileMut::F32(StridedMut::new(&mut out, 61, 3, 3).unwrap())
-            )
-            .is_err()
-        );
-    }
-
-    #[test]
-    fn slides_decoded_ahead_are_the_same_and_memory_is_bounded() {
-        let folder = tempfile::tempdir().unwrap();
-        let paths: Vec<PathBuf> = (0..6)
-            .map(|i| slide(folder.path(), &format!("{i}.tif"), i))
-            .collect();
-        let one = 60 * 80 * 3;
-        let settings = ReadSettings {
-            held_bytes: 4 * one,
-            decoding_threads: 2,
-            ..ReadSettings::default()
-        };
-        let loader =
-            SlideLoader::new(MicronsPerPixel::new(1.0).unwrap(), settings.clone()).unwrap();
-        loader.expect(&paths.iter().map(PathBuf::as_path).collect::<Vec<_>>());
-        let plain = SlideLoader::new(
-            MicronsPerPixel::new(1.0).unwrap(),
-            ReadSettings {
-                decoding_threads: 0,
-                ..settings
-            },
-        )
-        .unwrap();
-        let region = PixelRegion {
-            rows: 0..60,
-            columns: 0..80,
-        };
-        for path in paths.iter().chain(&paths) {
-            assert_eq!(
-                read(&*loader.load(path).unwrap(), &region),
-                read(&*plain.load(path).unwrap(), &region)
-            );
-            assert!(loader.shared.lock().bytes <= 4 * one);
-        }
-    }
-
-    #[test]
-    fn a_missing_slide_is_named_each_time() {
-        let loader =
-            SlideLoader::new(MicronsPerPixel::new(1.0).unwrap(), ReadSettings::default()).unwrap();
-        let path = Path::new("nowhere/there.tif");
-        loader.expect(&[path]);
-        for _ in 0..2 {
-            let error = loader.load(path).err().unwrap().to_string();
-            assert!(error.contains("there.tif"), "{error}");
-        }
-    }
-}
+mod tests;

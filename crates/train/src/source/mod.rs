@@ -30,6 +30,21 @@ pub struct ReadSettings {
     pub held_bytes: u64,
     /// Threads that decode ahead.
     pub decoding_threads: usize,
+    /// What becomes of slides of which parts cannot be decoded.
+    pub bad_regions: BadRegions,
+}
+
+/// What becomes of slides of which parts cannot be decoded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BadRegions {
+    /// The run stops.
+    Stop,
+    /// These parts read as background; the report says how many they are.
+    Background,
+    /// The slide does not count.
+    #[default]
+    SkipSlide,
 }
 
 /// Which part of a slide is an image.
@@ -53,6 +68,7 @@ impl Default for ReadSettings {
             trim: Trim::Whole,
             held_bytes: 1 << 30,
             decoding_threads: 1,
+            bad_regions: BadRegions::default(),
         }
     }
 }
@@ -104,6 +120,12 @@ pub trait ImageLoader: Send + Sync {
     /// # Errors
     /// A slide that cannot be opened or read.
     fn load(&self, slide: &Path) -> Result<Arc<dyn TileSource>>;
+
+    /// Whether an error that came of a slide must stop the run, instead of the slide being skipped.
+    fn stops_at(&self, error: &TrainError) -> bool {
+        let _ = error;
+        false
+    }
 }
 
 /// A shared image, as a source of its own.

@@ -40,7 +40,8 @@ pub struct Evaluation {
 /// `observer` and left out. Returns `None` if `stop` was set before the end.
 ///
 /// # Errors
-/// [`TrainError::AllSlidesFailed`] if there are slides and none could be used.
+/// [`TrainError::AllSlidesFailed`] if there are slides and none could be used; whatever [`ImageLoader::stops_at`] says must
+/// stop the run.
 pub fn evaluate(
     model: &dyn Model,
     loader: &dyn ImageLoader,
@@ -75,6 +76,7 @@ pub fn evaluate(
                 None
             }
             Ok(_) => Some(SkipReason::NotFinite),
+            Err(error) if loader.stops_at(&error) => return Err(error),
             Err(error) => Some(SkipReason::Broken(error.to_string())),
         };
         if let Some(reason) = reason {

@@ -94,7 +94,7 @@ impl Run<'_> {
     ///
     /// # Errors
     /// [`TrainError::Setting`], [`TrainError::Classes`] before anything is read; [`TrainError::Checkpoint`] for a checkpoint of
-    /// another run; [`TrainError::AllSlidesFailed`] if an epoch could use no slide; [`TrainError::File`] if a checkpoint cannot
+    /// another run; whatever [`ImageLoader::stops_at`] says must stop it; [`TrainError::AllSlidesFailed`] if an epoch could use no slide; [`TrainError::File`] if a checkpoint cannot
     /// be written.
     pub fn execute(&self, stop: &AtomicBool, observer: &mut dyn TrainObserver) -> Result<Outcome> {
         self.settings.check()?;
@@ -316,6 +316,7 @@ impl Run<'_> {
                     });
                 }
                 Ok(_) => group.fail(order[place], slide, SkipReason::NotFinite, observer),
+                Err(error) if self.loader.stops_at(&error) => return Err(error),
                 Err(error) => group.fail(
                     order[place],
                     slide,

@@ -210,6 +210,45 @@ fn a_checkpoint_of_another_run_is_refused() {
     assert!(matches!(error, TrainError::Checkpoint { .. }), "{error}");
 }
 
+/// A loader that will not go on without a slide.
+struct Strict(Images);
+
+impl ImageLoader for Strict {
+    fn expect(&self, upcoming: &[&Path]) {
+        self.0.expect(upcoming);
+    }
+
+    fn load(&self, slide: &Path) -> Result<Arc<dyn TileSource>> {
+        self.0.load(slide)
+    }
+
+    fn stops_at(&self, error: &TrainError) -> bool {
+        matches!(error, TrainError::File { .. })
+    }
+}
+
+#[test]
+fn a_loader_may_stop_training_and_evaluation() {
+    let (samples, mut images) = cohort(12);
+    images.0.remove(&samples[3].slide);
+    let (settings, model, loader) = (settings(1), model(), Strict(images));
+    let run = Run {
+        settings: &settings,
+        task: Task::Binary,
+        train: &samples,
+        validation: &[],
+        model: &model,
+        loader: &loader,
+        checkpoint: None,
+    };
+    let stop = AtomicBool::new(false);
+    let error = run.execute(&stop, &mut NoObserver).err().unwrap();
+    assert!(error.to_string().contains("slide_03"), "{error}");
+    let set = (samples.as_slice(), crate::data::Split::Test);
+    let error = evaluate(&model, &loader, set, &stop, &mut NoObserver).unwrap_err();
+    assert!(error.to_string().contains("slide_03"), "{error}");
+}
+
 #[test]
 fn slides_that_break_are_named_skipped_and_counted() {
     let (samples, mut images) = cohort(16);
