@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_nn::VarBuilder;
 use candle_nn::init::{DEFAULT_KAIMING_NORMAL, Init};
-use stream_grad_kernels::{Activation, Divisor, Gelu};
+use stream_grad_kernels::{Activation, Arithmetic, Divisor, Gelu};
 use stream_grad_tiling::{Axis, Corners, Graph, NodeId, PerAxis, SizedGraph};
 
 use crate::error::{Result, StreamError};
@@ -431,6 +431,20 @@ impl Net {
     /// Every refusal happens here: an image that is too small, a budget below the minimum, cuts that cannot be.
     pub fn plan(&self, request: PlanRequest) -> Result<Plan> {
         Plan::new(self, request)
+    }
+
+    /// The same network with its convolutions computed by `arithmetic`.
+    pub(crate) fn computed_by(&self, arithmetic: Arithmetic) -> Self {
+        let mut operations = self.operations.to_vec();
+        for operation in &mut operations {
+            if let Kind::Convolution(convolution) = &mut operation.kind {
+                convolution.shape.arithmetic = arithmetic;
+            }
+        }
+        Self {
+            operations: operations.into(),
+            ..self.clone()
+        }
     }
 
     /// All parameters in the order of the layers that read them, constants included.

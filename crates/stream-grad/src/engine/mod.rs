@@ -14,7 +14,7 @@ use stream_grad_tiling::{Block, Buffers, Geometry, PerAxis, Place, Residual, Spa
 use crate::error::{Result, StreamError};
 use crate::exchange::TileSource;
 use crate::observer::Observer;
-use crate::operation::Operation;
+use crate::operation::{Kind, Operation};
 use crate::prepared::{Prepared, scalar};
 use crate::scalar::Scalar;
 use crate::tile::PixelRegion;
@@ -68,6 +68,17 @@ pub(crate) struct Engine<'p, T> {
     pub(crate) source: &'p dyn TileSource,
     arena: Vec<T>,
     transient: Vec<T>,
+    /// For the kernels; nothing in it outlives one of them.
+    scratch: Vec<T>,
+}
+
+/// Elements of scratch that the kernels need, one after another.
+pub(crate) fn scratch_length<T: Scalar>(operations: &[Operation]) -> usize {
+    let lengths = operations.iter().map(|operation| match &operation.kind {
+        Kind::Convolution(convolution) => convolution.shape.scratch_len::<T>().unwrap_or(0),
+        _ => 0,
+    });
+    lengths.max().unwrap_or(0)
 }
 
 impl<'p, T: Scalar> Engine<'p, T> {
@@ -81,12 +92,14 @@ impl<'p, T: Scalar> Engine<'p, T> {
     ) -> Self {
         let arena = schedule.slab(arena);
         let transient = schedule.slab(transient);
+        let scratch = schedule.slab(scratch_length::<T>(schedule.operations) as u64);
         Self {
             schedule,
             prepared,
             source,
             arena,
             transient,
+            scratch,
         }
     }
 

@@ -10,3 +10,4 @@ mod networks;
 mod promises;
 mod random_graphs;
 mod refusals;
+mod winograd;

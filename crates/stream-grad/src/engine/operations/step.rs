@@ -108,6 +108,17 @@ impl<'s, 'p, T: Scalar> ForwardStep<'s, 'p, T> {
         disjoint(&mut self.engine.arena, &mut self.store.saved, buffers, name)
     }
 
+    /// Scratch for the kernel, with views of several buffers at once.
+    pub(super) fn scratch_and_views<const N: usize>(
+        &mut self,
+        buffers: [Buffer; N],
+    ) -> Result<(&mut [T], [&mut [T]; N])> {
+        let name = self.name();
+        let Engine { arena, scratch, .. } = &mut *self.engine;
+        let views = disjoint(arena, &mut self.store.saved, buffers, name)?;
+        Ok((scratch.as_mut_slice(), views))
+    }
+
     /// Runs a kernel from the first input to the output.
     pub(super) fn unary(
         mut self,
@@ -268,9 +279,19 @@ impl<'s, 'p, T: Scalar> VjpStep<'s, 'p, T> {
         &mut self,
         buffers: [Buffer; N],
     ) -> Result<(&mut Gradients<T>, [&mut [T]; N])> {
+        let (gradients, _, views) = self.gradients_scratch_and_views(buffers)?;
+        Ok((gradients, views))
+    }
+
+    /// The gradients and scratch for the kernel, with views of several buffers at once.
+    pub(super) fn gradients_scratch_and_views<const N: usize>(
+        &mut self,
+        buffers: [Buffer; N],
+    ) -> Result<(&mut Gradients<T>, &mut [T], [&mut [T]; N])> {
         let name = self.name();
-        let views = disjoint(&mut self.engine.arena, &mut self.store.saved, buffers, name)?;
-        Ok((self.gradients, views))
+        let Engine { arena, scratch, .. } = &mut *self.engine;
+        let views = disjoint(arena, &mut self.store.saved, buffers, name)?;
+        Ok((self.gradients, scratch.as_mut_slice(), views))
     }
 
     /// Runs a kernel from the cotangent of the output to that of node `source`, an input.
@@ -377,7 +398,7 @@ pub(super) fn at<'a, T>(
 }
 
 /// The first position of a rectangle inside the plane.
-fn origin(rect: PerAxis<Span>) -> [usize; 2] {
+pub(super) fn origin(rect: PerAxis<Span>) -> [usize; 2] {
     let first = |span: Span| usize::try_from(span.lo).unwrap_or(0);
     [first(rect.rows), first(rect.columns)]
 }
