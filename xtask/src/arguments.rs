@@ -75,7 +75,7 @@ pub enum FloatType {
 /// How convolutions are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Arithmetic {
-    /// As this version finds best: directly
+    /// As is fastest: by Winograd's F(2x2, 3x3) where that gains
     Auto,
     /// Directly, one product after the other
     Direct,

@@ -1,5 +1,5 @@
-//! Convolutions of ResNet-18 in GFLOP/s (criterion's "elements" are floating-point operations), beside the rate at which
-//! one core can do fused multiply-adds at all.
+//! Convolutions of ResNet-18 in GFLOP/s (criterion's "elements" are floating-point operations, counted as those of the direct
+//! sum), beside a matrix product on all cores and the rate at which one core can do fused multiply-adds at all.
 //!
 //! `cargo bench -p stream-grad-kernels` uses every core; `RAYON_NUM_THREADS=1` uses one.
 
@@ -9,9 +9,11 @@ use std::time::Duration;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
 use stream_grad_kernels::{
-    Convolution, DataGradientWeights, Epilogue, ForwardWeights, Image, ImageMut, KernelError,
-    Position, Region, Window, conv_data_gradient, conv_forward, conv_weight_gradient,
+    Arithmetic, Convolution, DataGradientWeights, Epilogue, ForwardWeights, Image, ImageMut,
+    KernelError, Position, Region, Window, Windows, conv_data_gradient, conv_forward,
+    conv_weight_gradient,
 };
 
 /// Independent chains of fused multiply-adds that stay in registers.
@@ -51,6 +53,53 @@ fn multiply_adds(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A square matrix product, in bands of rows over all threads: what convolutions are held against.
+fn matrix_product(criterion: &mut Criterion) {
+    const EDGE: usize = 1024;
+    const BAND: usize = EDGE / 4;
+    let (left, right) = (vec![0.5_f32; EDGE * EDGE], vec![0.25_f32; EDGE * EDGE]);
+    let mut product = vec![0.0_f32; EDGE * EDGE];
+    let pitch = isize::try_from(EDGE).unwrap_or_default();
+    let mut group = criterion.benchmark_group("matrix product of the crate gemm");
+    let products = [EDGE, EDGE, EDGE, 2].iter().product::<usize>();
+    let products = u64::try_from(products).unwrap_or_default();
+    group.throughput(Throughput::Elements(products));
+    group.bench_function(format!("{EDGE} x {EDGE} x {EDGE}"), |bencher| {
+        bencher.iter(|| {
+            let rows = left.par_chunks(BAND * EDGE);
+            let bands = product.par_chunks_mut(BAND * EDGE).zip(rows);
+            bands.for_each(|(product, left)| {
+                #[expect(unsafe_code, reason = "the crate takes pointers")]
+                // SAFETY: the slices hold BAND x EDGE, BAND x EDGE and EDGE x EDGE values, row by row.
+                unsafe {
+                    gemm::gemm(
+                        BAND,
+                        EDGE,
+                        EDGE,
+                        product.as_mut_ptr(),
+                        1,
+                        pitch,
+                        false,
+                        left.as_ptr(),
+                        1,
+                        pitch,
+                        right.as_ptr(),
+                        1,
+                        pitch,
+                        0.0,
+                        1.0,
+                        false,
+                        false,
+                        false,
+                        gemm::Parallelism::None,
+                    );
+                }
+            });
+        });
+    });
+    group.finish();
+}
+
 /// A convolution with "same" padding of a square image.
 struct Case {
     convolution: Convolution,
@@ -74,12 +123,20 @@ impl Case {
         }
     }
 
+    const fn direct(self) -> Self {
+        Self {
+            convolution: self.convolution.arithmetic(Arithmetic::Direct),
+            ..self
+        }
+    }
+
     fn name(&self) -> String {
         let Convolution {
             window,
             in_channels,
             out_channels,
             groups,
+            arithmetic,
         } = self.convolution;
         let [kernel, _] = window.kernel;
         let grouped = if groups == 1 {
@@ -88,7 +145,13 @@ impl Case {
             format!(" in {groups} groups")
         };
         let (stride, size) = (window.stride[0], self.size);
-        format!("{in_channels}-{out_channels} k{kernel} s{stride}{grouped}, {size} x {size}")
+        let direct = match arithmetic {
+            Arithmetic::Auto => "",
+            Arithmetic::Direct => ", direct",
+        };
+        format!(
+            "{in_channels}-{out_channels} k{kernel} s{stride}{grouped}, {size} x {size}{direct}"
+        )
     }
 
     fn run(&self, criterion: &mut Criterion) -> Result<(), KernelError> {
@@ -101,10 +164,8 @@ impl Case {
         let window = convolution.window;
         let (size, outputs) = (self.size, self.size / window.stride[0]);
         let before = isize::try_from(window.kernel[0] / 2).unwrap_or_default();
-        let (first, region) = (
-            Position::new(-before, -before),
-            Region::whole(outputs, outputs),
-        );
+        let region = Region::whole(outputs, outputs);
+        let windows = Windows::new(region, Position::new(-before, -before));
         let count = convolution.weight_count()?;
         let weights = vec![0.01_f32; count];
         let input = vec![0.5_f32; size * size * in_channels];
@@ -114,6 +175,7 @@ impl Case {
         let mut output = vec![0.0_f32; cotangent.data().len()];
         let mut gradient = vec![0.0_f32; input.data().len()];
         let mut sums = vec![0.0; count];
+        let mut scratch = vec![0.0_f32; convolution.scratch_len::<f32>()?];
 
         let mut group = criterion.benchmark_group(self.name());
         group.throughput(Throughput::Elements(convolution.flops(region.pixels())));
@@ -125,19 +187,33 @@ impl Case {
                 &convolution,
                 &forward_weights,
                 input,
-                first,
+                windows,
                 output,
-                region,
                 epilogue,
+                &mut scratch,
             )
         });
         let data_weights = DataGradientWeights::pack(&convolution, &weights)?;
         measure(&mut group, "data gradient", || {
             let to = ImageMut::new(&mut gradient, size, size, in_channels)?;
-            conv_data_gradient(&convolution, &data_weights, cotangent, region, first, to)
+            conv_data_gradient(
+                &convolution,
+                &data_weights,
+                cotangent,
+                windows,
+                to,
+                &mut scratch,
+            )
         });
         measure(&mut group, "weight gradient", || {
-            conv_weight_gradient(&convolution, input, first, cotangent, region, &mut sums)
+            conv_weight_gradient(
+                &convolution,
+                input,
+                windows,
+                cotangent,
+                &mut sums,
+                &mut scratch,
+            )
         });
         group.finish();
         Ok(())
@@ -155,6 +231,8 @@ fn measure(
 fn convolutions(criterion: &mut Criterion) {
     for case in [
         Case::new([3, 64], 7, 2, 512),
+        Case::new([64, 64], 3, 1, 256).direct(),
+        Case::new([256, 256], 3, 1, 64).direct(),
         Case::new([64, 64], 3, 1, 128),
         Case::new([64, 64], 3, 1, 256),
         Case::new([64, 128], 3, 2, 128),
@@ -184,6 +262,6 @@ fn quick() -> Criterion {
 criterion_group! {
     name = benches;
     config = quick();
-    targets = multiply_adds, convolutions
+    targets = multiply_adds, matrix_product, convolutions
 }
 criterion_main!(benches);

@@ -2,9 +2,10 @@
 
 use crate::gather::{Addend, Axis, Existing, Gather};
 use crate::image::check_length;
+use crate::winograd::{self, check_scratch};
 use crate::{
     Convolution, DataGradientWeights, Element, ForwardWeights, Image, ImageMut, KernelError,
-    Located, Position, Region, Window,
+    Located, Window, Windows,
 };
 
 /// What is applied to a sum before it is stored.
@@ -60,6 +61,19 @@ fn weights_of(expected: &Convolution, packed: &Convolution) -> Result<(), Kernel
             });
         }
     }
+    if expected.is_winograd() != packed.is_winograd() {
+        let name = |convolution: &Convolution| {
+            if convolution.is_winograd() {
+                "Winograd's"
+            } else {
+                "direct"
+            }
+        };
+        return Err(KernelError::Arithmetic {
+            expected: name(expected),
+            found: name(packed),
+        });
+    }
     let (expected, found) = (expected.window.kernel, packed.window.kernel);
     if expected != found {
         return Err(KernelError::Extent {
@@ -73,12 +87,13 @@ fn weights_of(expected: &Convolution, packed: &Convolution) -> Result<(), Kernel
     Ok(())
 }
 
-/// Convolves `input` into `region` of `output`; the rest of `output` is neither read nor written.
+/// Convolves `input` into a region of `output`; the rest of `output` is neither read nor written.
 ///
-/// The window of output position `(region.row + r, region.column + c)` has its first tap at
-/// `first_window + (r * stride, c * stride)` in `input`; taps outside `input` read zero. Images are
-/// height x width x channels. Every value is the same sequence of floating-point operations whatever the region and the
-/// buffers, so results are bitwise independent of tiling and of the number of threads.
+/// `windows` says which outputs, in `output`, and where their windows lie in `input`; taps outside `input` read zero. Images
+/// are height x width x channels. Every value is the same sequence of floating-point operations whatever the region and
+/// the buffers, so results are bitwise independent of tiling and of the number of threads.
+///
+/// `scratch` has at least [`Convolution::scratch_len`] values, whatever they are.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
@@ -94,10 +109,10 @@ fn weights_of(expected: &Convolution, packed: &Convolution) -> Result<(), Kernel
 ///     &convolution,
 ///     &weights,
 ///     Image::new(&[1.0; 4], 2, 2, 1)?,
-///     Position::new(-1, -1),
+///     Windows::new(Region::whole(2, 2), Position::new(-1, -1)),
 ///     ImageMut::new(&mut output, 2, 2, 1)?,
-///     Region::whole(2, 2),
 ///     Epilogue::default(),
+///     &mut [],
 /// )?;
 /// assert_eq!(output, [4.0; 4]);
 /// # Ok::<(), KernelError>(())
@@ -106,17 +121,23 @@ pub fn conv_forward<T: Element>(
     convolution: &Convolution,
     weights: &ForwardWeights<T>,
     input: Image<'_, T>,
-    first_window: Position,
+    windows: Windows,
     output: ImageMut<'_, T>,
-    region: Region,
     epilogue: Epilogue<'_, T>,
+    scratch: &mut [T],
 ) -> Result<(), KernelError> {
+    let Windows {
+        region,
+        first,
+        plane,
+    } = windows;
     convolution.check()?;
     weights_of(convolution, &weights.0.convolution)?;
     input.check_channels("convolution input", convolution.in_channels)?;
     output.check_channels("convolution output", convolution.out_channels)?;
     output.check_region("convolution output", region)?;
-    convolution.window.check(region, first_window)?;
+    convolution.window.check(region, first)?;
+    check_scratch(convolution, scratch)?;
     if let Some(bias) = epilogue.bias {
         check_length("convolution bias", convolution.out_channels, bias.len())?;
     }
@@ -148,13 +169,13 @@ pub fn conv_forward<T: Element>(
             low: 0,
             high: signed(extent),
         };
-    Gather {
-        rows: axis(0, region.row, region.rows, first_window.row, input.height()),
+    let gather = Gather {
+        rows: axis(0, region.row, region.rows, first.row, input.height()),
         columns: axis(
             1,
             region.column,
             region.columns,
-            first_window.column,
+            first.column,
             input.width(),
         ),
         source: input.data(),
@@ -168,16 +189,20 @@ pub fn conv_forward<T: Element>(
         bias: epilogue.bias,
         residual,
         relu: epilogue.activation == Activation::Relu,
+    };
+    if convolution.is_winograd() {
+        winograd::run(gather, plane.map(|first| first % 2), scratch);
+    } else {
+        gather.run();
     }
-    .run();
     Ok(())
 }
 
 /// Adds the gradient by the input to `input_cotangent`.
 ///
-/// Only cotangents inside `region` are read. The window of position `(region.row + r, region.column + c)` has its first
-/// tap at `first_window + (r * stride, c * stride)` in `input_cotangent`'s coordinates; contributions outside it belong to
-/// padding and are dropped. Images are height x width x channels.
+/// `windows` says which outputs' cotangents, in `cotangent`, and where their windows lie in `input_cotangent`: only these
+/// are read, and contributions outside `input_cotangent` belong to padding and are dropped. Images are
+/// height x width x channels. `scratch` is as for [`conv_forward`].
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
@@ -185,16 +210,18 @@ pub fn conv_data_gradient<T: Element>(
     convolution: &Convolution,
     weights: &DataGradientWeights<T>,
     cotangent: Image<'_, T>,
-    region: Region,
-    first_window: Position,
+    windows: Windows,
     mut input_cotangent: ImageMut<'_, T>,
+    scratch: &mut [T],
 ) -> Result<(), KernelError> {
+    let Windows { region, first, .. } = windows;
     convolution.check()?;
     weights_of(convolution, &weights.0.convolution)?;
     cotangent.check_channels("convolution cotangent", convolution.out_channels)?;
     input_cotangent.check_channels("convolution input cotangent", convolution.in_channels)?;
     cotangent.check_region("convolution cotangent", region)?;
-    convolution.window.check(region, first_window)?;
+    convolution.window.check(region, first)?;
+    check_scratch(convolution, scratch)?;
     if region.is_empty() {
         return Ok(());
     }
@@ -207,7 +234,7 @@ pub fn conv_data_gradient<T: Element>(
             0,
             row_phase,
             height,
-            first_window.row,
+            first.row,
             region.row,
             region.rows,
         ) else {
@@ -219,13 +246,13 @@ pub fn conv_data_gradient<T: Element>(
                 1,
                 column_phase,
                 width,
-                first_window.column,
+                first.column,
                 region.column,
                 region.columns,
             ) else {
                 continue;
             };
-            Gather {
+            let gather = Gather {
                 rows,
                 columns,
                 source: cotangent.data(),
@@ -239,8 +266,12 @@ pub fn conv_data_gradient<T: Element>(
                 bias: None,
                 residual: None,
                 relu: false,
+            };
+            if convolution.is_winograd() {
+                winograd::run(gather, [0, 0], scratch);
+            } else {
+                gather.run();
             }
-            .run();
         }
     }
     Ok(())

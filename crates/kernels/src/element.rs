@@ -121,6 +121,9 @@ pub(crate) mod sealed {
     use crate::gather::Task as GatherTask;
     use crate::instructions::dispatch;
     use crate::weight_gradient::Task as WeightGradientTask;
+    use crate::winograd::forward::Task as WinogradTask;
+    use crate::winograd::patches::PatchTask as WinogradPatchTask;
+    use crate::winograd::weight_gradient::WeightGradientTask as WinogradWeightGradientTask;
 
     /// Vectors of a number on whatever instructions `S` stands for; all inlined into the caller, which
     /// `pulp` has compiled for those instructions.
@@ -133,6 +136,15 @@ pub(crate) mod sealed {
         /// Runs a task of a weight gradient; not generic either.
         fn weight_gradient(task: WeightGradientTask<'_, Self>);
 
+        /// Transforms a part of Winograd's input; not generic either.
+        fn winograd_patches(task: WinogradPatchTask<'_, Self>);
+
+        /// Runs a task of Winograd's convolution; not generic either.
+        fn winograd(task: WinogradTask<'_, Self>);
+
+        /// Runs a task of Winograd's weight gradient; not generic either.
+        fn winograd_weight_gradient(task: WinogradWeightGradientTask<'_, Self>);
+
         /// A vector that fills one register.
         type Vector<S: Simd>: Copy;
 
@@ -141,6 +153,9 @@ pub(crate) mod sealed {
 
         /// `a + b`.
         fn vector_add<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+
+        /// `a - b`.
+        fn vector_sub<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
 
         /// `a * b + c`, rounded once.
         fn mul_add<S: Simd>(
@@ -173,7 +188,7 @@ pub(crate) mod sealed {
 
     macro_rules! vectors {
         (
-            $number:ident, $vector:ident, $splat:ident, $add:ident, $mul_add:ident,
+            $number:ident, $vector:ident, $splat:ident, $add:ident, $sub:ident, $mul_add:ident,
             $less:ident, $select:ident, $mask:ident, $load:ident, $store:ident, $lane:ident
         ) => {
             impl Vectors for $number {
@@ -184,6 +199,18 @@ pub(crate) mod sealed {
                 }
 
                 fn weight_gradient(task: WeightGradientTask<'_, Self>) {
+                    dispatch(task);
+                }
+
+                fn winograd_patches(task: WinogradPatchTask<'_, Self>) {
+                    dispatch(task);
+                }
+
+                fn winograd(task: WinogradTask<'_, Self>) {
+                    dispatch(task);
+                }
+
+                fn winograd_weight_gradient(task: WinogradWeightGradientTask<'_, Self>) {
                     dispatch(task);
                 }
 
@@ -199,6 +226,15 @@ pub(crate) mod sealed {
                     b: Self::Vector<S>,
                 ) -> Self::Vector<S> {
                     simd.$add(a, b)
+                }
+
+                #[inline(always)]
+                fn vector_sub<S: Simd>(
+                    simd: S,
+                    a: Self::Vector<S>,
+                    b: Self::Vector<S>,
+                ) -> Self::Vector<S> {
+                    simd.$sub(a, b)
                 }
 
                 #[inline(always)]
@@ -248,6 +284,7 @@ pub(crate) mod sealed {
         f32s,
         splat_f32s,
         add_f32s,
+        sub_f32s,
         mul_add_f32s,
         less_than_f32s,
         select_f32s,
@@ -261,6 +298,7 @@ pub(crate) mod sealed {
         f64s,
         splat_f64s,
         add_f64s,
+        sub_f64s,
         mul_add_f64s,
         less_than_f64s,
         select_f64s,
@@ -307,6 +345,28 @@ pub(crate) mod sealed {
     pub(crate) unsafe fn store<S: Simd, T: Vectors>(_: S, to: *mut T, value: T::Vector<S>) {
         // SAFETY: the caller vouches for the memory; vectors are plain numbers without padding.
         unsafe { to.cast::<T::Vector<S>>().write_unaligned(value) }
+    }
+
+    /// Stores `count` lanes.
+    ///
+    /// # Safety
+    /// `to` must be valid for writing `count` numbers; `count` is at most a register's.
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "the micro-kernels address memory by pointer")]
+    pub(crate) unsafe fn store_some<S: Simd, T: Vectors>(
+        simd: S,
+        to: *mut T,
+        count: usize,
+        value: T::Vector<S>,
+    ) {
+        // SAFETY: as the caller vouches.
+        unsafe {
+            if count == lanes::<S, T>() {
+                store::<S, T>(simd, to, value);
+            } else {
+                T::store_first(simd, to, count, value);
+            }
+        }
     }
 
     /// Loads `count` lanes.

@@ -26,6 +26,14 @@ pub enum KernelError {
         /// Channels found.
         found: usize,
     },
+    /// Packed weights are for another arithmetic: direct, or Winograd's.
+    #[error("packed weights: expected those for {expected} arithmetic, found those for {found}")]
+    Arithmetic {
+        /// The arithmetic of the convolution asked for.
+        expected: &'static str,
+        /// The arithmetic that the weights were packed for.
+        found: &'static str,
+    },
     /// Two images that must have the same height and width differ.
     #[error(
         "{what}: expected {expected_height} x {expected_width} pixels, found {height} x {width}"

@@ -5,7 +5,7 @@
 //! no padded copy is made. Taps that fall outside the source read a row of zeros, so that each value is the same
 //! sequence of floating-point operations wherever its group lies.
 
-mod product;
+pub(crate) mod product;
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use product::{Dense, PerChannel, Product, Terms};
 
 use crate::Element;
-use crate::element::sealed::{lanes, load_some, store};
+use crate::element::sealed::{lanes, load_some, store_some};
 use crate::shared::Shared;
 use crate::weights::{PackedWeights, Panel};
 
@@ -143,6 +143,50 @@ impl<T: Element> Gather<'_, T> {
             });
         });
     }
+}
+
+impl<T: Element> Gather<'_, T> {
+    /// Where the first channel of a target lies in the target image.
+    #[inline(always)]
+    pub(crate) fn target_offset(&self, [row, column]: [usize; 2]) -> usize {
+        let row = self.rows.target_first + row * self.rows.target_step;
+        let column = self.columns.target_first + column * self.columns.target_step;
+        (row * self.target_width + column) * self.target_channels
+    }
+
+    /// What is stored for a sum: `count` channels from `channel` on of one target.
+    #[inline(always)]
+    pub(crate) fn finish<S: Simd>(
+        &self,
+        simd: S,
+        [row, column]: [usize; 2],
+        channel: usize,
+        count: usize,
+        sum: T::Vector<S>,
+    ) -> T::Vector<S> {
+        let mut value = sum;
+        if let Some(bias) = self.bias {
+            value = add_values(simd, value, &bias[channel..][..count]);
+        }
+        if let Some(residual) = &self.residual {
+            let at =
+                residual.first + row * residual.row_pitch + column * residual.pixel_pitch + channel;
+            value = add_values(simd, value, &residual.data[at..][..count]);
+        }
+        if self.relu {
+            value = T::relu(simd, value);
+        }
+        value
+    }
+}
+
+/// Adds the first lanes' worth of values.
+#[inline(always)]
+fn add_values<S: Simd, T: Element>(simd: S, value: T::Vector<S>, more: &[T]) -> T::Vector<S> {
+    #[expect(unsafe_code, reason = "vectors are loaded by pointer")]
+    // SAFETY: the slice holds as many values as are loaded.
+    let more = unsafe { load_some::<S, T>(simd, more.as_ptr(), more.len()) };
+    T::vector_add(simd, value, more)
 }
 
 /// Some positions times some panels: no two tasks share both.
@@ -381,19 +425,14 @@ impl<T: Element> Step<'_, T> {
         let gather = self.gather;
         let lanes = lanes::<S, T>();
         let channel = self.panel.group * gather.weights.layout.width + self.panel.first;
-        for (place, sums) in sums.iter().enumerate().take(group.count) {
-            let [row, column] = group.targets[place];
-            let target_row = gather.rows.target_first + row * gather.rows.target_step;
-            let target_column = gather.columns.target_first + column * gather.columns.target_step;
-            let target = (target_row * gather.target_width + target_column)
-                * gather.target_channels
-                + channel;
+        for (&place, sums) in group.targets.iter().zip(sums).take(group.count) {
+            let target = gather.target_offset(place) + channel;
             for (vector, &sum) in sums.iter().enumerate() {
                 let first = vector * lanes;
                 let count = lanes.min(self.panel.width.saturating_sub(first));
                 #[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
-                // SAFETY: the target position and `count` channels from `channel + first` on lie inside the target
-                // image, and belong to this task alone.
+                // SAFETY: the target position's channels of the panel lie inside the target image, and belong to this
+                // task alone.
                 unsafe {
                     let to = self.target.add(target + first);
                     let mut value = sum;
@@ -401,36 +440,9 @@ impl<T: Element> Step<'_, T> {
                         value = T::vector_add(simd, load_some::<S, T>(simd, to, count), value);
                     }
                     if self.finish {
-                        if let Some(bias) = gather.bias {
-                            let bias = &bias[channel + first..][..count];
-                            value = T::vector_add(
-                                simd,
-                                value,
-                                load_some::<S, T>(simd, bias.as_ptr(), count),
-                            );
-                        }
-                        if let Some(residual) = &gather.residual {
-                            let at = residual.first
-                                + row * residual.row_pitch
-                                + column * residual.pixel_pitch
-                                + channel
-                                + first;
-                            let from = &residual.data[at..][..count];
-                            value = T::vector_add(
-                                simd,
-                                value,
-                                load_some::<S, T>(simd, from.as_ptr(), count),
-                            );
-                        }
-                        if gather.relu {
-                            value = T::relu(simd, value);
-                        }
+                        value = gather.finish(simd, place, channel + first, count, value);
                     }
-                    if count == lanes {
-                        store::<S, T>(simd, to, value);
-                    } else {
-                        T::store_first(simd, to, count, value);
-                    }
+                    store_some::<S, T>(simd, to, count, value);
                 }
             }
         }

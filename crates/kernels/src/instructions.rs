@@ -21,7 +21,8 @@ mod tests {
 
     use crate::{
         Activation, Convolution, DataGradientWeights, Element, Epilogue, ForwardWeights, Image,
-        ImageMut, Position, Region, Window, conv_data_gradient, conv_forward, conv_weight_gradient,
+        ImageMut, Position, Region, Window, Windows, conv_data_gradient, conv_forward,
+        conv_weight_gradient,
     };
 
     /// What `dispatch` uses: an index of the processor's instruction sets, the best first.
@@ -55,21 +56,22 @@ mod tests {
         let bias = values::<T>(outputs, 7);
         let input = Image::new(&input, height, width, inputs).unwrap();
         let cotangent = Image::new(&cotangent, rows, columns, outputs).unwrap();
-        let (first, region) = (Position::new(-1, -1), Region::whole(rows, columns));
+        let windows = Windows::new(Region::whole(rows, columns), Position::new(-1, -1));
+        let mut scratch = vec![T::ZERO; convolution.scratch_len::<T>().unwrap()];
 
         let mut output = vec![T::ZERO; rows * columns * outputs];
         conv_forward(
             convolution,
             &ForwardWeights::pack(convolution, &weights).unwrap(),
             input,
-            first,
+            windows,
             ImageMut::new(&mut output, rows, columns, outputs).unwrap(),
-            region,
             Epilogue {
                 bias: Some(&bias),
                 residual: None,
                 activation: Activation::Relu,
             },
+            &mut scratch,
         )
         .unwrap();
         let mut gradient = vec![T::ONE; height * width * inputs];
@@ -77,13 +79,21 @@ mod tests {
             convolution,
             &DataGradientWeights::pack(convolution, &weights).unwrap(),
             cotangent,
-            region,
-            first,
+            windows,
             ImageMut::new(&mut gradient, height, width, inputs).unwrap(),
+            &mut scratch,
         )
         .unwrap();
         let mut sums = vec![1.0; weights.len()];
-        conv_weight_gradient(convolution, input, first, cotangent, region, &mut sums).unwrap();
+        conv_weight_gradient(
+            convolution,
+            input,
+            windows,
+            cotangent,
+            &mut sums,
+            &mut scratch,
+        )
+        .unwrap();
         let bits = |values: &[T]| {
             values
                 .iter()
@@ -107,6 +117,8 @@ mod tests {
             Convolution::new(window, 21, 35),
             Convolution::new(window, 12, 20).groups(4),
             Convolution::new(window, 37, 37).groups(37),
+            Convolution::new(Window::new([3, 3]), 37, 70),
+            Convolution::new(Window::new([3, 3]), 140, 40),
         ] {
             let best = (results::<f32>(&convolution), results::<f64>(&convolution));
             for choice in [1, 2] {

@@ -5,8 +5,9 @@
 //! output buffer and touch nothing else of it; where a region's windows lie in the input is said by the position of the
 //! first one. That is all a caller needs who streams a large image tile by tile.
 //!
-//! Convolutions gather their operands in place: no im2col matrix, no padded copies, no hidden scratch. The instruction set
-//! (AVX-512, AVX2, NEON, or none) is chosen at run time. Work is cut by geometry and run in the caller's rayon pool;
+//! Convolutions gather their operands in place: no im2col matrix, no padded copies, no hidden scratch. Where it gains, 3 x 3
+//! convolutions are computed by Winograd's F(2 x 2, 3 x 3), in scratch of the caller's, unless direct arithmetic is asked for
+//! ([`Arithmetic`]). The instruction set (AVX-512, AVX2, NEON, or none) is chosen at run time. Work is cut by geometry and run in the caller's rayon pool;
 //! results are bitwise independent of the number of threads.
 //!
 //! Gradients are *added* to their destination. Gradients of parameters are summed in `f64`.
@@ -31,6 +32,7 @@ mod upsample;
 mod weight_gradient;
 mod weights;
 mod window;
+mod winograd;
 
 pub use activation::{Gelu, gelu_forward, gelu_vjp, relu_forward, relu_vjp, relu_vjp_in_place};
 pub use affine::{affine_forward, affine_parameter_gradient, affine_vjp, bias_gradient};
@@ -49,4 +51,4 @@ pub use rows::parameter_gradient_scratch_bytes;
 pub use upsample::{AlignCorners, Interpolation, Upsample, upsample_forward, upsample_vjp};
 pub use weight_gradient::{conv_weight_gradient, weight_gradient_to_oihw};
 pub use weights::{DataGradientWeights, ForwardWeights};
-pub use window::{Convolution, Window};
+pub use window::{Arithmetic, Convolution, Window, Windows};

@@ -20,7 +20,8 @@ use crate::image::check_length;
 use crate::instructions::dispatch;
 use crate::shared::Shared;
 use crate::weights::widest_panel;
-use crate::{Convolution, Element, Image, KernelError, Position, Region};
+use crate::winograd::{self, check_scratch};
+use crate::{Convolution, Element, Image, KernelError, Position, Region, Windows};
 
 /// Positions whose products are summed in registers.
 const CHUNK_PIXELS: usize = 128;
@@ -37,20 +38,21 @@ const TASKS: usize = 64;
 /// Adds the gradient by the weights to `weight_gradient`, laid out
 /// `[kernel rows][kernel columns][in / groups][out]` (see [`weight_gradient_to_oihw`]).
 ///
-/// The window of position `(region.row + r, region.column + c)` of `cotangent` has its first tap at
-/// `first_window + (r * stride, c * stride)` in `input`. Only cotangents inside `region` and the inputs under their windows
-/// are read; padding contributes nothing. Images are height x width x channels.
+/// `windows` says which outputs' cotangents, in `cotangent`, and where their windows lie in `input`. Only these and the
+/// inputs under their windows count; padding contributes nothing. Images are height x width x channels. `scratch` is as
+/// for [`conv_forward`](crate::conv_forward).
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn conv_weight_gradient<T: Element>(
     convolution: &Convolution,
     input: Image<'_, T>,
-    first_window: Position,
+    windows: Windows,
     cotangent: Image<'_, T>,
-    region: Region,
     weight_gradient: &mut [f64],
+    scratch: &mut [T],
 ) -> Result<(), KernelError> {
+    let Windows { region, first, .. } = windows;
     check_length(
         "weight gradient",
         convolution.weight_count()?,
@@ -59,11 +61,23 @@ pub fn conv_weight_gradient<T: Element>(
     input.check_channels("convolution input", convolution.in_channels)?;
     cotangent.check_channels("convolution cotangent", convolution.out_channels)?;
     cotangent.check_region("convolution cotangent", region)?;
-    convolution.window.check(region, first_window)?;
+    convolution.window.check(region, first)?;
+    check_scratch(convolution, scratch)?;
     if region.is_empty() || input.data().is_empty() {
         return Ok(());
     }
-    let job = Job::new(convolution, input, first_window, cotangent, region);
+    if convolution.is_winograd() {
+        winograd::weight_gradient(
+            convolution,
+            input,
+            windows,
+            cotangent,
+            weight_gradient,
+            scratch,
+        );
+        return Ok(());
+    }
+    let job = Job::new(convolution, input, first, cotangent, region);
     let (lanes, widest) = dispatch(PanelShape {
         per_channel: job.per_channel,
         input,
@@ -493,25 +507,43 @@ impl<T: Element> Task<'_, T> {
         let to = (tap * job.depth + row % job.rows_per_tap) * job.out_channels
             + self.group * job.width
             + self.columns.start;
-        let mut buffer = [T::ZERO; 16];
         for (vector, &value) in values.iter().enumerate() {
             let first = vector * lanes;
             let count = lanes.min(self.columns.len().saturating_sub(first));
             #[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
-            // SAFETY: a register has at most 16 lanes; the row and the columns belong to this task alone.
+            // SAFETY: the row and the columns belong to this task alone.
             unsafe {
-                store::<S, T>(simd, buffer.as_mut_ptr(), value);
-                let sums = self.sums.pointer().add(to + first);
-                // A known number of lanes is what vectorises.
-                if count == lanes {
-                    for (lane, value) in buffer.iter().enumerate().take(lanes) {
-                        *sums.add(lane) += value.to_f64();
-                    }
-                } else {
-                    for (lane, value) in buffer.iter().enumerate().take(count) {
-                        *sums.add(lane) += value.to_f64();
-                    }
-                }
+                add_to_sums::<S, T>(simd, self.sums.pointer().add(to + first), count, value);
+            }
+        }
+    }
+}
+
+/// Adds the first `count` lanes to double-precision sums.
+///
+/// # Safety
+/// `sums` must be valid for reading and writing `count` numbers.
+#[inline(always)]
+#[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
+pub(crate) unsafe fn add_to_sums<S: Simd, T: Element>(
+    simd: S,
+    sums: *mut f64,
+    count: usize,
+    value: T::Vector<S>,
+) {
+    let lanes = lanes::<S, T>();
+    let mut buffer = [T::ZERO; 16];
+    // SAFETY: a register has at most 16 lanes; the caller vouches for the sums.
+    unsafe {
+        store::<S, T>(simd, buffer.as_mut_ptr(), value);
+        // A known number of lanes is what vectorises.
+        if count == lanes {
+            for (lane, value) in buffer.iter().enumerate().take(lanes) {
+                *sums.add(lane) += value.to_f64();
+            }
+        } else {
+            for (lane, value) in buffer.iter().enumerate().take(count) {
+                *sums.add(lane) += value.to_f64();
             }
         }
     }

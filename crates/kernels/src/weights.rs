@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use crate::element::sealed::lanes;
 use crate::image::check_length;
 use crate::instructions::dispatch;
-use crate::{Convolution, Element, KernelError};
+use crate::{Convolution, Element, KernelError, winograd};
 
 /// Widest panel of weights, in registers, that leaves the micro-kernel enough accumulators.
 pub(crate) const fn widest_panel<S: Simd>() -> usize {
@@ -14,7 +14,8 @@ pub(crate) const fn widest_panel<S: Simd>() -> usize {
 }
 
 /// How packed weights lie in memory: `[group][panel][kernel row][kernel column][depth][panel width]`, where a panel is
-/// up to four registers of output values wide. The last panel of a group is filled up with zeros.
+/// up to four registers of output values wide. The last panel of a group is filled up with zeros. For Winograd's
+/// convolution rows and columns are those of the transformed kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Layout {
     pub(crate) groups: usize,
@@ -55,7 +56,11 @@ impl Layout {
         let (lanes, widest) = dispatch(RegisterShape::<T>::new());
         let vectors = width.div_ceil(lanes);
         let panels = vectors.div_ceil(widest);
-        let taps = convolution.window.kernel;
+        let taps = if convolution.is_winograd() {
+            winograd::WEIGHTS
+        } else {
+            convolution.window.kernel
+        };
         Self {
             groups,
             taps,
@@ -159,7 +164,19 @@ impl<T: Element> PackedWeights<T> {
         &self.data[self.start..]
     }
 
-    /// Sets the weight of `(group, tap, depth, value)` to `weight(..)` everywhere.
+    /// Sets the weight of `(group, tap, depth, value)` to `weight(..)` everywhere, transformed where that is called for.
+    fn fill_taps(&mut self, weight: impl Fn(usize, [usize; 2], usize, usize) -> T + Sync) {
+        if self.convolution.is_winograd() {
+            self.fill(|group, product, depth, value| {
+                T::from_f64(winograd::transformed_weight(product, |tap| {
+                    weight(group, tap, depth, value).to_f64()
+                }))
+            });
+        } else {
+            self.fill(weight);
+        }
+    }
+
     fn fill(&mut self, weight: impl Fn(usize, [usize; 2], usize, usize) -> T + Sync) {
         let layout = self.layout;
         let mut rest = &mut self.data[self.start..];
@@ -228,7 +245,7 @@ impl<T: Element> ForwardWeights<T> {
         let [kernel_rows, kernel_columns] = convolution.window.kernel;
         let group_in = convolution.in_channels / convolution.groups;
         let group_out = convolution.out_channels / convolution.groups;
-        self.0.fill(|group, [ky, kx], input, output| {
+        self.0.fill_taps(|group, [ky, kx], input, output| {
             let row = (group * group_out + output) * group_in + input;
             weights[(row * kernel_rows + ky) * kernel_columns + kx]
         });
@@ -282,7 +299,7 @@ impl<T: Element> DataGradientWeights<T> {
         let group_in = convolution.in_channels / convolution.groups;
         let group_out = convolution.out_channels / convolution.groups;
         let depthwise = convolution.is_depthwise();
-        self.0.fill(|group, [ky, kx], output, input| {
+        self.0.fill_taps(|group, [ky, kx], output, input| {
             let row = if depthwise {
                 input
             } else {

@@ -77,6 +77,61 @@ impl Window {
     }
 }
 
+/// Outputs of a convolution, and where their windows lie.
+///
+/// ```
+/// use stream_grad_kernels::{Position, Region, Windows};
+///
+/// // All outputs of a layer with padding 1, and those from its row 32 on, from an input buffer that begins at row 30.
+/// let whole = Windows::new(Region::whole(64, 64), Position::new(-1, -1));
+/// let below = Windows::new(Region::whole(32, 64), Position::new(1, -1)).in_plane(32, 0);
+/// assert_eq!(whole.plane, [0, 0]);
+/// assert_eq!(below.plane, [32, 0]);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Windows {
+    /// The outputs, in the buffer of the layer's output or of its cotangent.
+    pub region: Region,
+    /// Where the window of the region's first output has its first tap, in the buffer of the layer's input; that of
+    /// `(region.row + r, region.column + c)` has it `(r * stride, c * stride)` further on.
+    pub first: Position,
+    /// Row and column of the region's first output in the whole of the layer's output. A forward pass that says them is
+    /// bitwise independent of how the whole is cut: the tiles of [`Arithmetic::Auto`] begin at even ones.
+    pub plane: [usize; 2],
+}
+
+impl Windows {
+    /// The windows of `region`, whose first output is the first of the whole.
+    #[must_use]
+    pub const fn new(region: Region, first: Position) -> Self {
+        Self {
+            region,
+            first,
+            plane: [0, 0],
+        }
+    }
+
+    /// The same windows, of outputs that begin at (`row`, `column`) of the whole.
+    #[must_use]
+    pub const fn in_plane(self, row: usize, column: usize) -> Self {
+        Self {
+            plane: [row, column],
+            ..self
+        }
+    }
+}
+
+/// How convolutions are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Arithmetic {
+    /// As it is fastest: Winograd's F(2 x 2, 3 x 3) where it gains, which [`Convolution::is_winograd`] decides by the shape
+    /// alone, and direct otherwise.
+    #[default]
+    Auto,
+    /// The sum of products by which a convolution is defined.
+    Direct,
+}
+
 /// A count or a position that leaves room for sums and differences of a few of its kind.
 pub(crate) fn bounded(count: usize) -> Option<isize> {
     isize::try_from(count)
@@ -98,6 +153,8 @@ pub struct Convolution {
     pub out_channels: usize,
     /// Groups that the channels are cut into; `in_channels` of them make a depthwise convolution.
     pub groups: usize,
+    /// How it is computed.
+    pub arithmetic: Arithmetic,
 }
 
 impl Convolution {
@@ -109,7 +166,33 @@ impl Convolution {
             in_channels,
             out_channels,
             groups: 1,
+            arithmetic: Arithmetic::Auto,
         }
+    }
+
+    /// The same convolution, computed by `arithmetic`.
+    #[must_use]
+    pub const fn arithmetic(self, arithmetic: Arithmetic) -> Self {
+        Self { arithmetic, ..self }
+    }
+
+    /// Whether Winograd's F(2 x 2, 3 x 3) computes it, by a rule on the shape alone: 3 x 3 taps, stride and dilation 1, one
+    /// group, and enough channels on both sides.
+    ///
+    /// It does 16 products where the direct sum does 36, and rounds more: its error is up to three times that of direct
+    /// arithmetic. Values so large that sums of four of them overflow become infinite or NaN earlier.
+    #[must_use]
+    pub fn is_winograd(&self) -> bool {
+        self.arithmetic == Arithmetic::Auto && crate::winograd::applies(self)
+    }
+
+    /// Values of scratch that forward pass and gradients of this convolution need; 0 where it is computed directly.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the convolution is malformed.
+    pub fn scratch_len<T: crate::Element>(&self) -> Result<usize, KernelError> {
+        self.check()?;
+        Ok(crate::winograd::scratch_len::<T>(self))
     }
 
     /// The same convolution in `groups` groups.

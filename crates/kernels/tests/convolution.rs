@@ -10,9 +10,9 @@ use common::{
 use proptest::prelude::*;
 use stream_grad_kernels::oracle::{self, Plane};
 use stream_grad_kernels::{
-    Activation, Convolution, DataGradientWeights, Element, Epilogue, ForwardWeights, Position,
-    Window, bias_gradient, conv_data_gradient, conv_forward, conv_weight_gradient,
-    weight_gradient_to_oihw,
+    Activation, Arithmetic, Convolution, DataGradientWeights, Element, Epilogue, ForwardWeights,
+    Located, Position, Region, Window, Windows, bias_gradient, conv_data_gradient, conv_forward,
+    conv_weight_gradient, weight_gradient_to_oihw,
 };
 
 /// A convolution of `input` positions into `outputs`, with its first window anywhere.
@@ -20,6 +20,8 @@ use stream_grad_kernels::{
 struct Case {
     convolution: Convolution,
     first: Position,
+    /// Where the outputs lie in a larger plane.
+    plane: [usize; 2],
     input: [usize; 2],
     outputs: [usize; 2],
     margins: [usize; 4],
@@ -90,7 +92,9 @@ fn cases() -> impl Strategy<Value = Case> {
                         in_channels,
                         out_channels,
                         groups,
+                        arithmetic: Arithmetic::Auto,
                     },
+                    plane: [rows.5 % 2, columns.4 % 2],
                     first: Position::new(rows.3, columns.3),
                     input: [rows.4, columns.4],
                     outputs: [rows.5, columns.5],
@@ -99,6 +103,23 @@ fn cases() -> impl Strategy<Value = Case> {
                 }
             },
         )
+}
+
+/// Cases that Winograd's convolution computes: channels at and beyond one and several registers and blocks.
+fn winograd_cases() -> impl Strategy<Value = Case> {
+    let channels = || {
+        prop_oneof![
+            Just(32_usize),
+            32..=50_usize,
+            Just(64),
+            60..=75_usize,
+            120..=140_usize
+        ]
+    };
+    (channels(), channels(), cases()).prop_map(|(in_channels, out_channels, case)| Case {
+        convolution: Convolution::new(Window::new([3, 3]), in_channels, out_channels),
+        ..case
+    })
 }
 
 struct Data {
@@ -110,6 +131,14 @@ struct Data {
 }
 
 impl Case {
+    fn windows(&self, region: Region) -> Windows {
+        Windows::new(region, self.first).in_plane(self.plane[0], self.plane[1])
+    }
+
+    fn scratch<T: Element>(&self, poison: f64) -> Vec<T> {
+        vec![T::from_f64(poison); self.convolution.scratch_len::<T>().unwrap()]
+    }
+
     fn data(&self) -> Data {
         let mut values = Values::new(self.seed);
         let Convolution {
@@ -157,19 +186,19 @@ impl Case {
         let empty = Plane::from_fn(rows, columns, data.residual.channels, |_, _, _| poison);
         let mut output = Buffer::<T>::around(&empty, self.margins, poison);
         let residual = Buffer::<T>::around(&data.residual, self.margins.map(|m| 2 - m), poison);
-        let region = output.region;
+        let windows = self.windows(output.region);
         conv_forward(
             &self.convolution,
             &weights,
             self.input_of::<T>(data, poison).image(),
-            self.first,
+            windows,
             output.image_mut(),
-            region,
             Epilogue {
                 bias: Some(&cast::<T>(&data.bias)),
                 residual: Some(residual.located()),
                 activation: Activation::Relu,
             },
+            &mut self.scratch(poison),
         )
         .unwrap();
         output.assert_poison_kept(poison);
@@ -186,9 +215,9 @@ impl Case {
             &self.convolution,
             &weights,
             cotangent.image(),
-            cotangent.region,
-            self.first,
+            self.windows(cotangent.region),
             gradient.image_mut(),
+            &mut self.scratch(poison),
         )
         .unwrap();
         gradient
@@ -201,10 +230,10 @@ impl Case {
         conv_weight_gradient(
             &self.convolution,
             self.input_of::<T>(data, poison).image(),
-            self.first,
+            self.windows(cotangent.region),
             cotangent.image(),
-            cotangent.region,
             &mut gradient,
+            &mut self.scratch(poison),
         )
         .unwrap();
         let mut oihw = vec![0.0; gradient.len()];
@@ -320,47 +349,65 @@ proptest! {
         case.check::<f64>();
     }
 
-    /// Cutting the output into two regions, each from the part of the input it needs, changes no bit.
     #[test]
-    fn forward_does_not_depend_on_the_tiling(case in cases(), cut in 0.0..1.0_f64) {
+    fn winograd_matches_the_oracle(case in winograd_cases()) {
+        prop_assert!(case.convolution.is_winograd());
+        case.check::<f32>();
+        case.check::<f64>();
+    }
+
+    /// Cutting the output into four regions, each from the part of the input it needs, changes no bit.
+    #[test]
+    fn forward_does_not_depend_on_the_tiling(
+        case in prop_oneof![cases(), winograd_cases()],
+        cut in [0..10_usize, 0..10_usize],
+    ) {
         let data = case.data();
         let [rows, columns] = case.outputs;
         let whole = case.forward::<f32>(&data, f64::NAN);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a small count")]
-        let cut = (cut * (columns + 1) as f64) as usize;
         let weights = ForwardWeights::pack(&case.convolution, &cast::<f32>(&data.weights)).unwrap();
         let bias = cast::<f32>(&data.bias);
         let residual = Buffer::<f32>::exact(&data.residual);
         let mut tiled = Buffer::<f32>::exact(&Plane::zeros(rows, columns, data.residual.channels));
-        for (start, end) in [(0, cut), (cut, columns)] {
-            let window = case.convolution.window;
-            let shift = isize::try_from(start * window.stride[1]).unwrap();
-            // The part of the input from the first column that the region reads.
-            let first_column = case.first.column + shift;
-            let skip = usize::try_from(first_column).unwrap_or_default().min(data.input.width);
-            let part = Plane::from_fn(
-                data.input.height,
-                data.input.width - skip,
-                data.input.channels,
-                |row, column, channel| data.input.get(row, column + skip, channel),
-            );
-            let first = Position::new(case.first.row, first_column - isize::try_from(skip).unwrap());
-            let region = stream_grad_kernels::Region::new(0, start, rows, end - start);
-            let located = stream_grad_kernels::Located::new(residual.image(), 0, start);
-            conv_forward(
-                &case.convolution,
-                &weights,
-                Buffer::<f32>::exact(&part).image(),
-                first,
-                tiled.image_mut(),
-                region,
-                Epilogue {
-                    bias: Some(&bias),
-                    residual: Some(located),
-                    activation: Activation::Relu,
-                },
-            )
-            .unwrap();
+        let halves = |axis: usize| {
+            let (end, cut) = (case.outputs[axis], cut[axis].min(case.outputs[axis]));
+            [(0, cut), (cut, end)]
+        };
+        for (top, bottom) in halves(0) {
+            for (left, right) in halves(1) {
+                // The part of the input from the first position that the region reads.
+                let [row, column] = [(0, top, case.first.row), (1, left, case.first.column)].map(
+                    |(axis, start, first)| {
+                        let stride = case.convolution.window.stride[axis];
+                        let first = first + isize::try_from(start * stride).unwrap();
+                        let skip = usize::try_from(first).unwrap_or_default().min(case.input[axis]);
+                        (skip, first - isize::try_from(skip).unwrap())
+                    },
+                );
+                let part = Plane::from_fn(
+                    data.input.height - row.0,
+                    data.input.width - column.0,
+                    data.input.channels,
+                    |r, c, channel| data.input.get(r + row.0, c + column.0, channel),
+                );
+                let region = Region::new(top, left, bottom - top, right - left);
+                let windows = Windows::new(region, Position::new(row.1, column.1))
+                    .in_plane(case.plane[0] + top, case.plane[1] + left);
+                conv_forward(
+                    &case.convolution,
+                    &weights,
+                    Buffer::<f32>::exact(&part).image(),
+                    windows,
+                    tiled.image_mut(),
+                    Epilogue {
+                        bias: Some(&bias),
+                        residual: Some(Located::new(residual.image(), top, left)),
+                        activation: Activation::Relu,
+                    },
+                    &mut case.scratch(f64::NAN),
+                )
+                .unwrap();
+            }
         }
         prop_assert_eq!(bits(&tiled.data), bits(&whole.plane().data));
     }
@@ -374,8 +421,10 @@ fn large(in_channels: usize, out_channels: usize, groups: usize, stride: usize) 
             in_channels,
             out_channels,
             groups,
+            arithmetic: Arithmetic::Auto,
         },
         first: Position::new(-1, -1),
+        plane: [0, 1],
         input: [37, 41],
         outputs: [36usize.div_ceil(stride), 41usize.div_ceil(stride)],
         margins: [1, 2, 1, 0],
@@ -436,16 +485,15 @@ fn gradients_are_adjoint_to_the_forward_pass() {
         let weights = ForwardWeights::pack(&case.convolution, &data.weights).unwrap();
         let input = Buffer::<f64>::exact(&data.input);
         let mut output = Buffer::<f64>::exact(&data.residual);
-        let region = output.region;
-        let epilogue = Epilogue::default();
+        let windows = case.windows(output.region);
         conv_forward(
             &case.convolution,
             &weights,
             input.image(),
-            case.first,
+            windows,
             output.image_mut(),
-            region,
-            epilogue,
+            Epilogue::default(),
+            &mut case.scratch(f64::NAN),
         )
         .unwrap();
         let forward = output.plane().dot(&data.cotangent);
@@ -465,38 +513,70 @@ fn gradients_are_adjoint_to_the_forward_pass() {
     }
 }
 
+/// Relative L2 errors of the three passes in single precision.
+fn errors(case: &Case, exact: &Case) -> [f64; 3] {
+    let data = case.data();
+    let start = Plane::zeros(case.input[0], case.input[1], data.input.channels);
+    let double = exact.forward::<f64>(&data, f64::NAN).plane();
+    let forward = case.forward::<f32>(&data, f64::NAN).plane();
+    let gradient = exact.data_gradient::<f64>(&data, &start, f64::NAN).plane();
+    let single = case.data_gradient::<f32>(&data, &start, f64::NAN).plane();
+    let by_weights = exact.parameter_gradients::<f64>(&data, f64::NAN).0;
+    [
+        l2_error(&forward.data, &double.data),
+        l2_error(&single.data, &gradient.data),
+        l2_error(
+            &case.parameter_gradients::<f32>(&data, f64::NAN).0,
+            &by_weights,
+        ),
+    ]
+}
+
+#[test]
+fn winograd_errs_at_most_three_times_as_much_as_direct_arithmetic() {
+    for (inputs, outputs) in [(64, 64), (70, 150), (256, 128), (512, 64)] {
+        let winograd = large(inputs, outputs, 1, 1);
+        let mut direct = winograd.clone();
+        direct.convolution = direct.convolution.arithmetic(Arithmetic::Direct);
+        assert!(winograd.convolution.is_winograd() && !direct.convolution.is_winograd());
+        let (found, bound) = (errors(&winograd, &direct), errors(&direct, &direct));
+        println!("{inputs}-{outputs}: {found:?}, direct {bound:?}");
+        for (found, bound) in found.iter().zip(bound) {
+            assert!(*found <= 3.0 * bound, "{found} against {bound}");
+        }
+    }
+}
+
 /// A NaN reaches exactly the outputs whose windows hold it, ReLU or not.
 #[test]
 fn nan_reaches_its_windows_and_no_other() {
-    let convolution = Convolution::new(Window::new([3, 3]), 5, 20);
-    let weights = ForwardWeights::pack(&convolution, &vec![0.5_f32; 20 * 5 * 9]).unwrap();
-    let mut input = Plane::from_fn(9, 10, 5, |_, _, _| 1.0);
-    *input.at(4, 5, 2) = f64::NAN;
-    let mut output = Buffer::<f32>::exact(&Plane::zeros(9, 10, 20));
-    let region = output.region;
-    conv_forward(
-        &convolution,
-        &weights,
-        Buffer::exact(&input).image(),
-        Position::new(-1, -1),
-        output.image_mut(),
-        region,
-        Epilogue {
-            activation: Activation::Relu,
-            ..Epilogue::default()
-        },
-    )
-    .unwrap();
-    for row in 0..9 {
-        for column in 0..10 {
-            let near = (3..=5).contains(&row) && (4..=6).contains(&column);
-            assert!(
-                output
-                    .image()
-                    .pixel(row, column)
-                    .iter()
-                    .all(|value| value.is_nan() == near)
-            );
+    for (channels, nan) in [(5, [4, 5]), (40, [4, 5]), (40, [5, 5]), (40, [3, 4])] {
+        let convolution = Convolution::new(Window::new([3, 3]), channels, 4 * channels);
+        let weights = vec![0.5_f32; convolution.weight_count().unwrap()];
+        let weights = ForwardWeights::pack(&convolution, &weights).unwrap();
+        let mut input = Plane::from_fn(9, 10, channels, |_, _, _| 1.0);
+        *input.at(nan[0], nan[1], 2) = f64::NAN;
+        let mut output = Buffer::<f32>::exact(&Plane::zeros(9, 10, 4 * channels));
+        let windows = Windows::new(output.region, Position::new(-1, -1));
+        conv_forward(
+            &convolution,
+            &weights,
+            Buffer::exact(&input).image(),
+            windows,
+            output.image_mut(),
+            Epilogue {
+                activation: Activation::Relu,
+                ..Epilogue::default()
+            },
+            &mut vec![0.0; convolution.scratch_len::<f32>().unwrap()],
+        )
+        .unwrap();
+        for row in 0..9_usize {
+            for column in 0..10_usize {
+                let near = row.abs_diff(nan[0]) <= 1 && column.abs_diff(nan[1]) <= 1;
+                let pixel = output.image().pixel(row, column);
+                assert!(pixel.iter().all(|value| value.is_nan() == near));
+            }
         }
     }
 }

@@ -6,9 +6,9 @@ mod common;
 use common::Values;
 use proptest::prelude::*;
 use stream_grad_kernels::{
-    Convolution, DataGradientWeights, Epilogue, ForwardWeights, Image, ImageMut, KernelError,
-    Position, Region, Window, conv_data_gradient, conv_forward, conv_weight_gradient,
-    max_pool_forward,
+    Arithmetic, Convolution, DataGradientWeights, Epilogue, ForwardWeights, Image, ImageMut,
+    KernelError, Position, Region, Window, Windows, conv_data_gradient, conv_forward,
+    conv_weight_gradient, max_pool_forward,
 };
 
 fn region_error<T>(result: Result<T, KernelError>) -> bool {
@@ -34,10 +34,10 @@ fn shapes_that_do_not_match_are_refused() {
             convolution,
             &weights,
             Image::new(&input, 3, 3, 2).unwrap(),
-            Position::new(-1, -1),
+            Windows::new(region, Position::new(-1, -1)),
             ImageMut::new(&mut output, 3, 3, channels).unwrap(),
-            region,
             Epilogue::default(),
+            &mut [],
         );
         assert!(
             result.is_ok() || output.iter().all(|&value| value == 7.0),
@@ -92,6 +92,44 @@ fn shapes_that_do_not_match_are_refused() {
     ));
 }
 
+#[test]
+fn scratch_and_arithmetic_are_checked() {
+    let winograd = Convolution::new(Window::new([3, 3]), 64, 32);
+    let direct = winograd.arithmetic(Arithmetic::Direct);
+    assert!(winograd.is_winograd() && !direct.is_winograd());
+    assert_eq!(direct.scratch_len::<f32>().unwrap(), 0);
+    let needed = winograd.scratch_len::<f32>().unwrap();
+    assert!(needed > 0);
+    let weights = ForwardWeights::pack(&winograd, &vec![0.0_f32; 9 * 64 * 32]).unwrap();
+    let input = [0.0_f32; 9 * 64];
+    let forward = |convolution: &Convolution, scratch: usize| {
+        conv_forward(
+            convolution,
+            &weights,
+            Image::new(&input, 3, 3, 64).unwrap(),
+            Windows::new(Region::whole(3, 3), Position::new(-1, -1)),
+            ImageMut::new(&mut [0.0; 9 * 32], 3, 3, 32).unwrap(),
+            Epilogue::default(),
+            &mut vec![0.0; scratch],
+        )
+    };
+    assert_eq!(forward(&winograd, needed), Ok(()));
+    assert!(matches!(
+        forward(&winograd, needed - 1),
+        Err(KernelError::Length {
+            what: "convolution scratch",
+            ..
+        })
+    ));
+    assert!(matches!(
+        forward(&direct, needed),
+        Err(KernelError::Arithmetic {
+            expected: "direct",
+            ..
+        })
+    ));
+}
+
 /// Extreme numbers: everything is either computed or refused.
 fn extreme() -> impl Strategy<Value = usize> {
     prop_oneof![
@@ -124,10 +162,11 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let window = Window { kernel, stride, dilation };
-        let convolution = Convolution { window, in_channels: 2, out_channels: 3, groups: 1 };
+        let convolution = Convolution::new(window, 2, 3);
         let weights = Values::new(seed).many(6 * window.taps());
         let first = Position::new(first[0], first[1]);
         let region = Region::new(region[0], region[1], region[2], region[3]);
+        let windows = Windows::new(region, first);
         let (input, cotangent) = ([1.0_f64; 40], [1.0_f64; 60]);
         let input = Image::new(&input, 4, 5, 2).unwrap();
         let cotangent = Image::new(&cotangent, 4, 5, 3).unwrap();
@@ -137,19 +176,19 @@ proptest! {
             && region.column.checked_add(region.columns).is_some_and(|end| end <= 5);
         if let Ok(weights) = ForwardWeights::pack(&convolution, &weights) {
             let result = conv_forward(
-                &convolution, &weights, input, first, output.reborrow(), region, Epilogue::default(),
+                &convolution, &weights, input, windows, output.reborrow(), Epilogue::default(), &mut [],
             );
             prop_assert!(inside || result.is_err());
         }
         let mut gradient = [0.0_f64; 40];
         if let Ok(weights) = DataGradientWeights::pack(&convolution, &weights) {
             let to = ImageMut::new(&mut gradient, 4, 5, 2).unwrap();
-            let result = conv_data_gradient(&convolution, &weights, cotangent, region, first, to);
+            let result = conv_data_gradient(&convolution, &weights, cotangent, windows, to, &mut []);
             prop_assert!(inside || result.is_err());
         }
         let mut sums = vec![0.0; weights.len()];
         let result =
-            conv_weight_gradient(&convolution, input, first, cotangent, region, &mut sums);
+            conv_weight_gradient(&convolution, input, windows, cotangent, &mut sums, &mut []);
         prop_assert!(inside || result.is_err());
         let wide = Image::new(&[1.0_f64; 60], 4, 5, 3).map(|image| {
             max_pool_forward(&window, image, first, output.reborrow(), region)

@@ -1,6 +1,6 @@
 //! Settings of layers.
 
-use stream_grad_kernels::{Convolution, Window};
+use stream_grad_kernels::{Arithmetic, Convolution, Window};
 
 /// Padding on each side of an image, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -114,6 +114,7 @@ impl Conv2d {
             in_channels: self.in_channels,
             out_channels: self.out_channels,
             groups: self.groups,
+            arithmetic: Arithmetic::Auto,
         }
     }
 }

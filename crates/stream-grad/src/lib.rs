@@ -46,7 +46,7 @@ mod scalar;
 mod spill;
 mod tile;
 
-pub use stream_grad_kernels::{Divisor, Gelu};
+pub use stream_grad_kernels::{Arithmetic, Divisor, Gelu};
 pub use stream_grad_tiling as tiling;
 pub use stream_grad_tiling::{ByteCount, Corners, Maps};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_nn::VarBuilder;
 use candle_nn::init::{DEFAULT_KAIMING_NORMAL, Init};
-use stream_grad_kernels::{Activation, Divisor, Gelu};
+use stream_grad_kernels::{Activation, Arithmetic, Divisor, Gelu};
 use stream_grad_tiling::{Axis, Corners, FrontPoint, Graph, NodeId, PerAxis, SizedGraph};
 
 use crate::error::{Result, StreamError};
@@ -459,6 +459,20 @@ impl Net {
     /// ```
     pub fn front(&self, request: &PlanRequest) -> Result<Vec<FrontPoint>> {
         planning::front(self, request)
+    }
+
+    /// The same network with its convolutions computed by `arithmetic`.
+    pub(crate) fn computed_by(&self, arithmetic: Arithmetic) -> Self {
+        let mut operations = self.operations.to_vec();
+        for operation in &mut operations {
+            if let Kind::Convolution(convolution) = &mut operation.kind {
+                convolution.shape.arithmetic = arithmetic;
+            }
+        }
+        Self {
+            operations: operations.into(),
+            ..self.clone()
+        }
     }
 
     /// All parameters in the order of the layers that read them, constants included.

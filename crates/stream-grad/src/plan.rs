@@ -58,11 +58,12 @@ impl Plan {
                 expected: "at least 1 image",
             });
         }
-        let planned = planning::plan(net, &request)?;
+        let net = net.computed_by(request.arithmetic);
+        let planned = planning::plan(&net, &request)?;
         let pool = request.threads.map(thread_pool).transpose()?;
         Ok(Self {
             trainable: trainable_flags(&net.parameters, &request.trainable),
-            net: net.clone(),
+            net,
             geometry: Arc::new(planned.geometry),
             buffers: Arc::new(planned.buffers),
             peak: planned.peak,
@@ -119,6 +120,15 @@ impl Plan {
     /// The most bytes that wait in a file for the backward sweep; 0 if all is in memory.
     pub fn file_bytes(&self) -> ByteCount {
         ByteCount::saturating(self.file_bytes)
+    }
+
+    /// Whether any convolution is computed by Winograd's F(2 x 2, 3 x 3): `Convolution::is_winograd` of the kernels.
+    pub fn is_winograd(&self) -> bool {
+        let mut operations = self.net.operations.iter();
+        operations.any(|operation| match &operation.kind {
+            Kind::Convolution(convolution) => convolution.shape.is_winograd(),
+            _ => false,
+        })
     }
 
     /// Number of tiles of one image, over all blocks.

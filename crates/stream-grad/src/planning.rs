@@ -1,13 +1,14 @@
 //! From a request to a recipe, its buffers and its peak.
 
 use candle_core::DType;
-use stream_grad_kernels::{DataGradientWeights, ForwardWeights};
+use stream_grad_kernels::{Convolution, DataGradientWeights, ForwardWeights, KernelError};
 use stream_grad_tiling::{
     self as tiling, Axis, Buffers, Cost, FixedBytes, FrontPoint, Geometry, Keep, MemoryRequest,
     NodeId, PeakBytes, PerAxis, PlannerRequest, Recipe, SizedGraph, Storage, default_time,
     file_bytes, peak_bytes,
 };
 
+use crate::engine::scratch_length;
 use crate::error::{Result, StreamError};
 use crate::gradients::ParameterGradients;
 use crate::local::LocalScratch;
@@ -15,6 +16,7 @@ use crate::net::Net;
 use crate::operation::{Kind, trainable_flags};
 use crate::prepared::kernel_error;
 use crate::request::PlanRequest;
+use crate::scalar::Scalar;
 use crate::spill::{self, SPILL_BYTES};
 
 /// A recipe with all that follows from it.
@@ -48,7 +50,8 @@ pub(crate) fn plan(net: &Net, request: &PlanRequest) -> Result<Planned> {
 pub(crate) fn front(net: &Net, request: &PlanRequest) -> Result<Vec<FrontPoint>> {
     let graph = net.graph(&request.trainable, request.input_gradient)?;
     let sized = SizedGraph::new(graph, PerAxis::new(request.height, request.width))?;
-    let wanted = planner_request(net, request, &sized, memory_request(net, request)?)?;
+    let memory = memory_request(&net.computed_by(request.arithmetic), request)?;
+    let wanted = planner_request(net, request, &sized, memory)?;
     Ok(tiling::pareto(&sized, &wanted)?)
 }
 
@@ -146,6 +149,10 @@ fn memory_request(net: &Net, request: &PlanRequest) -> Result<MemoryRequest> {
     let element: u64 = if request.dtype == DType::F64 { 8 } else { 4 };
     let trainable = trainable_flags(&net.parameters, &request.trainable);
     let bytes = |elements: usize| u128::from(element) * elements as u128;
+    let scratch = match request.dtype {
+        DType::F64 => scratch_length::<f64>(&net.operations),
+        _ => scratch_length::<f32>(&net.operations),
+    };
     let mut fixed = FixedBytes {
         forward_weights: 0,
         backward_weights: 0,
@@ -157,7 +164,7 @@ fn memory_request(net: &Net, request: &PlanRequest) -> Result<MemoryRequest> {
         gradients: 0,
         preparation: 0,
         finishing: 0,
-        scratch: SCRATCH_PER_OPERATION * net.operations.len() as u128 + SCRATCH,
+        scratch: SCRATCH_PER_OPERATION * net.operations.len() as u128 + SCRATCH + bytes(scratch),
         file: SPILL_BYTES,
     };
     for (parameter, &trains) in net.parameters.iter().zip(&trainable) {
@@ -179,11 +186,12 @@ fn memory_request(net: &Net, request: &PlanRequest) -> Result<MemoryRequest> {
     for operation in &*net.operations {
         match &operation.kind {
             Kind::Convolution(convolution) => {
-                let error = kernel_error(&operation.name);
-                let forward =
-                    ForwardWeights::<f64>::packed_len(&convolution.shape).map_err(&error)?;
-                let backward =
-                    DataGradientWeights::<f64>::packed_len(&convolution.shape).map_err(&error)?;
+                let shape = &convolution.shape;
+                let lengths = match request.dtype {
+                    DType::F64 => packed_lengths::<f64>(shape),
+                    _ => packed_lengths::<f32>(shape),
+                };
+                let (forward, backward) = lengths.map_err(kernel_error(&operation.name))?;
                 fixed.forward_weights += bytes(forward + operation.channels);
                 fixed.backward_weights += bytes(backward);
             }
@@ -203,6 +211,14 @@ fn memory_request(net: &Net, request: &PlanRequest) -> Result<MemoryRequest> {
     memory.input_gradient = request.input_gradient.maps();
     memory.layers = LocalScratch::of(&net.operations, element);
     Ok(memory)
+}
+
+/// Elements of a convolution's packed weights, forward and backward.
+fn packed_lengths<T: Scalar>(shape: &Convolution) -> Result<(usize, usize), KernelError> {
+    Ok((
+        ForwardWeights::<T>::packed_len(shape)?,
+        DataGradientWeights::<T>::packed_len(shape)?,
+    ))
 }
 
 /// Bookkeeping of the sweeps and of rayon that does not depend on the recipe.

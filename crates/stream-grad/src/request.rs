@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use candle_core::DType;
+use stream_grad_kernels::Arithmetic;
 use stream_grad_tiling::Maps;
 
 /// Which parameters get gradients.
@@ -71,6 +72,7 @@ pub struct PlanRequest {
     pub(crate) recipe: Option<stream_grad_tiling::Recipe>,
     pub(crate) batch: usize,
     pub(crate) dtype: DType,
+    pub(crate) arithmetic: Arithmetic,
     pub(crate) threads: Option<usize>,
     pub(crate) trainable: Trainable,
     pub(crate) features: Maps,
@@ -93,6 +95,7 @@ impl PlanRequest {
             recipe: None,
             batch: 1,
             dtype: DType::F32,
+            arithmetic: Arithmetic::Auto,
             threads: None,
             trainable: Trainable::Variables,
             features: Maps::Whole,
@@ -161,6 +164,13 @@ impl PlanRequest {
     #[must_use]
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
+        self
+    }
+
+    /// How convolutions are computed; by default as it is fastest, with Winograd's where it gains.
+    #[must_use]
+    pub fn arithmetic(mut self, arithmetic: Arithmetic) -> Self {
+        self.arithmetic = arithmetic;
         self
     }
 

@@ -205,11 +205,30 @@ fn assert_kept(what: &str, (promised, measured): (u64, u64)) {
     );
 }
 
+/// Convolutions that Winograd's arithmetic computes, with transformed weights and scratch.
+fn wide(dtype: DType) -> Result<Net, StreamError> {
+    let variables = VarMap::new();
+    let vb = VarBuilder::from_varmap(&variables, dtype, &Device::Cpu);
+    let mut net = NetBuilder::new(3);
+    let conv = |from, to| Conv2d::new(from, to, 3).padding(1);
+    let x = net.conv2d(net.input(), conv(3, 64).stride(4), vb.pp("stem"))?;
+    let x = net.conv2d(x, conv(64, 160), vb.pp("a"))?;
+    let x = net.relu(x)?;
+    let x = net.conv2d(x, conv(160, 32), vb.pp("b"))?;
+    net.build(x)
+}
+
 /// One test, so that nothing else allocates meanwhile.
 #[test]
 fn measured_peaks_stay_below_the_promise_and_close_to_it() {
     for dtype in [DType::F32, DType::F64] {
         let net = net(dtype).unwrap();
+        let wide = wide(dtype).unwrap();
+        let image = Tensor::ones((1, 3, 256, 256), dtype, &Device::Cpu).unwrap();
+        for edge in [64, 256] {
+            let request = PlanRequest::new(256, 256).dtype(dtype).threads(2);
+            assert_kept("wide", measure(&wide, request.tile(edge), &image));
+        }
         for (height, width) in [(512_usize, 768_usize), (1024, 768)] {
             let image = Tensor::ones((1, 3, height, width), dtype, &Device::Cpu).unwrap();
             let base = PlanRequest::new(height as u64, width as u64)

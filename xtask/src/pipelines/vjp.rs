@@ -132,7 +132,12 @@ pub(crate) fn run(arguments: &VjpArguments, allocator: &CountingAllocator) -> an
 fn plan(net: &Net, input: &Input, arguments: &VjpArguments) -> anyhow::Result<Plan> {
     let [batch, _, height, width] = input.shape();
     let batch = usize::try_from(batch)?;
-    let request = model::request(&arguments.recipe, height, width).batch(batch);
+    let request = model::request(&arguments.recipe, height, width)
+        .batch(batch)
+        .arithmetic(match arguments.arithmetic {
+            Arithmetic::Auto => stream_grad::Arithmetic::Auto,
+            Arithmetic::Direct => stream_grad::Arithmetic::Direct,
+        });
     let Some(memory) = arguments.recipe.memory else {
         return Ok(net.plan(request)?);
     };
@@ -240,8 +245,10 @@ fn report(
         tiles: plan.tiles(),
         kept_nodes: kept_node_names.len(),
         kept_node_names,
-        arithmetic: match arguments.arithmetic {
-            Arithmetic::Auto | Arithmetic::Direct => "direct",
+        arithmetic: if plan.is_winograd() {
+            "winograd"
+        } else {
+            "direct"
         },
         planned_peak_bytes,
         measured_peak_bytes: measured.peak_bytes,

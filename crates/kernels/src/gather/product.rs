@@ -6,21 +6,21 @@ use crate::Element;
 use crate::element::sealed::{lanes, load, load_some};
 
 /// Terms to add to every sum.
-pub(super) struct Terms<T> {
+pub(crate) struct Terms<T> {
     /// The weights of the first term.
-    pub(super) weights: *const T,
+    pub(crate) weights: *const T,
     /// Number of terms.
-    pub(super) count: usize,
+    pub(crate) count: usize,
     /// From one term to the next, for products by channel; dense terms lie next to each other.
-    pub(super) source_step: isize,
+    pub(crate) source_step: isize,
     /// From the weights of one term to those of the next, for products by channel.
-    pub(super) weight_step: usize,
+    pub(crate) weight_step: usize,
     /// Channels of the panel, for products by channel.
-    pub(super) width: usize,
+    pub(crate) width: usize,
 }
 
 /// How source values meet weights.
-pub(super) trait Product {
+pub(crate) trait Product {
     /// True where each source channel has its own weights.
     const PER_CHANNEL: bool;
 
@@ -38,7 +38,7 @@ pub(super) trait Product {
 }
 
 /// One source value times a panel of weights.
-pub(super) struct Dense;
+pub(crate) struct Dense;
 
 impl Product for Dense {
     const PER_CHANNEL: bool = false;
@@ -76,7 +76,7 @@ impl Product for Dense {
 }
 
 /// Each source channel times its own weight.
-pub(super) struct PerChannel;
+pub(crate) struct PerChannel;
 
 impl Product for PerChannel {
     const PER_CHANNEL: bool = true;

@@ -19,7 +19,7 @@ use stream_grad_tiling::{
 use crate::error::{Result, StreamError};
 use crate::exchange::TileSource;
 use crate::observer::Observer;
-use crate::operation::Operation;
+use crate::operation::{Kind, Operation};
 use crate::prepared::{Prepared, scalar};
 use crate::scalar::Scalar;
 use crate::spill::Spill;
@@ -86,6 +86,17 @@ pub(crate) struct Engine<'p, T> {
     arena: Vec<T>,
     transient: Vec<T>,
     spill: Option<Spill>,
+    /// For the kernels; nothing in it outlives one of them.
+    scratch: Vec<T>,
+}
+
+/// Elements of scratch that the kernels need, one after another.
+pub(crate) fn scratch_length<T: Scalar>(operations: &[Operation]) -> usize {
+    let lengths = operations.iter().map(|operation| match &operation.kind {
+        Kind::Convolution(convolution) => convolution.shape.scratch_len::<T>().unwrap_or(0),
+        _ => 0,
+    });
+    lengths.max().unwrap_or(0)
 }
 
 impl<'p, T: Scalar> Engine<'p, T> {
@@ -100,6 +111,7 @@ impl<'p, T: Scalar> Engine<'p, T> {
     ) -> Self {
         let arena = schedule.slab(arena);
         let transient = schedule.slab(transient);
+        let scratch = schedule.slab(scratch_length::<T>(schedule.operations) as u64);
         Self {
             schedule,
             prepared,
@@ -107,6 +119,7 @@ impl<'p, T: Scalar> Engine<'p, T> {
             arena,
             transient,
             spill,
+            scratch,
         }
     }
 

@@ -11,3 +11,4 @@ mod promises;
 mod random_graphs;
 mod refusals;
 mod spilling;
+mod winograd;

@@ -31,7 +31,7 @@ fn steps() -> Vec<Step> {
     ]
 }
 
-fn all(net: &Net, plan: &Plan, image: &Tensor, cotangent: &Tensor) -> Vec<Tensor> {
+pub(crate) fn all(net: &Net, plan: &Plan, image: &Tensor, cotangent: &Tensor) -> Vec<Tensor> {
     let (features, residuals) = plan.forward(image).unwrap();
     let (store, input) = plan
         .vjp_with_input(residuals, std::slice::from_ref(cotangent))
@@ -44,7 +44,7 @@ fn all(net: &Net, plan: &Plan, image: &Tensor, cotangent: &Tensor) -> Vec<Tensor
     [features, input].into_iter().chain(gradients).collect()
 }
 
-fn list(tensor: &Tensor) -> Vec<f64> {
+pub(crate) fn list(tensor: &Tensor) -> Vec<f64> {
     tensor
         .to_dtype(DType::F64)
         .unwrap()

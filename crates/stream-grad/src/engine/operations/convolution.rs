@@ -1,11 +1,11 @@
 //! Convolutions with what was fused into them.
 
 use stream_grad_kernels::{
-    Activation, Epilogue, Located, bias_gradient, conv_data_gradient, conv_forward,
+    Activation, Epilogue, Located, Windows, bias_gradient, conv_data_gradient, conv_forward,
     conv_weight_gradient, relu_vjp_in_place,
 };
 
-use super::step::{ForwardStep, VjpStep, located};
+use super::step::{ForwardStep, VjpStep, located, origin};
 use crate::error::{Result, StreamError};
 use crate::operation::ConvolutionOperation;
 use crate::prepared::{PreparedOperation, kernel_error};
@@ -18,34 +18,39 @@ impl<T: Scalar> ForwardStep<'_, '_, T> {
         };
         let (name, owned, first) = (self.name(), self.owned, self.first());
         let (input, output) = (self.input(0), self.output());
-        let run = |from: &[T], residual: Option<Located<'_, T>>, to: &mut [T]| {
-            conv_forward(
-                &convolution.shape,
-                weights,
-                input.image(from)?,
-                first,
-                output.image_mut(to)?,
-                output.region(owned),
-                Epilogue {
-                    bias: bias.as_deref(),
-                    residual,
-                    activation: convolution.activation,
-                },
-            )
-        };
+        let [row, column] = origin(owned);
+        let windows = Windows::new(output.region(owned), first).in_plane(row, column);
+        let run =
+            |from: &[T], residual: Option<Located<'_, T>>, to: &mut [T], scratch: &mut [T]| {
+                conv_forward(
+                    &convolution.shape,
+                    weights,
+                    input.image(from)?,
+                    windows,
+                    output.image_mut(to)?,
+                    Epilogue {
+                        bias: bias.as_deref(),
+                        residual,
+                        activation: convolution.activation,
+                    },
+                    scratch,
+                )
+            };
         let result = match *self.operation().inputs {
             [source, residual] if source == residual => {
-                let [from, to] = self.views([input, output])?;
-                located(&input, from, owned).and_then(|values| run(from, Some(values), to))
+                let (scratch, [from, to]) = self.scratch_and_views([input, output])?;
+                located(&input, from, owned).and_then(|values| run(from, Some(values), to, scratch))
             }
             [_, _] => {
                 let residual = self.input(1);
-                let [from, other, to] = self.views([input, residual, output])?;
-                located(&residual, other, owned).and_then(|values| run(from, Some(values), to))
+                let buffers = [input, residual, output];
+                let (scratch, [from, other, to]) = self.scratch_and_views(buffers)?;
+                located(&residual, other, owned)
+                    .and_then(|values| run(from, Some(values), to, scratch))
             }
             _ => {
-                let [from, to] = self.views([input, output])?;
-                run(from, None, to)
+                let (scratch, [from, to]) = self.scratch_and_views([input, output])?;
+                run(from, None, to, scratch)
             }
         };
         result.map_err(kernel_error(name))
@@ -84,8 +89,9 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
     fn weight_and_bias_gradient(&mut self, convolution: &ConvolutionOperation) -> Result<()> {
         let (name, node) = (self.name(), self.node);
         let (input, cotangent) = (self.input(), self.cotangent());
-        let (first, region) = (self.first(input), cotangent.region(self.owned));
-        let (gradients, [x, g]) = self.gradients_and_views([input, cotangent])?;
+        let region = cotangent.region(self.owned);
+        let windows = Windows::new(region, self.first(input));
+        let (gradients, scratch, [x, g]) = self.gradients_scratch_and_views([input, cotangent])?;
         let sums = &mut gradients.parameters.operations[node];
         let Some(weights) = sums.weights.first_mut() else {
             return Err(StreamError::Internal {
@@ -99,7 +105,7 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
                 bias_gradient(g, region, &mut sums.bias)?;
             }
             let x = input.image(x)?;
-            conv_weight_gradient(&convolution.shape, x, first, g, region, weights)
+            conv_weight_gradient(&convolution.shape, x, windows, g, weights, scratch)
         };
         run().map_err(kernel_error(name))
     }
@@ -108,8 +114,10 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
         let (name, node) = (self.name(), self.node);
         let input_cotangent = self.cotangent_of(self.operation().inputs[0]);
         let cotangent = self.cotangent();
-        let (first, region) = (self.first(input_cotangent), cotangent.region(self.owned));
-        let (gradients, [from, to]) = self.gradients_and_views([cotangent, input_cotangent])?;
+        let region = cotangent.region(self.owned);
+        let windows = Windows::new(region, self.first(input_cotangent));
+        let buffers = [cotangent, input_cotangent];
+        let (gradients, scratch, [from, to]) = self.gradients_scratch_and_views(buffers)?;
         let Some(weights) = &gradients.weights[node] else {
             return Err(StreamError::Internal {
                 layer: name.to_owned(),
@@ -118,7 +126,7 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
         };
         let mut run = || {
             let (from, to) = (cotangent.image(from)?, input_cotangent.image_mut(to)?);
-            conv_data_gradient(&convolution.shape, weights, from, region, first, to)
+            conv_data_gradient(&convolution.shape, weights, from, windows, to, scratch)
         };
         run().map_err(kernel_error(name))
     }

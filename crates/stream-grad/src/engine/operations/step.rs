@@ -11,6 +11,10 @@ use crate::operation::Operation;
 use crate::prepared::{PreparedOperation, kernel_error};
 use crate::scalar::Scalar;
 
+/// Gradients, scratch for one kernel, and views of `N` buffers, all writable at once.
+type GradientsScratchAndViews<'a, T, const N: usize> =
+    (&'a mut Gradients<T>, &'a mut [T], [&'a mut [T]; N]);
+
 /// The forward computation of one operation on one tile.
 pub(super) struct ForwardStep<'s, 'p, T> {
     pub(super) engine: &'s mut Engine<'p, T>,
@@ -106,6 +110,17 @@ impl<'s, 'p, T: Scalar> ForwardStep<'s, 'p, T> {
     pub(super) fn views<const N: usize>(&mut self, buffers: [Buffer; N]) -> Result<[&mut [T]; N]> {
         let name = self.name();
         disjoint(&mut self.engine.arena, &mut self.store.saved, buffers, name)
+    }
+
+    /// Scratch for the kernel, with views of several buffers at once.
+    pub(super) fn scratch_and_views<const N: usize>(
+        &mut self,
+        buffers: [Buffer; N],
+    ) -> Result<(&mut [T], [&mut [T]; N])> {
+        let name = self.name();
+        let Engine { arena, scratch, .. } = &mut *self.engine;
+        let views = disjoint(arena, &mut self.store.saved, buffers, name)?;
+        Ok((scratch.as_mut_slice(), views))
     }
 
     /// Runs a kernel from the first input to the output.
@@ -268,9 +283,19 @@ impl<'s, 'p, T: Scalar> VjpStep<'s, 'p, T> {
         &mut self,
         buffers: [Buffer; N],
     ) -> Result<(&mut Gradients<T>, [&mut [T]; N])> {
+        let (gradients, _, views) = self.gradients_scratch_and_views(buffers)?;
+        Ok((gradients, views))
+    }
+
+    /// The gradients and scratch for the kernel, with views of several buffers at once.
+    pub(super) fn gradients_scratch_and_views<const N: usize>(
+        &mut self,
+        buffers: [Buffer; N],
+    ) -> Result<GradientsScratchAndViews<'_, T, N>> {
         let name = self.name();
-        let views = disjoint(&mut self.engine.arena, &mut self.store.saved, buffers, name)?;
-        Ok((self.gradients, views))
+        let Engine { arena, scratch, .. } = &mut *self.engine;
+        let views = disjoint(arena, &mut self.store.saved, buffers, name)?;
+        Ok((self.gradients, scratch.as_mut_slice(), views))
     }
 
     /// Runs a kernel from the cotangent of the output to that of node `source`, an input.
@@ -377,7 +402,7 @@ pub(super) fn at<'a, T>(
 }
 
 /// The first position of a rectangle inside the plane.
-fn origin(rect: PerAxis<Span>) -> [usize; 2] {
+pub(super) fn origin(rect: PerAxis<Span>) -> [usize; 2] {
     let first = |span: Span| usize::try_from(span.lo).unwrap_or(0);
     [first(rect.rows), first(rect.columns)]
 }

@@ -1,3 +1,4 @@
+use stream_grad::{StridedMut, TileMut};
 use stream_grad_slides::{Compression, PyramidOptions, PyramidWriter};
 
 use super::*;

@@ -1,0 +1,196 @@
+//! Winograd's F(2 x 2, 3 x 3): 3 x 3 convolutions of stride 1 with 16 products for each 2 x 2 outputs instead of 36.
+//!
+//! An output tile `Y` is `A^T [(G g G^T) . (B^T d B)] A`, where `g` are the weights between two channels and `d` is the 4 x 4
+//! patch of the input under the tile; the products `.` are summed over input channels, which makes 16 matrix products. An
+//! output's value is one sum in one order of the values under its own window, for its place in its tile: `B^T` and `A^T` are
+//! such that what else is in the patch never reaches it, NaN included. So results depend on where the tiles' grid lies, and
+//! on nothing else of how the plane is cut.
+//!
+//! Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016.
+
+pub(crate) mod forward;
+pub(crate) mod patches;
+pub(crate) mod weight_gradient;
+
+pub(crate) use forward::run;
+pub(crate) use weight_gradient::weight_gradient;
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use crate::{Convolution, KernelError};
+
+/// Edge of a tile of outputs.
+const TILE: usize = 2;
+
+/// Edge of the patch of inputs under a tile.
+const PATCH: usize = 4;
+
+/// Products of a tile for each pair of channels.
+const PRODUCTS: usize = PATCH * PATCH;
+
+/// Rows and columns of a transformed kernel.
+pub(crate) const WEIGHTS: [usize; 2] = [PATCH, PATCH];
+
+/// One axis of a grid of tiles over a region of a plane.
+#[derive(Debug, Clone, Copy)]
+struct TileAxis {
+    /// Positions of the first tile that lie before the region.
+    before: usize,
+    /// Positions of the region.
+    positions: usize,
+    /// Source position of the first tile's patch.
+    source: isize,
+    /// Source positions that exist; others are zero.
+    low: isize,
+    high: isize,
+}
+
+impl TileAxis {
+    fn tiles(&self) -> usize {
+        (self.before + self.positions).div_ceil(TILE)
+    }
+
+    /// The region's position that has place `place` in a tile, if it has one.
+    #[inline(always)]
+    fn position(&self, tile: usize, place: usize) -> Option<usize> {
+        (TILE * tile + place)
+            .checked_sub(self.before)
+            .filter(|&position| position < self.positions)
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_wrap, reason = "a tile of a region of a buffer")]
+    fn patch(&self, tile: usize) -> isize {
+        self.source + (TILE * tile) as isize
+    }
+
+    #[inline(always)]
+    fn holds(&self, position: isize) -> bool {
+        position >= self.low && position < self.high
+    }
+}
+
+/// A grid of tiles, counted in raster order.
+#[derive(Debug, Clone, Copy)]
+struct Grid {
+    rows: TileAxis,
+    columns: TileAxis,
+}
+
+impl Grid {
+    fn tiles(&self) -> usize {
+        self.rows.tiles() * self.columns.tiles()
+    }
+
+    /// The row of a tile and its place in it.
+    #[inline(always)]
+    fn place(&self, tile: usize) -> (usize, usize) {
+        let width = self.columns.tiles();
+        (tile / width, tile % width)
+    }
+
+    /// Rows of tiles, and the tiles of each, that make up `tiles`.
+    #[inline(always)]
+    fn runs(&self, tiles: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
+        let width = self.columns.tiles();
+        let mut next = tiles.start;
+        std::iter::from_fn(move || {
+            let (row, column) = (next / width, next % width);
+            let count = (width - column).min(tiles.end - next);
+            next += count;
+            (count > 0).then_some((row, column..column + count))
+        })
+    }
+}
+
+/// How transformed values lie in memory: `[product][tile][channel]`, with channels filled up to whole registers.
+#[derive(Debug, Clone, Copy)]
+struct Transformed {
+    /// From one product to the next.
+    product_step: usize,
+    /// From one tile to the next.
+    tile_step: usize,
+    /// Channels that lie next to each other; the next ones are `block_step` further on.
+    block: usize,
+    block_step: usize,
+}
+
+impl Transformed {
+    #[inline(always)]
+    fn channel(&self, channel: usize) -> usize {
+        channel / self.block * self.block_step + channel % self.block
+    }
+}
+
+/// Registers that are written before they are read, on the stack.
+#[repr(align(64))]
+struct Registers<V, const VECTORS: usize, const ROWS: usize>(
+    [[[MaybeUninit<V>; VECTORS]; ROWS]; PRODUCTS],
+);
+
+impl<V: Copy, const VECTORS: usize, const ROWS: usize> Registers<V, VECTORS, ROWS> {
+    #[inline(always)]
+    const fn uninit() -> Self {
+        Self([[[const { MaybeUninit::uninit() }; VECTORS]; ROWS]; PRODUCTS])
+    }
+}
+
+/// Fewest channels, in and out, from which on Winograd's convolution is chosen.
+const FEWEST_CHANNELS: usize = 32;
+
+/// Whether a convolution is computed by tiles: a rule on its shape alone, so that the same network always does the same
+/// arithmetic.
+pub(crate) fn applies(convolution: &Convolution) -> bool {
+    let window = convolution.window;
+    window.kernel == [3, 3]
+        && window.stride == [1, 1]
+        && window.dilation == [1, 1]
+        && convolution.groups == 1
+        && convolution.in_channels.min(convolution.out_channels) >= FEWEST_CHANNELS
+}
+
+/// `G g G^T` at one product, in double precision, from the weight of each tap.
+pub(crate) fn transformed_weight(product: [usize; 2], weight: impl Fn([usize; 2]) -> f64) -> f64 {
+    const G: [[f64; 3]; PATCH] = [
+        [1.0, 0.0, 0.0],
+        [0.5, 0.5, 0.5],
+        [0.5, -0.5, 0.5],
+        [0.0, 0.0, 1.0],
+    ];
+    let mut sum = 0.0;
+    for (row, &by_row) in G[product[0]].iter().enumerate() {
+        for (column, &by_column) in G[product[1]].iter().enumerate() {
+            if by_row * by_column != 0.0 {
+                sum += by_row * by_column * weight([row, column]);
+            }
+        }
+    }
+    sum
+}
+
+/// Values of scratch that all passes of a convolution need.
+pub(crate) fn scratch_len<T>(convolution: &Convolution) -> usize {
+    if convolution.is_winograd() {
+        forward::scratch_len::<T>(convolution.in_channels)
+            .max(forward::scratch_len::<T>(convolution.out_channels))
+            .max(weight_gradient::scratch_len(convolution))
+    } else {
+        0
+    }
+}
+
+pub(crate) fn check_scratch<T>(
+    convolution: &Convolution,
+    scratch: &[T],
+) -> Result<(), KernelError> {
+    let expected = scratch_len::<T>(convolution);
+    if scratch.len() < expected {
+        return Err(KernelError::Length {
+            what: "convolution scratch",
+            expected,
+            found: scratch.len(),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! The transform of input patches, `B^T d B`.
+
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+
+use super::{Grid, PATCH, TILE, Transformed};
+use crate::Element;
+use crate::element::sealed::{lanes, load, load_some, store};
+use crate::shared::Shared;
+
+/// An image that patches are cut from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Source<'a, T> {
+    pub(super) data: &'a [T],
+    pub(super) width: usize,
+    pub(super) channels: usize,
+}
+
+/// Transforms the patches of some tiles.
+pub struct PatchTask<'a, T> {
+    pub(super) grid: &'a Grid,
+    pub(super) source: Source<'a, T>,
+    pub(super) tiles: Range<usize>,
+    pub(super) target: &'a Shared<'a, T>,
+    /// Where the first tile's values go.
+    pub(super) first: usize,
+    pub(super) layout: Transformed,
+}
+
+impl<T: Element> WithSimd for PatchTask<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        #[expect(unsafe_code, reason = "transforms address memory by pointer")]
+        // SAFETY: whoever made the task laid the target out for its tiles, and gave them to no other task.
+        unsafe {
+            let target = self.target.pointer().add(self.first);
+            transform(
+                simd,
+                self.grid,
+                self.source,
+                self.tiles,
+                target,
+                &self.layout,
+            );
+        }
+    }
+}
+
+/// Some channels of four rows of an image.
+struct Rows<T> {
+    /// Where each begins, or nothing where it is padding.
+    starts: [Option<*const T>; PATCH],
+    /// The same, if all rows are there and the channels fill a register.
+    inside: Option<[*const T; PATCH]>,
+    channel: usize,
+    count: usize,
+}
+
+impl<T: Element> Rows<T> {
+    /// `B^T` times two columns of a patch.
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "transforms address memory by pointer")]
+    fn columns<S: Simd>(
+        &self,
+        simd: S,
+        grid: &Grid,
+        source: &Source<'_, T>,
+        position: isize,
+    ) -> [[T::Vector<S>; PATCH]; 2] {
+        let columns = &grid.columns;
+        if let Some([a, b, c, d]) = self
+            .inside
+            .filter(|_| columns.holds(position) && columns.holds(position + 1))
+        {
+            let offset = position.unsigned_abs() * source.channels + self.channel;
+            let next = offset + source.channels;
+            // SAFETY: rows, columns and channels exist.
+            let columns = unsafe {
+                [
+                    [
+                        load::<S, T>(simd, a.add(offset)),
+                        load::<S, T>(simd, b.add(offset)),
+                        load::<S, T>(simd, c.add(offset)),
+                        load::<S, T>(simd, d.add(offset)),
+                    ],
+                    [
+                        load::<S, T>(simd, a.add(next)),
+                        load::<S, T>(simd, b.add(next)),
+                        load::<S, T>(simd, c.add(next)),
+                        load::<S, T>(simd, d.add(next)),
+                    ],
+                ]
+            };
+            return [
+                transform_four::<S, T>(simd, columns[0]),
+                transform_four::<S, T>(simd, columns[1]),
+            ];
+        }
+        [
+            self.column(simd, grid, source, position),
+            self.column(simd, grid, source, position + 1),
+        ]
+    }
+
+    /// `B^T` times a column of a patch.
+    #[inline(always)]
+    fn column<S: Simd>(
+        &self,
+        simd: S,
+        grid: &Grid,
+        source: &Source<'_, T>,
+        position: isize,
+    ) -> [T::Vector<S>; PATCH] {
+        let mut d = [T::splat(simd, T::ZERO); PATCH];
+        if grid.columns.holds(position) {
+            let offset = position.unsigned_abs() * source.channels + self.channel;
+            for (value, start) in d.iter_mut().zip(self.starts) {
+                if let Some(start) = start {
+                    #[expect(unsafe_code, reason = "transforms address memory by pointer")]
+                    // SAFETY: row and column exist in the image.
+                    unsafe {
+                        *value = load_some::<S, T>(simd, start.add(offset), self.count);
+                    }
+                }
+            }
+        }
+        transform_four::<S, T>(simd, d)
+    }
+}
+
+/// `B^T` times four values.
+#[inline(always)]
+fn transform_four<S: Simd, T: Element>(simd: S, d: [T::Vector<S>; PATCH]) -> [T::Vector<S>; PATCH] {
+    [
+        T::vector_sub(simd, d[0], d[2]),
+        T::vector_add(simd, d[1], d[2]),
+        T::vector_sub(simd, d[2], d[1]),
+        T::vector_sub(simd, d[1], d[3]),
+    ]
+}
+
+/// Writes the transformed patches of `tiles` from `target` on.
+///
+/// # Safety
+/// `target` must be valid for writing all tiles in the layout.
+#[inline(always)]
+#[expect(unsafe_code, reason = "transforms address memory by pointer")]
+pub(super) unsafe fn transform<S: Simd, T: Element>(
+    simd: S,
+    grid: &Grid,
+    source: Source<'_, T>,
+    tiles: Range<usize>,
+    target: *mut T,
+    layout: &Transformed,
+) {
+    let lanes = lanes::<S, T>();
+    let pitch = source.width * source.channels;
+    let mut first = 0;
+    for (row, columns) in grid.runs(tiles) {
+        let count = columns.len();
+        let top = grid.rows.patch(row);
+        let mut starts = [None; PATCH];
+        for (start, row) in starts.iter_mut().zip(top..) {
+            if grid.rows.holds(row) {
+                *start = Some(
+                    source
+                        .data
+                        .as_ptr()
+                        .wrapping_add(row.unsigned_abs() * pitch),
+                );
+            }
+        }
+        let all = match starts {
+            [Some(a), Some(b), Some(c), Some(d)] => Some([a, b, c, d]),
+            _ => None,
+        };
+        for channel in (0..source.channels).step_by(lanes) {
+            let count_here = lanes.min(source.channels - channel);
+            let rows = Rows {
+                starts,
+                inside: all.filter(|_| count_here == lanes),
+                channel,
+                count: count_here,
+            };
+            let to = target.wrapping_add(first * layout.tile_step + layout.channel(channel));
+            let mut position = grid.columns.patch(columns.start);
+            // Neighbouring patches share two columns.
+            let mut left = rows.columns(simd, grid, &source, position);
+            for tile in 0..count {
+                position += 2;
+                let right = rows.columns(simd, grid, &source, position);
+                let mut to = to.wrapping_add(tile * layout.tile_step);
+                for row in 0..PATCH {
+                    let patch = [left[0][row], left[1][row], right[0][row], right[1][row]];
+                    let values = transform_four::<S, T>(simd, patch);
+                    for value in values {
+                        // SAFETY: the caller vouches for the target; its channels are filled up to whole registers.
+                        unsafe { store::<S, T>(simd, to, value) };
+                        to = to.wrapping_add(layout.product_step);
+                    }
+                }
+                left = right;
+            }
+        }
+        first += count;
+    }
+    const { assert!(TILE == 2) };
+}
