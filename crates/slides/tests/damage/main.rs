@@ -2,7 +2,7 @@
 //!
 //! Each case runs in a process of its own, with a bound on its memory and its time. By default a sample of the cases is
 //! run, about twenty seconds of it; `SLIDES_DAMAGE=full` runs 200 cuts and 2,000 changed bytes of every file, which takes
-//! about half an hour on two cores. `SLIDES_DAMAGE_FILES=a.tiff,b.png` runs only these files. What happened is printed and
+//! half an hour on two cores, by estimate. `SLIDES_DAMAGE_FILES=a.tiff,b.png` runs only these files. What happened is printed and
 //! kept as `damage.csv` in cargo's folder for tests.
 
 #![allow(
