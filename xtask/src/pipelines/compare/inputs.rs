@@ -69,8 +69,8 @@ pub(crate) fn image(folder: &Path, net: &Net, size: ImageSize) -> anyhow::Result
 
 /// The cotangent of features under a linear layer after global averaging: the same at every position.
 ///
-/// Cotangents that differ from position to position would measure luck: their gradients nearly cancel, so that a single
-/// activation whose sign f32 decides the other way outweighs all rounding.
+/// Cotangents that differ from position to position nearly cancel in the gradients, so that a few activations whose sign
+/// f32 decides the other way would outweigh all rounding.
 fn cotangent(shape: [usize; 4]) -> anyhow::Result<Tensor> {
     let [_, channels, rows, columns] = shape;
     let values = generator::uniform_tensor("compare/y_bar", &[1, channels, 1, 1])?;

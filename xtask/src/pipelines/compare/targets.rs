@@ -294,20 +294,26 @@ impl Figures<'_> {
             let all = self.seconds(&self.own(edge, Own::Whole, self.threads))?;
             let ((product_all, _), (product_one, _)) =
                 (self.products(self.threads)?, self.products(1)?);
-            let (ratio, products) = (one / all, product_all / product_one);
-            Some((
-                format!(
-                    "{ratio:.2} ({one:.2} s against {all:.2} s; products of matrices {products:.2})"
-                ),
-                // Of two threads; where products themselves scale less, as they do.
-                ratio >= 0.9 * products.min(self.threads as f64),
-            ))
+            Some((one, all, product_all / product_one))
         };
         let what = format!(
             "{MODEL}, {edge}x{edge}, whole step: times faster with {} threads than with one",
             self.threads
         );
-        target_of(what, "at least 0.9 of the products' (1.8 of 2)", figure())
+        let limit = 0.9 * self.threads as f64;
+        let figure = figure();
+        Target {
+            what,
+            target: "at least 0.9 of the threads, where products of matrices scale so",
+            measured: figure.map(|(one, all, products)| {
+                let ratio = one / all;
+                format!("{ratio:.2} ({one:.2} s against {all:.2} s; products {products:.2})")
+            }),
+            // Where the machine does not let products scale, nothing is asked.
+            reached: figure
+                .filter(|&(_, _, products)| products >= limit)
+                .map(|(one, all, _)| one / all >= limit),
+        }
     }
 }
 
