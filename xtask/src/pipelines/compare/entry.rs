@@ -34,6 +34,8 @@ pub(crate) enum Peer {
 pub(crate) enum Own {
     /// One tile, everything kept.
     Whole,
+    /// The same, convolutions computed directly.
+    WholeDirect,
     /// The fastest recipe within one part in so many of what PyTorch's step adds.
     PartOfPyTorch(u64),
     /// The fastest recipe within what lightstream's step adds.
@@ -63,7 +65,7 @@ impl Entry {
     pub(crate) fn compute_ratio(&self) -> f64 {
         match self.contender {
             Contender::Peer(Peer::PlainPyTorch | Peer::ChannelsLast)
-            | Contender::Own(Own::Whole) => 1.0,
+            | Contender::Own(Own::Whole | Own::WholeDirect) => 1.0,
             Contender::Peer(Peer::Checkpointing) | Contender::Own(_) => 4.0 / 3.0,
             Contender::Peer(Peer::Lightstream { tile }) => {
                 let small = self.image.height.max(self.image.width) <= tile;
@@ -98,6 +100,7 @@ impl fmt::Display for Own {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Whole => f.write_str("all memory"),
+            Self::WholeDirect => f.write_str("all memory, direct arithmetic"),
             Self::PartOfPyTorch(part) => write!(f, "1/{part} of PyTorch's"),
             Self::WithinLightstream { .. } => f.write_str("within lightstream's"),
             Self::Tiles(tile) => write!(f, "tile {tile}"),

@@ -18,7 +18,7 @@ use super::measured::{Budget, RateMeasurement, StepMeasurement};
 use super::process::{Ended, run_logged};
 use super::python::Python;
 use super::scope::Run;
-use super::step::{Bound, Input, Job, Precision, StepJob, request};
+use super::step::{Arithmetic, Bound, Input, Job, Precision, StepJob, request};
 use super::store::Store;
 use super::time_left::TimeLeft;
 use super::{gradient_error, inputs};
@@ -246,6 +246,10 @@ impl<'a> Runner<'a> {
             input,
             bound,
             gradients,
+            arithmetic: match own {
+                Own::WholeDirect => Arithmetic::Direct,
+                _ => Arithmetic::Auto,
+            },
             ..step_job(entry)
         };
         let command = self.own_command(entry.threads)?;
@@ -337,6 +341,7 @@ impl<'a> Runner<'a> {
         let (weights, input) = self.files(entry)?;
         let job = Job::Step(StepJob {
             precision: Precision::F64,
+            arithmetic: Arithmetic::Direct,
             bound: Bound::Bytes(free.min(REFERENCE_BYTES)),
             input: Input::Files { weights, input },
             gradients: Some(path.to_owned()),
@@ -380,7 +385,7 @@ impl<'a> Runner<'a> {
         let edge = match entry.contender {
             Contender::Peer(Peer::Lightstream { tile }) => tile,
             Contender::Peer(Peer::PlainPyTorch | Peer::ChannelsLast)
-            | Contender::Own(Own::Whole) => u64::MAX,
+            | Contender::Own(Own::Whole | Own::WholeDirect) => u64::MAX,
             // Little is known of the others beforehand, and they hold much less.
             _ => return Ok(()),
         };
@@ -448,6 +453,7 @@ fn step_job(entry: &Entry) -> StepJob {
     StepJob {
         model: entry.model.clone(),
         precision: Precision::F32,
+        arithmetic: Arithmetic::Auto,
         height: entry.image.height,
         width: entry.image.width,
         threads: entry.threads,

@@ -75,7 +75,12 @@ fn of_one_image(arguments: &CompareArguments, threads: usize, repeats: usize) ->
             tile: arguments.lightstream_tile.get(),
         },
     ];
-    let own = [Own::Whole, Own::PartOfPyTorch(5), Own::PartOfPyTorch(10)];
+    let own = [
+        Own::Whole,
+        Own::WholeDirect,
+        Own::PartOfPyTorch(5),
+        Own::PartOfPyTorch(10),
+    ];
     let shortest = image.height.min(image.width);
     let mut tiles: Vec<u64> = arguments.tiles.iter().map(|tile| tile.get()).collect();
     tiles.dedup();
@@ -122,6 +127,7 @@ mod tests {
             [
                 "PyTorch",
                 "stream-grad, all memory",
+                "stream-grad, all memory, direct arithmetic",
                 "stream-grad, 1/5 of PyTorch's",
                 "stream-grad, 1/10 of PyTorch's",
                 "stream-grad, tile 256"
@@ -129,7 +135,7 @@ mod tests {
         );
         let own = names("xtask compare --skip python --image 300x400 --tile 256,512");
         assert_eq!(own.last().unwrap(), "stream-grad, tile 256");
-        assert_eq!(own.len(), 4);
+        assert_eq!(own.len(), 5);
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub(crate) enum Job {
 pub(crate) struct StepJob {
     pub(crate) model: String,
     pub(crate) precision: Precision,
+    pub(crate) arithmetic: Arithmetic,
     pub(crate) height: u64,
     pub(crate) width: u64,
     pub(crate) threads: usize,
@@ -59,6 +60,13 @@ impl Precision {
             Self::F64 => DType::F64,
         }
     }
+}
+
+/// How convolutions are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Arithmetic {
+    Auto,
+    Direct,
 }
 
 /// What bounds the recipe.
@@ -101,6 +109,10 @@ pub(crate) fn request(job: &StepJob) -> PlanRequest {
     let request = PlanRequest::new(job.height, job.width)
         .threads(job.threads)
         .dtype(job.precision.dtype())
+        .arithmetic(match job.arithmetic {
+            Arithmetic::Auto => stream_grad::Arithmetic::Auto,
+            Arithmetic::Direct => stream_grad::Arithmetic::Direct,
+        })
         .features(match job.input {
             Input::Files { .. } => Maps::Whole,
             Input::Computed => Maps::Streamed,
