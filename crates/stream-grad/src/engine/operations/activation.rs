@@ -32,7 +32,7 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
         if !self.wants_input() {
             return Ok(());
         }
-        let (input, owned) = (self.input(), self.owned);
+        let (input, owned) = (self.input(0), self.owned);
         self.transposed_reading(input, |x, step| {
             let (region, x) = (step.target_region(), at(&input, x, owned));
             gelu_vjp(form, x, step.pointwise(), step.target, region)

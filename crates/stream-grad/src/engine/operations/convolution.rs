@@ -16,7 +16,7 @@ impl<T: Scalar> ForwardStep<'_, '_, T> {
         let PreparedOperation::Convolution { weights, bias } = self.prepared() else {
             return Err(self.unprepared());
         };
-        let (name, owned, first) = (self.name(), self.owned, self.first());
+        let (name, owned, first) = (self.name(), self.owned, self.first(self.input(0)));
         let (input, output) = (self.input(0), self.output());
         let [row, column] = origin(owned);
         let windows = Windows::new(output.region(owned), first).in_plane(row, column);
@@ -88,7 +88,7 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
 
     fn weight_and_bias_gradient(&mut self, convolution: &ConvolutionOperation) -> Result<()> {
         let (name, node) = (self.name(), self.node);
-        let (input, cotangent) = (self.input(), self.cotangent());
+        let (input, cotangent) = (self.input(0), self.cotangent());
         let region = cotangent.region(self.owned);
         let windows = Windows::new(region, self.first(input));
         let (gradients, scratch, [x, g]) = self.gradients_scratch_and_views([input, cotangent])?;

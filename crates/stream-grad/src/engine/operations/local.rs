@@ -28,7 +28,7 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
             return Err(self.unprepared());
         };
         let region = region(layer, self.owned, self.plane());
-        let (node, input, cotangent) = (self.node, self.input(), self.cotangent());
+        let (node, input, cotangent) = (self.node, self.input(0), self.cotangent());
         let input_cotangent = self.cotangent_of(self.operation().inputs[0]);
         if self.wants_input() {
             let buffers = [input, cotangent, input_cotangent];

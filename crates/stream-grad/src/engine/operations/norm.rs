@@ -56,7 +56,7 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
         if !self.wants_input() {
             return Ok(());
         }
-        let (input, owned) = (self.input(), self.owned);
+        let (input, owned) = (self.input(0), self.owned);
         self.transposed_reading(input, |x, step| {
             let (region, x) = (step.target_region(), at(&input, x, owned));
             layer_norm_vjp(norm, x, step.pointwise(), step.target, region)
@@ -78,7 +78,7 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
             return Ok(());
         }
         let (name, node, owned) = (self.name(), self.node, self.owned);
-        let (input, cotangent) = (self.input(), self.cotangent());
+        let (input, cotangent) = (self.input(0), self.cotangent());
         let (gradients, [x, g]) = self.gradients_and_views([input, cotangent])?;
         let OperationGradients { weights, bias } = &mut gradients.parameters.operations[node];
         let scale = weights.first_mut().map_or(&mut [][..], Vec::as_mut_slice);

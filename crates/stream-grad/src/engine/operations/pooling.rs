@@ -28,7 +28,7 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
         }
         match pooling {
             Pooling::Maximum => {
-                let input = self.input();
+                let input = self.input(0);
                 let first = self.first(input);
                 self.transposed_reading(input, |x, step| {
                     let (g, region, to) = (step.cotangent, step.region, step.target);

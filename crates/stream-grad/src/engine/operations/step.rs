@@ -15,15 +15,71 @@ use crate::scalar::Scalar;
 type GradientsScratchAndViews<'a, T, const N: usize> =
     (&'a mut Gradients<T>, &'a mut [T], [&'a mut [T]; N]);
 
-/// The forward computation of one operation on one tile.
-pub(super) struct ForwardStep<'s, 'p, T> {
+/// One operation on one tile, with the gradients that its direction writes.
+pub(super) struct Step<'s, 'p, T, G> {
     pub(super) engine: &'s mut Engine<'p, T>,
     store: &'s mut BlockStore<T>,
     place: TilePlace,
-    node: usize,
+    pub(super) node: usize,
     phase: Phase,
-    /// The outputs to compute.
+    gradients: G,
+    /// The outputs to compute, or those whose cotangents are complete.
     pub(super) owned: PerAxis<Span>,
+}
+
+/// The forward computation of one operation on one tile.
+pub(super) type ForwardStep<'s, 'p, T> = Step<'s, 'p, T, ()>;
+
+/// The VJP of one operation on one tile.
+pub(super) type VjpStep<'s, 'p, T> = Step<'s, 'p, T, &'s mut Gradients<T>>;
+
+impl<'p, T: Scalar, G> Step<'_, 'p, T, G> {
+    pub(super) fn operation(&self) -> &'p Operation {
+        &self.engine.schedule.operations[self.node]
+    }
+
+    pub(super) fn name(&self) -> &'p str {
+        &self.operation().name
+    }
+
+    pub(super) fn prepared(&self) -> &'p PreparedOperation<T> {
+        &self.engine.prepared.operations[self.node]
+    }
+
+    /// The refusal of an operation whose parameters are not prepared as its kind needs.
+    pub(super) fn unprepared(&self) -> StreamError {
+        StreamError::Internal {
+            layer: self.name().to_owned(),
+            what: "its parameters are not prepared",
+        }
+    }
+
+    /// The buffer of the operation's own activation.
+    pub(super) fn output(&self) -> Buffer {
+        self.engine.activation(self.place, self.node, self.phase)
+    }
+
+    /// The buffer of the activation of input `index`.
+    pub(super) fn input(&self, index: usize) -> Buffer {
+        let source = self.operation().inputs[index];
+        self.engine.activation(self.place, source, self.phase)
+    }
+
+    /// The size of the first input's plane.
+    pub(super) fn plane(&self) -> PerAxis<i64> {
+        self.engine.plane(self.operation().inputs[0])
+    }
+
+    /// Where, in a buffer of the first input, the first tap of the first output's window lies.
+    pub(super) fn first(&self, buffer: Buffer) -> Position {
+        first_window(self.engine.rule(self.node), buffer, self.owned)
+    }
+
+    /// Views of several buffers at once.
+    pub(super) fn views<const N: usize>(&mut self, buffers: [Buffer; N]) -> Result<[&mut [T]; N]> {
+        let name = self.name();
+        disjoint(&mut self.engine.arena, &mut self.store.saved, buffers, name)
+    }
 }
 
 /// An input and the output of an operation.
@@ -66,50 +122,8 @@ impl<'s, 'p, T: Scalar> ForwardStep<'s, 'p, T> {
             place,
             node,
             phase,
+            gradients: (),
         }
-    }
-
-    pub(super) fn operation(&self) -> &'p Operation {
-        &self.engine.schedule.operations[self.node]
-    }
-
-    pub(super) fn name(&self) -> &'p str {
-        &self.operation().name
-    }
-
-    pub(super) fn prepared(&self) -> &'p PreparedOperation<T> {
-        &self.engine.prepared.operations[self.node]
-    }
-
-    /// The refusal of an operation whose parameters are not prepared as its kind needs.
-    pub(super) fn unprepared(&self) -> StreamError {
-        unprepared(self.name())
-    }
-
-    pub(super) fn output(&self) -> Buffer {
-        self.engine.activation(self.place, self.node, self.phase)
-    }
-
-    /// The buffer of input `index`.
-    pub(super) fn input(&self, index: usize) -> Buffer {
-        let source = self.operation().inputs[index];
-        self.engine.activation(self.place, source, self.phase)
-    }
-
-    /// The size of the first input's plane.
-    pub(super) fn plane(&self) -> PerAxis<i64> {
-        self.engine.plane(self.operation().inputs[0])
-    }
-
-    /// Where, in the first input's buffer, the first tap of the first output's window lies.
-    pub(super) fn first(&self) -> Position {
-        first_window(self.engine.rule(self.node), self.input(0), self.owned)
-    }
-
-    /// Views of several buffers at once.
-    pub(super) fn views<const N: usize>(&mut self, buffers: [Buffer; N]) -> Result<[&mut [T]; N]> {
-        let name = self.name();
-        disjoint(&mut self.engine.arena, &mut self.store.saved, buffers, name)
     }
 
     /// Scratch for the kernel, with views of several buffers at once.
@@ -128,8 +142,9 @@ impl<'s, 'p, T: Scalar> ForwardStep<'s, 'p, T> {
         mut self,
         run: impl FnOnce(Unary<'_, T>) -> Result<(), KernelError>,
     ) -> Result<()> {
-        let (name, owned, first) = (self.name(), self.owned, self.first());
+        let (name, owned) = (self.name(), self.owned);
         let (input, output) = (self.input(0), self.output());
+        let first = self.first(input);
         let [from, to] = self.views([input, output])?;
         unary((input, from), (output, to), owned, first)
             .and_then(run)
@@ -151,17 +166,6 @@ fn unary<'a, T: Scalar>(
         input_buffer: input,
         owned,
     })
-}
-
-/// The VJP of one operation on one tile.
-pub(super) struct VjpStep<'s, 'p, T> {
-    pub(super) engine: &'s mut Engine<'p, T>,
-    store: &'s mut BlockStore<T>,
-    place: TilePlace,
-    pub(super) node: usize,
-    pub(super) gradients: &'s mut Gradients<T>,
-    /// The outputs whose cotangents are complete.
-    pub(super) owned: PerAxis<Span>,
 }
 
 /// The cotangents of an operation's output and of an input.
@@ -209,25 +213,9 @@ impl<'s, 'p, T: Scalar> VjpStep<'s, 'p, T> {
             store,
             place,
             node,
+            phase: Phase::Backward,
             gradients,
         }
-    }
-
-    pub(super) fn operation(&self) -> &'p Operation {
-        &self.engine.schedule.operations[self.node]
-    }
-
-    pub(super) fn name(&self) -> &'p str {
-        &self.operation().name
-    }
-
-    pub(super) fn prepared(&self) -> &'p PreparedOperation<T> {
-        &self.engine.prepared.operations[self.node]
-    }
-
-    /// The refusal of an operation whose parameters are not prepared as its kind needs.
-    pub(super) fn unprepared(&self) -> StreamError {
-        unprepared(self.name())
     }
 
     /// Whether a gradient of the operation's own parameters is wanted.
@@ -240,18 +228,6 @@ impl<'s, 'p, T: Scalar> VjpStep<'s, 'p, T> {
         self.engine.has_cotangent(self.operation().inputs[0])
     }
 
-    /// The buffer of the operation's own activation.
-    pub(super) fn output(&self) -> Buffer {
-        let Self { place, node, .. } = *self;
-        self.engine.activation(place, node, Phase::Backward)
-    }
-
-    /// The buffer of the first input's activation.
-    pub(super) fn input(&self) -> Buffer {
-        let source = self.operation().inputs[0];
-        self.engine.activation(self.place, source, Phase::Backward)
-    }
-
     /// The buffer of the operation's cotangent.
     pub(super) fn cotangent(&self) -> Buffer {
         self.engine.cotangent(self.place, self.node)
@@ -260,22 +236,6 @@ impl<'s, 'p, T: Scalar> VjpStep<'s, 'p, T> {
     /// The buffer of the cotangent of node `source`.
     pub(super) fn cotangent_of(&self, source: usize) -> Buffer {
         self.engine.cotangent(self.place, source)
-    }
-
-    /// The size of the first input's plane.
-    pub(super) fn plane(&self) -> PerAxis<i64> {
-        self.engine.plane(self.operation().inputs[0])
-    }
-
-    /// Where, in a buffer of the first input, the first tap of the first output's window lies.
-    pub(super) fn first(&self, buffer: Buffer) -> Position {
-        first_window(self.engine.rule(self.node), buffer, self.owned)
-    }
-
-    /// Views of several buffers at once.
-    pub(super) fn views<const N: usize>(&mut self, buffers: [Buffer; N]) -> Result<[&mut [T]; N]> {
-        let name = self.name();
-        disjoint(&mut self.engine.arena, &mut self.store.saved, buffers, name)
     }
 
     /// The gradients, with views of several buffers at once.
@@ -360,13 +320,6 @@ impl<T: Scalar> Engine<'_, T> {
     /// The size of a node's plane.
     fn plane(&self, node: usize) -> PerAxis<i64> {
         self.schedule.geometry.sized().size(node)
-    }
-}
-
-fn unprepared(layer: &str) -> StreamError {
-    StreamError::Internal {
-        layer: layer.to_owned(),
-        what: "its parameters are not prepared",
     }
 }
 
