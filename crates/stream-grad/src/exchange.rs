@@ -1,5 +1,7 @@
 //! Where pixels come from, and where features, cotangents and input gradients go.
 
+use std::sync::Arc;
+
 use candle_core::{CpuStorage, Device, Storage, Tensor, Var};
 
 use crate::error::{ExternalError, Result, StreamError};
@@ -29,6 +31,30 @@ pub trait TileSource: Send + Sync {
         region: &PixelRegion,
         out: TileMut<'_>,
     ) -> Result<(), ExternalError>;
+}
+
+/// A shared source is a source.
+impl<S: TileSource + ?Sized> TileSource for Arc<S> {
+    fn batch(&self) -> usize {
+        (**self).batch()
+    }
+
+    fn channels(&self) -> usize {
+        (**self).channels()
+    }
+
+    fn extent(&self) -> (u64, u64) {
+        (**self).extent()
+    }
+
+    fn read(
+        &self,
+        image: usize,
+        region: &PixelRegion,
+        out: TileMut<'_>,
+    ) -> Result<(), ExternalError> {
+        (**self).read(image, region, out)
+    }
 }
 
 /// Receives features as they are finished: every position of every output exactly once.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use stream_grad::{ExternalError, PixelRegion, TileMut, TileSource};
+use stream_grad::TileSource;
 
 pub use loader::SlideLoader;
 pub use slide::SlideSource;
@@ -125,32 +125,5 @@ pub trait ImageLoader: Send + Sync {
     fn stops_at(&self, error: &TrainError) -> bool {
         let _ = error;
         false
-    }
-}
-
-/// A shared image, as a source of its own.
-#[derive(Clone)]
-pub struct SharedSource(pub Arc<dyn TileSource>);
-
-impl TileSource for SharedSource {
-    fn batch(&self) -> usize {
-        self.0.batch()
-    }
-
-    fn channels(&self) -> usize {
-        self.0.channels()
-    }
-
-    fn extent(&self) -> (u64, u64) {
-        self.0.extent()
-    }
-
-    fn read(
-        &self,
-        image: usize,
-        region: &PixelRegion,
-        out: TileMut<'_>,
-    ) -> Result<(), ExternalError> {
-        self.0.read(image, region, out)
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use candle_core::Tensor;
+use stream_grad::TileSource;
 
 use super::evaluate::{all_failed, evaluate};
 use super::events::{SkipReason, TrainEvent, TrainObserver};
@@ -19,7 +20,7 @@ use crate::gradients::Gradients;
 use crate::loss::slide_loss;
 use crate::model::{Model, SlideGradients};
 use crate::optimizer::Optimizer;
-use crate::source::{ImageLoader, SharedSource};
+use crate::source::ImageLoader;
 
 /// What is trained on what, and how.
 #[derive(Clone, Copy)]
@@ -349,8 +350,8 @@ impl Run<'_> {
         state: &State,
         sample: &Sample,
         place: usize,
-    ) -> Result<Augmented<SharedSource>> {
-        let image: Arc<_> = self.loader.load(&sample.slide)?;
+    ) -> Result<Augmented<Arc<dyn TileSource>>> {
+        let image = self.loader.load(&sample.slide)?;
         let place = u64::try_from(place).unwrap_or(u64::MAX);
         let augmentation = self.settings.augmentation.draw(
             image.extent(),
@@ -358,7 +359,7 @@ impl Run<'_> {
             state.progress.epoch,
             place,
         );
-        Augmented::new(SharedSource(image), augmentation)
+        Augmented::new(image, augmentation)
     }
 
     fn slide(&self, state: &State, sample: &Sample, place: usize) -> Result<SlideGradients> {
