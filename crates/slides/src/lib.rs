@@ -45,6 +45,7 @@ mod heatmap;
 mod levels;
 mod list;
 mod mask;
+mod numbers;
 mod openslide_source;
 mod options;
 mod properties;

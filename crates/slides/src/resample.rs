@@ -4,6 +4,8 @@
 //! here the weights come from the pixel's index alone. Reduction is the exact area average (for whole-number steps the
 //! mean of the covered pixels); enlargement is bilinear between pixel centres.
 
+use crate::numbers::float;
+
 /// How one axis of the output is made from one axis of a level.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Axis {
@@ -113,11 +115,6 @@ pub(crate) fn filter_row(sums: &[f32], first: u64, taps: &[Taps], rgb: &mut [u8]
             *out = byte;
         }
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "sides of slides are below 2^53")]
-pub(crate) fn float(value: u64) -> f64 {
-    value as f64
 }
 
 #[expect(

@@ -10,7 +10,8 @@ use crate::bands::{
 use crate::cache::BLOCK_EDGE;
 use crate::error::{Result, SlideError, check_rgb_length};
 use crate::geometry::{Extent, Level, MicronsPerPixel, Region};
-use crate::resample::{Axis, Taps, add_weighted, filter_row, float};
+use crate::numbers::{float, position};
+use crate::resample::{Axis, Taps, add_weighted, filter_row};
 use crate::slide::Slide;
 
 /// Source columns that one thread filters at a time.
@@ -197,8 +198,8 @@ impl SlideView {
     #[must_use]
     pub fn to_level_0(&self, row: f64, column: f64) -> (f64, f64) {
         (
-            (row + signed(self.crop.rows.start)) * self.downsample.0,
-            (column + signed(self.crop.columns.start)) * self.downsample.1,
+            (row + position(self.crop.rows.start)) * self.downsample.0,
+            (column + position(self.crop.columns.start)) * self.downsample.1,
         )
     }
 
@@ -261,14 +262,6 @@ impl SlideView {
 /// Whether a step is so near 1 that over the whole level it drifts by less than a quarter of a pixel.
 fn same_scale(step: f64, length: u64) -> bool {
     (step - 1.0).abs() * float(length) < 0.25
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "positions on slides are below 2^53"
-)]
-fn signed(value: i64) -> f64 {
-    value as f64
 }
 
 /// One resampled read.

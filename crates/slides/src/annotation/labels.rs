@@ -10,6 +10,7 @@ use crate::bands::to_usize;
 use crate::error::{Result, SlideError};
 use crate::geometry::{Extent, Region};
 use crate::mask::Mask;
+use crate::numbers::centre;
 use crate::view::SlideView;
 
 impl Annotations {
@@ -215,15 +216,6 @@ impl Outline {
             }
         }
     }
-}
-
-/// Where the centre of a pixel lies along an axis.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "positions on slides are below 2^53"
-)]
-fn centre(index: i64) -> f64 {
-    index as f64 + 0.5
 }
 
 /// The first pixel whose centre is not before `position`.

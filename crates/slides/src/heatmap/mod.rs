@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use crate::error::{Result, SlideError, check_rgb_length};
 use crate::geometry::{Extent, Region, Rgb};
-use crate::resample::float;
+use crate::numbers::{centre, float};
 use crate::view::SlideView;
 
 pub use color_map::ColorMap;
@@ -214,14 +214,6 @@ fn check(style: &HeatmapStyle) -> Result<()> {
         });
     }
     Ok(())
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "positions on slides are below 2^53"
-)]
-fn centre(index: i64) -> f64 {
-    index as f64 + 0.5
 }
 
 #[expect(

@@ -9,7 +9,7 @@ use image::{GrayImage, Luma};
 
 use crate::error::{Result, SlideError};
 use crate::geometry::{Extent, Region};
-use crate::resample::float;
+use crate::numbers::{centre, float, position};
 use crate::slide::Slide;
 use crate::view::SlideView;
 
@@ -141,10 +141,7 @@ impl Mask {
 
     /// Whether the centre of a pixel of `view` lies on a set pixel of the mask.
     pub(crate) fn holds(&self, view: &SlideView, row: i64, column: i64) -> bool {
-        let (row, column) = view.to_level_0(
-            position_to_float(row) + 0.5,
-            position_to_float(column) + 0.5,
-        );
+        let (row, column) = view.to_level_0(centre(row), centre(column));
         let row = floor((row - self.origin.0) / self.downsample.0);
         let column = floor((column - self.origin.1) / self.downsample.1);
         u64::try_from(row)
@@ -167,7 +164,7 @@ impl Mask {
         let offset = (self.origin.0 - origin.0, self.origin.1 - origin.1);
         let (row_step, column_step) = view.downsample();
         let to_view = |span: Range<i64>, mask_step: f64, offset: f64, step: f64| {
-            let place = |position: i64| (position_to_float(position) * mask_step + offset) / step;
+            let place = |pixel: i64| (position(pixel) * mask_step + offset) / step;
             floor(place(span.start))..floor(place(span.end).ceil())
         };
         let outward = Region::new(
@@ -199,7 +196,7 @@ impl Mask {
     /// A region of a view in mask pixels.
     fn to_mask(&self, view: &SlideView, region: &Region) -> (Range<f64>, Range<f64>) {
         let corner = |row: i64, column: i64| {
-            let (row, column) = view.to_level_0(position_to_float(row), position_to_float(column));
+            let (row, column) = view.to_level_0(position(row), position(column));
             (
                 (row - self.origin.0) / self.downsample.0,
                 (column - self.origin.1) / self.downsample.1,
@@ -245,14 +242,6 @@ fn split(position: f64, side: usize) -> (usize, f64) {
     )]
     let whole = position as usize;
     (whole, position - position.floor())
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "positions on slides are below 2^53"
-)]
-fn position_to_float(position: i64) -> f64 {
-    position as f64
 }
 
 #[expect(

@@ -18,7 +18,7 @@ pub(super) fn percentile(values: &mut [f64], percent: f64) -> Option<f64> {
 
 /// Mean and standard deviation (of the population) of each channel.
 pub(super) fn moments(values: &[[f64; 3]]) -> ([f64; 3], [f64; 3]) {
-    let count = crate::resample::float(u64::try_from(values.len()).unwrap_or(u64::MAX)).max(1.0);
+    let count = crate::numbers::float(u64::try_from(values.len()).unwrap_or(u64::MAX)).max(1.0);
     let mut mean = [0.0; 3];
     for value in values {
         for (mean, value) in mean.iter_mut().zip(value) {

@@ -63,7 +63,7 @@ pub(super) fn pen_marks(picture: &RgbImage) -> Bitmap {
 /// Otsu's threshold: the value `t` for which splitting into `<= t` and `> t` has the largest variance between classes;
 /// the middle one where several are as good (an empty valley between two peaks).
 fn otsu(histogram: &[u64; 256]) -> usize {
-    let float = crate::resample::float;
+    let float = crate::numbers::float;
     let total: u64 = histogram.iter().sum();
     let weighted: u64 = (0_u64..)
         .zip(histogram)

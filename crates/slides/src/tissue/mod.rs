@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Result, SlideError};
 use crate::geometry::MicronsPerPixel;
 use crate::mask::{Mask, MaskFile};
-use crate::resample::float;
+use crate::numbers::float;
 use crate::slide::Slide;
 use crate::view::{SlideView, Target};
 

@@ -15,7 +15,7 @@ use crate::bands::to_usize;
 use crate::error::{Result, SlideError};
 use crate::files::{persist, temporary_beside};
 use crate::geometry::{Extent, MicronsPerPixel};
-use crate::resample::float;
+use crate::numbers::float;
 
 use container::{Container, Directory, TiffFile};
 pub(crate) use encode::jpeg;
