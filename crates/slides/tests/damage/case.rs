@@ -1,6 +1,6 @@
 //! One damaged file, read in a process of its own.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use openslide_rs::{Address, OpenSlide, Region as BareRegion, Size};
 use stream_grad_slides::{Extent, Level, Region, Slide};
@@ -71,17 +71,15 @@ impl Outcome {
     }
 }
 
-#[test]
-#[ignore = "started by damaged_files_are_refused_or_read_as_openslide_reads_them"]
-fn a_case_in_a_process_of_its_own() {
-    let path = PathBuf::from(std::env::var_os(PATH_VARIABLE).expect("the damaged file's path"));
+/// Reads a damaged file in the process that was started for it, and prints what became of it.
+pub(crate) fn run(path: &Path) {
     rlimit::setrlimit(rlimit::Resource::AS, MEMORY, MEMORY).unwrap();
     let reader = std::env::var(READER_VARIABLE).unwrap();
     let outcome = if reader == Reader::OpenSlide.name() {
-        bare(&path);
+        bare(path);
         Outcome::Refused
     } else {
-        ours(&path)
+        ours(path)
     };
     println!("\n{}", outcome.line());
 }
