@@ -222,6 +222,14 @@ impl CohortConfig {
                 format!("{radius} and {deviation}"),
             );
         }
+        let [low, high] = anatomy.reactive_share;
+        if !(0.0 <= low && low <= high && high <= 1.0) {
+            return refuse(
+                "anatomy.reactive_share",
+                "two shares from 0 to 1, the smaller first",
+                format!("{low} and {high}"),
+            );
+        }
         if !(0.0..0.25).contains(&anatomy.region_coverage) {
             return refuse(
                 "anatomy.region_coverage",

@@ -148,6 +148,13 @@ fn bad_settings_are_refused() {
         },
         CohortConfig {
             anatomy: AnatomyConfig {
+                reactive_share: [0.5, f64::NAN],
+                ..AnatomyConfig::default()
+            },
+            ..small(2, 2)
+        },
+        CohortConfig {
+            anatomy: AnatomyConfig {
                 regions: [0, 3],
                 ..AnatomyConfig::default()
             },
