@@ -9,7 +9,7 @@ mod pooling;
 mod step;
 mod upsample;
 
-use stream_grad_kernels::DataGradientWeights;
+use stream_grad_kernels::{DataGradientWeights, Interpolation};
 
 use super::{BlockStore, Engine, Phase, TilePlace};
 use crate::error::Result;
@@ -17,6 +17,7 @@ use crate::gradients::ParameterGradients;
 use crate::operation::Kind;
 use crate::scalar::Scalar;
 use step::{ForwardStep, VjpStep};
+use upsample::bilinear;
 
 /// What the VJPs read and write besides the tile.
 pub(crate) struct Gradients<T> {
@@ -48,8 +49,8 @@ impl<T: Scalar> Engine<'_, T> {
             Kind::Gelu(form) => step.gelu(*form),
             Kind::Add => step.add(),
             Kind::Concat => step.concat(),
-            Kind::UpsampleNearest(factor) => step.upsample_nearest(*factor),
-            Kind::UpsampleBilinear(factor, corners) => step.upsample_bilinear(*factor, *corners),
+            Kind::UpsampleNearest(factor) => step.upsample(*factor, Interpolation::Nearest),
+            Kind::UpsampleBilinear(factor, corners) => step.upsample(*factor, bilinear(*corners)),
             Kind::Local { layer, .. } => step.local(layer.as_ref()),
         }
     }
@@ -77,8 +78,8 @@ impl<T: Scalar> Engine<'_, T> {
             Kind::Gelu(form) => step.gelu(*form),
             Kind::Add => step.add(),
             Kind::Concat => step.concat(),
-            Kind::UpsampleNearest(factor) => step.upsample_nearest(*factor),
-            Kind::UpsampleBilinear(factor, corners) => step.upsample_bilinear(*factor, *corners),
+            Kind::UpsampleNearest(factor) => step.upsample(*factor, Interpolation::Nearest),
+            Kind::UpsampleBilinear(factor, corners) => step.upsample(*factor, bilinear(*corners)),
             Kind::Local { layer, .. } => step.local(layer.as_ref()),
         }
     }

@@ -8,43 +8,25 @@ use crate::error::Result;
 use crate::scalar::Scalar;
 
 impl<T: Scalar> ForwardStep<'_, '_, T> {
-    pub(super) fn upsample_nearest(self, factor: usize) -> Result<()> {
-        let upsample = upsample(factor, Interpolation::Nearest, self.plane());
-        self.upsample(&upsample)
-    }
-
-    pub(super) fn upsample_bilinear(self, factor: usize, corners: Corners) -> Result<()> {
-        let upsample = upsample(factor, bilinear(corners), self.plane());
-        self.upsample(&upsample)
-    }
-
-    fn upsample(self, upsample: &Upsample) -> Result<()> {
+    pub(super) fn upsample(self, factor: usize, interpolation: Interpolation) -> Result<()> {
+        let upsample = upsample(factor, interpolation, self.plane());
         self.unary(|step| {
             let (from, to) = step.origins();
-            upsample_forward(upsample, step.input, from, step.output, step.region, to)
+            upsample_forward(&upsample, step.input, from, step.output, step.region, to)
         })
     }
 }
 
 impl<T: Scalar> VjpStep<'_, '_, T> {
-    pub(super) fn upsample_nearest(self, factor: usize) -> Result<()> {
-        let upsample = upsample(factor, Interpolation::Nearest, self.plane());
-        self.upsample(&upsample)
-    }
-
-    pub(super) fn upsample_bilinear(self, factor: usize, corners: Corners) -> Result<()> {
-        let upsample = upsample(factor, bilinear(corners), self.plane());
-        self.upsample(&upsample)
-    }
-
-    fn upsample(mut self, upsample: &Upsample) -> Result<()> {
+    pub(super) fn upsample(mut self, factor: usize, interpolation: Interpolation) -> Result<()> {
         if !self.wants_input() {
             return Ok(());
         }
+        let upsample = upsample(factor, interpolation, self.plane());
         self.transposed(self.operation().inputs[0], |step| {
             let (from, to) = step.origins();
             let (g, region) = (step.cotangent, step.region);
-            upsample_vjp(upsample, g, region, from, step.target, to)
+            upsample_vjp(&upsample, g, region, from, step.target, to)
         })
     }
 }
@@ -60,7 +42,7 @@ fn upsample(factor: usize, interpolation: Interpolation, plane: PerAxis<i64>) ->
 }
 
 /// The kernels' name for where bilinear samples lie.
-const fn bilinear(corners: Corners) -> Interpolation {
+pub(super) const fn bilinear(corners: Corners) -> Interpolation {
     Interpolation::Bilinear(match corners {
         Corners::HalfPixel => AlignCorners::No,
         Corners::Aligned => AlignCorners::Yes,
