@@ -76,6 +76,9 @@ struct Slot {
 }
 
 impl BlockCache {
+    /// Edge of a block, which is decoded as one, in pixels of its level.
+    pub const BLOCK_EDGE: u64 = BLOCK_EDGE;
+
     /// A cache of at most `capacity` bytes of pixels. Zero keeps nothing.
     #[must_use]
     pub fn new(capacity: u64) -> Self {

@@ -13,8 +13,6 @@ use stream_grad_train::source::{ReadSettings, SlideSource};
 
 /// Bytes of decoded pixels that are held for neighbouring tiles, where the budget is not small.
 const LARGEST_CACHE: u64 = 64 << 20;
-/// Edge of what a slide decodes at a time, in pixels of a level.
-const BLOCK_EDGE: u64 = 512;
 /// Bytes for the lists of a slide and its cache.
 const BOOKKEEPING: u64 = 4 << 20;
 
@@ -70,9 +68,9 @@ impl SlideInput {
             let part = u128::from(level.extent.width) * u128::from(tile.columns.min(whole));
             u64::try_from(part.div_ceil(u128::from(whole))).unwrap_or(u64::MAX)
         });
-        let blocks = columns.div_ceil(BLOCK_EDGE).saturating_add(2);
+        let blocks = columns.div_ceil(BlockCache::BLOCK_EDGE).saturating_add(2);
         // Three bytes a pixel once decoded, four while OpenSlide's are converted, and the filter's sums.
-        let row = blocks.saturating_mul(BLOCK_EDGE * BLOCK_EDGE * 7);
+        let row = blocks.saturating_mul(BlockCache::BLOCK_EDGE * BlockCache::BLOCK_EDGE * 7);
         let pixels = tile.rows.saturating_mul(tile.columns).saturating_mul(3);
         slide
             .cache()
