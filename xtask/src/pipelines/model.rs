@@ -2,9 +2,11 @@
 
 use std::num::NonZeroUsize;
 
-use candle_core::{DType, Device};
+use anyhow::Context;
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Tensor};
 use candle_nn::VarMap;
-use stream_grad::{InputGradient, Maps, Net, PlanRequest};
+use stream_grad::{InputGradient, Maps, Net, Parameter, Plan, PlanRequest};
 use stream_grad_models::{ModelName, seeded};
 use xtask::arguments::{FloatType, RecipeArguments};
 
@@ -59,6 +61,30 @@ pub(crate) fn unbounded_request(
         request = request.input_gradient(InputGradient::Streamed);
     }
     request
+}
+
+/// The parameters that get gradients.
+pub(crate) fn trainable(net: &Net) -> impl Iterator<Item = &Parameter> {
+    net.parameters()
+        .iter()
+        .filter(|parameter| parameter.trainable)
+}
+
+/// The gradient of a parameter.
+pub(crate) fn gradient<'a>(
+    gradients: &'a GradStore,
+    parameter: &Parameter,
+) -> anyhow::Result<&'a Tensor> {
+    gradients
+        .get(&parameter.tensor)
+        .with_context(|| format!("no gradient of `{}` was computed", parameter.name))
+}
+
+/// The plan's FLOPs over those of the conventional computation.
+#[expect(clippy::cast_precision_loss, reason = "a ratio to print")]
+pub(crate) fn compute_ratio(plan: &Plan) -> f64 {
+    let ratio = plan.cost().compute_ratio();
+    ratio.numerator() as f64 / ratio.denominator() as f64
 }
 
 /// Number of threads: what was asked for, or one for each core.

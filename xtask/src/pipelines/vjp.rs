@@ -5,9 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 use candle_core::backprop::GradStore;
-use stream_grad::{
-    ByteCount, CotangentSource, InputGradientSink, Net, Parameter, Plan, TileSource,
-};
+use stream_grad::{ByteCount, CotangentSource, InputGradientSink, Net, Plan, TileSource};
 use stream_grad_models::load_net;
 use xtask::arguments::{Arithmetic, VjpArguments};
 
@@ -107,10 +105,8 @@ pub(crate) fn run(arguments: &VjpArguments, allocator: &CountingAllocator) -> an
     let planned = plan.peak_bytes().get() + input.bytes(&plan, arguments);
     let output = TensorOutput::create(&arguments.output, declare(&net, &plan, shape, arguments))?;
     let (gradients, measured) = stream(&plan, input, &output, arguments, allocator)?;
-    for parameter in trainable(&net) {
-        let gradient = gradients.get(&parameter.tensor);
-        let gradient = gradient
-            .with_context(|| format!("no gradient of `{}` was computed", parameter.name))?;
+    for parameter in model::trainable(&net) {
+        let gradient = model::gradient(&gradients, parameter)?;
         output.write(&parameter.name, gradient)?;
     }
     output.finish()?;
@@ -160,12 +156,6 @@ fn plan(net: &Net, input: &Input, arguments: &VjpArguments) -> anyhow::Result<Pl
     }
 }
 
-fn trainable(net: &Net) -> impl Iterator<Item = &Parameter> {
-    net.parameters()
-        .iter()
-        .filter(|parameter| parameter.trainable)
-}
-
 fn declare(net: &Net, plan: &Plan, shape: [u64; 4], arguments: &VjpArguments) -> Vec<Declared> {
     let dtype = model::dtype(arguments.recipe.dtype);
     let mut tensors = vec![Declared {
@@ -173,7 +163,7 @@ fn declare(net: &Net, plan: &Plan, shape: [u64; 4], arguments: &VjpArguments) ->
         dtype,
         shape: plan.output_shapes()[0].to_vec(),
     }];
-    tensors.extend(trainable(net).map(|parameter| Declared {
+    tensors.extend(model::trainable(net).map(|parameter| Declared {
         name: parameter.name.clone(),
         dtype,
         shape: parameter.tensor.dims().to_vec(),
@@ -233,10 +223,7 @@ fn report(
     arguments: &VjpArguments,
     batch: u64,
 ) -> Report {
-    let ratio = plan.cost().compute_ratio();
     let kept_node_names: Vec<String> = plan.kept_names().map(str::to_owned).collect();
-    #[expect(clippy::cast_precision_loss, reason = "a ratio to print")]
-    let compute_ratio = ratio.numerator() as f64 / ratio.denominator() as f64;
     Report {
         model,
         recipe: plan.recipe().to_string(),
@@ -254,7 +241,7 @@ fn report(
         measured_peak_bytes: measured.peak_bytes,
         spilled_bytes: plan.file_bytes().get(),
         peak_rss_bytes: resident_memory::peak_rss_bytes(),
-        compute_ratio,
+        compute_ratio: model::compute_ratio(plan),
         seconds_forward: measured.seconds_forward,
         seconds_backward: measured.seconds_backward,
         flops: plan.cost().total().saturating_mul(u128::from(batch)),

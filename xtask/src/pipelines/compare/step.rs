@@ -210,7 +210,7 @@ impl<'a> Clock<'a> {
                 recipe: plan.recipe().to_string(),
                 tiles: plan.tiles(),
                 kept_nodes: plan.kept_names().map(str::to_owned).collect(),
-                compute_ratio: plan.cost().total() as f64 / plan.cost().conventional as f64,
+                compute_ratio: model::compute_ratio(plan),
                 flops: plan.cost().total() as f64,
                 budget: None,
                 planned_peak_bytes: plan.peak_bytes().get(),
@@ -232,14 +232,8 @@ fn saturating(bytes: u128) -> u64 {
 }
 
 fn write_gradients(net: &Net, gradients: &GradStore, path: &Path) -> anyhow::Result<()> {
-    let trainable = net
-        .parameters()
-        .iter()
-        .filter(|parameter| parameter.trainable);
-    let tensors = trainable.map(|parameter| {
-        let gradient = gradients
-            .get(&parameter.tensor)
-            .with_context(|| format!("no gradient of `{}` was computed", parameter.name))?;
+    let tensors = model::trainable(net).map(|parameter| {
+        let gradient = model::gradient(gradients, parameter)?;
         Ok((parameter.name.clone(), gradient.clone()))
     });
     let tensors = tensors.collect::<anyhow::Result<BTreeMap<String, Tensor>>>()?;
