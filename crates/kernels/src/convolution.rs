@@ -1,8 +1,8 @@
 //! Convolution: forward pass and gradient by the input.
 
 use crate::gather::{Addend, Axis, Existing, Gather};
-use crate::image::check_length;
-use crate::winograd::{self, check_scratch};
+use crate::image::{check_length, check_scratch};
+use crate::winograd;
 use crate::{
     Convolution, DataGradientWeights, Element, ForwardWeights, Image, ImageMut, KernelError,
     Located, Window, Windows,
@@ -93,7 +93,7 @@ fn weights_of(expected: &Convolution, packed: &Convolution) -> Result<(), Kernel
 /// are height x width x channels. Every value is the same sequence of floating-point operations whatever the region and
 /// the buffers, so results are bitwise independent of tiling and of the number of threads.
 ///
-/// `scratch` has at least [`Convolution::scratch_len`] values, whatever they are.
+/// `scratch` has at least [`Convolution::scratch_len`] values, whatever they are; direct arithmetic does without.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
@@ -137,7 +137,7 @@ pub fn conv_forward<T: Element>(
     output.check_channels("convolution output", convolution.out_channels)?;
     output.check_region("convolution output", region)?;
     convolution.window.check(region, first)?;
-    check_scratch(convolution, scratch)?;
+    check_scratch(winograd::scratch_len::<T>(convolution), scratch)?;
     if let Some(bias) = epilogue.bias {
         check_length("convolution bias", convolution.out_channels, bias.len())?;
     }
@@ -221,7 +221,7 @@ pub fn conv_data_gradient<T: Element>(
     input_cotangent.check_channels("convolution input cotangent", convolution.in_channels)?;
     cotangent.check_region("convolution cotangent", region)?;
     convolution.window.check(region, first)?;
-    check_scratch(convolution, scratch)?;
+    check_scratch(winograd::scratch_len::<T>(convolution), scratch)?;
     if region.is_empty() {
         return Ok(());
     }

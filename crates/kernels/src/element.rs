@@ -120,7 +120,8 @@ pub(crate) mod sealed {
 
     use crate::gather::Task as GatherTask;
     use crate::instructions::dispatch;
-    use crate::weight_gradient::Task as WeightGradientTask;
+    use crate::weight_gradient::dense::Task as WeightGradientTask;
+    use crate::weight_gradient::per_channel::Task as DepthwiseWeightGradientTask;
     use crate::winograd::forward::Task as WinogradTask;
     use crate::winograd::patches::PatchTask as WinogradPatchTask;
     use crate::winograd::weight_gradient::WeightGradientTask as WinogradWeightGradientTask;
@@ -135,6 +136,9 @@ pub(crate) mod sealed {
 
         /// Runs a task of a weight gradient; not generic either.
         fn weight_gradient(task: WeightGradientTask<'_, Self>);
+
+        /// Runs a task of a depthwise weight gradient; not generic either.
+        fn depthwise_weight_gradient(task: DepthwiseWeightGradientTask<'_, Self>);
 
         /// Transforms a part of Winograd's input; not generic either.
         fn winograd_patches(task: WinogradPatchTask<'_, Self>);
@@ -199,6 +203,10 @@ pub(crate) mod sealed {
                 }
 
                 fn weight_gradient(task: WeightGradientTask<'_, Self>) {
+                    dispatch(task);
+                }
+
+                fn depthwise_weight_gradient(task: DepthwiseWeightGradientTask<'_, Self>) {
                     dispatch(task);
                 }
 

@@ -414,3 +414,14 @@ pub(crate) fn check_length(
         })
     }
 }
+
+pub(crate) fn check_scratch<T>(expected: usize, scratch: &[T]) -> Result<(), KernelError> {
+    if scratch.len() < expected {
+        return Err(KernelError::Length {
+            what: "convolution scratch",
+            expected,
+            found: scratch.len(),
+        });
+    }
+    Ok(())
+}

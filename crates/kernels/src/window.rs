@@ -186,13 +186,14 @@ impl Convolution {
         self.arithmetic == Arithmetic::Auto && crate::winograd::applies(self)
     }
 
-    /// Values of scratch that forward pass and gradients of this convolution need; 0 where it is computed directly.
+    /// Values of scratch that forward pass and gradients of this convolution need.
     ///
     /// # Errors
     /// [`KernelError`] where the convolution is malformed.
     pub fn scratch_len<T: crate::Element>(&self) -> Result<usize, KernelError> {
         self.check()?;
-        Ok(crate::winograd::scratch_len::<T>(self))
+        Ok(crate::winograd::scratch_len::<T>(self)
+            .max(crate::weight_gradient::scratch_len::<T>(self)))
     }
 
     /// The same convolution in `groups` groups.

@@ -13,12 +13,12 @@ pub(crate) mod patches;
 pub(crate) mod weight_gradient;
 
 pub(crate) use forward::run;
-pub(crate) use weight_gradient::weight_gradient;
+pub(crate) use weight_gradient::{scratch_len as weight_gradient_scratch_len, weight_gradient};
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use crate::{Convolution, KernelError};
+use crate::Convolution;
 
 /// Edge of a tile of outputs.
 const TILE: usize = 2;
@@ -111,16 +111,6 @@ struct Transformed {
     product_step: usize,
     /// From one tile to the next.
     tile_step: usize,
-    /// Channels that lie next to each other; the next ones are `block_step` further on.
-    block: usize,
-    block_step: usize,
-}
-
-impl Transformed {
-    #[inline(always)]
-    fn channel(&self, channel: usize) -> usize {
-        channel / self.block * self.block_step + channel % self.block
-    }
 }
 
 /// Registers that are written before they are read, on the stack.
@@ -169,28 +159,12 @@ pub(crate) fn transformed_weight(product: [usize; 2], weight: impl Fn([usize; 2]
     sum
 }
 
-/// Values of scratch that all passes of a convolution need.
+/// Values of scratch that forward pass and data gradient need.
 pub(crate) fn scratch_len<T>(convolution: &Convolution) -> usize {
     if convolution.is_winograd() {
         forward::scratch_len::<T>(convolution.in_channels)
             .max(forward::scratch_len::<T>(convolution.out_channels))
-            .max(weight_gradient::scratch_len(convolution))
     } else {
         0
     }
-}
-
-pub(crate) fn check_scratch<T>(
-    convolution: &Convolution,
-    scratch: &[T],
-) -> Result<(), KernelError> {
-    let expected = scratch_len::<T>(convolution);
-    if scratch.len() < expected {
-        return Err(KernelError::Length {
-            what: "convolution scratch",
-            expected,
-            found: scratch.len(),
-        });
-    }
-    Ok(())
 }

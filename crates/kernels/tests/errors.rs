@@ -94,35 +94,52 @@ fn shapes_that_do_not_match_are_refused() {
 
 #[test]
 fn scratch_and_arithmetic_are_checked() {
-    let winograd = Convolution::new(Window::new([3, 3]), 64, 32);
+    let winograd = Convolution::new(Window::new([3, 3]), 144, 32);
     let direct = winograd.arithmetic(Arithmetic::Direct);
     assert!(winograd.is_winograd() && !direct.is_winograd());
-    assert_eq!(direct.scratch_len::<f32>().unwrap(), 0);
-    let needed = winograd.scratch_len::<f32>().unwrap();
-    assert!(needed > 0);
-    let weights = ForwardWeights::pack(&winograd, &vec![0.0_f32; 9 * 64 * 32]).unwrap();
-    let input = [0.0_f32; 9 * 64];
-    let forward = |convolution: &Convolution, scratch: usize| {
+    let needed = |convolution: &Convolution| convolution.scratch_len::<f32>().unwrap();
+    let weights = vec![0.0_f32; 9 * 144 * 32];
+    let input = [0.0_f32; 9 * 144];
+    let windows = Windows::new(Region::whole(3, 3), Position::new(-1, -1));
+    let forward = |convolution: &Convolution, packed: &Convolution, scratch: usize| {
         conv_forward(
             convolution,
-            &weights,
-            Image::new(&input, 3, 3, 64).unwrap(),
-            Windows::new(Region::whole(3, 3), Position::new(-1, -1)),
+            &ForwardWeights::pack(packed, &weights).unwrap(),
+            Image::new(&input, 3, 3, 144).unwrap(),
+            windows,
             ImageMut::new(&mut [0.0; 9 * 32], 3, 3, 32).unwrap(),
             Epilogue::default(),
             &mut vec![0.0; scratch],
         )
     };
-    assert_eq!(forward(&winograd, needed), Ok(()));
+    let gradient = |convolution: &Convolution, scratch: usize| {
+        conv_weight_gradient(
+            convolution,
+            Image::new(&input, 3, 3, 144).unwrap(),
+            windows,
+            Image::new(&[0.0; 9 * 32], 3, 3, 32).unwrap(),
+            &mut vec![0.0; weights.len()],
+            &mut vec![0.0; scratch],
+        )
+    };
+    let is_short = |result| {
+        matches!(
+            result,
+            Err(KernelError::Length {
+                what: "convolution scratch",
+                ..
+            })
+        )
+    };
+    assert_eq!(forward(&winograd, &winograd, needed(&winograd)), Ok(()));
+    assert_eq!(forward(&direct, &direct, 0), Ok(()));
+    assert!(is_short(forward(&winograd, &winograd, 0)));
+    for convolution in [winograd, direct] {
+        assert_eq!(gradient(&convolution, needed(&convolution)), Ok(()));
+        assert!(is_short(gradient(&convolution, 0)));
+    }
     assert!(matches!(
-        forward(&winograd, needed - 1),
-        Err(KernelError::Length {
-            what: "convolution scratch",
-            ..
-        })
-    ));
-    assert!(matches!(
-        forward(&direct, needed),
+        forward(&direct, &winograd, needed(&winograd)),
         Err(KernelError::Arithmetic {
             expected: "direct",
             ..
@@ -187,8 +204,9 @@ proptest! {
             prop_assert!(inside || result.is_err());
         }
         let mut sums = vec![0.0; weights.len()];
+        let mut scratch = vec![0.0; convolution.scratch_len::<f64>().unwrap_or(0)];
         let result =
-            conv_weight_gradient(&convolution, input, windows, cotangent, &mut sums, &mut []);
+            conv_weight_gradient(&convolution, input, windows, cotangent, &mut sums, &mut scratch);
         prop_assert!(inside || result.is_err());
         let wide = Image::new(&[1.0_f64; 60], 4, 5, 3).map(|image| {
             max_pool_forward(&window, image, first, output.reborrow(), region)

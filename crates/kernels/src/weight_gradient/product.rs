@@ -1,96 +1,146 @@
-//! The inner loops of a weight gradient.
+//! The inner loop of dense weight gradients: a sum of outer products.
 
 use pulp::Simd;
 
 use crate::Element;
-use crate::element::sealed::{lanes, load_some};
+use crate::element::sealed::{lanes, load, store};
+use crate::weights::widest_panel;
 
-/// Where the input values of a row of positions lie.
-pub(super) struct Inputs<T> {
-    /// The value for the first gradient row at the first position.
-    pub(super) first: *const T,
+/// Values of one side of the products, one row for each position.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<T> {
+    pub(crate) first: *const T,
     /// From one position to the next.
-    pub(super) step: isize,
-    /// From one gradient row to the next, for products by channel; dense ones lie next to each other.
-    pub(super) row_step: usize,
-    /// Channels of a panel, for products by channel.
-    pub(super) width: usize,
+    pub(crate) pitch: usize,
 }
 
-/// How input values meet cotangents.
-pub(super) trait Product {
-    /// Adds the products of a row of positions, one for each panel of cotangents.
-    ///
-    /// # Safety
-    /// Every input value must exist.
-    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-    unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const ROWS: usize>(
-        simd: S,
-        sums: &mut [[T::Vector<S>; VECTORS]; ROWS],
-        inputs: Inputs<T>,
-        cotangents: &[[T::Vector<S>; VECTORS]],
-    );
+/// Where sums of products lie, one row for each value of the left side.
+#[derive(Clone, Copy)]
+pub(crate) struct Sums<T> {
+    pub(crate) first: *mut T,
+    pub(crate) pitch: usize,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    /// Whether the sums that are there are replaced or added to.
+    pub(crate) replace: bool,
 }
 
-/// One input value times a panel of cotangents.
-pub(super) struct Dense;
-
-impl Product for Dense {
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-    unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const ROWS: usize>(
-        simd: S,
-        sums: &mut [[T::Vector<S>; VECTORS]; ROWS],
-        inputs: Inputs<T>,
-        cotangents: &[[T::Vector<S>; VECTORS]],
-    ) {
-        // A local copy is what the compiler keeps in registers.
-        let mut local = *sums;
-        let mut input = inputs.first;
-        for panel in cotangents {
-            for (row, sums) in local.iter_mut().enumerate() {
-                // SAFETY: the caller vouches for every input value.
-                let value = T::splat(simd, unsafe { *input.add(row) });
-                for (sum, &cotangent) in sums.iter_mut().zip(panel) {
-                    *sum = T::mul_add(simd, value, cotangent, *sum);
+/// Sums, over `positions`, the products of each value of `left` with each of `right`.
+///
+/// # Safety
+/// `left` must be valid for reading `sums.rows` values of each position; `right` for reading, and `sums` for reading and writing,
+/// `sums.columns` values of each row, filled up to whole registers.
+#[inline(always)]
+#[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
+pub(crate) unsafe fn multiply<S: Simd, T: Element>(
+    simd: S,
+    left: Rows<T>,
+    right: Rows<T>,
+    positions: usize,
+    sums: Sums<T>,
+) {
+    let lanes = lanes::<S, T>();
+    let vectors = sums.columns.div_ceil(lanes);
+    let panels = vectors.div_ceil(widest_panel::<S>());
+    for panel in 0..panels {
+        let first = panel * vectors / panels;
+        let count = (panel + 1) * vectors / panels - first;
+        let right = Rows {
+            first: right.first.wrapping_add(first * lanes),
+            ..right
+        };
+        let sums = Sums {
+            first: sums.first.wrapping_add(first * lanes),
+            ..sums
+        };
+        // SAFETY: as the caller vouches. As many sums as the registers hold.
+        unsafe {
+            if S::REGISTER_COUNT >= 32 {
+                match count {
+                    1 => by_rows::<S, T, 1, 12>(simd, left, right, positions, sums),
+                    2 => by_rows::<S, T, 2, 10>(simd, left, right, positions, sums),
+                    3 => by_rows::<S, T, 3, 8>(simd, left, right, positions, sums),
+                    _ => by_rows::<S, T, 4, 6>(simd, left, right, positions, sums),
+                }
+            } else {
+                match count {
+                    1 => by_rows::<S, T, 1, 12>(simd, left, right, positions, sums),
+                    _ => by_rows::<S, T, 2, 6>(simd, left, right, positions, sums),
                 }
             }
-            input = input.wrapping_offset(inputs.step);
         }
-        *sums = local;
     }
 }
 
-/// Each input channel times its own cotangent.
-pub(super) struct PerChannel;
+#[inline(always)]
+#[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
+unsafe fn by_rows<S: Simd, T: Element, const VECTORS: usize, const MOST: usize>(
+    simd: S,
+    left: Rows<T>,
+    right: Rows<T>,
+    positions: usize,
+    sums: Sums<T>,
+) {
+    let mut row = 0;
+    // SAFETY: as the caller of `multiply` vouches.
+    unsafe {
+        while row + MOST <= sums.rows {
+            block::<S, T, VECTORS, MOST>(simd, left, right, positions, sums, row);
+            row += MOST;
+        }
+        while row + 4 <= sums.rows {
+            block::<S, T, VECTORS, 4>(simd, left, right, positions, sums, row);
+            row += 4;
+        }
+        while row + 2 <= sums.rows {
+            block::<S, T, VECTORS, 2>(simd, left, right, positions, sums, row);
+            row += 2;
+        }
+        if row < sums.rows {
+            block::<S, T, VECTORS, 1>(simd, left, right, positions, sums, row);
+        }
+    }
+}
 
-impl Product for PerChannel {
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-    unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const ROWS: usize>(
-        simd: S,
-        sums: &mut [[T::Vector<S>; VECTORS]; ROWS],
-        inputs: Inputs<T>,
-        cotangents: &[[T::Vector<S>; VECTORS]],
-    ) {
-        let lanes = lanes::<S, T>();
-        let last = inputs.width - (VECTORS - 1) * lanes;
-        let mut local = *sums;
-        let mut input = inputs.first;
-        for panel in cotangents {
-            for (row, sums) in local.iter_mut().enumerate() {
-                for (vector, (sum, &cotangent)) in sums.iter_mut().zip(panel).enumerate() {
-                    let count = if vector + 1 == VECTORS { last } else { lanes };
-                    // SAFETY: the caller vouches for every input value.
-                    let value = unsafe {
-                        let from = input.add(row * inputs.row_step + vector * lanes);
-                        load_some::<S, T>(simd, from, count)
-                    };
-                    *sum = T::mul_add(simd, value, cotangent, *sum);
+#[inline(always)]
+#[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
+unsafe fn block<S: Simd, T: Element, const VECTORS: usize, const ROWS: usize>(
+    simd: S,
+    left: Rows<T>,
+    right: Rows<T>,
+    positions: usize,
+    to: Sums<T>,
+    row: usize,
+) {
+    let lanes = lanes::<S, T>();
+    let mut sums = [[T::splat(simd, T::ZERO); VECTORS]; ROWS];
+    let (mut value, mut panel) = (left.first.wrapping_add(row), right.first);
+    // SAFETY: as the caller of `multiply` vouches.
+    unsafe {
+        for _ in 0..positions {
+            let mut vectors = [T::splat(simd, T::ZERO); VECTORS];
+            for (vector, slot) in vectors.iter_mut().enumerate() {
+                *slot = load::<S, T>(simd, panel.add(vector * lanes));
+            }
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let value = T::splat(simd, *value.add(row));
+                for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                    *sum = T::mul_add(simd, value, vector, *sum);
                 }
             }
-            input = input.wrapping_offset(inputs.step);
+            value = value.wrapping_add(left.pitch);
+            panel = panel.wrapping_add(right.pitch);
         }
-        *sums = local;
+        for (index, sums) in sums.iter().enumerate() {
+            for (vector, &sum) in sums.iter().enumerate() {
+                let place = to.first.add((row + index) * to.pitch + vector * lanes);
+                let sum = if to.replace {
+                    sum
+                } else {
+                    T::vector_add(simd, load::<S, T>(simd, place), sum)
+                };
+                store::<S, T>(simd, place, sum);
+            }
+        }
     }
 }

@@ -95,6 +95,7 @@ pub(crate) fn run<T: Element>(mut gather: Gather<'_, T>, before: [usize; 2], scr
     let source = Source {
         data: gather.source,
         width: gather.source_width,
+        pitch: channels,
         channels,
     };
     let per_task = |most: usize, tasks: usize| {
@@ -163,8 +164,6 @@ fn layout(tiles: usize, channels: usize) -> Transformed {
     Transformed {
         product_step: product_step(tiles, channels),
         tile_step: padded(channels),
-        block: usize::MAX,
-        block_step: 0,
     }
 }
 

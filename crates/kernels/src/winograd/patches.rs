@@ -14,6 +14,9 @@ use crate::shared::Shared;
 pub(super) struct Source<'a, T> {
     pub(super) data: &'a [T],
     pub(super) width: usize,
+    /// From one position to the next.
+    pub(super) pitch: usize,
+    /// Channels that are transformed, from the first value of `data` on.
     pub(super) channels: usize,
 }
 
@@ -75,8 +78,8 @@ impl<T: Element> Rows<T> {
             .inside
             .filter(|_| columns.holds(position) && columns.holds(position + 1))
         {
-            let offset = position.unsigned_abs() * source.channels + self.channel;
-            let next = offset + source.channels;
+            let offset = position.unsigned_abs() * source.pitch + self.channel;
+            let next = offset + source.pitch;
             // SAFETY: rows, columns and channels exist.
             let columns = unsafe {
                 [
@@ -116,7 +119,7 @@ impl<T: Element> Rows<T> {
     ) -> [T::Vector<S>; PATCH] {
         let mut d = [T::splat(simd, T::ZERO); PATCH];
         if grid.columns.holds(position) {
-            let offset = position.unsigned_abs() * source.channels + self.channel;
+            let offset = position.unsigned_abs() * source.pitch + self.channel;
             for (value, start) in d.iter_mut().zip(self.starts) {
                 if let Some(start) = start {
                     #[expect(unsafe_code, reason = "transforms address memory by pointer")]
@@ -157,7 +160,7 @@ pub(super) unsafe fn transform<S: Simd, T: Element>(
     layout: &Transformed,
 ) {
     let lanes = lanes::<S, T>();
-    let pitch = source.width * source.channels;
+    let pitch = source.width * source.pitch;
     let mut first = 0;
     for (row, columns) in grid.runs(tiles) {
         let count = columns.len();
@@ -185,7 +188,7 @@ pub(super) unsafe fn transform<S: Simd, T: Element>(
                 channel,
                 count: count_here,
             };
-            let to = target.wrapping_add(first * layout.tile_step + layout.channel(channel));
+            let to = target.wrapping_add(first * layout.tile_step + channel);
             let mut position = grid.columns.patch(columns.start);
             // Neighbouring patches share two columns.
             let mut left = rows.columns(simd, grid, &source, position);

@@ -1,0 +1,441 @@
+//! Depthwise weight gradients: each input channel times its own cotangent.
+//!
+//! A task takes some channels through the rows of a strip. A row of cotangents stays in the first-level cache while all kernel
+//! rows pass, and the rows of inputs that it meets stay in the second for the rows to come.
+
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+
+use super::cut::{Cut, Part, Place, Target, add_slots, columns, slots};
+use super::steps_inside;
+use crate::convolution::signed;
+use crate::element::sealed::{lanes, load, load_some, store};
+use crate::shared::Shared;
+use crate::{Convolution, Element, Image, Position, Region, Windows};
+
+/// Channels of a block: at least two registers.
+const CHANNELS: usize = 32;
+
+/// Kernel positions of a block.
+const TAPS: usize = 64;
+
+/// Taps of a kernel row that are summed in registers at a time.
+const ROW_TAPS: usize = 8;
+
+/// Positions of the longest sum in the element's own precision, if a row is not longer.
+const STRIP: usize = 1024;
+
+fn blocks(convolution: &Convolution) -> [usize; 2] {
+    [
+        convolution.window.taps().div_ceil(TAPS),
+        convolution.out_channels.div_ceil(CHANNELS),
+    ]
+}
+
+/// Values of scratch that a weight gradient needs.
+pub(crate) fn scratch_len(convolution: &Convolution) -> usize {
+    let [taps, channels] = blocks(convolution);
+    slots(taps.saturating_mul(channels)).saturating_mul(TAPS * CHANNELS)
+}
+
+/// Adds the weight gradient to `sums`, laid out `[kernel row][kernel column][channel]`.
+pub(super) fn weight_gradient<T: Element>(
+    convolution: &Convolution,
+    input: Image<'_, T>,
+    windows: Windows,
+    cotangent: Image<'_, T>,
+    sums: &mut [f64],
+    scratch: &mut [T],
+) {
+    let Windows { region, first, .. } = windows;
+    let window = convolution.window;
+    let [tap_blocks, channel_blocks] = blocks(convolution);
+    let job = Job {
+        input,
+        first,
+        cotangent,
+        region,
+        stride: window.stride.map(signed),
+        dilation: window.dilation.map(signed),
+        kernel: window.kernel,
+        tap_blocks,
+        channel_blocks,
+        sums: Shared::new(sums),
+        slots: Shared::new(scratch),
+    };
+    let longest = (STRIP / region.columns).max(1);
+    Cut::new(tap_blocks * channel_blocks, region.rows, 1, longest)
+        .run(|part| T::depthwise_weight_gradient(Task { job: &job, part }));
+}
+
+/// The whole gradient.
+struct Job<'a, T> {
+    input: Image<'a, T>,
+    first: Position,
+    cotangent: Image<'a, T>,
+    region: Region,
+    stride: [isize; 2],
+    dilation: [isize; 2],
+    kernel: [usize; 2],
+    tap_blocks: usize,
+    channel_blocks: usize,
+    sums: Shared<'a, f64>,
+    slots: Shared<'a, T>,
+}
+
+/// A part of a weight gradient.
+pub struct Task<'a, T> {
+    job: &'a Job<'a, T>,
+    part: Part,
+}
+
+impl<T: Element> WithSimd for Task<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let job = self.job;
+        match self.part {
+            Part::Sum {
+                block,
+                positions,
+                slot,
+            } => {
+                let target = match slot {
+                    Some(slot) => Target::Slot(job.slot(slot)),
+                    None => Target::Gradient(&job.sums),
+                };
+                job.block(block).sum(simd, positions, &target);
+            }
+            Part::Add {
+                block,
+                slots,
+                step,
+                piece,
+                pieces,
+            } => {
+                let place = job.block(block).place();
+                let rows = piece * place.taps / pieces..(piece + 1) * place.taps / pieces;
+                let slots = [slots, step * TAPS * CHANNELS];
+                #[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
+                // SAFETY: all tasks that fill the block's slots are done, and these rows belong to this task alone.
+                unsafe {
+                    add_slots(simd, &place, rows, job.slot(block), slots, &job.sums);
+                }
+            }
+        }
+    }
+}
+
+impl<T: Element> Job<'_, T> {
+    fn slot(&self, index: usize) -> *mut T {
+        self.slots.pointer().wrapping_add(index * TAPS * CHANNELS)
+    }
+
+    fn block(&self, index: usize) -> Block<'_, T> {
+        let (tap, channel) = (index / self.channel_blocks, index % self.channel_blocks);
+        let taps = self.kernel[0] * self.kernel[1];
+        Block {
+            job: self,
+            taps: tap * taps / self.tap_blocks..(tap + 1) * taps / self.tap_blocks,
+            channels: columns(self.input.channels(), channel, self.channel_blocks),
+        }
+    }
+}
+
+/// Some taps of some channels.
+struct Block<'a, T> {
+    job: &'a Job<'a, T>,
+    /// In raster order.
+    taps: Range<usize>,
+    channels: Range<usize>,
+}
+
+/// Taps of a block that lie in one kernel row.
+#[derive(Clone)]
+struct RowTaps {
+    kernel_row: usize,
+    columns: Range<usize>,
+    /// Place of the first in the block.
+    place: usize,
+}
+
+/// Sums of a block on the stack.
+#[repr(align(64))]
+struct Stack<T>([[T; CHANNELS]; TAPS]);
+
+impl<T: Element> Block<'_, T> {
+    fn place(&self) -> Place {
+        let channels = self.job.input.channels();
+        Place {
+            first: self.taps.start * channels + self.channels.start,
+            taps: self.taps.len(),
+            tap_step: channels,
+            rows: 1,
+            row_step: 0,
+            columns: self.channels.len(),
+        }
+    }
+
+    /// Sums over some rows of the region.
+    #[inline(always)]
+    fn sum<S: Simd>(&self, simd: S, rows: Range<usize>, target: &Target<'_, T>) {
+        let lanes = lanes::<S, T>();
+        let mut sums = Stack([[T::ZERO; CHANNELS]; TAPS]);
+        for row in rows {
+            for taps in self.row_taps() {
+                let channels = self.channels.len();
+                let mut channel = 0;
+                // Two registers at a time, if both are whole.
+                while channel < channels {
+                    let step = if channels - channel >= 2 * lanes {
+                        2
+                    } else {
+                        1
+                    };
+                    let count = (step * lanes).min(channels - channel);
+                    let view = RowView {
+                        block: self,
+                        row,
+                        taps: &taps,
+                        channel,
+                        width: count,
+                    };
+                    if step == 2 {
+                        view.by_taps::<S, 2>(simd, &mut sums);
+                    } else {
+                        view.by_taps::<S, 1>(simd, &mut sums);
+                    }
+                    channel += count;
+                }
+            }
+        }
+        let place = self.place();
+        for (tap, sums) in sums.0.iter().enumerate().take(self.taps.len()) {
+            for column in (0..place.columns).step_by(lanes) {
+                #[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
+                // SAFETY: this task alone writes the block to the target.
+                unsafe {
+                    let value = load::<S, T>(simd, sums.as_ptr().add(column));
+                    target.take(simd, &place, tap, column, value);
+                }
+            }
+        }
+    }
+
+    /// The block's taps by kernel row, at most [`ROW_TAPS`] at a time.
+    #[inline(always)]
+    fn row_taps(&self) -> impl Iterator<Item = RowTaps> + use<T> {
+        let width = self.job.kernel[1];
+        let taps = self.taps.clone();
+        let mut next = taps.start;
+        std::iter::from_fn(move || {
+            let (kernel_row, column) = (next / width, next % width);
+            let count = (width - column).min(taps.end - next).min(ROW_TAPS);
+            let place = next - taps.start;
+            next += count;
+            (count > 0).then_some(RowTaps {
+                kernel_row,
+                columns: column..column + count,
+                place,
+            })
+        })
+    }
+}
+
+/// One row of the region, some taps of one kernel row, and the channels of a few registers.
+struct RowView<'a, T> {
+    block: &'a Block<'a, T>,
+    row: usize,
+    taps: &'a RowTaps,
+    /// First channel in the block.
+    channel: usize,
+    /// Channels that exist.
+    width: usize,
+}
+
+impl<T: Element> RowView<'_, T> {
+    #[inline(always)]
+    fn by_taps<S: Simd, const VECTORS: usize>(&self, simd: S, sums: &mut Stack<T>) {
+        match self.taps.columns.len() {
+            1 => self.add::<S, VECTORS, 1>(simd, sums),
+            2 => self.add::<S, VECTORS, 2>(simd, sums),
+            3 => self.add::<S, VECTORS, 3>(simd, sums),
+            4 => self.add::<S, VECTORS, 4>(simd, sums),
+            5 => self.add::<S, VECTORS, 5>(simd, sums),
+            6 => self.add::<S, VECTORS, 6>(simd, sums),
+            7 => self.add::<S, VECTORS, 7>(simd, sums),
+            _ => self.add::<S, VECTORS, ROW_TAPS>(simd, sums),
+        }
+    }
+
+    #[inline(always)]
+    fn add<S: Simd, const VECTORS: usize, const COUNT: usize>(
+        &self,
+        simd: S,
+        stack: &mut Stack<T>,
+    ) {
+        let job = self.block.job;
+        let lanes = lanes::<S, T>();
+        let (width, channels) = (job.input.width(), job.input.channels());
+        let input_row = job.first.row
+            + signed(self.taps.kernel_row) * job.dilation[0]
+            + signed(self.row) * job.stride[0];
+        if input_row < 0 || input_row >= signed(job.input.height()) {
+            return;
+        }
+        let channel = self.block.channels.start + self.channel;
+        let column_of = |tap: usize, column: usize| {
+            let tap = signed(self.taps.columns.start + tap);
+            job.first.column + tap * job.dilation[1] + signed(column) * job.stride[1]
+        };
+        let input = |tap: usize, column: usize| {
+            let pixel = input_row * signed(width) + column_of(tap, column);
+            let from = pixel * signed(channels) + signed(channel);
+            job.input.data().as_ptr().wrapping_offset(from)
+        };
+        let cotangent = |column: usize| {
+            let row = (job.region.row + self.row) * job.cotangent.width();
+            let from = (row + job.region.column + column) * channels + channel;
+            job.cotangent.data().as_ptr().wrapping_add(from)
+        };
+        let inside = |tap: usize| {
+            let all = 0..job.region.columns;
+            steps_inside(column_of(tap, 0), job.stride[1], width, all)
+        };
+        let (low, high) = (inside(0), inside(COUNT - 1));
+        let all = high.start.max(low.start)..low.end.min(high.end);
+        let columns = 0..job.region.columns;
+        let all = if all.is_empty() {
+            columns.end..columns.end
+        } else {
+            all
+        };
+        let steps = Steps {
+            cotangent: channels,
+            input: job.stride[1] * signed(channels),
+            tap: job.dilation[1] * signed(channels),
+            last: self.width - (VECTORS - 1) * lanes,
+        };
+        let edge = |simd: S, sums: &mut [[T::Vector<S>; VECTORS]; COUNT], column: usize| {
+            for (tap, sums) in sums.iter_mut().enumerate() {
+                let source = column_of(tap, column);
+                if source >= 0 && source < signed(width) {
+                    let sums = std::array::from_mut(sums);
+                    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
+                    // SAFETY: the tap exists.
+                    unsafe {
+                        accumulate(simd, sums, input(tap, column), cotangent(column), 1, &steps);
+                    }
+                }
+            }
+        };
+        #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
+        // SAFETY: the stack has room for the block; every tap of the columns in `all` exists.
+        unsafe {
+            let mut sums = [[T::splat(simd, T::ZERO); VECTORS]; COUNT];
+            let place =
+                |tap: usize, vector: usize| (self.taps.place + tap, self.channel + vector * lanes);
+            for (tap, sums) in sums.iter_mut().enumerate() {
+                for (vector, sum) in sums.iter_mut().enumerate() {
+                    let (tap, channel) = place(tap, vector);
+                    *sum = load::<S, T>(simd, stack.0[tap].as_ptr().add(channel));
+                }
+            }
+            for column in columns.start..all.start {
+                edge(simd, &mut sums, column);
+            }
+            if !all.is_empty() {
+                let (from, to) = (input(0, all.start), cotangent(all.start));
+                accumulate(simd, &mut sums, from, to, all.len(), &steps);
+            }
+            for column in all.end..columns.end {
+                edge(simd, &mut sums, column);
+            }
+            for (tap, sums) in sums.iter().enumerate() {
+                for (vector, &sum) in sums.iter().enumerate() {
+                    let (tap, channel) = place(tap, vector);
+                    store::<S, T>(simd, stack.0[tap].as_mut_ptr().add(channel), sum);
+                }
+            }
+        }
+    }
+}
+
+/// Distances in memory.
+struct Steps {
+    /// From one position's cotangent to the next.
+    cotangent: usize,
+    /// From one position's input to the next.
+    input: isize,
+    /// From one tap's input to the next.
+    tap: isize,
+    /// Lanes of the last register that exist.
+    last: usize,
+}
+
+/// Adds, for `count` positions, each tap's inputs times the cotangents.
+///
+/// # Safety
+/// All of them must exist.
+#[inline(always)]
+#[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
+unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const COUNT: usize>(
+    simd: S,
+    sums: &mut [[T::Vector<S>; VECTORS]; COUNT],
+    input: *const T,
+    cotangent: *const T,
+    count: usize,
+    steps: &Steps,
+) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        if steps.last == lanes::<S, T>() {
+            let load = |from| load::<S, T>(simd, from);
+            accumulate_by(simd, sums, input, cotangent, count, steps, load);
+        } else {
+            let load = |from| load_some::<S, T>(simd, from, steps.last);
+            accumulate_by(simd, sums, input, cotangent, count, steps, load);
+        }
+    }
+}
+
+/// # Safety
+/// As for [`accumulate`].
+#[inline(always)]
+#[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
+unsafe fn accumulate_by<S: Simd, T: Element, const VECTORS: usize, const COUNT: usize>(
+    simd: S,
+    sums: &mut [[T::Vector<S>; VECTORS]; COUNT],
+    mut input: *const T,
+    mut cotangent: *const T,
+    count: usize,
+    steps: &Steps,
+    load_last: impl Fn(*const T) -> T::Vector<S>,
+) {
+    let lanes = lanes::<S, T>();
+    let load = |from: *const T, vector: usize| {
+        if vector + 1 == VECTORS {
+            load_last(from.wrapping_add(vector * lanes))
+        } else {
+            // SAFETY: as the caller vouches.
+            unsafe { load::<S, T>(simd, from.wrapping_add(vector * lanes)) }
+        }
+    };
+    // A local copy is what the compiler keeps in registers.
+    let mut local = *sums;
+    for _ in 0..count {
+        for vector in 0..VECTORS {
+            let factor = load(cotangent, vector);
+            let mut from = input;
+            for sums in &mut local {
+                sums[vector] = T::mul_add(simd, load(from, vector), factor, sums[vector]);
+                from = from.wrapping_offset(steps.tap);
+            }
+        }
+        input = input.wrapping_offset(steps.input);
+        cotangent = cotangent.wrapping_add(steps.cotangent);
+    }
+    *sums = local;
+}
