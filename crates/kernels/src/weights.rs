@@ -167,17 +167,19 @@ impl<T: Element> PackedWeights<T> {
     /// Sets the weight of `(group, tap, depth, value)` to `weight(..)` everywhere, transformed where that is called for.
     fn fill_taps(&mut self, weight: impl Fn(usize, [usize; 2], usize, usize) -> T + Sync) {
         if self.convolution.is_winograd() {
-            self.fill(|group, product, depth, value| {
-                T::from_f64(winograd::transformed_weight(product, |tap| {
-                    weight(group, tap, depth, value).to_f64()
-                }))
+            self.for_each_panel(|layout, panel, values| {
+                dispatch(
+                    #[inline(always)]
+                    || fill_transformed(layout, panel, values, &weight),
+                );
             });
         } else {
-            self.fill(weight);
+            self.for_each_panel(|layout, panel, values| fill(layout, panel, values, &weight));
         }
     }
 
-    fn fill(&mut self, weight: impl Fn(usize, [usize; 2], usize, usize) -> T + Sync) {
+    /// Calls `work(layout, panel, its values)` for every panel.
+    fn for_each_panel(&mut self, work: impl Fn(&Layout, Panel, &mut [T]) + Sync) {
         let layout = self.layout;
         let mut rest = &mut self.data[self.start..];
         let mut panels = Vec::with_capacity(layout.panel_count());
@@ -189,18 +191,65 @@ impl<T: Element> PackedWeights<T> {
             panels.push((panel, values));
             rest = after;
         }
-        panels.into_par_iter().for_each(|(panel, values)| {
-            let mut rows = values.chunks_exact_mut(panel.vectors * layout.lanes);
-            for ky in 0..layout.taps[0] {
-                for kx in 0..layout.taps[1] {
-                    for (depth, row) in rows.by_ref().take(layout.depth).enumerate() {
-                        for (value, slot) in row.iter_mut().take(panel.width).enumerate() {
-                            *slot = weight(panel.group, [ky, kx], depth, panel.first + value);
-                        }
+        panels
+            .into_par_iter()
+            .for_each(|(panel, values)| work(&layout, panel, values));
+    }
+}
+
+fn fill<T: Element>(
+    layout: &Layout,
+    panel: Panel,
+    values: &mut [T],
+    weight: impl Fn(usize, [usize; 2], usize, usize) -> T,
+) {
+    let mut rows = values.chunks_exact_mut(panel.vectors * layout.lanes);
+    for ky in 0..layout.taps[0] {
+        for kx in 0..layout.taps[1] {
+            for (depth, row) in rows.by_ref().take(layout.depth).enumerate() {
+                for (value, slot) in row.iter_mut().take(panel.width).enumerate() {
+                    *slot = weight(panel.group, [ky, kx], depth, panel.first + value);
+                }
+            }
+        }
+    }
+}
+
+/// Weights that are transformed side by side.
+const SIDE_BY_SIDE: usize = 8;
+
+#[inline(always)]
+fn fill_transformed<T: Element>(
+    layout: &Layout,
+    panel: Panel,
+    values: &mut [T],
+    weight: impl Fn(usize, [usize; 2], usize, usize) -> T,
+) {
+    let width = panel.vectors * layout.lanes;
+    let columns = layout.taps[1];
+    for depth in 0..layout.depth {
+        for first in (0..panel.width).step_by(SIDE_BY_SIDE) {
+            let count = SIDE_BY_SIDE.min(panel.width - first);
+            let mut taps = [[[0.0; SIDE_BY_SIDE]; 3]; 3];
+            for (row, taps) in taps.iter_mut().enumerate() {
+                for (column, taps) in taps.iter_mut().enumerate() {
+                    for (value, tap) in taps.iter_mut().take(count).enumerate() {
+                        let value = panel.first + first + value;
+                        *tap = weight(panel.group, [row, column], depth, value).to_f64();
                     }
                 }
             }
-        });
+            let products = winograd::transform_weights(&taps);
+            for (row, products) in products.iter().enumerate() {
+                for (column, products) in products.iter().enumerate() {
+                    let place = ((row * columns + column) * layout.depth + depth) * width + first;
+                    let slots = values[place..].iter_mut().take(count);
+                    for (slot, &product) in slots.zip(products) {
+                        *slot = T::from_f64(product);
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -140,23 +140,30 @@ pub(crate) fn applies(convolution: &Convolution) -> bool {
         && convolution.in_channels.min(convolution.out_channels) >= FEWEST_CHANNELS
 }
 
-/// `G g G^T` at one product, in double precision, from the weight of each tap.
-pub(crate) fn transformed_weight(product: [usize; 2], weight: impl Fn([usize; 2]) -> f64) -> f64 {
-    const G: [[f64; 3]; PATCH] = [
-        [1.0, 0.0, 0.0],
-        [0.5, 0.5, 0.5],
-        [0.5, -0.5, 0.5],
-        [0.0, 0.0, 1.0],
-    ];
-    let mut sum = 0.0;
-    for (row, &by_row) in G[product[0]].iter().enumerate() {
-        for (column, &by_column) in G[product[1]].iter().enumerate() {
-            if by_row * by_column != 0.0 {
-                sum += by_row * by_column * weight([row, column]);
-            }
+/// `G g G^T` of kernels that lie side by side, in double precision: their taps, and their products.
+#[inline(always)]
+pub(crate) fn transform_weights<const LANES: usize>(
+    taps: &[[[f64; LANES]; 3]; 3],
+) -> [[[f64; LANES]; PATCH]; PATCH] {
+    // `G` times three values.
+    let spread = |a: [f64; LANES], b: [f64; LANES], c: [f64; LANES]| {
+        let mut values = [a, [0.0; LANES], [0.0; LANES], c];
+        for lane in 0..LANES {
+            let (outer, middle) = (a[lane] + c[lane], b[lane]);
+            values[1][lane] = 0.5 * (outer + middle);
+            values[2][lane] = 0.5 * (outer - middle);
+        }
+        values
+    };
+    let by_column = taps.map(|[a, b, c]| spread(a, b, c));
+    let mut products = [[[0.0; LANES]; PATCH]; PATCH];
+    for column in 0..PATCH {
+        let [a, b, c] = by_column.each_ref().map(|row| row[column]);
+        for (row, values) in spread(a, b, c).into_iter().enumerate() {
+            products[row][column] = values;
         }
     }
-    sum
+    products
 }
 
 /// Values of scratch that forward pass and data gradient need.

@@ -2,7 +2,7 @@
 
 use stream_grad_tiling::{PerAxis, Span, Sweep, Tile};
 
-use super::buffer::{Slab, Stored, combine_rows, disjoint, offset, strided, strided_mut};
+use super::buffer::{Slab, Stored, clear, combine_rows, disjoint, offset, strided, strided_mut};
 use super::operations::Gradients;
 use super::{BlockStore, Engine, Phase, Saved, Schedule, TilePlace, internal, pixel_region};
 use crate::error::{Result, StreamError};
@@ -131,7 +131,7 @@ impl<T: Scalar> BackwardSweep<'_, T> {
             let outgoing = block.strip(band, node);
             let start = offset(buffers.cotangent_strip(node, band));
             let length = offset(outgoing.rows.len() * outgoing.columns.len()) * channels;
-            self.carries[start..start + length].fill(T::ZERO);
+            clear(&mut self.carries[start..start + length]);
             if band + 1 == block.rows.bands() {
                 continue;
             }
@@ -213,7 +213,7 @@ impl<T: Scalar> BackwardSweep<'_, T> {
         cotangents: &mut dyn CotangentSource,
     ) -> Result<()> {
         let buffer = self.engine.cotangent(place, node);
-        self.engine.arena[buffer.range()].fill(T::ZERO);
+        clear(&mut self.engine.arena[buffer.range()]);
         self.read_cotangent(place, node, store, cotangents)?;
         let Schedule {
             geometry, buffers, ..

@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
 use stream_grad_kernels::{Image, ImageMut, KernelError, Position, Region};
 use stream_grad_tiling::{PerAxis, Span};
 
 use crate::error::StreamError;
+use crate::scalar::Scalar;
 use crate::tile::{Strided, StridedMut};
 
 /// The allocation that a buffer lies in.
@@ -154,6 +156,16 @@ pub(crate) fn combine_rows<T>(
         let (into, out_of) = (start(to_place, row), start(from_place, row));
         combine(&mut to[into..into + values], &from[out_of..out_of + values]);
     }
+}
+
+/// Values that one task clears.
+const CLEARED_AT_ONCE: usize = 1 << 18;
+
+/// Sets all values to zero.
+pub(crate) fn clear<T: Scalar>(values: &mut [T]) {
+    values
+        .par_chunks_mut(CLEARED_AT_ONCE)
+        .for_each(|values| values.fill(T::ZERO));
 }
 
 /// The rows of `region` of a buffer that lies in `slab`.
