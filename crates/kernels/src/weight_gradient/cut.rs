@@ -9,6 +9,7 @@ use std::ops::Range;
 use pulp::Simd;
 use rayon::prelude::*;
 
+use super::product::Extent;
 use crate::Element;
 use crate::element::sealed::{lanes, load_some, store};
 use crate::shared::Shared;
@@ -114,8 +115,9 @@ impl Cut {
 pub(crate) struct Place {
     /// Of the first value.
     pub(crate) first: usize,
-    pub(crate) taps: usize,
-    pub(crate) tap_step: usize,
+    pub(crate) taps: Extent,
+    /// From one kernel row to the next, and from one tap of it to the next.
+    pub(crate) tap_steps: [usize; 2],
     pub(crate) rows: usize,
     pub(crate) row_step: usize,
     /// Values of each row.
@@ -130,7 +132,11 @@ impl Place {
 
     #[inline(always)]
     fn row(&self, row: usize) -> usize {
-        self.first + row / self.rows * self.tap_step + row % self.rows * self.row_step
+        let (tap, row) = (row / self.rows, row % self.rows);
+        self.first
+            + tap / self.taps.columns * self.tap_steps[0]
+            + tap % self.taps.columns * self.tap_steps[1]
+            + row * self.row_step
     }
 }
 

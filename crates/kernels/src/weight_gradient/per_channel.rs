@@ -8,6 +8,7 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::cut::{Cut, Part, Place, Target, add_slots, columns, slots};
+use super::product::Extent;
 use super::steps_inside;
 use crate::convolution::signed;
 use crate::element::sealed::{lanes, load, load_some, store};
@@ -116,7 +117,8 @@ impl<T: Element> WithSimd for Task<'_, T> {
                 pieces,
             } => {
                 let place = job.block(block).place();
-                let rows = piece * place.taps / pieces..(piece + 1) * place.taps / pieces;
+                let rows =
+                    piece * place.taps.columns / pieces..(piece + 1) * place.taps.columns / pieces;
                 let slots = [slots, step * TAPS * CHANNELS];
                 #[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
                 // SAFETY: all tasks that fill the block's slots are done, and these rows belong to this task alone.
@@ -170,8 +172,11 @@ impl<T: Element> Block<'_, T> {
         let channels = self.job.input.channels();
         Place {
             first: self.taps.start * channels + self.channels.start,
-            taps: self.taps.len(),
-            tap_step: channels,
+            taps: Extent {
+                rows: 1,
+                columns: self.taps.len(),
+            },
+            tap_steps: [0, channels],
             rows: 1,
             row_step: 0,
             columns: self.channels.len(),

@@ -6,12 +6,28 @@ use crate::Element;
 use crate::element::sealed::{lanes, load, store};
 use crate::weights::widest_panel;
 
-/// Values of one side of the products, one row for each position.
+/// Values of one side of the products, some for each position.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<T> {
     pub(crate) first: *const T,
-    /// From one position to the next.
+    /// From one row of positions to the next.
+    pub(crate) row_pitch: usize,
+    /// From one position of a row to the next.
     pub(crate) pitch: usize,
+}
+
+/// Rows and columns of a rectangle.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+}
+
+impl Extent {
+    #[inline(always)]
+    pub(crate) const fn product(self) -> usize {
+        self.rows * self.columns
+    }
 }
 
 /// Where sums of products lie, one row for each value of the left side.
@@ -36,7 +52,7 @@ pub(crate) unsafe fn multiply<S: Simd, T: Element>(
     simd: S,
     left: Rows<T>,
     right: Rows<T>,
-    positions: usize,
+    positions: Extent,
     sums: Sums<T>,
 ) {
     let lanes = lanes::<S, T>();
@@ -78,7 +94,7 @@ unsafe fn by_rows<S: Simd, T: Element, const VECTORS: usize, const MOST: usize>(
     simd: S,
     left: Rows<T>,
     right: Rows<T>,
-    positions: usize,
+    positions: Extent,
     sums: Sums<T>,
 ) {
     let mut row = 0;
@@ -108,28 +124,31 @@ unsafe fn block<S: Simd, T: Element, const VECTORS: usize, const ROWS: usize>(
     simd: S,
     left: Rows<T>,
     right: Rows<T>,
-    positions: usize,
+    positions: Extent,
     to: Sums<T>,
     row: usize,
 ) {
     let lanes = lanes::<S, T>();
     let mut sums = [[T::splat(simd, T::ZERO); VECTORS]; ROWS];
-    let (mut value, mut panel) = (left.first.wrapping_add(row), right.first);
     // SAFETY: as the caller of `multiply` vouches.
     unsafe {
-        for _ in 0..positions {
-            let mut vectors = [T::splat(simd, T::ZERO); VECTORS];
-            for (vector, slot) in vectors.iter_mut().enumerate() {
-                *slot = load::<S, T>(simd, panel.add(vector * lanes));
-            }
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let value = T::splat(simd, *value.add(row));
-                for (sum, &vector) in sums.iter_mut().zip(&vectors) {
-                    *sum = T::mul_add(simd, value, vector, *sum);
+        for position in 0..positions.rows {
+            let mut value = left.first.wrapping_add(position * left.row_pitch + row);
+            let mut panel = right.first.wrapping_add(position * right.row_pitch);
+            for _ in 0..positions.columns {
+                let mut vectors = [T::splat(simd, T::ZERO); VECTORS];
+                for (vector, slot) in vectors.iter_mut().enumerate() {
+                    *slot = load::<S, T>(simd, panel.add(vector * lanes));
                 }
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let value = T::splat(simd, *value.add(row));
+                    for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                        *sum = T::mul_add(simd, value, vector, *sum);
+                    }
+                }
+                value = value.wrapping_add(left.pitch);
+                panel = panel.wrapping_add(right.pitch);
             }
-            value = value.wrapping_add(left.pitch);
-            panel = panel.wrapping_add(right.pitch);
         }
         for (index, sums) in sums.iter().enumerate() {
             for (vector, &sum) in sums.iter().enumerate() {

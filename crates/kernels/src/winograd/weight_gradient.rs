@@ -17,7 +17,7 @@ use crate::shared::Shared;
 use crate::weight_gradient::cut::{
     ALIGNMENT, COLUMNS, Cut, Part, Place, Target, add_slots, columns, slots,
 };
-use crate::weight_gradient::product::{Rows, Sums, multiply};
+use crate::weight_gradient::product::{Extent, Rows, Sums, multiply};
 use crate::{Convolution, Element, Image, Region, Windows};
 
 /// Bytes of a block's input channels: one value of each.
@@ -246,8 +246,11 @@ impl<T: Element> Block<'_, T> {
         let row_step = self.job.cotangent.channels();
         Place {
             first: self.inputs.start * row_step + self.outputs.start,
-            taps: TAPS,
-            tap_step: self.job.input.channels() * row_step,
+            taps: Extent {
+                rows: 1,
+                columns: TAPS,
+            },
+            tap_steps: [0, self.job.input.channels() * row_step],
             rows: self.inputs.len(),
             row_step,
             columns: self.outputs.len(),
@@ -287,13 +290,18 @@ impl<T: Element> Block<'_, T> {
                         simd,
                         Rows {
                             first: patches.add(product * from.product_step),
+                            row_pitch: 0,
                             pitch: from.tile_step,
                         },
                         Rows {
                             first: cotangents.add(product * to.product_step),
+                            row_pitch: 0,
                             pitch: to.tile_step,
                         },
-                        count,
+                        Extent {
+                            rows: 1,
+                            columns: count,
+                        },
                         Sums {
                             first: products.add(product * product_step),
                             pitch: COLUMNS,
