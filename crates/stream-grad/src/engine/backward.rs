@@ -3,6 +3,7 @@
 use stream_grad_tiling::{PerAxis, Span, Sweep, Tile};
 
 use super::buffer::{Slab, Stored, clear, combine_rows, disjoint, offset, strided, strided_mut};
+use super::memory::Memory;
 use super::operations::Gradients;
 use super::{BlockStore, Engine, Phase, Saved, Schedule, TilePlace, internal, pixel_region};
 use crate::error::{Result, StreamError};
@@ -75,7 +76,7 @@ pub(crate) fn backward<T: Scalar>(
 struct BackwardSweep<'p, T> {
     engine: Engine<'p, T>,
     /// Cotangents on their way to tiles above and to the left.
-    carries: Vec<T>,
+    carries: Memory<T>,
 }
 
 impl<T: Scalar> BackwardSweep<'_, T> {

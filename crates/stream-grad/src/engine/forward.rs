@@ -3,6 +3,7 @@
 use stream_grad_tiling::{Sweep, Tile};
 
 use super::buffer::{Slab, strided};
+use super::memory::Memory;
 use super::{BlockStore, Engine, Phase, Saved, Schedule, TilePlace, internal, pixel_region};
 use crate::error::{Result, StreamError};
 use crate::exchange::{FeatureSink, TileSource};
@@ -59,7 +60,7 @@ pub(crate) fn forward<T: Scalar>(
             }
             if engine.spill.is_some() {
                 // All of it is in the file.
-                store.saved = Vec::new();
+                store.saved = Memory::default();
             }
             stores.push(store);
         }

@@ -7,6 +7,7 @@
 pub(crate) mod backward;
 mod buffer;
 pub(crate) mod forward;
+mod memory;
 pub(crate) mod operations;
 
 use std::ops::Range;
@@ -25,6 +26,7 @@ use crate::scalar::Scalar;
 use crate::spill::Spill;
 use crate::tile::PixelRegion;
 use buffer::{Buffer, Slab, Stored, combine_rows, offset};
+use memory::Memory;
 
 /// What a plan hands to the sweeps; nothing here changes while they run.
 pub(crate) struct Schedule<'p> {
@@ -41,8 +43,8 @@ pub(crate) struct Schedule<'p> {
 /// What the backward sweep of one block of one image needs besides the image. If the rest is in a file, `saved` is what of it
 /// is at hand while the block is swept.
 pub(crate) struct BlockStore<T> {
-    saved: Vec<T>,
-    border: Vec<T>,
+    saved: Memory<T>,
+    border: Memory<T>,
 }
 
 /// What the forward sweep leaves to the backward sweep.
@@ -83,11 +85,11 @@ pub(crate) struct Engine<'p, T> {
     pub(crate) schedule: Schedule<'p>,
     pub(crate) prepared: &'p Prepared<T>,
     pub(crate) source: &'p dyn TileSource,
-    arena: Vec<T>,
-    transient: Vec<T>,
+    arena: Memory<T>,
+    transient: Memory<T>,
     spill: Option<Spill>,
     /// For the kernels; nothing in it outlives one of them.
-    scratch: Vec<T>,
+    scratch: Memory<T>,
 }
 
 /// Elements of scratch that the kernels need, one after another.
@@ -413,9 +415,9 @@ impl Schedule<'_> {
     }
 
     /// A slab of zeros, or of poison.
-    fn slab<T: Scalar>(&self, elements: u64) -> Vec<T> {
+    fn slab<T: Scalar>(&self, elements: u64) -> Memory<T> {
         let value = self.poison.map_or(T::ZERO, scalar);
-        vec![value; offset(elements)]
+        Memory::filled(value, offset(elements))
     }
 }
 

@@ -134,7 +134,7 @@ impl<'s, 'p, T: Scalar> ForwardStep<'s, 'p, T> {
         let name = self.name();
         let Engine { arena, scratch, .. } = &mut *self.engine;
         let views = disjoint(arena, &mut self.store.saved, buffers, name)?;
-        Ok((scratch.as_mut_slice(), views))
+        Ok((&mut scratch[..], views))
     }
 
     /// Runs a kernel from the first input to the output.
@@ -255,7 +255,7 @@ impl<'s, 'p, T: Scalar> VjpStep<'s, 'p, T> {
         let name = self.name();
         let Engine { arena, scratch, .. } = &mut *self.engine;
         let views = disjoint(arena, &mut self.store.saved, buffers, name)?;
-        Ok((self.gradients, scratch.as_mut_slice(), views))
+        Ok((self.gradients, &mut scratch[..], views))
     }
 
     /// Runs a kernel from the cotangent of the output to that of node `source`, an input.
