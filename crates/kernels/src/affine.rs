@@ -65,6 +65,29 @@ pub fn affine_vjp<T: Element>(
     Ok(())
 }
 
+/// Turns the cotangent of an affine map's output into that of its input, in place in `region` of `cotangent`: multiplies it by
+/// `scale`, which has one value for each channel.
+///
+/// # Errors
+/// [`KernelError`] where shapes do not match; nothing is written then.
+pub fn affine_vjp_in_place<T: Element>(
+    scale: &[T],
+    cotangent: ImageMut<'_, T>,
+    region: Region,
+) -> Result<(), KernelError> {
+    let channels = cotangent.channels();
+    cotangent.check_region("affine cotangent", region)?;
+    check_length("affine scale", channels, scale.len())?;
+    for_each_row(cotangent, region, |_, cotangent| {
+        for cotangent in cotangent.chunks_exact_mut(channels) {
+            for (value, &scale) in cotangent.iter_mut().zip(scale) {
+                *value = *value * scale;
+            }
+        }
+    });
+    Ok(())
+}
+
 /// Adds the gradients by scale and shift, over `region` of `cotangent`: `sum input * cotangent` and `sum cotangent`.
 ///
 /// # Errors

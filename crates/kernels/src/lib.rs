@@ -35,7 +35,9 @@ mod window;
 mod winograd;
 
 pub use activation::{Gelu, gelu_forward, gelu_vjp, relu_forward, relu_vjp, relu_vjp_in_place};
-pub use affine::{affine_forward, affine_parameter_gradient, affine_vjp, bias_gradient};
+pub use affine::{
+    affine_forward, affine_parameter_gradient, affine_vjp, affine_vjp_in_place, bias_gradient,
+};
 pub use convolution::{Activation, Epilogue, conv_data_gradient, conv_forward};
 pub use element::Element;
 pub use elementwise::{

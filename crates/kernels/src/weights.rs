@@ -164,6 +164,17 @@ impl<T: Element> PackedWeights<T> {
         &self.data[self.start..]
     }
 
+    /// The packed value at `(group, tap, depth, value)`.
+    fn get(&self, group: usize, [ky, kx]: [usize; 2], depth: usize, value: usize) -> T {
+        let layout = self.layout;
+        let vector = value / layout.lanes;
+        // The panel that holds a register: the inverse of how `Layout::panel` cuts them.
+        let index = ((vector + 1) * layout.panels - 1) / layout.vectors;
+        let panel = layout.panel(group * layout.panels + index);
+        let row = (ky * layout.taps[1] + kx) * layout.depth + depth;
+        self.values()[panel.offset + row * panel.vectors * layout.lanes + value - panel.first]
+    }
+
     /// Sets the weight of `(group, tap, depth, value)` to `weight(..)` everywhere, transformed where that is called for.
     fn fill_taps(&mut self, weight: impl Fn(usize, [usize; 2], usize, usize) -> T + Sync) {
         if self.convolution.is_winograd() {
@@ -357,6 +368,64 @@ impl<T: Element> DataGradientWeights<T> {
             let (ky, kx) = (kernel_rows - 1 - ky, kernel_columns - 1 - kx);
             weights[(row * kernel_rows + ky) * kernel_columns + kx]
         });
+        Ok(())
+    }
+
+    /// Writes the weights `[in / groups][kernel rows][kernel columns]` of one output channel, in double precision, into
+    /// `weights`: as they were packed, but for the rounding of Winograd's transform where that is used.
+    ///
+    /// # Errors
+    /// [`KernelError`] where there is no such channel, or `weights` has another length.
+    ///
+    /// ```
+    /// use stream_grad_kernels::*;
+    ///
+    /// let convolution = Convolution::new(Window::new([1, 2]), 1, 2);
+    /// let packed = DataGradientWeights::pack(&convolution, &[1.0_f32, 2.0, 3.0, 4.0])?;
+    /// let mut filter = [0.0; 2];
+    /// packed.unpack_filter(1, &mut filter)?;
+    /// assert_eq!(filter, [3.0, 4.0]);
+    /// # Ok::<(), KernelError>(())
+    /// ```
+    pub fn unpack_filter(&self, output: usize, weights: &mut [f64]) -> Result<(), KernelError> {
+        let Convolution {
+            in_channels,
+            out_channels,
+            groups,
+            window,
+            ..
+        } = self.0.convolution;
+        if output >= out_channels {
+            return Err(KernelError::Channels {
+                what: "filter",
+                expected: out_channels,
+                found: output,
+            });
+        }
+        let [rows, columns] = window.kernel;
+        let (group_in, group_out) = (in_channels / groups, out_channels / groups);
+        check_length("filter", group_in * rows * columns, weights.len())?;
+        let depthwise = self.0.convolution.is_depthwise();
+        for (input, filter) in weights
+            .chunks_exact_mut((rows * columns).max(1))
+            .enumerate()
+        {
+            let (group, depth, value) = if depthwise {
+                (0, 0, output)
+            } else {
+                (output / group_out, output % group_out, input)
+            };
+            let packed = |tap| self.0.get(group, tap, depth, value).to_f64();
+            for (place, weight) in filter.iter_mut().enumerate() {
+                // Taps are packed in reverse.
+                let tap = [rows - 1 - place / columns, columns - 1 - place % columns];
+                *weight = if self.0.convolution.is_winograd() {
+                    winograd::original_weight(tap, packed)
+                } else {
+                    packed(tap)
+                };
+            }
+        }
         Ok(())
     }
 

@@ -9,10 +9,12 @@
 //! Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016.
 
 pub(crate) mod forward;
+mod inverse;
 pub(crate) mod patches;
 pub(crate) mod weight_gradient;
 
 pub(crate) use forward::run;
+pub(crate) use inverse::original_weight;
 pub(crate) use weight_gradient::{scratch_len as weight_gradient_scratch_len, weight_gradient};
 
 use std::mem::MaybeUninit;

@@ -10,9 +10,9 @@ use proptest::prelude::*;
 use stream_grad_kernels::oracle::{self, Plane};
 use stream_grad_kernels::{
     Activation, Element, Gelu, ImageMut, LayerNorm, Region, accumulate_channels, accumulate_region,
-    add, affine_forward, affine_parameter_gradient, affine_vjp, copy_channels, copy_region,
-    fill_region, gelu_forward, gelu_vjp, layer_norm_forward, layer_norm_parameter_gradient,
-    layer_norm_vjp, relu_forward, relu_vjp, relu_vjp_in_place,
+    add, affine_forward, affine_parameter_gradient, affine_vjp, affine_vjp_in_place, copy_channels,
+    copy_region, fill_region, gelu_forward, gelu_vjp, layer_norm_forward,
+    layer_norm_parameter_gradient, layer_norm_vjp, relu_forward, relu_vjp, relu_vjp_in_place,
 };
 
 #[derive(Debug, Clone)]
@@ -151,6 +151,10 @@ impl Case {
                 affine_vjp(g, &scales, to, at).unwrap()
             });
             near(&found, &added(&expected), exact, "affine VJP");
+            let found = self.run::<T>(&b, poison, |to, at| {
+                affine_vjp_in_place(&scales, to, at).unwrap();
+            });
+            near(&found, &expected.data, exact, "affine VJP in place");
             let mut sums = [vec![0.0; self.channels], vec![0.0; self.channels]];
             let [scale_sums, shift_sums] = &mut sums;
             affine_parameter_gradient(x, right.image(), right.region, scale_sums, shift_sums)
