@@ -2,12 +2,12 @@
 
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
-use stream_grad_kernels::weight_gradient_to_oihw;
+use stream_grad_kernels::{DataGradientWeights, weight_gradient_to_oihw};
 
 use crate::error::Result;
 use crate::operation::{ChannelMap, ConvolutionOperation, Kind, Operation};
 use crate::parameter::{Parameter, ParameterId};
-use crate::prepared::{Prepared, element_f64, kernel_error};
+use crate::prepared::{DataGradient, Prepared, element_f64, kernel_error};
 use crate::scalar::Scalar;
 
 /// Running sums of one operation's parameter gradients.
@@ -67,19 +67,21 @@ impl ParameterGradients {
         parameters: &[Parameter],
         trainable: &[bool],
         prepared: &Prepared<T>,
+        data_gradients: Vec<Option<DataGradient<T>>>,
     ) -> Result<GradStore> {
         let mut store = Store {
             gradients: GradStore::default(),
             parameters,
             trainable,
         };
-        for (operation, sums) in operations.iter().zip(self.operations) {
+        let sums = self.operations.into_iter().zip(data_gradients);
+        for (operation, (sums, data_gradient)) in operations.iter().zip(sums) {
             if !operation.is_trainable(trainable) {
                 continue;
             }
             match &operation.kind {
                 Kind::Convolution(convolution) => {
-                    store.convolution(operation, convolution, sums, prepared)?;
+                    store.convolution(operation, convolution, sums, prepared, data_gradient)?;
                 }
                 Kind::Affine(map) => {
                     let scale = sums.weights.into_iter().next().unwrap_or_default();
@@ -136,6 +138,34 @@ fn bias_length(operation: &Operation) -> usize {
     }
 }
 
+/// A convolution's weights without the factors of a folded map, from wherever they are held.
+struct Filters<'a, T> {
+    /// As they are, or empty.
+    plain: &'a [T],
+    /// Packed without factors.
+    packed: Option<DataGradientWeights<T>>,
+    name: &'a str,
+}
+
+impl<T: Scalar> Filters<'_, T> {
+    /// The weights of one output channel. They are held nowhere if no parameter of the map trains; then nothing comes of them.
+    fn read(&self, output: usize, weights: &mut [f64]) -> Result<()> {
+        let filters = self.plain.chunks_exact(weights.len());
+        match (filters.skip(output).next(), &self.packed) {
+            (Some(filter), _) => {
+                for (weight, &value) in weights.iter_mut().zip(filter) {
+                    *weight = element_f64(value);
+                }
+                Ok(())
+            }
+            (None, Some(packed)) => packed
+                .unpack_filter(output, weights)
+                .map_err(kernel_error(self.name)),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
 struct Store<'a> {
     gradients: GradStore,
     parameters: &'a [Parameter],
@@ -165,6 +195,7 @@ impl Store<'_> {
         convolution: &ConvolutionOperation,
         sums: OperationGradients,
         prepared: &Prepared<T>,
+        data_gradient: Option<DataGradient<T>>,
     ) -> Result<()> {
         let kernel_layout = sums.weights.into_iter().next().unwrap_or_default();
         let mut weights = vec![0.0_f64; kernel_layout.len()];
@@ -173,7 +204,21 @@ impl Store<'_> {
         drop(kernel_layout);
         let mut bias = sums.bias;
         if let Some(map) = &convolution.folded {
-            self.unfold(convolution, map, &mut weights, &mut bias, prepared)?;
+            let filters = Filters {
+                plain: prepared.values(convolution.weight),
+                packed: data_gradient
+                    .filter(|data_gradient| data_gradient.factors.is_some())
+                    .map(|data_gradient| data_gradient.weights),
+                name: &operation.name,
+            };
+            self.unfold(
+                convolution,
+                map,
+                &mut weights,
+                &mut bias,
+                prepared,
+                &filters,
+            )?;
         }
         if let Some(id) = convolution.bias {
             self.add(id, bias)?;
@@ -191,19 +236,20 @@ impl Store<'_> {
         weights: &mut [f64],
         bias: &mut [f64],
         prepared: &Prepared<T>,
+        filters: &Filters<'_, T>,
     ) -> Result<()> {
         let outputs = convolution.shape.out_channels;
         let factors = prepared.channel_map(map, outputs);
         let per_output = (weights.len() / outputs).max(1);
-        let values = prepared.values(convolution.weight).chunks(per_output);
         // Gradient of each channel's factor, of which the map's parameters are functions.
         let mut factor_gradients = Vec::with_capacity(outputs);
-        for (channel, (gradient, values)) in weights.chunks_mut(per_output).zip(values).enumerate()
-        {
+        let mut values = vec![0.0; per_output];
+        for (channel, gradient) in weights.chunks_mut(per_output).enumerate() {
+            filters.read(channel, &mut values)?;
             let factor = factors[channel].factor;
             let mut inner = 0.0;
-            for (gradient, &value) in gradient.iter_mut().zip(values) {
-                inner += element_f64(value) * *gradient;
+            for (gradient, value) in gradient.iter_mut().zip(&values) {
+                inner += value * *gradient;
                 *gradient *= factor;
             }
             let offset = convolution

@@ -45,6 +45,7 @@ mod residuals;
 mod scalar;
 mod spill;
 mod tile;
+mod weights;
 
 pub use stream_grad_kernels::{Arithmetic, Divisor, Gelu};
 pub use stream_grad_tiling as tiling;

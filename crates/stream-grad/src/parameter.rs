@@ -7,7 +7,7 @@ use candle_nn::init::Init;
 use crate::error::{Result, StreamError};
 
 /// Index of a parameter in its network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ParameterId(pub(crate) usize);
 
 /// A tensor that a layer reads: trainable if it is a candle `Var` and its layer may change it.

@@ -25,6 +25,7 @@ use crate::prepared::Prepared;
 use crate::request::PlanRequest;
 use crate::residuals::{Residuals, Stores};
 use crate::scalar::Scalar;
+use crate::weights::backward_weights;
 
 /// A recipe with its geometry, its buffers and its peak, ready to run on any image of its size.
 ///
@@ -213,8 +214,9 @@ impl Plan {
         sink: &mut dyn FeatureSink,
     ) -> Result<crate::residuals::Kept<T>> {
         self.install(|| {
-            let prepared = Prepared::<T>::new(&self.net.operations, &self.net.parameters)?;
+            let mut prepared = Prepared::<T>::new(&self.net.operations, &self.net.parameters)?;
             let saved = forward(self.schedule(), &prepared, source, self.request.batch, sink)?;
+            prepared.keep_packed(|node| self.buffers.computes_again(&self.geometry, node));
             Ok(crate::residuals::Kept { prepared, saved })
         })
     }
@@ -354,10 +356,15 @@ impl Plan {
         exchange: Exchange<'_>,
     ) -> Result<GradStore> {
         self.install(|| {
-            let crate::residuals::Kept { prepared, saved } = kept;
+            let crate::residuals::Kept {
+                mut prepared,
+                saved,
+            } = kept;
             let operations = &self.net.operations;
+            let needs =
+                backward_weights(operations, &self.trainable, self.geometry.sized().graph());
             let mut gradients = Gradients {
-                weights: self.data_gradient_weights(&prepared)?,
+                weights: prepared.pack_data_gradients(operations, &needs)?,
                 parameters: ParameterGradients::new(
                     operations,
                     &self.net.parameters,
@@ -373,31 +380,15 @@ impl Plan {
                 &mut gradients,
                 exchange,
             )?;
-            drop(gradients.weights);
+            prepared.keep_packed(|_| false);
             gradients.parameters.into_store(
                 operations,
                 &self.net.parameters,
                 &self.trainable,
                 &prepared,
+                gradients.weights,
             )
         })
-    }
-
-    fn data_gradient_weights<T: Scalar>(
-        &self,
-        prepared: &Prepared<T>,
-    ) -> Result<Vec<Option<stream_grad_kernels::DataGradientWeights<T>>>> {
-        let nodes = self.geometry.sized().graph().nodes();
-        self.net
-            .operations
-            .iter()
-            .map(|operation| match &operation.kind {
-                Kind::Convolution(convolution) if nodes[operation.inputs[0]].has_cotangent => Ok(
-                    Some(prepared.data_gradient_weights(&operation.name, convolution)?),
-                ),
-                _ => Ok(None),
-            })
-            .collect()
     }
 
     fn schedule(&self) -> Schedule<'_> {

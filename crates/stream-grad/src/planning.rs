@@ -1,11 +1,13 @@
 //! From a request to a recipe, its buffers and its peak.
 
+use std::collections::BTreeSet;
+
 use candle_core::DType;
 use stream_grad_kernels::{Convolution, DataGradientWeights, ForwardWeights, KernelError};
 use stream_grad_tiling::{
-    self as tiling, Axis, Buffers, Cost, FixedBytes, FrontPoint, Geometry, Keep, MemoryRequest,
-    NodeId, PeakBytes, PerAxis, PlannerRequest, Recipe, SizedGraph, Storage, default_time,
-    file_bytes, peak_bytes,
+    self as tiling, Axis, Buffers, Cost, FixedBytes, FrontPoint, Geometry, Graph, Keep,
+    MemoryRequest, NodeId, PeakBytes, PerAxis, PlannerRequest, Recipe, SizedGraph, Storage,
+    default_time, file_bytes, peak_bytes,
 };
 
 use crate::engine::scratch_length;
@@ -14,10 +16,12 @@ use crate::gradients::ParameterGradients;
 use crate::local::LocalScratch;
 use crate::net::Net;
 use crate::operation::{Kind, trainable_flags};
-use crate::prepared::kernel_error;
+use crate::parameter::ParameterId;
+use crate::prepared::{copied, kernel_error};
 use crate::request::PlanRequest;
 use crate::scalar::Scalar;
 use crate::spill::{self, SPILL_BYTES};
+use crate::weights::{BackwardWeights, backward_weights};
 
 /// A recipe with all that follows from it.
 pub(crate) struct Planned {
@@ -31,7 +35,7 @@ pub(crate) struct Planned {
 pub(crate) fn plan(net: &Net, request: &PlanRequest) -> Result<Planned> {
     let graph = net.graph(&request.trainable, request.input_gradient)?;
     let sized = SizedGraph::new(graph, PerAxis::new(request.height, request.width))?;
-    let memory = memory_request(net, request)?;
+    let memory = memory_request(net, request, sized.graph())?;
     if let Some(recipe) = &request.recipe {
         return stored(sized, recipe, &memory, request);
     }
@@ -50,8 +54,9 @@ pub(crate) fn plan(net: &Net, request: &PlanRequest) -> Result<Planned> {
 pub(crate) fn front(net: &Net, request: &PlanRequest) -> Result<Vec<FrontPoint>> {
     let graph = net.graph(&request.trainable, request.input_gradient)?;
     let sized = SizedGraph::new(graph, PerAxis::new(request.height, request.width))?;
-    let memory = memory_request(&net.computed_by(request.arithmetic), request)?;
-    let wanted = planner_request(net, request, &sized, memory)?;
+    let net = net.computed_by(request.arithmetic);
+    let memory = memory_request(&net, request, sized.graph())?;
+    let wanted = planner_request(&net, request, &sized, memory)?;
     Ok(tiling::pareto(&sized, &wanted)?)
 }
 
@@ -145,7 +150,7 @@ fn kept_nodes(net: &Net, names: &[String]) -> Result<Vec<NodeId>> {
 }
 
 /// Bytes that every recipe of the network has in common.
-fn memory_request(net: &Net, request: &PlanRequest) -> Result<MemoryRequest> {
+fn memory_request(net: &Net, request: &PlanRequest, graph: &Graph) -> Result<MemoryRequest> {
     let element: u64 = if request.dtype == DType::F64 { 8 } else { 4 };
     let trainable = trainable_flags(&net.parameters, &request.trainable);
     let bytes = |elements: usize| u128::from(element) * elements as u128;
@@ -169,8 +174,6 @@ fn memory_request(net: &Net, request: &PlanRequest) -> Result<MemoryRequest> {
     };
     for (parameter, &trains) in net.parameters.iter().zip(&trainable) {
         let count = parameter.tensor.elem_count();
-        // The copy that the sweeps read, and for norms and local layers what is made of it.
-        fixed.forward_weights += bytes(count);
         // Converting or folding a parameter makes a copy of it.
         fixed.preparation = fixed.preparation.max(bytes(count));
         if trains {
@@ -183,8 +186,20 @@ fn memory_request(net: &Net, request: &PlanRequest) -> Result<MemoryRequest> {
             }
         }
     }
+    let needs = backward_weights(&net.operations, &trainable, graph);
+    let mut packed_weights = vec![0; net.operations.len()];
+    let mut held_until_the_end: BTreeSet<ParameterId> = copied(&net.operations).collect();
+    fixed.forward_weights += held_until_the_end
+        .iter()
+        .map(|id| bytes(net.parameters[id.0].tensor.elem_count()))
+        .sum::<u128>();
     for operation in &*net.operations {
-        match &operation.kind {
+        if let Kind::Convolution(convolution) = &operation.kind {
+            held_until_the_end.remove(&convolution.weight);
+        }
+    }
+    for (node, operation) in net.operations.iter().enumerate() {
+        let copies = match &operation.kind {
             Kind::Convolution(convolution) => {
                 let shape = &convolution.shape;
                 let lengths = match request.dtype {
@@ -192,21 +207,34 @@ fn memory_request(net: &Net, request: &PlanRequest) -> Result<MemoryRequest> {
                     _ => packed_lengths::<f32>(shape),
                 };
                 let (forward, backward) = lengths.map_err(kernel_error(&operation.name))?;
-                fixed.forward_weights += bytes(forward + operation.channels);
-                fixed.backward_weights += bytes(backward);
-            }
-            Kind::Affine(_) | Kind::LayerNorm { .. } => {
-                fixed.forward_weights += bytes(2 * operation.channels);
-            }
-            Kind::Local { parameters, .. } => {
-                for id in parameters {
-                    fixed.forward_weights += bytes(net.parameters[id.0].tensor.elem_count());
+                packed_weights[node] = bytes(forward + operation.channels);
+                if let Some(BackwardWeights { packing, plain }) = needs[node] {
+                    if packing.is_some() {
+                        // With factors for the cotangent's channels.
+                        fixed.backward_weights += bytes(backward + operation.channels);
+                    }
+                    if plain {
+                        held_until_the_end.insert(convolution.weight);
+                    }
                 }
+                0
             }
-            _ => {}
-        }
+            Kind::Affine(_) | Kind::LayerNorm { .. } => 2 * operation.channels,
+            Kind::Local { parameters, .. } => parameters
+                .iter()
+                .map(|id| net.parameters[id.0].tensor.elem_count())
+                .sum(),
+            _ => 0,
+        };
+        fixed.forward_weights += bytes(copies);
+        fixed.backward_weights += bytes(copies);
     }
+    fixed.backward_weights += held_until_the_end
+        .iter()
+        .map(|id| bytes(net.parameters[id.0].tensor.elem_count()))
+        .sum::<u128>();
     let mut memory = MemoryRequest::new(element, request.batch as u64, fixed);
+    memory.packed_weights = packed_weights;
     memory.features = request.features;
     memory.input_gradient = request.input_gradient.maps();
     memory.layers = LocalScratch::of(&net.operations, element);

@@ -205,16 +205,18 @@ fn assert_kept(what: &str, (promised, measured): (u64, u64)) {
     );
 }
 
-/// Convolutions that Winograd's arithmetic computes, with transformed weights and scratch.
+/// Convolutions that Winograd's arithmetic computes, with transformed weights and scratch; a norm is folded into the one of many
+/// weights for each output.
 fn wide(dtype: DType) -> Result<Net, StreamError> {
     let variables = VarMap::new();
     let vb = VarBuilder::from_varmap(&variables, dtype, &Device::Cpu);
     let mut net = NetBuilder::new(3);
     let conv = |from, to| Conv2d::new(from, to, 3).padding(1);
     let x = net.conv2d(net.input(), conv(3, 64).stride(4), vb.pp("stem"))?;
-    let x = net.conv2d(x, conv(64, 160), vb.pp("a"))?;
+    let x = net.conv2d(x, conv(64, 240), vb.pp("a"))?;
     let x = net.relu(x)?;
-    let x = net.conv2d(x, conv(160, 32), vb.pp("b"))?;
+    let x = net.conv2d(x, conv(240, 32), vb.pp("b"))?;
+    let x = net.batch_norm(x, 1e-5, vb.pp("bn"))?;
     let x = net.max_pool2d(x, Pool2d::new(4).stride(4))?;
     net.build(x)
 }

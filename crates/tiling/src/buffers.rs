@@ -131,6 +131,12 @@ impl Buffers {
         self.residuals[node]
     }
 
+    /// Whether anything is computed of a node after the forward sweep: in the backward sweep itself, or where a segment is swept
+    /// again before it.
+    pub fn computes_again(&self, geometry: &Geometry, node: usize) -> bool {
+        geometry.segments() > 1 || self.residuals[node] == Residual::Recomputed
+    }
+
     /// The node at whose VJP the cotangent of `node` is first written: its last consumer that has one,
     /// or the node itself.
     pub fn first_touch(&self, node: usize) -> usize {

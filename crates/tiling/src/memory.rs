@@ -11,9 +11,10 @@ use crate::saved::Storage;
 /// Bytes that do not depend on the recipe, stated by the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FixedBytes {
-    /// Weights packed for the forward computation; they live until the backward sweep ends.
+    /// Parameters as the forward sweep reads them, besides [`MemoryRequest::packed_weights`].
     pub forward_weights: u128,
-    /// Weights packed for the data gradient; backward only.
+    /// Parameters as the backward sweep reads them, those packed for the data gradient included; they live until all
+    /// gradients are handed out.
     pub backward_weights: u128,
     /// Running sums of the weight gradients; backward only.
     pub weight_accumulators: u128,
@@ -55,6 +56,9 @@ pub struct MemoryRequest {
     pub images: u64,
     /// Bytes that do not depend on the recipe.
     pub fixed: FixedBytes,
+    /// For each node, the bytes of weights that are packed for its forward computation; missing ones are 0. The backward
+    /// sweep holds those of the nodes that it computes again.
+    pub packed_weights: Vec<u128>,
     /// Who holds the feature maps and their cotangents.
     pub features: Maps,
     /// Who holds the gradient of the image, if it is computed.
@@ -70,6 +74,7 @@ impl MemoryRequest {
             element_bytes,
             images,
             fixed,
+            packed_weights: Vec::new(),
             features: Maps::Whole,
             input_gradient: Maps::Whole,
             layers: None,
@@ -89,7 +94,8 @@ const BOOKKEEPING_PER_BLOCK: u128 = 256;
 /// Bytes of every class of buffer, and their sums in the two phases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PeakBytes {
-    /// Packed weights: those of the forward computation in both phases, the others in the backward.
+    /// Copied and packed weights: those of the forward computation in the forward phase, and in the backward as far as it
+    /// computes again; those of the backward computation from there on.
     pub weights: PhaseBytes,
     /// Running sums of the weight gradients.
     pub accumulators: PhaseBytes,
@@ -251,10 +257,10 @@ impl fmt::Display for PeakBytes {
 ///
 /// Forward: weights and their preparation, scratch, that of layers included, the larger arena of the sweeps that run, the
 /// carries, and, until the backward sweep has used them, the saved halos and border strips of every block of every image,
-/// with the feature maps. Backward: the same without the carries unless segments are swept again, and besides the cotangents,
-/// their carries, the weights of the data gradient and the running sums. Finish: the sweeps' memory is gone, and gradients
-/// replace the running sums one after the other. The arena
-/// of a repeated forward sweep and that of the backward sweep are one allocation.
+/// with the feature maps. Backward: the same without the carries unless segments are swept again, and without the packed
+/// weights of nodes that are not computed again; besides the cotangents, their carries, the weights of the backward
+/// computation and the running sums. Finish: the sweeps' memory is gone, and gradients replace the running sums one after the
+/// other. The arena of a repeated forward sweep and that of the backward sweep are one allocation.
 ///
 /// ```
 /// use stream_grad_tiling::{
@@ -318,6 +324,12 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
         Maps::Whole | Maps::Streamed => 0,
     };
     let fixed = request.fixed;
+    let packed = |wanted: &dyn Fn(usize) -> bool| {
+        let weights = request.packed_weights.iter().enumerate();
+        weights
+            .filter(|(node, _)| wanted(*node))
+            .fold(0_u128, |sum, (_, &bytes)| sum.saturating_add(bytes))
+    };
     let transient = bytes(buffers.transient_length());
     let layers = request.layers.as_ref();
     let file = match buffers.storage() {
@@ -331,9 +343,11 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
     let borders = over_blocks(&|block| buffers.border_length(block));
     PeakBytes {
         weights: PhaseBytes {
-            forward: fixed.forward_weights,
-            backward: fixed.forward_weights.saturating_add(fixed.backward_weights),
-            finish: fixed.forward_weights,
+            forward: fixed.forward_weights.saturating_add(packed(&|_| true)),
+            backward: fixed
+                .backward_weights
+                .saturating_add(packed(&|node| buffers.computes_again(geometry, node))),
+            finish: fixed.backward_weights,
         },
         accumulators: PhaseBytes::from_backward(fixed.weight_accumulators),
         gradients: PhaseBytes {

@@ -11,4 +11,5 @@ mod promises;
 mod random_graphs;
 mod refusals;
 mod spilling;
+mod weights;
 mod winograd;

@@ -1,14 +1,14 @@
 //! Convolutions with what was fused into them.
 
 use stream_grad_kernels::{
-    Activation, Epilogue, Located, Windows, bias_gradient, conv_data_gradient, conv_forward,
-    conv_weight_gradient, relu_vjp_in_place,
+    Activation, Epilogue, Located, Windows, affine_vjp_in_place, bias_gradient, conv_data_gradient,
+    conv_forward, conv_weight_gradient, relu_vjp_in_place,
 };
 
 use super::step::{ForwardStep, VjpStep, located, origin};
 use crate::error::{Result, StreamError};
 use crate::operation::ConvolutionOperation;
-use crate::prepared::{PreparedOperation, kernel_error};
+use crate::prepared::{DataGradient, PreparedOperation, kernel_error};
 use crate::scalar::Scalar;
 
 impl<T: Scalar> ForwardStep<'_, '_, T> {
@@ -118,13 +118,17 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
         let windows = Windows::new(region, self.first(input_cotangent));
         let buffers = [cotangent, input_cotangent];
         let (gradients, scratch, [from, to]) = self.gradients_scratch_and_views(buffers)?;
-        let Some(weights) = &gradients.weights[node] else {
+        let Some(DataGradient { weights, factors }) = &gradients.weights[node] else {
             return Err(StreamError::Internal {
                 layer: name.to_owned(),
                 what: "no weights for the data gradient",
             });
         };
         let mut run = || {
+            if let Some(factors) = factors {
+                // Nothing reads the cotangent after this.
+                affine_vjp_in_place(factors, cotangent.image_mut(from)?, region)?;
+            }
             let (from, to) = (cotangent.image(from)?, input_cotangent.image_mut(to)?);
             conv_data_gradient(&convolution.shape, weights, from, windows, to, scratch)
         };

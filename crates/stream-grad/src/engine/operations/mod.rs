@@ -9,19 +9,20 @@ mod pooling;
 mod step;
 mod upsample;
 
-use stream_grad_kernels::{DataGradientWeights, Interpolation};
+use stream_grad_kernels::Interpolation;
 
 use super::{BlockStore, Engine, Phase, TilePlace};
 use crate::error::Result;
 use crate::gradients::ParameterGradients;
 use crate::operation::Kind;
+use crate::prepared::DataGradient;
 use crate::scalar::Scalar;
 use step::{ForwardStep, VjpStep};
 use upsample::bilinear;
 
 /// What the VJPs read and write besides the tile.
 pub(crate) struct Gradients<T> {
-    pub(crate) weights: Vec<Option<DataGradientWeights<T>>>,
+    pub(crate) weights: Vec<Option<DataGradient<T>>>,
     pub(crate) parameters: ParameterGradients,
     pub(crate) trainable: Vec<bool>,
 }
