@@ -28,12 +28,7 @@ pub fn affine_forward<T: Element>(
             let parameters = scale.iter().zip(shift);
             for ((value, &input), (&scale, &shift)) in output.iter_mut().zip(input).zip(parameters)
             {
-                *value = input * scale + shift;
-            }
-            if activation == Activation::Relu {
-                for value in output.iter_mut() {
-                    *value = if *value < T::ZERO { T::ZERO } else { *value };
-                }
+                *value = activation.apply(input * scale + shift);
             }
         }
     });

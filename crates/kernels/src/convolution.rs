@@ -18,6 +18,17 @@ pub enum Activation {
     Relu,
 }
 
+impl Activation {
+    #[inline(always)]
+    pub(crate) fn apply<T: Element>(self, value: T) -> T {
+        if self == Self::Relu && value < T::ZERO {
+            T::ZERO
+        } else {
+            value
+        }
+    }
+}
+
 /// What [`conv_forward`] does to a sum before it stores it: adds `bias`, adds `residual`, applies `activation`.
 #[derive(Debug, Clone, Copy)]
 pub struct Epilogue<'a, T> {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::rows::for_each_row;
-use crate::{Element, ImageMut, KernelError, Located, Region};
+use crate::{Activation, Element, ImageMut, KernelError, Located, Region};
 
 /// Copies `source` into `region` of `target`.
 ///
@@ -55,13 +55,15 @@ pub fn accumulate_region<T: Element>(
     Ok(())
 }
 
-/// Writes `left + right` into `region` of `output`. Its VJP is [`accumulate_region`], once for each side.
+/// Writes `left + right`, then the activation, into `region` of `output`. The VJP of the sum is [`accumulate_region`], once for
+/// each side.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn add<T: Element>(
     left: Located<'_, T>,
     right: Located<'_, T>,
+    activation: Activation,
     output: ImageMut<'_, T>,
     region: Region,
 ) -> Result<(), KernelError> {
@@ -74,7 +76,7 @@ pub fn add<T: Element>(
             right.row(row, region.columns),
         );
         for ((value, &left), &right) in output.iter_mut().zip(left).zip(right) {
-            *value = left + right;
+            *value = activation.apply(left + right);
         }
     });
     Ok(())

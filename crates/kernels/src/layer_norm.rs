@@ -1,9 +1,12 @@
 //! Layer norm over the channels of each pixel.
 
+mod few_channels;
+
 use crate::affine::sum_rows_in_two;
 use crate::image::check_length;
 use crate::rows::for_each_row;
-use crate::{Element, Image, ImageMut, KernelError, Located, Region};
+use crate::{Activation, Element, Image, ImageMut, KernelError, Located, Region};
+use few_channels::FEW;
 
 /// A layer norm: `(x - mean) / sqrt(variance + epsilon) * gamma + beta`, where mean and (biased) variance are over the
 /// channels of one pixel.
@@ -77,13 +80,14 @@ fn count_of<T: Element>(channels: usize) -> T {
     T::from_f64(channels as f64)
 }
 
-/// Writes the layer norm of `input` into `region` of `output`.
+/// Writes the layer norm of `input`, then the activation, into `region` of `output`.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn layer_norm_forward<T: Element>(
     norm: LayerNorm<'_, T>,
     input: Located<'_, T>,
+    activation: Activation,
     output: ImageMut<'_, T>,
     region: Region,
 ) -> Result<(), KernelError> {
@@ -92,13 +96,20 @@ pub fn layer_norm_forward<T: Element>(
     input.check("layer norm input", channels, region)?;
     output.check_region("layer norm output", region)?;
     let (count, epsilon) = (count_of::<T>(channels), T::from_f64(norm.epsilon));
+    if channels < FEW {
+        for_each_row(output, region, |row, output| {
+            let input = input.row(row, region.columns);
+            few_channels::forward(norm, input, activation, output);
+        });
+        return Ok(());
+    }
     for_each_row(output, region, |row, output| {
         let input = input.row(row, region.columns).chunks_exact(channels);
         for (output, input) in output.chunks_exact_mut(channels).zip(input) {
             let (mean, inverse) = statistics(input, count, epsilon);
             let parameters = norm.gamma.iter().zip(norm.beta);
             for ((value, &input), (&gamma, &beta)) in output.iter_mut().zip(input).zip(parameters) {
-                *value = (input - mean) * inverse * gamma + beta;
+                *value = activation.apply((input - mean) * inverse * gamma + beta);
             }
         }
     });
@@ -122,6 +133,14 @@ pub fn layer_norm_vjp<T: Element>(
     cotangent.check("layer norm cotangent", channels, region)?;
     input_cotangent.check_region("layer norm input cotangent", region)?;
     let (count, epsilon) = (count_of::<T>(channels), T::from_f64(norm.epsilon));
+    if channels < FEW {
+        for_each_row(input_cotangent, region, |row, sums| {
+            let input = input.row(row, region.columns);
+            let cotangent = cotangent.row(row, region.columns);
+            few_channels::vjp(norm, input, cotangent, sums);
+        });
+        return Ok(());
+    }
     for_each_row(input_cotangent, region, |row, sums| {
         let input = input.row(row, region.columns).chunks_exact(channels);
         let cotangent = cotangent.row(row, region.columns).chunks_exact(channels);
@@ -177,6 +196,11 @@ pub fn layer_norm_parameter_gradient<T: Element>(
     let cotangent = Located::new(cotangent, region.row, region.column);
     let work = |row: usize, partial: &mut [f64]| {
         let (gammas, betas) = partial.split_at_mut(channels);
+        if channels < FEW {
+            let input = input.row(row, region.columns);
+            let cotangent = cotangent.row(row, region.columns);
+            return few_channels::parameter_gradient(norm, input, cotangent, gammas, betas);
+        }
         let pixels = input.row(row, region.columns).chunks_exact(channels);
         let cotangents = cotangent.row(row, region.columns).chunks_exact(channels);
         for (input, cotangent) in pixels.zip(cotangents) {

@@ -5,7 +5,7 @@ use stream_grad_kernels::Activation;
 use crate::operation::{ChannelMap, ConvolutionOperation, Kind, Operation};
 
 /// Merges `convolution, [frozen norm or scale], [add], [ReLU]` into one operation wherever nothing else reads
-/// what lies between, and `add, ReLU` likewise. Returns the operations and where each layer went.
+/// what lies between, and a ReLU likewise into an add, a layer norm or a frozen norm or scale that stands alone. Returns the operations and where each layer went.
 pub(crate) fn fuse(layers: Vec<Operation>, outputs: &[usize]) -> (Vec<Operation>, Vec<usize>) {
     let mut readers = vec![0_usize; layers.len()];
     for &input in layers.iter().flat_map(|layer| &layer.inputs).chain(outputs) {
@@ -22,9 +22,9 @@ pub(crate) fn fuse(layers: Vec<Operation>, outputs: &[usize]) -> (Vec<Operation>
             .filter(|(old, _)| readers[**old] == 1)
             .map(|(_, &new)| new);
         let target = match &layer.kind {
-            Kind::Affine(map) => free.find(|&new| fold(&mut fused[new].kind, *map)),
+            Kind::Affine(map, _) => free.find(|&new| fold(&mut fused[new].kind, *map)),
             Kind::Relu => free.find(|&new| activate(&mut fused[new].kind)),
-            Kind::Add if inputs[0] != inputs[1] => {
+            Kind::Add(_) if inputs[0] != inputs[1] => {
                 let later = inputs[0].max(inputs[1]);
                 let earlier = inputs[0].min(inputs[1]);
                 free.find(|&new| new == later && takes_residual(&fused[new]))
@@ -57,13 +57,16 @@ fn fold(kind: &mut Kind, map: ChannelMap) -> bool {
 }
 
 fn activate(kind: &mut Kind) -> bool {
-    match kind {
-        Kind::Convolution(convolution) if plain(convolution) => {
-            convolution.activation = Activation::Relu;
-            true
-        }
-        _ => false,
-    }
+    let activation = match kind {
+        Kind::Convolution(ConvolutionOperation { activation, .. })
+        | Kind::Affine(_, activation)
+        | Kind::LayerNorm { activation, .. }
+        | Kind::Add(activation) => activation,
+        _ => return false,
+    };
+    // Another ReLU changes nothing.
+    *activation = Activation::Relu;
+    true
 }
 
 fn takes_residual(operation: &Operation) -> bool {

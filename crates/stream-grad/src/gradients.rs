@@ -83,7 +83,7 @@ impl ParameterGradients {
                 Kind::Convolution(convolution) => {
                     store.convolution(operation, convolution, sums, prepared, data_gradient)?;
                 }
-                Kind::Affine(map) => {
+                Kind::Affine(map, _) => {
                     let scale = sums.weights.into_iter().next().unwrap_or_default();
                     store.channel_map(map, &scale, &sums.bias, prepared)?;
                 }
@@ -120,7 +120,7 @@ fn weight_lengths(operation: &Operation, parameters: &[Parameter]) -> Vec<usize>
     let length = |id: &ParameterId| parameters[id.0].tensor.elem_count();
     match &operation.kind {
         Kind::Convolution(convolution) => vec![length(&convolution.weight)],
-        Kind::Affine(_) | Kind::LayerNorm { .. } => vec![operation.channels],
+        Kind::Affine(..) | Kind::LayerNorm { .. } => vec![operation.channels],
         Kind::Local { parameters, .. } => parameters.iter().map(length).collect(),
         _ => Vec::new(),
     }
@@ -133,7 +133,7 @@ fn bias_length(operation: &Operation) -> usize {
         {
             0
         }
-        Kind::Convolution(_) | Kind::Affine(_) | Kind::LayerNorm { .. } => operation.channels,
+        Kind::Convolution(_) | Kind::Affine(..) | Kind::LayerNorm { .. } => operation.channels,
         _ => 0,
     }
 }

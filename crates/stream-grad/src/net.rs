@@ -140,7 +140,12 @@ impl NetBuilder {
             variance: parameters.constant(&vb, "running_var", &[channels], candle_nn::init::ONE)?,
             epsilon,
         };
-        self.push(name, &[x], channels, Kind::Affine(map))
+        self.push(
+            name,
+            &[x],
+            channels,
+            Kind::Affine(map, Activation::Identity),
+        )
     }
 
     /// Layer norm over the channels of each pixel: `weight` and `bias` `[C]`. It is local, so it streams.
@@ -165,6 +170,7 @@ impl NetBuilder {
                 weight,
                 bias,
                 epsilon,
+                activation: Activation::Identity,
             },
         )
     }
@@ -183,7 +189,7 @@ impl NetBuilder {
             name,
             &[x],
             channels,
-            Kind::Affine(ChannelMap::Scale { factor }),
+            Kind::Affine(ChannelMap::Scale { factor }, Activation::Identity),
         )
     }
 
@@ -211,7 +217,7 @@ impl NetBuilder {
         let channels = self.channels(a)?;
         let name = format!("add{}", self.layers.len());
         self.expect_channels(&name, b, channels)?;
-        self.push(name, &[a, b], channels, Kind::Add)
+        self.push(name, &[a, b], channels, Kind::Add(Activation::Identity))
     }
 
     /// Layers of the same size, one after another along the channels.

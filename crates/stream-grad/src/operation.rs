@@ -29,15 +29,16 @@ pub(crate) enum Kind {
         padding: Padding,
         pooling: Pooling,
     },
-    Affine(ChannelMap),
+    Affine(ChannelMap, Activation),
     LayerNorm {
         weight: ParameterId,
         bias: ParameterId,
         epsilon: f64,
+        activation: Activation,
     },
     Relu,
     Gelu(Gelu),
-    Add,
+    Add(Activation),
     Concat,
     UpsampleNearest(usize),
     UpsampleBilinear(usize, Corners),
@@ -107,7 +108,7 @@ impl Operation {
                 parameters.extend(convolution.folded.iter().flat_map(ChannelMap::parameters));
                 parameters
             }
-            Kind::Affine(map) => map.parameters(),
+            Kind::Affine(map, _) => map.parameters(),
             Kind::LayerNorm { weight, bias, .. } => vec![*weight, *bias],
             Kind::Local { parameters, .. } => parameters.clone(),
             _ => Vec::new(),
@@ -154,14 +155,14 @@ impl Operation {
                 reads(convolution.activation == Activation::Relu, trains)
             }
             Kind::Pool { pooling, .. } => reads(false, *pooling == Pooling::Maximum),
-            Kind::Affine(_) => reads(false, trains),
-            Kind::LayerNorm { .. } | Kind::Gelu(_) | Kind::Local { .. } => reads(false, true),
+            Kind::Affine(_, activation) => reads(*activation == Activation::Relu, trains),
+            Kind::LayerNorm { activation, .. } => reads(*activation == Activation::Relu, true),
+            Kind::Add(activation) => reads(*activation == Activation::Relu, false),
+            Kind::Gelu(_) | Kind::Local { .. } => reads(false, true),
             Kind::Relu => reads(true, false),
-            Kind::Image
-            | Kind::Add
-            | Kind::Concat
-            | Kind::UpsampleNearest(_)
-            | Kind::UpsampleBilinear(..) => reads(false, false),
+            Kind::Image | Kind::Concat | Kind::UpsampleNearest(_) | Kind::UpsampleBilinear(..) => {
+                reads(false, false)
+            }
         }
     }
 
@@ -172,8 +173,8 @@ impl Operation {
             Kind::Pool { window, .. } => channels * window.taps() as u64,
             Kind::LayerNorm { .. } | Kind::UpsampleBilinear(..) => 8 * channels,
             Kind::Gelu(_) => 16 * channels,
-            Kind::Affine(_) => 2 * channels,
-            Kind::Relu | Kind::Add => channels,
+            Kind::Affine(..) => 2 * channels,
+            Kind::Relu | Kind::Add(_) => channels,
             Kind::Image | Kind::Concat | Kind::UpsampleNearest(_) => 0,
             Kind::Local { layer, .. } => layer.flops_per_output(),
         }

@@ -219,7 +219,7 @@ fn memory_request(net: &Net, request: &PlanRequest, graph: &Graph) -> Result<Mem
                 }
                 0
             }
-            Kind::Affine(_) | Kind::LayerNorm { .. } => 2 * operation.channels,
+            Kind::Affine(..) | Kind::LayerNorm { .. } => 2 * operation.channels,
             Kind::Local { parameters, .. } => parameters
                 .iter()
                 .map(|id| net.parameters[id.0].tensor.elem_count())

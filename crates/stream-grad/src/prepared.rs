@@ -201,7 +201,7 @@ impl<T: Scalar> Prepared<T> {
                 .map_err(kernel_error(&operation.name))?,
                 bias: self.folded_bias(convolution),
             },
-            Kind::Affine(map) => {
+            Kind::Affine(map, _) => {
                 let factors = self.channel_map(map, operation.channels);
                 PreparedOperation::Affine {
                     scale: factors.iter().map(|c| scalar::<T>(c.factor)).collect(),
@@ -268,7 +268,7 @@ pub(crate) struct ChannelFactors {
 pub(crate) fn copied(operations: &[Operation]) -> impl Iterator<Item = ParameterId> + '_ {
     let copied = operations
         .iter()
-        .filter(|operation| matches!(operation.kind, Kind::Convolution(_) | Kind::Affine(_)));
+        .filter(|operation| matches!(operation.kind, Kind::Convolution(_) | Kind::Affine(..)));
     copied.flat_map(Operation::parameters)
 }
 

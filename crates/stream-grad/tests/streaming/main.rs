@@ -5,6 +5,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod fusing;
 mod golden;
 mod networks;
 mod promises;

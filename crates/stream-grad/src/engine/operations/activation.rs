@@ -1,9 +1,12 @@
-//! Activations that stand alone.
+//! Activations: the VJP of those that are fused into an operation, and those that stand alone.
 
-use stream_grad_kernels::{Gelu, gelu_forward, gelu_vjp, relu_forward, relu_vjp};
+use stream_grad_kernels::{
+    Activation, Gelu, gelu_forward, gelu_vjp, relu_forward, relu_vjp, relu_vjp_in_place,
+};
 
-use super::step::{ForwardStep, VjpStep, at};
+use super::step::{ForwardStep, VjpStep, at, located};
 use crate::error::Result;
+use crate::prepared::kernel_error;
 use crate::scalar::Scalar;
 
 impl<T: Scalar> ForwardStep<'_, '_, T> {
@@ -17,6 +20,21 @@ impl<T: Scalar> ForwardStep<'_, '_, T> {
 }
 
 impl<T: Scalar> VjpStep<'_, '_, T> {
+    /// Turns the operation's cotangent into that before its activation, in place.
+    pub(super) fn mask_cotangent(&mut self, activation: Activation) -> Result<()> {
+        if activation == Activation::Identity {
+            return Ok(());
+        }
+        let (name, owned) = (self.name(), self.owned);
+        let (output, cotangent) = (self.output(), self.cotangent());
+        let [y, g] = self.views([output, cotangent])?;
+        let mut run = || {
+            let y = located(&output, y, owned)?;
+            relu_vjp_in_place(y, cotangent.image_mut(g)?, cotangent.region(owned))
+        };
+        run().map_err(kernel_error(name))
+    }
+
     pub(super) fn relu(mut self) -> Result<()> {
         if !self.wants_input() {
             return Ok(());

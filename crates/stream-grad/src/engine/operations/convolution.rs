@@ -1,8 +1,8 @@
 //! Convolutions with what was fused into them.
 
 use stream_grad_kernels::{
-    Activation, Epilogue, Located, Windows, affine_vjp_in_place, bias_gradient, conv_data_gradient,
-    conv_forward, conv_weight_gradient, relu_vjp_in_place,
+    Epilogue, Located, Windows, affine_vjp_in_place, bias_gradient, conv_data_gradient,
+    conv_forward, conv_weight_gradient,
 };
 
 use super::step::{ForwardStep, VjpStep, located, origin};
@@ -59,9 +59,7 @@ impl<T: Scalar> ForwardStep<'_, '_, T> {
 
 impl<T: Scalar> VjpStep<'_, '_, T> {
     pub(super) fn convolution(mut self, convolution: &ConvolutionOperation) -> Result<()> {
-        if convolution.activation != Activation::Identity {
-            self.mask_cotangent()?;
-        }
+        self.mask_cotangent(convolution.activation)?;
         if let Some(&residual) = self.operation().inputs.get(1) {
             self.pass_on(residual)?;
         }
@@ -72,18 +70,6 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
             self.data_gradient(convolution)?;
         }
         Ok(())
-    }
-
-    /// Masks the cotangent of a fused ReLU in place.
-    fn mask_cotangent(&mut self) -> Result<()> {
-        let (name, owned) = (self.name(), self.owned);
-        let (output, cotangent) = (self.output(), self.cotangent());
-        let [y, g] = self.views([output, cotangent])?;
-        let mut run = || {
-            let y = located(&output, y, owned)?;
-            relu_vjp_in_place(y, cotangent.image_mut(g)?, cotangent.region(owned))
-        };
-        run().map_err(kernel_error(name))
     }
 
     fn weight_and_bias_gradient(&mut self, convolution: &ConvolutionOperation) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Merges: sums and concatenations of channels.
 
-use stream_grad_kernels::{accumulate_channels, accumulate_region, add, copy_channels};
+use stream_grad_kernels::{Activation, accumulate_channels, accumulate_region, add, copy_channels};
 
 use super::step::{ForwardStep, VjpStep, located};
 use crate::error::Result;
@@ -8,11 +8,11 @@ use crate::prepared::kernel_error;
 use crate::scalar::Scalar;
 
 impl<T: Scalar> ForwardStep<'_, '_, T> {
-    pub(super) fn add(mut self) -> Result<()> {
+    pub(super) fn add(mut self, activation: Activation) -> Result<()> {
         if self.operation().inputs[0] == self.operation().inputs[1] {
             return self.unary(|step| {
                 let values = step.pointwise();
-                add(values, values, step.output, step.region)
+                add(values, values, activation, step.output, step.region)
             });
         }
         let (name, owned) = (self.name(), self.owned);
@@ -20,7 +20,13 @@ impl<T: Scalar> ForwardStep<'_, '_, T> {
         let [a, b, to] = self.views([left, right, output])?;
         let mut run = || {
             let (a, b) = (located(&left, a, owned)?, located(&right, b, owned)?);
-            add(a, b, output.image_mut(to)?, output.region(owned))
+            add(
+                a,
+                b,
+                activation,
+                output.image_mut(to)?,
+                output.region(owned),
+            )
         };
         run().map_err(kernel_error(name))
     }
@@ -43,7 +49,8 @@ impl<T: Scalar> ForwardStep<'_, '_, T> {
 }
 
 impl<T: Scalar> VjpStep<'_, '_, T> {
-    pub(super) fn add(mut self) -> Result<()> {
+    pub(super) fn add(mut self, activation: Activation) -> Result<()> {
+        self.mask_cotangent(activation)?;
         for &source in &self.operation().inputs {
             self.pass_on(source)?;
         }

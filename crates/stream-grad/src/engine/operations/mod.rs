@@ -44,11 +44,15 @@ impl<T: Scalar> Engine<'_, T> {
             Kind::Pool {
                 window, pooling, ..
             } => step.pool(window, *pooling),
-            Kind::Affine(_) => step.affine(),
-            Kind::LayerNorm { epsilon, .. } => step.layer_norm(*epsilon),
+            Kind::Affine(_, activation) => step.affine(*activation),
+            Kind::LayerNorm {
+                epsilon,
+                activation,
+                ..
+            } => step.layer_norm(*epsilon, *activation),
             Kind::Relu => step.relu(),
             Kind::Gelu(form) => step.gelu(*form),
-            Kind::Add => step.add(),
+            Kind::Add(activation) => step.add(*activation),
             Kind::Concat => step.concat(),
             Kind::UpsampleNearest(factor) => step.upsample(*factor, Interpolation::Nearest),
             Kind::UpsampleBilinear(factor, corners) => step.upsample(*factor, bilinear(*corners)),
@@ -73,11 +77,15 @@ impl<T: Scalar> Engine<'_, T> {
             Kind::Pool {
                 window, pooling, ..
             } => step.pool(window, *pooling),
-            Kind::Affine(_) => step.affine(),
-            Kind::LayerNorm { epsilon, .. } => step.layer_norm(*epsilon),
+            Kind::Affine(_, activation) => step.affine(*activation),
+            Kind::LayerNorm {
+                epsilon,
+                activation,
+                ..
+            } => step.layer_norm(*epsilon, *activation),
             Kind::Relu => step.relu(),
             Kind::Gelu(form) => step.gelu(*form),
-            Kind::Add => step.add(),
+            Kind::Add(activation) => step.add(*activation),
             Kind::Concat => step.concat(),
             Kind::UpsampleNearest(factor) => step.upsample(*factor, Interpolation::Nearest),
             Kind::UpsampleBilinear(factor, corners) => step.upsample(*factor, bilinear(*corners)),

@@ -13,29 +13,33 @@ use crate::prepared::{PreparedOperation, kernel_error};
 use crate::scalar::Scalar;
 
 impl<T: Scalar> ForwardStep<'_, '_, T> {
-    pub(super) fn affine(self) -> Result<()> {
+    pub(super) fn affine(self, activation: Activation) -> Result<()> {
         let PreparedOperation::Affine { scale, shift } = self.prepared() else {
             return Err(self.unprepared());
         };
         self.unary(|step| {
-            let (x, identity) = (step.pointwise(), Activation::Identity);
-            affine_forward(x, scale, shift, identity, step.output, step.region)
+            let x = step.pointwise();
+            affine_forward(x, scale, shift, activation, step.output, step.region)
         })
     }
 
-    pub(super) fn layer_norm(self, epsilon: f64) -> Result<()> {
+    pub(super) fn layer_norm(self, epsilon: f64, activation: Activation) -> Result<()> {
         let Some(norm) = layer_norm(self.prepared(), epsilon) else {
             return Err(self.unprepared());
         };
-        self.unary(|step| layer_norm_forward(norm, step.pointwise(), step.output, step.region))
+        self.unary(|step| {
+            let x = step.pointwise();
+            layer_norm_forward(norm, x, activation, step.output, step.region)
+        })
     }
 }
 
 impl<T: Scalar> VjpStep<'_, '_, T> {
-    pub(super) fn affine(mut self) -> Result<()> {
+    pub(super) fn affine(mut self, activation: Activation) -> Result<()> {
         let PreparedOperation::Affine { scale, .. } = self.prepared() else {
             return Err(self.unprepared());
         };
+        self.mask_cotangent(activation)?;
         self.scale_and_shift(affine_parameter_gradient)?;
         if !self.wants_input() {
             return Ok(());
@@ -46,10 +50,11 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
         })
     }
 
-    pub(super) fn layer_norm(mut self, epsilon: f64) -> Result<()> {
+    pub(super) fn layer_norm(mut self, epsilon: f64, activation: Activation) -> Result<()> {
         let Some(norm) = layer_norm(self.prepared(), epsilon) else {
             return Err(self.unprepared());
         };
+        self.mask_cotangent(activation)?;
         self.scale_and_shift(|x, g, region, scale, shift| {
             layer_norm_parameter_gradient(norm, x, g, region, scale, shift)
         })?;
