@@ -1,13 +1,14 @@
 //! Gradients of parameters: summed over tiles in double precision, unfolded at the end.
 
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
 use stream_grad_kernels::{DataGradientWeights, weight_gradient_to_oihw};
 
 use crate::error::Result;
 use crate::operation::{ChannelMap, ConvolutionOperation, Kind, Operation};
 use crate::parameter::{Parameter, ParameterId};
-use crate::prepared::{DataGradient, Prepared, element_f64, kernel_error};
+use crate::prepared::{DataGradient, Prepared, element_f64, kernel_error, scalar};
 use crate::scalar::Scalar;
 
 /// Running sums of one operation's parameter gradients.
@@ -179,8 +180,13 @@ impl Store<'_> {
             return Ok(());
         }
         let parameter = &self.parameters[id.0].tensor;
-        let gradient = Tensor::from_vec(gradient, parameter.shape(), &Device::Cpu)?
-            .to_dtype(parameter.dtype())?;
+        let gradient = if parameter.dtype() == DType::F32 {
+            let rounded: Vec<f32> = gradient.into_par_iter().map(scalar).collect();
+            Tensor::from_vec(rounded, parameter.shape(), &Device::Cpu)?
+        } else {
+            Tensor::from_vec(gradient, parameter.shape(), &Device::Cpu)?
+                .to_dtype(parameter.dtype())?
+        };
         let gradient = match self.gradients.remove(parameter) {
             Some(other) => (other + gradient)?,
             None => gradient,
@@ -241,22 +247,26 @@ impl Store<'_> {
         let outputs = convolution.shape.out_channels;
         let factors = prepared.channel_map(map, outputs);
         let per_output = (weights.len() / outputs).max(1);
+        let offsets = convolution.bias.map(|id| prepared.values(id));
         // Gradient of each channel's factor, of which the map's parameters are functions.
-        let mut factor_gradients = Vec::with_capacity(outputs);
-        let mut values = vec![0.0; per_output];
-        for (channel, gradient) in weights.chunks_mut(per_output).enumerate() {
-            filters.read(channel, &mut values)?;
-            let factor = factors[channel].factor;
-            let mut inner = 0.0;
-            for (gradient, value) in gradient.iter_mut().zip(&values) {
-                inner += value * *gradient;
-                *gradient *= factor;
-            }
-            let offset = convolution
-                .bias
-                .map_or(0.0, |id| element_f64(prepared.values(id)[channel]));
-            factor_gradients.push(inner + offset * bias[channel]);
-        }
+        let factor_gradients = weights
+            .par_chunks_mut(per_output)
+            .enumerate()
+            .map_init(
+                || vec![0.0; per_output],
+                |values, (channel, gradient)| {
+                    filters.read(channel, values)?;
+                    let factor = factors[channel].factor;
+                    let mut inner = 0.0;
+                    for (gradient, value) in gradient.iter_mut().zip(values) {
+                        inner += *value * *gradient;
+                        *gradient *= factor;
+                    }
+                    let offset = offsets.map_or(0.0, |values| element_f64(values[channel]));
+                    Ok(inner + offset * bias[channel])
+                },
+            )
+            .collect::<Result<Vec<f64>>>()?;
         self.channel_map(map, &factor_gradients, bias, prepared)?;
         for (gradient, channel) in bias.iter_mut().zip(&factors) {
             *gradient *= channel.factor;

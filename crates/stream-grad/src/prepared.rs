@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use candle_core::Tensor;
+use rayon::prelude::*;
 use stream_grad_kernels::{DataGradientWeights, ForwardWeights, KernelError};
 
 use crate::error::{Result, StreamError};
@@ -233,11 +234,14 @@ impl<T: Scalar> Prepared<T> {
         let outputs = convolution.shape.out_channels;
         let factors = self.channel_map(map, outputs);
         let per_output = (weights.len() / outputs).max(1);
-        for (filter, channel) in weights.chunks_mut(per_output).zip(&factors) {
-            for weight in filter {
-                *weight = scalar(element_f64(*weight) * channel.factor);
-            }
-        }
+        weights
+            .par_chunks_mut(per_output)
+            .zip(&factors)
+            .for_each(|(filter, channel)| {
+                for weight in filter {
+                    *weight = scalar(element_f64(*weight) * channel.factor);
+                }
+            });
         Cow::Owned(weights)
     }
 

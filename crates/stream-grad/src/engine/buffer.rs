@@ -134,27 +134,44 @@ pub(crate) struct Stored {
     pub(crate) rect: PerAxis<Span>,
 }
 
+/// Bytes from which on several threads copy.
+const PARALLEL_BYTES: usize = 256 << 10;
+
 /// Runs `combine(to, from)` over each row of `region`, which lies in both stored rectangles.
-pub(crate) fn combine_rows<T>(
+pub(crate) fn combine_rows<T: Send + Sync>(
     to: &mut [T],
     to_place: Stored,
     from: &[T],
     from_place: Stored,
     region: PerAxis<Span>,
     channels: usize,
-    combine: impl Fn(&mut [T], &[T]),
+    combine: impl Fn(&mut [T], &[T]) + Sync,
 ) {
     let values = length(region.columns) * channels;
     let start = |place: Stored, row: i64| {
         let above = distance(row, place.rect.rows.lo) * length(place.rect.columns);
         place.offset + (above + distance(region.columns.lo, place.rect.columns.lo)) * channels
     };
-    if values == 0 {
+    let rows = length(region.rows);
+    if values * rows == 0 {
         return;
     }
-    for row in region.rows.lo..region.rows.hi {
-        let (into, out_of) = (start(to_place, row), start(from_place, row));
-        combine(&mut to[into..into + values], &from[out_of..out_of + values]);
+    let pitch = |place: Stored| length(place.rect.columns) * channels;
+    let part = |place: Stored| {
+        let first = start(place, region.rows.lo);
+        first..first + (rows - 1) * pitch(place) + values
+    };
+    let to = &mut to[part(to_place)];
+    let from = &from[part(from_place)];
+    let (to_pitch, from_pitch) = (pitch(to_place), pitch(from_place));
+    if values * rows * size_of::<T>() < PARALLEL_BYTES {
+        for (to, from) in to.chunks_mut(to_pitch).zip(from.chunks(from_pitch)) {
+            combine(&mut to[..values], &from[..values]);
+        }
+    } else {
+        to.par_chunks_mut(to_pitch)
+            .zip(from.par_chunks(from_pitch))
+            .for_each(|(to, from)| combine(&mut to[..values], &from[..values]));
     }
 }
 
