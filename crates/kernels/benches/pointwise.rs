@@ -1,0 +1,166 @@
+//! Kernels that memory bounds, in bytes per second, beside a plain copy of as much memory. Bytes are those that must be read
+//! and written once; a kernel that adds to its destination reads it too.
+//!
+//! `cargo bench -p stream-grad-kernels --bench pointwise` uses every core; `RAYON_NUM_THREADS=1` uses one.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use rayon::prelude::*;
+use stream_grad_kernels::{
+    Activation, AlignCorners, Divisor, Image, ImageMut, Interpolation, KernelError, LayerNorm,
+    Located, Position, Region, Upsample, Window, accumulate_region, add, affine_forward,
+    avg_pool_forward, avg_pool_vjp, layer_norm_forward, layer_norm_vjp, max_pool_forward,
+    max_pool_vjp, relu_vjp_in_place, upsample_forward, upsample_vjp,
+};
+
+/// Rows and columns of the larger plane of each kernel.
+const EDGE: usize = 512;
+
+/// Values that one task of the copy moves.
+const CHUNK: usize = 1 << 16;
+
+fn copy(group: &mut BenchmarkGroup<'_, WallTime>, from: &[f32], to: &mut [f32]) {
+    group.throughput(bytes(2 * from.len()));
+    group.bench_function("copy", |bencher| {
+        bencher.iter(|| {
+            to.par_chunks_mut(CHUNK)
+                .zip(from.par_chunks(CHUNK))
+                .for_each(|(to, from)| to.copy_from_slice(from));
+            black_box(&mut *to);
+        });
+    });
+}
+
+fn bytes(values: usize) -> Throughput {
+    Throughput::Bytes((values * size_of::<f32>()) as u64)
+}
+
+/// Times a kernel that touches `values` values.
+fn kernel(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    values: usize,
+    mut run: impl FnMut() -> Result<(), KernelError>,
+) -> Result<(), KernelError> {
+    run()?;
+    group.throughput(bytes(values));
+    group.bench_function(name, |bencher| bencher.iter(|| black_box(run())));
+    Ok(())
+}
+
+/// The kernels on planes of `channels` channels.
+fn plane(criterion: &mut Criterion, channels: usize) -> Result<(), KernelError> {
+    let mut group = criterion.benchmark_group(format!("{channels} channels"));
+    let (values, small) = (EDGE * EDGE * channels, EDGE * EDGE * channels / 4);
+    let (a, b) = (vec![0.5_f32; values], vec![-0.25_f32; values]);
+    let mut to = vec![0.0_f32; values];
+    copy(&mut group, &a, &mut to);
+
+    let image = |data| Image::new(data, EDGE, EDGE, channels);
+    let half = |data| Image::new(data, EDGE / 2, EDGE / 2, channels);
+    let whole = Region::whole(EDGE, EDGE);
+    let (x, y) = (image(&a)?, image(&b)?);
+    let (at_x, at_y) = (Located::new(x, 0, 0), Located::new(y, 0, 0));
+    let parameters = vec![0.75_f32; channels];
+    let relu = Activation::Relu;
+    let norm = LayerNorm {
+        gamma: &parameters,
+        beta: &parameters,
+        epsilon: 1e-5,
+    };
+    kernel(&mut group, "add", 3 * values, || {
+        let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
+        add(at_x, at_y, relu, to, whole)
+    })?;
+    kernel(&mut group, "accumulate", 3 * values, || {
+        let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
+        accumulate_region(at_x, to, whole)
+    })?;
+    kernel(&mut group, "affine", 2 * values, || {
+        let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
+        affine_forward(at_x, &parameters, &parameters, relu, to, whole)
+    })?;
+    kernel(&mut group, "ReLU VJP", 3 * values, || {
+        let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
+        relu_vjp_in_place(at_x, to, whole)
+    })?;
+    kernel(&mut group, "layer norm", 2 * values, || {
+        let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
+        layer_norm_forward(norm, at_x, relu, to, whole)
+    })?;
+    kernel(&mut group, "layer norm VJP", 4 * values, || {
+        let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
+        layer_norm_vjp(norm, at_x, at_y, to, whole)
+    })?;
+
+    let (quarter, first) = (Region::whole(EDGE / 2, EDGE / 2), Position::new(-1, -1));
+    let window = Window::new([3, 3]).stride([2, 2]);
+    let half_cotangent = half(&b[..small])?;
+    kernel(&mut group, "max pool", values + small, || {
+        let to = ImageMut::new(&mut to[..small], EDGE / 2, EDGE / 2, channels)?;
+        max_pool_forward(&window, x, first, to, quarter)
+    })?;
+    kernel(&mut group, "max pool VJP", 3 * values + small, || {
+        let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
+        max_pool_vjp(&window, x, first, half_cotangent, quarter, to, first)
+    })?;
+    let (window, first) = (Window::new([2, 2]).stride([2, 2]), Position::new(0, 0));
+    let divisor = Divisor::WindowArea;
+    kernel(&mut group, "average pool", values + small, || {
+        let to = ImageMut::new(&mut to[..small], EDGE / 2, EDGE / 2, channels)?;
+        avg_pool_forward(&window, divisor, x, first, to, quarter)
+    })?;
+    kernel(&mut group, "average pool VJP", 2 * values + small, || {
+        let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
+        avg_pool_vjp(&window, divisor, half_cotangent, quarter, first, to)
+    })?;
+    for (name, interpolation) in [
+        ("nearest", Interpolation::Nearest),
+        ("bilinear", Interpolation::Bilinear(AlignCorners::No)),
+    ] {
+        let upsample = Upsample {
+            factor: [2, 2],
+            interpolation,
+            plane: [EDGE / 2, EDGE / 2],
+        };
+        let from = half(&a[..small])?;
+        kernel(
+            &mut group,
+            &format!("upsample, {name}"),
+            values + small,
+            || {
+                let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
+                upsample_forward(&upsample, from, [0, 0], to, whole, [0, 0])
+            },
+        )?;
+        let name = format!("upsample VJP, {name}");
+        kernel(&mut group, &name, values + 2 * small, || {
+            let to = ImageMut::new(&mut to[..small], EDGE / 2, EDGE / 2, channels)?;
+            upsample_vjp(&upsample, y, whole, [0, 0], to, [0, 0])
+        })?;
+    }
+    group.finish();
+    Ok(())
+}
+
+fn planes(criterion: &mut Criterion) {
+    for channels in [8, 64, 256] {
+        if let Err(error) = plane(criterion, channels) {
+            eprintln!("{channels} channels: {error}");
+            std::process::exit(1);
+        }
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(500));
+    targets = planes
+}
+criterion_main!(benches);
