@@ -3,8 +3,8 @@ use crate::convolution::signed;
 use crate::rows::{for_each_band, for_each_row};
 use crate::{Element, Image, ImageMut, KernelError, Position, Region, Window};
 
-/// Channels whose maxima are searched together, in registers and the first-level cache.
-const CHANNELS_AT_ONCE: usize = 64;
+/// Channels whose maxima are searched together, in registers: a fixed number, which is what vectorises.
+const CHANNELS_AT_ONCE: usize = 16;
 
 /// True where PyTorch's max-pooling takes `value` in place of `best`: a NaN always wins, the last one of several.
 #[inline(always)]
@@ -103,10 +103,7 @@ pub fn max_pool_vjp<T: Element>(
                             if let Some((row, column)) = to {
                                 let to = ((row - band.start) * width + column) * channels + channel;
                                 let sums = &mut sums[to..][..cotangent.len()];
-                                let pairs = winners.iter().zip(cotangent);
-                                for (sum, (&winner, &cotangent)) in sums.iter_mut().zip(pairs) {
-                                    *sum += if winner == tap { cotangent } else { T::ZERO };
-                                }
+                                add_where_won(sums, cotangent, &winners, tap);
                             }
                             tap += 1;
                         }
@@ -116,6 +113,34 @@ pub fn max_pool_vjp<T: Element>(
         }
     });
     Ok(())
+}
+
+/// Adds the cotangents of the channels where tap `tap` won.
+#[inline(always)]
+fn add_where_won<T: Element>(
+    sums: &mut [T],
+    cotangent: &[T],
+    winners: &[u32; CHANNELS_AT_ONCE],
+    tap: u32,
+) {
+    let add = |sum: &mut T, winner: u32, cotangent: T| {
+        *sum += if winner == tap { cotangent } else { T::ZERO };
+    };
+    match (
+        sums.first_chunk_mut::<CHANNELS_AT_ONCE>(),
+        cotangent.first_chunk::<CHANNELS_AT_ONCE>(),
+    ) {
+        (Some(sums), Some(cotangent)) => {
+            for lane in 0..CHANNELS_AT_ONCE {
+                add(&mut sums[lane], winners[lane], cotangent[lane]);
+            }
+        }
+        _ => {
+            for ((sum, &winner), &cotangent) in sums.iter_mut().zip(winners).zip(cotangent) {
+                add(sum, winner, cotangent);
+            }
+        }
+    }
 }
 
 /// For each channel of a block, the number of the tap that wins, counted over the taps that exist.
@@ -132,11 +157,16 @@ fn winners<T: Element>(
     let mut tap = 0_u32;
     for row in rows.positions() {
         for column in columns.positions() {
-            let values = &input.pixel(row, column)[channel..][..count];
-            for ((best, winner), &value) in best.iter_mut().zip(&mut winners).zip(values) {
-                let won = wins(value, *best);
-                *best = if won { value } else { *best };
-                *winner = if won { tap } else { *winner };
+            let pixel = &input.pixel(row, column)[channel..][..count];
+            let mut values = [T::NEG_INFINITY; CHANNELS_AT_ONCE];
+            match pixel.first_chunk() {
+                Some(pixel) => values = *pixel,
+                None => values[..count].copy_from_slice(pixel),
+            }
+            for lane in 0..CHANNELS_AT_ONCE {
+                let won = wins(values[lane], best[lane]);
+                best[lane] = if won { values[lane] } else { best[lane] };
+                winners[lane] = if won { tap } else { winners[lane] };
             }
             tap += 1;
         }
