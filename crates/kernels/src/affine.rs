@@ -76,7 +76,7 @@ pub fn affine_vjp_in_place<T: Element>(
     for_each_row(cotangent, region, |_, cotangent| {
         for cotangent in cotangent.chunks_exact_mut(channels) {
             for (value, &scale) in cotangent.iter_mut().zip(scale) {
-                *value = *value * scale;
+                *value *= scale;
             }
         }
     });

@@ -151,8 +151,8 @@ struct Filters<'a, T> {
 impl<T: Scalar> Filters<'_, T> {
     /// The weights of one output channel. They are held nowhere if no parameter of the map trains; then nothing comes of them.
     fn read(&self, output: usize, weights: &mut [f64]) -> Result<()> {
-        let filters = self.plain.chunks_exact(weights.len());
-        match (filters.skip(output).next(), &self.packed) {
+        let mut filters = self.plain.chunks_exact(weights.len());
+        match (filters.nth(output), &self.packed) {
             (Some(filter), _) => {
                 for (weight, &value) in weights.iter_mut().zip(filter) {
                     *weight = element_f64(value);

@@ -123,7 +123,7 @@ pub(super) fn vjp<T: Element>(
         let mut total = [T::ZERO; PIXELS];
         for (row, &gamma) in slope.rows_mut().iter_mut().zip(norm.gamma) {
             for (sum, value) in total.iter_mut().zip(row) {
-                *value = *value * gamma;
+                *value *= gamma;
                 *sum += *value;
             }
         }
