@@ -42,7 +42,11 @@ fn net(dtype: DType, apart: bool) -> (Net, VarMap) {
     let net = net.build_named(outputs).unwrap();
     for (seed, parameter) in (1..).zip(net.parameters()) {
         let values = tensor(parameter.tensor.dims(), dtype, seed);
-        let values = if parameter.name.contains("var") {
+        // A variance is positive; so is the factor, or the last ReLU would leave nothing of what a ReLU gave.
+        let positive = ["var", "gain"]
+            .iter()
+            .any(|name| parameter.name.contains(name));
+        let values = if positive {
             (values.abs().unwrap() + 0.5).unwrap()
         } else {
             values
