@@ -23,6 +23,7 @@ mod image;
 mod instructions;
 mod layer_norm;
 mod math;
+mod memory;
 #[cfg(feature = "oracle")]
 pub mod oracle;
 mod pooling;
@@ -48,6 +49,7 @@ pub use image::{Image, ImageMut, Located, Position, Region};
 pub use layer_norm::{
     LayerNorm, layer_norm_forward, layer_norm_parameter_gradient, layer_norm_vjp,
 };
+pub use memory::zeros;
 pub use pooling::{Divisor, avg_pool_forward, avg_pool_vjp, max_pool_forward, max_pool_vjp};
 pub use rows::parameter_gradient_scratch_bytes;
 pub use upsample::{AlignCorners, Interpolation, Upsample, upsample_forward, upsample_vjp};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, Device, Storage, Tensor, Var};
+use stream_grad_kernels::zeros;
 
 use crate::error::{ExternalError, Result, StreamError};
 use crate::scalar::Scalar;
@@ -236,7 +237,7 @@ impl<T: Scalar> MapCollector<T> {
         let maps = shapes
             .iter()
             .map(|&shape| CollectedMap {
-                data: vec![T::ZERO; shape.iter().product()],
+                data: zeros(shape.iter().product()),
                 shape,
             })
             .collect();

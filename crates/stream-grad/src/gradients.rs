@@ -111,7 +111,7 @@ fn zeros(operation: &Operation, parameters: &[Parameter]) -> OperationGradients 
     OperationGradients {
         weights: weight_lengths(operation, parameters)
             .into_iter()
-            .map(|length| vec![0.0; length])
+            .map(stream_grad_kernels::zeros)
             .collect(),
         bias: vec![0.0; bias_length(operation)],
     }

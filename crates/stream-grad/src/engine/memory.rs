@@ -2,6 +2,8 @@
 
 use std::ops::{Deref, DerefMut};
 
+use stream_grad_kernels::zeros;
+
 use crate::scalar::Scalar;
 
 /// Bytes of a cache line, on which memory begins: registers that straddle two lines are loaded at half the rate.
@@ -15,7 +17,7 @@ pub(crate) struct Memory<T> {
 }
 
 impl<T: Scalar> Memory<T> {
-    pub(crate) fn filled(value: T, length: usize) -> Self {
+    pub(crate) fn zeros(length: usize) -> Self {
         if length == 0 {
             return Self {
                 values: Vec::new(),
@@ -23,7 +25,7 @@ impl<T: Scalar> Memory<T> {
             };
         }
         let spare = LINE / size_of::<T>();
-        let mut values = vec![value; length.saturating_add(spare)];
+        let mut values = zeros::<T>(length.saturating_add(spare));
         let start = values.as_ptr().align_offset(LINE).min(spare);
         values.truncate(start + length);
         Self { values, start }
@@ -51,8 +53,8 @@ mod tests {
     #[test]
     fn memory_begins_on_a_cache_line() {
         for length in [0, 1, 15, 16, 1000] {
-            let memory = Memory::filled(7.0_f32, length);
-            assert_eq!(*memory, vec![7.0; length]);
+            let memory = Memory::<f32>::zeros(length);
+            assert_eq!(*memory, vec![0.0; length]);
             assert!(length == 0 || memory.as_ptr().addr() % LINE == 0);
         }
     }

@@ -416,8 +416,11 @@ impl Schedule<'_> {
 
     /// A slab of zeros, or of poison.
     fn slab<T: Scalar>(&self, elements: u64) -> Memory<T> {
-        let value = self.poison.map_or(T::ZERO, scalar);
-        Memory::filled(value, offset(elements))
+        let mut memory = Memory::zeros(offset(elements));
+        if let Some(value) = self.poison {
+            memory.fill(scalar(value));
+        }
+        memory
     }
 }
 
