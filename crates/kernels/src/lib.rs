@@ -5,9 +5,9 @@
 //! output buffer and touch nothing else of it; where a region's windows lie in the input is said by the position of the
 //! first one. That is all a caller needs who streams a large image tile by tile.
 //!
-//! Convolutions gather their operands in place: no im2col matrix, no padded copies, no hidden scratch. Where it gains, 3 x 3
-//! convolutions are computed by Winograd's F(2 x 2, 3 x 3), in scratch of the caller's, unless direct arithmetic is asked for
-//! ([`Arithmetic`]). The instruction set (AVX-512, AVX2, NEON, or none) is chosen at run time. Work is cut by geometry and run in the caller's rayon pool;
+//! Convolutions gather their operands in place: no im2col matrix, no padded copies. Weight gradients pack a few positions at a
+//! time, on the stack. Where it gains, 3 x 3 convolutions are computed by Winograd's F(2 x 2, 3 x 3), unless direct arithmetic is
+//! asked for ([`Arithmetic`]). What memory else they need is the caller's scratch. The instruction set (AVX-512, AVX2, NEON, or none) is chosen at run time. Work is cut by geometry and run in the caller's rayon pool;
 //! results are bitwise independent of the number of threads.
 //!
 //! Gradients are *added* to their destination. Gradients of parameters are summed in `f64`.
@@ -29,6 +29,7 @@ pub mod oracle;
 mod pooling;
 mod rows;
 mod shared;
+mod stack;
 mod upsample;
 mod weight_gradient;
 mod weights;

@@ -4,19 +4,22 @@
 //! In place, the inputs of neighbouring positions lie a power of two apart and fall on a few sets of the cache; and each input
 //! that is fetched serves all taps that read it.
 
-use std::mem::MaybeUninit;
+mod pack;
+
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
+use pack::PackedAxis;
+
 use super::cut::{ALIGNMENT, COLUMNS, Cut, Part, Place, Target, add_slots, columns, slots};
 use super::product::{Extent, Rows, Sums, multiply};
-use crate::convolution::signed;
-use crate::element::sealed::{lanes, load, load_some, store_some};
+use crate::element::sealed::{lanes, load};
 use crate::shared::Shared;
+use crate::stack::Stack;
 use crate::{Convolution, Element, Image, Position, Region, Windows};
 
-/// Rows of a block: taps times input channels. More only where a single kernel row of one channel has more.
+/// Most rows of a block: taps times input channels.
 const ROWS: usize = 576;
 
 /// Most input channels of a block.
@@ -233,52 +236,6 @@ struct Block<'a, T> {
     outputs: Range<usize>,
 }
 
-/// Values on the stack, written before they are read.
-#[repr(align(64))]
-struct Stack<const BYTES: usize>([MaybeUninit<u8>; BYTES]);
-
-impl<const BYTES: usize> Stack<BYTES> {
-    #[inline(always)]
-    const fn uninit() -> Self {
-        Self([const { MaybeUninit::uninit() }; BYTES])
-    }
-}
-
-/// One axis of the packed inputs of some positions.
-#[derive(Debug, Clone, Copy)]
-struct PackedAxis {
-    positions: usize,
-    /// Inputs that are packed.
-    count: usize,
-    /// From one packed input to the next, in the image.
-    step: usize,
-    /// From one position's first tap to the next's, and from one tap to the next, in packed inputs.
-    position_step: usize,
-    tap_step: usize,
-}
-
-impl PackedAxis {
-    fn new(positions: usize, taps: usize, stride: usize, dilation: usize) -> Self {
-        let (count, step, position_step, tap_step) = if taps == 1 {
-            (positions, stride, 1, 1)
-        } else if positions == 1 {
-            (taps, dilation, 1, 1)
-        } else {
-            let count = ((positions - 1).saturating_mul(stride))
-                .saturating_add((taps - 1).saturating_mul(dilation))
-                .saturating_add(1);
-            (count, 1, stride, dilation)
-        };
-        Self {
-            positions,
-            count,
-            step,
-            position_step,
-            tap_step,
-        }
-    }
-}
-
 impl<T: Element> Block<'_, T> {
     fn place(&self) -> Place {
         let convolution = &self.job.convolution;
@@ -310,9 +267,9 @@ impl<T: Element> Block<'_, T> {
         let mut inputs = Stack::<INPUT_BYTES>::uninit();
         let mut cotangents = Stack::<{ POSITIONS * COLUMNS * size_of::<f64>() }>::uninit();
         let mut sums = Stack::<{ ROWS * COLUMNS * size_of::<f64>() }>::uninit();
-        let inputs = inputs.0.as_mut_ptr().cast::<T>();
-        let cotangents = cotangents.0.as_mut_ptr().cast::<T>();
-        let sums = sums.0.as_mut_ptr().cast::<T>();
+        let inputs = inputs.values::<T>();
+        let cotangents = cotangents.values::<T>();
+        let sums = sums.values::<T>();
         let [height, width] = self.job.chunk;
         let across = self.job.chunks()[1];
         let mut replace = true;
@@ -356,31 +313,6 @@ impl<T: Element> Block<'_, T> {
                     let value = load::<S, T>(simd, sums.add(row * place.pitch() + column));
                     target.take(simd, &place, row, column, value);
                 }
-            }
-        }
-    }
-
-    /// How the inputs of at most `positions` are packed: of fewer, where they would take too much room.
-    fn packed(&self, positions: [usize; 2]) -> [PackedAxis; 2] {
-        let window = self.job.convolution.window;
-        let axis = |axis: usize, positions: usize| {
-            let taps = self.kernel[axis].len();
-            PackedAxis::new(positions, taps, window.stride[axis], window.dilation[axis])
-        };
-        let [mut rows, mut columns] = positions;
-        loop {
-            let packed = [axis(0, rows), axis(1, columns)];
-            let bytes = packed[0]
-                .count
-                .saturating_mul(packed[1].count)
-                .saturating_mul(self.inputs.len() * size_of::<T>());
-            if bytes <= INPUT_BYTES || rows * columns == 1 {
-                return packed;
-            }
-            if rows > 1 {
-                rows = rows.div_ceil(2);
-            } else {
-                columns = columns.div_ceil(2);
             }
         }
     }
@@ -439,190 +371,6 @@ impl<T: Element> Block<'_, T> {
             }
         }
     }
-
-    /// The inputs of some positions where a tap reads all channels of each: then they need not be packed.
-    #[inline(always)]
-    fn inputs_in_place(&self, rows: &Range<usize>, columns: &Range<usize>) -> Option<Rows<T>> {
-        let job = self.job;
-        let window = job.convolution.window;
-        let input = job.input;
-        if window.taps() > 1 || self.inputs.len() < input.channels() {
-            return None;
-        }
-        let at = |axis: usize, first: isize, position: usize, extent: usize| {
-            let position = first + signed(position) * signed(window.stride[axis]);
-            usize::try_from(position).ok().filter(|&at| at < extent)
-        };
-        let row = at(0, job.first.row, rows.start, input.height())?;
-        let column = at(1, job.first.column, columns.start, input.width())?;
-        at(0, job.first.row, rows.end - 1, input.height())?;
-        at(1, job.first.column, columns.end - 1, input.width())?;
-        let pixel = row * input.width() + column;
-        Some(Rows {
-            first: input.data()[pixel * input.channels()..].as_ptr(),
-            row_pitch: window.stride[0] * input.width() * input.channels(),
-            pitch: window.stride[1] * input.channels(),
-        })
-    }
-
-    /// Whether the block has all channels of the cotangents, in whole registers: then they need not be packed.
-    #[inline(always)]
-    fn has_whole_cotangents<S: Simd>(&self) -> bool {
-        let channels = self.job.convolution.out_channels;
-        self.outputs.len() == channels && channels.is_multiple_of(lanes::<S, T>())
-    }
-
-    #[inline(always)]
-    fn cotangents_in_place(&self, rows: &Range<usize>, columns: &Range<usize>) -> Rows<T> {
-        let cotangent = self.job.cotangent;
-        let region = self.job.region;
-        let row = region.row + rows.start;
-        let pixel = row * cotangent.width() + region.column + columns.start;
-        Rows {
-            first: cotangent.data()[pixel * cotangent.channels()..].as_ptr(),
-            row_pitch: cotangent.width() * cotangent.channels(),
-            pitch: cotangent.channels(),
-        }
-    }
-
-    /// Copies the cotangents of some positions; what fills up the last register of a position is zero.
-    ///
-    /// # Safety
-    /// `packed` must have room for all positions.
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "packing addresses memory by pointer")]
-    unsafe fn pack_cotangents<S: Simd>(
-        &self,
-        simd: S,
-        rows: Range<usize>,
-        columns: Range<usize>,
-        packed: *mut T,
-    ) -> Rows<T> {
-        let job = self.job;
-        let lanes = lanes::<S, T>();
-        let channels = job.convolution.out_channels;
-        let first = self.group * (channels / job.convolution.groups) + self.outputs.start;
-        let pitch = self.place().pitch();
-        let mut to = packed;
-        let row_pitch = columns.len() * pitch;
-        for row in rows {
-            let pixel = (job.region.row + row) * job.cotangent.width() + job.region.column;
-            let mut from = job.cotangent.data()[(pixel + columns.start) * channels..].as_ptr();
-            for _ in columns.clone() {
-                for column in (0..self.outputs.len()).step_by(lanes) {
-                    let count = lanes.min(self.outputs.len() - column);
-                    // SAFETY: the region lies in the cotangent; the caller vouches for the target.
-                    unsafe {
-                        let value = load_some::<S, T>(simd, from.add(first + column), count);
-                        store_some::<S, T>(simd, to.add(column), lanes, value);
-                    }
-                }
-                from = from.wrapping_add(channels);
-                to = to.wrapping_add(pitch);
-            }
-        }
-        Rows {
-            first: packed,
-            row_pitch,
-            pitch,
-        }
-    }
-
-    /// Copies the inputs under the windows of the positions from `position` on; padding is zero.
-    ///
-    /// # Safety
-    /// `inputs` must have room for all packed inputs.
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "packing addresses memory by pointer")]
-    unsafe fn pack_inputs<S: Simd>(
-        &self,
-        simd: S,
-        packed: &[PackedAxis; 2],
-        position: [usize; 2],
-        inputs: *mut T,
-    ) -> Rows<T> {
-        let job = self.job;
-        let window = job.convolution.window;
-        let origin = [job.first.row, job.first.column];
-        let first = [0, 1].map(|axis: usize| {
-            origin[axis]
-                + signed(position[axis]) * signed(window.stride[axis])
-                + signed(self.kernel[axis].start) * signed(window.dilation[axis])
-        });
-        let channels = job.convolution.in_channels;
-        let group = self.group * (channels / job.convolution.groups);
-        let depth = self.inputs.len();
-        let data = job.input.data()[group + self.inputs.start..].as_ptr();
-        let [rows, columns] = packed;
-        let width = columns.count * depth;
-        // Where no channels are left out, a row is one piece of memory.
-        let whole = depth == channels && columns.step == 1;
-        let inside = super::steps_inside(
-            first[1],
-            signed(columns.step),
-            job.input.width(),
-            0..columns.count,
-        );
-        let mut to = inputs;
-        for row in 0..rows.count {
-            let row = first[0] + signed(row) * signed(rows.step);
-            // SAFETY: the columns inside exist, in rows that do; the caller vouches for the target.
-            unsafe {
-                match usize::try_from(row) {
-                    Ok(row) if row < job.input.height() && !inside.is_empty() => {
-                        clear(to, inside.start * depth);
-                        let column = first[1] + signed(inside.start) * signed(columns.step);
-                        let from = row * job.input.width() + column.unsigned_abs();
-                        let from = data.wrapping_add(from * channels);
-                        let first = to.wrapping_add(inside.start * depth);
-                        if whole {
-                            copy(simd, from, first, inside.len() * depth);
-                        } else {
-                            let step = columns.step * channels;
-                            for column in 0..inside.len() {
-                                let from = from.wrapping_add(column * step);
-                                copy(simd, from, first.wrapping_add(column * depth), depth);
-                            }
-                        }
-                        let end = inside.end * depth;
-                        clear(to.wrapping_add(end), width - end);
-                    }
-                    _ => clear(to, width),
-                }
-            }
-            to = to.wrapping_add(width);
-        }
-        Rows {
-            first: inputs,
-            row_pitch: rows.position_step * width,
-            pitch: columns.position_step * depth,
-        }
-    }
-}
-
-/// # Safety
-/// `from` must be valid for reading `count` values, and `to` for writing them.
-#[inline(always)]
-#[expect(unsafe_code, reason = "packing addresses memory by pointer")]
-unsafe fn copy<S: Simd, T: Element>(simd: S, from: *const T, to: *mut T, count: usize) {
-    let lanes = lanes::<S, T>();
-    for first in (0..count).step_by(lanes) {
-        let count = lanes.min(count - first);
-        // SAFETY: as the caller vouches.
-        unsafe {
-            let value = load_some::<S, T>(simd, from.add(first), count);
-            store_some::<S, T>(simd, to.add(first), count, value);
-        }
-    }
-}
-
-/// # Safety
-/// `to` must be valid for writing `count` values.
-#[inline(always)]
-#[expect(unsafe_code, reason = "packing addresses memory by pointer")]
-unsafe fn clear<T: Element>(to: *mut T, count: usize) {
-    // SAFETY: as the caller vouches; a zero's bytes are all zero.
-    unsafe { to.write_bytes(0, count) };
 }
 
 const _: () = assert!(COLUMNS.is_multiple_of(ALIGNMENT));

@@ -1,6 +1,5 @@
 //! Forward pass and data gradient by tiles.
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
@@ -13,6 +12,7 @@ use crate::element::sealed::{lanes, load_some, store_some};
 use crate::gather::product::{Dense, Product, Terms};
 use crate::gather::{Axis, Existing, Gather};
 use crate::shared::Shared;
+use crate::stack::Stack;
 use crate::weights::Panel;
 
 /// Most tiles of one task: their products, for one panel, lie on the stack.
@@ -187,10 +187,6 @@ pub struct Task<'a, T> {
     patches: Patches<'a, T>,
 }
 
-/// Transformed patches on the stack.
-#[repr(align(64))]
-struct Stack([MaybeUninit<u8>; PRIVATE_BYTES]);
-
 impl<T: Element> WithSimd for Task<'_, T> {
     type Output = ();
 
@@ -199,9 +195,9 @@ impl<T: Element> WithSimd for Task<'_, T> {
     fn with_simd<S: Simd>(self, simd: S) {
         match &self.patches {
             Patches::Own(source) => {
-                let mut stack = Stack([const { MaybeUninit::uninit() }; PRIVATE_BYTES]);
+                let mut stack = Stack::<PRIVATE_BYTES>::uninit();
                 let layout = layout(PRIVATE_TILES, source.channels);
-                let values = stack.0.as_mut_ptr().cast::<T>();
+                let values = stack.values::<T>();
                 // SAFETY: `is_private` holds: the stack has room for all tiles of a task.
                 unsafe {
                     transform(

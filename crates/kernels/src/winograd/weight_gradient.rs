@@ -4,7 +4,6 @@
 //! for itself, a few tiles at a time, so that everything it multiplies and sums stays in its core's caches. Patches are
 //! transformed once for each block of output channels, which costs less than fetching them from another core.
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
@@ -14,6 +13,7 @@ use super::{Grid, PATCH, PRODUCTS, TILE, TileAxis, Transformed};
 use crate::convolution::signed;
 use crate::element::sealed::{lanes, load, load_some, store_some};
 use crate::shared::Shared;
+use crate::stack::Stack;
 use crate::weight_gradient::cut::{
     ALIGNMENT, COLUMNS, Cut, Part, Place, Target, add_slots, columns, slots,
 };
@@ -187,17 +187,6 @@ struct Block<'a, T> {
     outputs: Range<usize>,
 }
 
-/// Values on the stack, written before they are read.
-#[repr(align(64))]
-struct Stack<const BYTES: usize>([MaybeUninit<u8>; BYTES]);
-
-impl<const BYTES: usize> Stack<BYTES> {
-    #[inline(always)]
-    const fn uninit() -> Self {
-        Self([const { MaybeUninit::uninit() }; BYTES])
-    }
-}
-
 /// Bytes of the transformed values of one side of a block, for a chunk of tiles.
 const SIDE_BYTES: usize = PRODUCTS * (CHUNK_BYTES * COLUMNS + PADDING * size_of::<f64>());
 
@@ -266,9 +255,9 @@ impl<T: Element> Block<'_, T> {
         let mut patches = Stack::<SIDE_BYTES>::uninit();
         let mut cotangents = Stack::<SIDE_BYTES>::uninit();
         let mut products = Stack::<SUM_BYTES>::uninit();
-        let patches = patches.0.as_mut_ptr().cast::<T>();
-        let cotangents = cotangents.0.as_mut_ptr().cast::<T>();
-        let products = products.0.as_mut_ptr().cast::<T>();
+        let patches = patches.values::<T>();
+        let cotangents = cotangents.values::<T>();
+        let products = products.values::<T>();
         let product_step = block_rows::<T>() * COLUMNS;
         let chunk_tiles = chunk_tiles::<T>();
         let source = Source {

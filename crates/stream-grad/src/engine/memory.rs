@@ -55,7 +55,7 @@ mod tests {
         for length in [0, 1, 15, 16, 1000] {
             let memory = Memory::<f32>::zeros(length);
             assert_eq!(*memory, vec![0.0; length]);
-            assert!(length == 0 || memory.as_ptr().addr() % LINE == 0);
+            assert!(length == 0 || memory.as_ptr().addr().is_multiple_of(LINE));
         }
     }
 }
