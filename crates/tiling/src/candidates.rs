@@ -44,6 +44,15 @@ pub(crate) fn segment_counts(bands: u64) -> Vec<u64> {
         .collect()
 }
 
+/// How many of `most` nodes to keep: nine numbers, from all to none, draw the curve between.
+pub(crate) fn kept_counts(most: usize) -> impl Iterator<Item = usize> {
+    let mut last = None;
+    (0..=8)
+        .rev()
+        .map(move |eighth| most * eighth / 8)
+        .filter(move |&count| last.replace(count) != Some(count))
+}
+
 /// 1, 2, 3, 4, 6, 8, 12, 16, 24, … up to `most`, and `most` itself; nearly in order.
 fn piece_counts(most: u64) -> impl Iterator<Item = u64> {
     let most = most.clamp(1, MOST_PIECES);
@@ -70,6 +79,13 @@ mod tests {
         let mut counts: Vec<u64> = piece_counts(20).collect();
         counts.sort_unstable();
         assert_eq!(counts, [1, 2, 3, 4, 6, 8, 12, 16, 20]);
+    }
+
+    #[test]
+    fn kept_counts_fall_from_all_to_none() {
+        assert_eq!(kept_counts(3).collect::<Vec<_>>(), [3, 2, 1, 0]);
+        assert_eq!(kept_counts(0).collect::<Vec<_>>(), [0]);
+        assert_eq!(kept_counts(80).count(), 9);
     }
 
     #[test]

@@ -2,13 +2,11 @@
 
 use std::fmt;
 
-use crate::buffers::{Buffers, Residual};
+use crate::buffers::Buffers;
 use crate::fraction::Fraction;
 use crate::graph::{Node, SizedGraph};
-use crate::lifetimes::{has_vjp, residuals};
 use crate::recipe::Geometry;
-use crate::schedule::AxisSchedule;
-use crate::span::Axis;
+use crate::work::{Work, duties};
 
 /// FLOPs of one image, by purpose, and what they are to be compared with.
 ///
@@ -44,37 +42,29 @@ impl Cost {
     /// # Ok::<(), stream_grad_tiling::TilingError>(())
     /// ```
     pub fn of(geometry: &Geometry) -> Self {
+        Self::of_work(geometry, &Work::of(geometry))
+    }
+
+    /// As [`Cost::of`], where what tiles and segments come to is known.
+    pub(crate) fn of_work(geometry: &Geometry, work: &Work) -> Self {
         let sized = geometry.sized();
-        let residuals = residuals(geometry);
-        let rows = geometry.schedules(Axis::Rows);
-        let columns = geometry.schedules(Axis::Columns);
         let mut cost = Self {
             conventional: conventional_flops(sized),
-            tiles: total(rows, |schedule| schedule.bands() as u128)
-                * total(columns, |schedule| schedule.bands() as u128),
+            tiles: work.tiles,
             ..Self::default()
         };
-        let add = |sum: &mut u128, area: u128, flops: u64| {
-            *sum = sum.saturating_add(area.saturating_mul(u128::from(flops)));
+        let add = |sum: &mut u128, positions: u128, flops: u64| {
+            *sum = sum.saturating_add(positions.saturating_mul(flops.into()));
         };
-        for (index, node) in sized.graph().nodes().iter().enumerate() {
-            let width = total(columns, |schedule| u128::from(schedule.needed(index).len()));
-            let height = total(rows, |schedule| u128::from(schedule.needed(index).len()));
-            let swept_again = total(rows, |schedule| {
-                let last = geometry.segment_bands(schedule.bands(), geometry.segments() - 1);
-                let again = (last.start > 0)
-                    .then(|| schedule.owned(last.start, index).lo - schedule.needed(index).lo);
-                u128::from(again.unwrap_or(0).unsigned_abs())
-            });
-            let area = height.saturating_mul(width);
-            add(&mut cost.forward, area, node.forward_flops);
-            let again = swept_again.saturating_mul(width);
-            add(&mut cost.resweep, again, node.forward_flops);
-            if residuals[index] == Residual::Recomputed {
-                add(&mut cost.recompute, area, node.forward_flops);
+        let nodes = sized.graph().nodes().iter().zip(duties(geometry));
+        for ((node, duties), (sweep, again)) in nodes.zip(work.sweep.iter().zip(&work.again)) {
+            add(&mut cost.forward, sweep.positions, node.forward_flops);
+            add(&mut cost.resweep, again.positions, node.forward_flops);
+            if duties.recompute {
+                add(&mut cost.recompute, sweep.positions, node.forward_flops);
             }
-            if has_vjp(geometry, index) {
-                add(&mut cost.vjp, area, node.vjp_flops);
+            if duties.vjp {
+                add(&mut cost.vjp, sweep.positions, node.vjp_flops);
             }
         }
         cost
@@ -82,11 +72,8 @@ impl Cost {
 
     /// As [`Cost::of`], with what is saved where `buffers` have it, in elements of `element_bytes` bytes.
     pub fn stored(geometry: &Geometry, buffers: &Buffers, element_bytes: u64) -> Self {
-        let elements = (0..geometry.blocks()).fold(0_u128, |sum, block| {
-            sum.saturating_add(buffers.file_traffic(block).into())
-        });
         Self {
-            file_bytes: elements.saturating_mul(element_bytes.into()),
+            file_bytes: file_traffic(geometry, buffers, element_bytes),
             ..Self::of(geometry)
         }
     }
@@ -118,8 +105,12 @@ impl fmt::Display for Cost {
     }
 }
 
-fn total(schedules: &[AxisSchedule], length: impl Fn(&AxisSchedule) -> u128) -> u128 {
-    schedules.iter().map(length).sum()
+/// Bytes that are written to a file and read again for one image.
+pub(crate) fn file_traffic(geometry: &Geometry, buffers: &Buffers, element_bytes: u64) -> u128 {
+    let elements = (0..geometry.blocks()).fold(0_u128, |sum, block| {
+        sum.saturating_add(buffers.file_traffic(block).into())
+    });
+    elements.saturating_mul(element_bytes.into())
 }
 
 fn runs_vjp(index: usize, node: &Node) -> bool {

@@ -8,46 +8,98 @@ use crate::graph::NodeId;
 use crate::recipe::Geometry;
 use crate::schedule::AxisSchedule;
 use crate::span::Axis;
+use crate::time::{Picoseconds, TimeModel};
+use crate::work::{Work, duties};
 
-/// Nodes by falling FLOPs saved per element kept.
+/// A node, and those that the backward sweep need not compute again if it alone is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Spared {
+    pub(crate) node: NodeId,
+    pub(crate) spared: Vec<usize>,
+}
+
+impl Spared {
+    /// What keeping `node` spares a recipe that keeps nothing else than `geometry` does.
+    pub(crate) fn by(node: NodeId, geometry: &Geometry) -> Result<Self, TilingError> {
+        let mut kept = geometry.recipe().kept.clone();
+        kept.push(node);
+        kept.sort_unstable();
+        let alone = geometry.with(geometry.recipe().segments, kept)?;
+        let both = duties(geometry).zip(duties(&alone)).enumerate();
+        let spared = both.filter(|(_, (before, after))| before.recompute && !after.recompute);
+        Ok(Self {
+            node,
+            spared: spared.map(|(spared, _)| spared).collect(),
+        })
+    }
+}
+
+/// Nodes by falling picoseconds saved per element kept.
 #[derive(Debug, Clone)]
 pub(crate) struct KeepOrder {
-    nodes: Vec<(NodeId, Fraction)>,
+    nodes: Vec<Ranked>,
+}
+
+/// A node, the time that keeping it saves for each element kept, and the number of these.
+#[derive(Debug, Clone, Copy)]
+struct Ranked {
+    node: NodeId,
+    worth: Fraction,
+    elements: u128,
 }
 
 impl KeepOrder {
-    /// Orders the nodes for the tiles of `geometry`, given what keeping each alone saves.
-    pub(crate) fn new(geometry: &Geometry, saved_flops: &[(NodeId, u128)]) -> Self {
-        let mut ranked: Vec<(Fraction, NodeId)> = saved_flops
+    /// Orders the nodes for the tiles of `geometry`, given what keeping each alone spares.
+    pub(crate) fn new(
+        geometry: &Geometry,
+        work: &Work,
+        time: &TimeModel,
+        nodes: &[Spared],
+    ) -> Self {
+        let mut ranked: Vec<Ranked> = nodes
             .iter()
-            .map(|&(node, flops)| (Fraction::new(flops, extra_elements(geometry, node.0)), node))
+            .map(|Spared { node, spared }| {
+                let saved = spared.iter().fold(Picoseconds::default(), |sum, &spared| {
+                    sum + time.recompute(spared, &work.sweep[spared])
+                });
+                let elements = extra_elements(geometry, node.0);
+                Ranked {
+                    node: *node,
+                    worth: Fraction::new(saved.0, elements),
+                    elements,
+                }
+            })
             .collect();
-        ranked.sort_by_key(|&(worth, node)| (Reverse(worth), node));
-        Self {
-            nodes: ranked
-                .into_iter()
-                .map(|(worth, node)| (node, worth))
-                .collect(),
-        }
+        ranked.sort_by_key(|ranked| (Reverse(ranked.worth), ranked.node));
+        Self { nodes: ranked }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// The nodes that save more than `least` FLOPs for each element kept; the order is the same.
+    /// Elements that keeping the first `count` nodes takes beyond those of the halos that they replace.
+    pub(crate) fn elements(&self, count: usize) -> u128 {
+        let first = self.nodes.iter().take(count);
+        first.fold(0, |sum, ranked| sum.saturating_add(ranked.elements))
+    }
+
+    /// The nodes that save more than `least` picoseconds for each element kept; the order is the same.
     pub(crate) fn above(&self, least: Fraction) -> Self {
-        let nodes = self.nodes.iter().filter(|(_, worth)| *worth > least);
+        let nodes = self.nodes.iter().filter(|ranked| ranked.worth > least);
         Self {
             nodes: nodes.copied().collect(),
         }
     }
 
-    /// The nodes that save any FLOPs, best first.
+    /// The nodes that save any time, best first.
     pub(crate) fn worthwhile(&self) -> impl Iterator<Item = NodeId> {
         let nothing = Fraction::new(0, 1);
-        let nodes = self.nodes.iter().filter(move |(_, worth)| *worth > nothing);
-        nodes.map(|(node, _)| *node)
+        let nodes = self
+            .nodes
+            .iter()
+            .filter(move |ranked| ranked.worth > nothing);
+        nodes.map(|ranked| ranked.node)
     }
 
     /// `geometry` with the first `count` nodes kept besides those that it keeps already.
@@ -57,7 +109,7 @@ impl KeepOrder {
         count: usize,
     ) -> Result<Geometry, TilingError> {
         let mut kept = geometry.recipe().kept.clone();
-        kept.extend(self.nodes.iter().take(count).map(|(node, _)| *node));
+        kept.extend(self.nodes.iter().take(count).map(|ranked| ranked.node));
         kept.sort_unstable();
         kept.dedup();
         geometry.with(geometry.recipe().segments, kept)

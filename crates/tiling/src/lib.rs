@@ -26,8 +26,11 @@ mod recipe;
 mod rule;
 mod saved;
 mod schedule;
+mod search;
 mod span;
+mod time;
 mod window;
+mod work;
 
 pub use arena::{ALIGNMENT, Lifetime, Placement, aligned, place};
 pub use buffers::{Buffers, Place, Residual, Sweep};
@@ -39,7 +42,7 @@ pub use graph::{Edge, Graph, Node, NodeId, SizedGraph, VjpReads};
 pub use memory::{
     FixedBytes, LayerScratch, Maps, MemoryRequest, PeakBytes, PhaseBytes, file_bytes, peak_bytes,
 };
-pub use planner::{FrontPoint, Keep, Planned, PlannerRequest, default_time, pareto, plan};
+pub use planner::{FrontPoint, Keep, Planned, PlannerRequest, pareto, plan};
 pub use published::{PublishedBorders, PublishedCost};
 pub use receptive_field::{LostBorder, ReceptiveField, strides};
 pub use recipe::{Block, Geometry, MAX_BLOCKS, Recipe, Tile};
@@ -47,4 +50,5 @@ pub use rule::{AxisRule, Corners, LocalRule, bilinear_left_neighbour};
 pub use saved::Storage;
 pub use schedule::{AxisSchedule, MAX_BANDS};
 pub use span::{Axis, PerAxis, Span};
+pub use time::{NodeTime, Picoseconds, TimeModel, VisitTime};
 pub use window::{MAX_EXTENT, Window};

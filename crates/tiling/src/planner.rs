@@ -2,17 +2,18 @@
 
 use crate::buffers::{Buffers, Residual};
 use crate::bytes::ByteCount;
-use crate::candidates::{segment_counts, tile_edges};
-use crate::cost::Cost;
+use crate::candidates::kept_counts;
+use crate::cost::{Cost, file_traffic};
 use crate::error::TilingError;
-use crate::fraction::Fraction;
 use crate::graph::{NodeId, SizedGraph};
-use crate::keeping::KeepOrder;
 use crate::lifetimes::residuals;
 use crate::memory::{MemoryRequest, PeakBytes, file_bytes, peak_bytes};
 use crate::recipe::{Geometry, Recipe};
 use crate::saved::Storage;
-use crate::span::{Axis, PerAxis};
+use crate::search::Search;
+use crate::span::PerAxis;
+use crate::time::{Picoseconds, TimeModel};
+use crate::work::Work;
 
 /// Which activations the planner may keep from the forward to the backward sweep.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -61,39 +62,78 @@ impl PlannerRequest {
     }
 }
 
-/// A recipe's geometry, its buffers, its peak and its cost.
-pub type Planned = (Geometry, Buffers, PeakBytes, Cost);
+/// A recipe with all that follows from it.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// The recipe, and its spans.
+    pub geometry: Geometry,
+    /// Its buffers.
+    pub buffers: Buffers,
+    /// Its bytes.
+    pub peak: PeakBytes,
+    /// Its FLOPs, for one image.
+    pub cost: Cost,
+    /// The time that it is predicted to take, for all images.
+    pub time: Picoseconds,
+}
+
+impl Planned {
+    /// Works out what follows from a recipe whose saved values are in `storage`.
+    ///
+    /// ```
+    /// use stream_grad_tiling::{
+    ///     FixedBytes, Geometry, Graph, MemoryRequest, NodeId, PerAxis, Planned, Recipe, SizedGraph, Storage, TimeModel,
+    /// };
+    /// let mut graph = Graph::new(3, false);
+    /// graph.set_outputs(vec![NodeId::IMAGE])?;
+    /// let sized = SizedGraph::new(graph, PerAxis::both(64))?;
+    /// let (recipe, time) = (Recipe::whole(&sized), TimeModel::of_flops(sized.graph()));
+    /// let memory = MemoryRequest::new(4, 1, FixedBytes::default());
+    /// let planned = Planned::of(Geometry::new(sized, recipe)?, Storage::Memory, &memory, &time);
+    /// assert_eq!(planned.cost.tiles, 1);
+    /// # Ok::<(), stream_grad_tiling::TilingError>(())
+    /// ```
+    pub fn of(
+        geometry: Geometry,
+        storage: Storage,
+        memory: &MemoryRequest,
+        time: &TimeModel,
+    ) -> Self {
+        let work = Work::of(&geometry);
+        Self::of_work(geometry, &work, storage, memory, time)
+    }
+
+    pub(crate) fn of_work(
+        geometry: Geometry,
+        work: &Work,
+        storage: Storage,
+        memory: &MemoryRequest,
+        time: &TimeModel,
+    ) -> Self {
+        let buffers = Buffers::stored(&geometry, storage);
+        let file_bytes = file_traffic(&geometry, &buffers, memory.element_bytes);
+        Self {
+            peak: peak_bytes(&geometry, &buffers, memory),
+            cost: Cost {
+                file_bytes,
+                ..Cost::of_work(&geometry, work)
+            },
+            time: time.of_work(&geometry, work, file_bytes, memory),
+            buffers,
+            geometry,
+        }
+    }
+}
 
 /// The most bytes that one address space can hold.
 const ADDRESSABLE: u128 = i64::MAX as u128;
-
-/// FLOPs that are worth as much time as visiting one node of one tile once.
-const FLOPS_PER_VISIT: u128 = 200_000;
-
-/// FLOPs that are worth as much time as writing a byte to a file and reading it again: a gigabyte a second each way, beside
-/// 50 billion FLOPs a second.
-const FLOPS_PER_FILE_BYTE: u128 = 100;
-
-/// A prediction of time in units of one FLOP: the recipe's FLOPs, 200,000 for each visit of a node of a tile
-/// (starting a kernel, and copying its halos), two visits in the forward and backward sweep and one more where
-/// segments are swept again, and 100 for each byte that goes to a file and back.
-pub fn default_time(cost: &Cost, geometry: &Geometry) -> u128 {
-    let nodes = geometry.sized().graph().nodes().len() as u128;
-    let sweeps = if geometry.segments() > 1 { 3 } else { 2 };
-    let visits = cost.tiles.saturating_mul(nodes).saturating_mul(sweeps);
-    cost.total()
-        .saturating_add(visits.saturating_mul(FLOPS_PER_VISIT))
-        .saturating_add(cost.file_bytes.saturating_mul(FLOPS_PER_FILE_BYTE))
-}
 
 /// Chooses the recipe with the least predicted time whose peak is within the budget.
 ///
 /// Without a budget, what is not chosen is left whole: without any choice the plan is one tile with every activation
 /// kept, and with a choice nothing is kept unless [`Keep::Exactly`] says so. With a budget the planner tries square
 /// tiles and bands of the full width from the whole image down to one total stride, segments in powers of
-/// two, and for each keeps the activations that save most FLOPs per byte.
-///
-/// `time` predicts the time of a recipe in any integer unit; it must not rise when FLOPs fall on the same tiles.
+/// two, and for each keeps the activations that save most time per byte.
 ///
 /// # Errors
 /// [`TilingError::BudgetTooSmall`] with the smallest peak that was found and the class of bytes that binds, and
@@ -102,7 +142,7 @@ pub fn default_time(cost: &Cost, geometry: &Geometry) -> u128 {
 /// ```
 /// use stream_grad_tiling::{
 ///     AxisRule, ByteCount, Edge, FixedBytes, Graph, MemoryRequest, Node, NodeId, PerAxis, PlannerRequest,
-///     SizedGraph, VjpReads, Window, default_time, plan,
+///     SizedGraph, TimeModel, VjpReads, Window, plan,
 /// };
 /// let mut graph = Graph::new(3, false);
 /// let convolution = graph.push(Node {
@@ -120,28 +160,29 @@ pub fn default_time(cost: &Cost, geometry: &Geometry) -> u128 {
 /// graph.set_outputs(vec![convolution])?;
 /// let sized = SizedGraph::new(graph, PerAxis::both(1024))?;
 ///
+/// let time = TimeModel::of_flops(sized.graph());
 /// let mut request = PlannerRequest::new(MemoryRequest::new(4, 1, FixedBytes::default()));
-/// let (_, _, whole, cost) = plan(&sized, &request, &default_time)?;
-/// assert_eq!(cost.compute_ratio().to_string(), "1.000");
+/// let whole = plan(&sized, &request, &time)?;
+/// assert_eq!(whole.cost.compute_ratio().to_string(), "1.000");
 ///
 /// request.budget = Some(ByteCount::mib(48));
-/// let (geometry, _, peak, _) = plan(&sized, &request, &default_time)?;
-/// assert!(peak.peak() <= 48 << 20 && whole.peak() > 48 << 20);
-/// assert!(geometry.recipe().tile.rows < 1024);
+/// let tiled = plan(&sized, &request, &time)?;
+/// assert!(tiled.peak.peak() <= 48 << 20 && whole.peak.peak() > 48 << 20);
+/// assert!(tiled.geometry.recipe().tile.rows < 1024 && tiled.time > whole.time);
 /// # Ok::<(), stream_grad_tiling::TilingError>(())
 /// ```
 pub fn plan(
     sized: &SizedGraph,
     request: &PlannerRequest,
-    time: &dyn Fn(&Cost, &Geometry) -> u128,
+    time: &TimeModel,
 ) -> Result<Planned, TilingError> {
     match request.budget {
-        None => unbudgeted(sized, request),
-        Some(budget) => Search::new(sized, request, u128::from(budget.get()))?.best(time),
+        None => unbudgeted(sized, request, time),
+        Some(budget) => Search::new(sized, request, time, u128::from(budget.get()))?.best(),
     }
 }
 
-/// A recipe on the front of memory against arithmetic.
+/// A recipe on the front of memory against time and arithmetic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrontPoint {
     /// The recipe.
@@ -150,58 +191,65 @@ pub struct FrontPoint {
     pub storage: Storage,
     /// Its bytes.
     pub peak: PeakBytes,
-    /// Its FLOPs.
+    /// Its FLOPs, for one image.
     pub cost: Cost,
+    /// The time that it is predicted to take, for all images.
+    pub time: Picoseconds,
 }
 
-/// The recipes that no other tried recipe beats in both memory and compute ratio, by rising peak.
+/// The recipes that no other tried recipe beats in memory, predicted time and compute ratio at once, by rising peak.
 ///
-/// The budget of the request, if any, limits the front from above.
+/// The budget of the request, if any, limits the front from above. With the same budget, no recipe on it is predicted to be
+/// faster than that of [`plan`].
 ///
 /// # Errors
 /// As [`plan`].
 pub fn pareto(
     sized: &SizedGraph,
     request: &PlannerRequest,
+    time: &TimeModel,
 ) -> Result<Vec<FrontPoint>, TilingError> {
     let budget = request
         .budget
         .map_or(ADDRESSABLE, |budget| u128::from(budget.get()));
-    let search = Search::new(sized, request, budget)?;
+    let search = Search::new(sized, request, time, budget)?;
     let mut points = Vec::new();
-    search.visit(&mut |segmented, order| {
-        // Nine lengths of the order draw the curve between nothing and everything kept.
-        for eighth in 0..=8 {
-            let geometry = order.keeping(segmented, order.len() * eighth / 8)?;
-            for storage in search.storages() {
-                let (geometry, buffers, peak, cost) =
-                    measured(geometry.clone(), storage, &request.memory);
-                if peak.peak() <= budget && search.fits_in_file(&geometry, &buffers) {
+    search.visit(&mut |tiling| {
+        for storage in search.storages() {
+            let order = search.worth_keeping(&tiling.order, storage);
+            for count in kept_counts(order.len()) {
+                let planned = search.planned(tiling, &order, count, storage)?;
+                if planned.peak.peak() <= budget && search.fits_in_file(&planned) {
                     points.push(FrontPoint {
-                        recipe: geometry.recipe().clone(),
+                        recipe: planned.geometry.recipe().clone(),
                         storage,
-                        peak,
-                        cost,
+                        peak: planned.peak,
+                        cost: planned.cost,
+                        time: planned.time,
                     });
                 }
             }
         }
         Ok(())
     })?;
-    points.sort_by_key(|point| (point.peak.peak(), point.cost.total()));
-    let mut least: Option<Fraction> = None;
-    points.retain(|point| {
+    points.sort_by_key(|point| (point.peak.peak(), point.time, point.cost.total()));
+    let mut front: Vec<FrontPoint> = Vec::new();
+    for point in points {
         let ratio = point.cost.compute_ratio();
-        let better = least.is_none_or(|least| ratio < least);
-        if better {
-            least = Some(ratio);
+        let beaten =
+            |other: &FrontPoint| other.time <= point.time && other.cost.compute_ratio() <= ratio;
+        if !front.iter().any(beaten) {
+            front.push(point);
         }
-        better
-    });
-    Ok(points)
+    }
+    Ok(front)
 }
 
-fn unbudgeted(sized: &SizedGraph, request: &PlannerRequest) -> Result<Planned, TilingError> {
+fn unbudgeted(
+    sized: &SizedGraph,
+    request: &PlannerRequest,
+    time: &TimeModel,
+) -> Result<Planned, TilingError> {
     let whole = Recipe::whole(sized);
     let segments = request.segments.unwrap_or(1);
     let conventional =
@@ -227,22 +275,23 @@ fn unbudgeted(sized: &SizedGraph, request: &PlannerRequest) -> Result<Planned, T
         None => Storage::Memory,
         Some(_) => Storage::File,
     };
-    let planned = measured(geometry.with(segments, kept)?, storage, &request.memory);
+    let geometry = geometry.with(segments, kept)?;
+    let planned = Planned::of(geometry, storage, &request.memory, time);
     if let Some(limit) = request.file {
         let limit = u128::from(limit.get());
-        let needed = file_bytes(&planned.0, &planned.1, &request.memory);
+        let needed = file_bytes(&planned.geometry, &planned.buffers, &request.memory);
         if needed > limit {
             return Err(TilingError::FileTooSmall { limit, needed });
         }
     }
-    if planned.2.peak() > ADDRESSABLE {
-        return Err(too_small(ADDRESSABLE, &planned.2));
+    if planned.peak.peak() > ADDRESSABLE {
+        return Err(too_small(ADDRESSABLE, &planned.peak));
     }
     Ok(planned)
 }
 
 /// Every node that the backward sweep would compute again and that the request allows to keep.
-fn keepable(geometry: &Geometry, keep: &Keep) -> Vec<NodeId> {
+pub(crate) fn keepable(geometry: &Geometry, keep: &Keep) -> Vec<NodeId> {
     residuals(geometry)
         .iter()
         .enumerate()
@@ -256,206 +305,12 @@ fn keepable(geometry: &Geometry, keep: &Keep) -> Vec<NodeId> {
         .collect()
 }
 
-fn measured(geometry: Geometry, storage: Storage, memory: &MemoryRequest) -> Planned {
-    let buffers = Buffers::stored(&geometry, storage);
-    let peak = peak_bytes(&geometry, &buffers, memory);
-    let cost = Cost::stored(&geometry, &buffers, memory.element_bytes);
-    (geometry, buffers, peak, cost)
-}
-
-fn too_small(budget: u128, smallest: &PeakBytes) -> TilingError {
+pub(crate) fn too_small(budget: u128, smallest: &PeakBytes) -> TilingError {
     let (binding, binding_bytes) = smallest.binding();
     TilingError::BudgetTooSmall {
         budget,
         minimum: smallest.peak(),
         binding,
         binding_bytes,
-    }
-}
-
-/// The recipes that the planner tries.
-struct Search<'a> {
-    request: &'a PlannerRequest,
-    budget: u128,
-    /// One tile a block.
-    whole: Geometry,
-    /// What keeping each node alone saves, in FLOPs.
-    saved_flops: Vec<(NodeId, u128)>,
-}
-
-impl<'a> Search<'a> {
-    fn new(
-        sized: &SizedGraph,
-        request: &'a PlannerRequest,
-        budget: u128,
-    ) -> Result<Self, TilingError> {
-        let mut recipe = Recipe::whole(sized);
-        recipe.block = request.block.unwrap_or(recipe.block);
-        if let Keep::Exactly(nodes) = &request.keep {
-            recipe.kept.clone_from(nodes);
-        }
-        let whole = Geometry::new(sized.clone(), recipe)?;
-        let recompute = Cost::of(&whole).recompute;
-        let saved_flops = keepable(&whole, &request.keep)
-            .into_iter()
-            .map(|node| {
-                let alone = Cost::of(&whole.with(1, vec![node])?).recompute;
-                Ok((node, recompute.saturating_sub(alone)))
-            })
-            .collect::<Result<_, TilingError>>()?;
-        Ok(Self {
-            request,
-            budget,
-            whole,
-            saved_flops,
-        })
-    }
-
-    /// Every tile and number of segments, with the order in which nodes would be kept.
-    fn visit(
-        &self,
-        visitor: &mut dyn FnMut(&Geometry, &KeepOrder) -> Result<(), TilingError>,
-    ) -> Result<(), TilingError> {
-        let tiles = match self.request.tile {
-            Some(tile) => vec![tile],
-            None => tile_edges(&self.whole),
-        };
-        for tile in tiles {
-            let mut recipe = self.whole.recipe().clone();
-            recipe.tile = tile;
-            let tiled = Geometry::new(self.whole.sized().clone(), recipe)?;
-            let order = KeepOrder::new(&tiled, &self.saved_flops);
-            let counts = match self.request.segments {
-                // Too many segments for this tile are no error while the planner may take another.
-                Some(segments)
-                    if self.request.tile.is_none() && segments > tiled.fewest_bands() =>
-                {
-                    continue;
-                }
-                Some(segments) => vec![segments],
-                None => segment_counts(tiled.fewest_bands()),
-            };
-            for segments in counts {
-                visitor(&tiled.with(segments, tiled.recipe().kept.clone())?, &order)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn best(&self, time: &dyn Fn(&Cost, &Geometry) -> u128) -> Result<Planned, TilingError> {
-        let mut best: Option<(u128, Geometry, Storage, KeepOrder)> = None;
-        let mut smallest: Option<PeakBytes> = None;
-        self.visit(&mut |segmented, order| {
-            let everything = order.keeping(segmented, order.len())?;
-            let bound = time(&Cost::of(&everything), &everything);
-            if best.as_ref().is_some_and(|best| best.0 <= bound) {
-                return Ok(());
-            }
-            for storage in self.storages() {
-                let buffers = Buffers::stored(segmented, storage);
-                if !self.fits_in_file(segmented, &buffers) {
-                    continue;
-                }
-                let least = peak_bytes(segmented, &buffers, &self.request.memory);
-                if smallest.is_none_or(|smallest| least.peak() < smallest.peak()) {
-                    smallest = Some(least);
-                }
-                if least.peak() > self.budget {
-                    continue;
-                }
-                let order = self.worth_keeping(order, storage);
-                let geometry = self.most_kept(segmented, storage, &order)?;
-                let buffers = Buffers::stored(&geometry, storage);
-                let element = self.request.memory.element_bytes;
-                let predicted = time(&Cost::stored(&geometry, &buffers, element), &geometry);
-                if best.as_ref().is_none_or(|best| predicted < best.0) {
-                    best = Some((predicted, geometry, storage, order));
-                }
-            }
-            Ok(())
-        })?;
-        match (best, smallest) {
-            (Some((_, geometry, storage, order)), _) => {
-                let filled = self.fill(geometry, storage, &order)?;
-                Ok(measured(filled, storage, &self.request.memory))
-            }
-            (None, Some(smallest)) => Err(too_small(self.budget, &smallest)),
-            // Only a fixed number of segments can leave nothing to try.
-            (None, None) => Err(TilingError::Cut {
-                what: "the number of segments",
-                axis: Axis::Rows,
-                found: self.request.segments.unwrap_or(0),
-                maximum: self.whole.sized().image().rows,
-            }),
-        }
-    }
-
-    /// Where a recipe may save.
-    fn storages(&self) -> impl Iterator<Item = Storage> + use<> {
-        let file = self.request.file.map(|_| Storage::File);
-        [Storage::Memory].into_iter().chain(file)
-    }
-
-    fn fits(&self, geometry: &Geometry, storage: Storage) -> bool {
-        let buffers = Buffers::stored(geometry, storage);
-        self.fits_in_file(geometry, &buffers)
-            && peak_bytes(geometry, &buffers, &self.request.memory).peak() <= self.budget
-    }
-
-    fn fits_in_file(&self, geometry: &Geometry, buffers: &Buffers) -> bool {
-        let limit = self.request.file.map_or(0, ByteCount::get);
-        file_bytes(geometry, buffers, &self.request.memory) <= u128::from(limit)
-    }
-
-    /// The nodes whose recompute is dearer than having them stored there.
-    fn worth_keeping(&self, order: &KeepOrder, storage: Storage) -> KeepOrder {
-        let element = u128::from(self.request.memory.element_bytes);
-        match storage {
-            Storage::Memory => order.clone(),
-            Storage::File => order.above(Fraction::new(FLOPS_PER_FILE_BYTE * element, 1)),
-        }
-    }
-
-    /// The longest part of the order that fits, by bisection; keeping nothing is known to fit.
-    fn most_kept(
-        &self,
-        segmented: &Geometry,
-        storage: Storage,
-        order: &KeepOrder,
-    ) -> Result<Geometry, TilingError> {
-        let (mut low, mut high) = (0, order.len() + 1);
-        let mut fitting = segmented.clone();
-        while high - low > 1 {
-            let middle = usize::midpoint(low, high);
-            let geometry = order.keeping(segmented, middle)?;
-            if self.fits(&geometry, storage) {
-                low = middle;
-                fitting = geometry;
-            } else {
-                high = middle;
-            }
-        }
-        Ok(fitting)
-    }
-
-    /// Keeps what else fits: nodes further down the order may be smaller.
-    fn fill(
-        &self,
-        geometry: Geometry,
-        storage: Storage,
-        order: &KeepOrder,
-    ) -> Result<Geometry, TilingError> {
-        let mut filled = geometry;
-        for node in order.worthwhile() {
-            let mut kept = filled.recipe().kept.clone();
-            if let Err(position) = kept.binary_search(&node) {
-                kept.insert(position, node);
-                let more = filled.with(filled.recipe().segments, kept)?;
-                if self.fits(&more, storage) {
-                    filled = more;
-                }
-            }
-        }
-        Ok(filled)
     }
 }

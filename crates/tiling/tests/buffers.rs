@@ -12,8 +12,8 @@ use common::one_image;
 use common::random::cases;
 use proptest::prelude::*;
 use stream_grad_tiling::{
-    Buffers, ByteCount, Geometry, NodeId, PerAxis, Place, PlannerRequest, Recipe, Residual, Span,
-    Storage, Sweep, Tile, TilingError, default_time, pareto, peak_bytes, plan,
+    Buffers, ByteCount, Geometry, NodeId, PerAxis, Place, Planned, PlannerRequest, Recipe,
+    Residual, Span, Storage, Sweep, Tile, TilingError, TimeModel, peak_bytes, plan,
 };
 
 /// Memory that remembers who wrote each element last.
@@ -328,10 +328,11 @@ proptest! {
     #[test]
     fn plans_keep_within_their_budget(case in cases(), kib in 70_u64..2000) {
         let sized = case.sized();
+        let time = TimeModel::of_flops(sized.graph());
         let mut request = PlannerRequest::new(one_image());
         request.budget = Some(ByteCount::bytes(kib << 10));
-        match plan(&sized, &request, &default_time) {
-            Ok((geometry, buffers, peak, _)) => {
+        match plan(&sized, &request, &time) {
+            Ok(Planned { geometry, buffers, peak, .. }) => {
                 prop_assert!(peak.peak() <= u128::from(kib) << 10);
                 let again = Geometry::new(sized, geometry.recipe().clone()).unwrap();
                 prop_assert_eq!(&Buffers::new(&again), &buffers);
@@ -340,7 +341,7 @@ proptest! {
             Err(TilingError::BudgetTooSmall { budget, minimum, .. }) => {
                 prop_assert!(minimum > budget);
                 request.budget = Some(ByteCount::saturating(minimum));
-                prop_assert!(plan(&sized, &request, &default_time).is_ok());
+                prop_assert!(plan(&sized, &request, &time).is_ok());
             }
             Err(other) => prop_assert!(false, "{other}"),
         }
@@ -349,10 +350,11 @@ proptest! {
     #[test]
     fn a_file_lets_smaller_budgets_do(case in cases(), share in 0_u64..100) {
         let sized = case.sized();
+        let time = TimeModel::of_flops(sized.graph());
         let mut request = PlannerRequest::new(one_image());
         request.memory.fixed.file = 1000;
         request.budget = Some(ByteCount::bytes(1));
-        let minimum = |request: &PlannerRequest| match plan(&sized, request, &default_time) {
+        let minimum = |request: &PlannerRequest| match plan(&sized, request, &time) {
             Err(TilingError::BudgetTooSmall { minimum, .. }) => minimum,
             other => panic!("a byte is enough: {other:?}"),
         };
@@ -362,7 +364,7 @@ proptest! {
         prop_assert!(with_file <= in_memory);
         let budget = with_file + (in_memory - with_file) * u128::from(share) / 100;
         request.budget = Some(ByteCount::saturating(budget));
-        let (geometry, buffers, peak, cost) = plan(&sized, &request, &default_time).unwrap();
+        let Planned { geometry, buffers, peak, cost, .. } = plan(&sized, &request, &time).unwrap();
         prop_assert!(peak.peak() <= budget);
         prop_assert_eq!(cost, stream_grad_tiling::Cost::stored(&geometry, &buffers, 4));
         // Nothing that fits in memory alone is refused a file, and nothing is written for nothing.
@@ -381,18 +383,5 @@ proptest! {
         let printed = recipe.to_string();
         let tile = format!("tiles of {}x{} pixels", recipe.tile.rows, recipe.tile.columns);
         prop_assert!(printed.contains(&tile), "{printed}");
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 8))]
-    #[test]
-    fn fronts_trade_memory_for_arithmetic(case in cases()) {
-        let front = pareto(&case.sized(), &PlannerRequest::new(one_image())).unwrap();
-        prop_assert!(!front.is_empty());
-        for pair in front.windows(2) {
-            prop_assert!(pair[0].peak.peak() < pair[1].peak.peak());
-            prop_assert!(pair[0].cost.compute_ratio() > pair[1].cost.compute_ratio());
-        }
     }
 }

@@ -13,11 +13,16 @@ use std::time::{Duration, Instant};
 use common::{one_image, resnet18, resnet50, square};
 use stream_grad_tiling::{
     Axis, Buffers, ByteCount, Fraction, Geometry, Keep, LostBorder, MemoryRequest, NodeId, PerAxis,
-    PlannerRequest, PublishedBorders, PublishedCost, ReceptiveField, Recipe, Span, TilingError,
-    default_time, pareto, peak_bytes, plan,
+    Planned, PlannerRequest, PublishedBorders, PublishedCost, ReceptiveField, Recipe, SizedGraph,
+    Span, TilingError, TimeModel, pareto, peak_bytes, plan,
 };
 
-fn last(sized: &stream_grad_tiling::SizedGraph) -> NodeId {
+/// The time that FLOPs alone predict.
+fn time(sized: &SizedGraph) -> TimeModel {
+    TimeModel::of_flops(sized.graph())
+}
+
+fn last(sized: &SizedGraph) -> NodeId {
     sized.graph().outputs()[0]
 }
 
@@ -83,8 +88,8 @@ fn published_tiles_of_1024_and_1920_keep_32_and_928_pixels() {
 #[test]
 fn without_choices_the_plan_is_conventional() {
     let sized = square(resnet18(), 2048);
-    let (geometry, _, _, cost) =
-        plan(&sized, &PlannerRequest::new(one_image()), &default_time).unwrap();
+    let Planned { geometry, cost, .. } =
+        plan(&sized, &PlannerRequest::new(one_image()), &time(&sized)).unwrap();
     assert_eq!(cost.compute_ratio(), Fraction::new(1, 1));
     assert_eq!((cost.tiles, cost.recompute, cost.resweep), (1, 0, 0));
     assert_eq!(geometry.recipe().tile, PerAxis::both(2048));
@@ -95,7 +100,7 @@ fn a_tile_alone_keeps_nothing_and_costs_one_more_forward() {
     let sized = square(resnet18(), 2048);
     let mut request = PlannerRequest::new(one_image());
     request.tile = Some(PerAxis::both(512));
-    let (geometry, _, _, cost) = plan(&sized, &request, &default_time).unwrap();
+    let Planned { geometry, cost, .. } = plan(&sized, &request, &time(&sized)).unwrap();
     assert!(geometry.recipe().kept.is_empty());
     assert_eq!(cost.recompute, cost.forward);
     assert_eq!(cost.total(), cost.conventional + cost.forward);
@@ -107,10 +112,10 @@ fn segments_sweep_all_but_the_last_again() {
     let mut request = PlannerRequest::new(one_image());
     request.tile = Some(PerAxis::both(256));
     request.segments = Some(4);
-    let (_, _, peak, cost) = plan(&sized, &request, &default_time).unwrap();
+    let Planned { peak, cost, .. } = plan(&sized, &request, &time(&sized)).unwrap();
     assert!(cost.resweep < cost.forward && cost.resweep > cost.forward / 2);
     request.segments = Some(1);
-    let (_, _, single, _) = plan(&sized, &request, &default_time).unwrap();
+    let single = plan(&sized, &request, &time(&sized)).unwrap().peak;
     assert!(peak.saved.forward < single.saved.forward / 3);
 }
 
@@ -121,12 +126,20 @@ fn a_larger_budget_is_never_slower_and_never_exceeded() {
     let mut slower = None;
     for gib in [1, 2, 4, 8, 16, 64] {
         request.budget = Some(ByteCount::gib(gib));
-        let (geometry, buffers, peak, cost) = plan(&sized, &request, &default_time).unwrap();
+        let planned = plan(&sized, &request, &time(&sized)).unwrap();
+        let Planned {
+            geometry,
+            buffers,
+            peak,
+            ..
+        } = &planned;
         assert!(peak.peak() <= u128::from(gib) << 30);
-        assert_eq!(peak, peak_bytes(&geometry, &buffers, &request.memory));
-        let time = default_time(&cost, &geometry);
-        assert!(slower.is_none_or(|slower| time <= slower), "{gib} GiB");
-        slower = Some(time);
+        assert_eq!(*peak, peak_bytes(geometry, buffers, &request.memory));
+        assert!(
+            slower.is_none_or(|slower| planned.time <= slower),
+            "{gib} GiB"
+        );
+        slower = Some(planned.time);
     }
 }
 
@@ -135,7 +148,7 @@ fn a_budget_that_is_too_small_names_the_least_and_the_least_is_enough() {
     let sized = square(resnet18(), 4096);
     let mut request = PlannerRequest::new(one_image());
     request.budget = Some(ByteCount::mib(1));
-    let refused = plan(&sized, &request, &default_time).unwrap_err();
+    let refused = plan(&sized, &request, &time(&sized)).unwrap_err();
     let TilingError::BudgetTooSmall {
         minimum,
         binding_bytes,
@@ -146,10 +159,10 @@ fn a_budget_that_is_too_small_names_the_least_and_the_least_is_enough() {
     };
     assert!(binding_bytes <= minimum && binding_bytes * 14 >= minimum);
     request.budget = Some(ByteCount::saturating(minimum));
-    let (_, _, peak, _) = plan(&sized, &request, &default_time).unwrap();
+    let peak = plan(&sized, &request, &time(&sized)).unwrap().peak;
     assert_eq!(peak.peak(), minimum);
     request.budget = Some(ByteCount::saturating(minimum - 1));
-    assert!(plan(&sized, &request, &default_time).is_err());
+    assert!(plan(&sized, &request, &time(&sized)).is_err());
 }
 
 #[test]
@@ -158,10 +171,10 @@ fn only_permitted_nodes_are_kept() {
     let mut request = PlannerRequest::new(one_image());
     request.budget = Some(ByteCount::gib(2));
     request.keep = Keep::Among(vec![NodeId(5), NodeId(9)]);
-    let (geometry, ..) = plan(&sized, &request, &default_time).unwrap();
+    let geometry = plan(&sized, &request, &time(&sized)).unwrap().geometry;
     assert_eq!(geometry.recipe().kept, [NodeId(5), NodeId(9)]);
     request.keep = Keep::Exactly(vec![NodeId(4)]);
-    let (geometry, ..) = plan(&sized, &request, &default_time).unwrap();
+    let geometry = plan(&sized, &request, &time(&sized)).unwrap().geometry;
     assert_eq!(geometry.recipe().kept, [NodeId(4)]);
 }
 
@@ -172,10 +185,16 @@ fn planning_resnet50_at_65536_takes_moments() {
         let mut request = PlannerRequest::new(one_image());
         request.budget = Some(ByteCount::gib(gib));
         let start = Instant::now();
-        let planned = plan(&sized, &request, &default_time);
+        let planned = plan(&sized, &request, &time(&sized));
         let elapsed = start.elapsed();
         println!("{gib} GiB: {elapsed:?}");
-        if let Ok((geometry, _, peak, cost)) = planned {
+        if let Ok(Planned {
+            geometry,
+            peak,
+            cost,
+            ..
+        }) = planned
+        {
             println!("{}\n{peak}\n{cost}", geometry.recipe());
         }
         // Generous for a loaded machine; it is a fraction of this on an idle one.
@@ -186,11 +205,14 @@ fn planning_resnet50_at_65536_takes_moments() {
 #[test]
 fn the_front_trades_memory_for_arithmetic() {
     let sized = square(resnet18(), 4096);
-    let front = pareto(&sized, &PlannerRequest::new(one_image())).unwrap();
+    let front = pareto(&sized, &PlannerRequest::new(one_image()), &time(&sized)).unwrap();
     assert!(front.len() > 5);
     for pair in front.windows(2) {
         assert!(pair[0].peak.peak() < pair[1].peak.peak());
-        assert!(pair[0].cost.compute_ratio() > pair[1].cost.compute_ratio());
+        assert!(
+            pair[0].time > pair[1].time
+                || pair[0].cost.compute_ratio() > pair[1].cost.compute_ratio()
+        );
     }
     let conventional = front.last().unwrap();
     assert_eq!(conventional.cost.compute_ratio(), Fraction::new(1, 1));
@@ -213,7 +235,7 @@ fn tiny_tiles_on_a_large_image_are_laid_out() {
 fn the_largest_image_overflows_nothing() {
     let edge = 1_u64 << 31;
     let sized = square(resnet18(), edge);
-    let whole = plan(&sized, &PlannerRequest::new(one_image()), &default_time);
+    let whole = plan(&sized, &PlannerRequest::new(one_image()), &time(&sized));
     assert!(matches!(whole, Err(TilingError::BudgetTooSmall { .. })));
     let recipe = Recipe {
         tile: PerAxis::both(1 << 20),
