@@ -29,7 +29,7 @@ pub enum Command {
     Setup,
     /// Runs all tests, as CI does
     Test(TestArguments),
-    /// Prints how an image would be streamed: blocks, segments, tiles, memory, compute ratio
+    /// Prints how an image would be streamed: blocks, segments, tiles, memory, time, compute ratio
     Plan(PlanArguments),
     /// Streams one image and writes its features and gradients
     Vjp(VjpArguments),
@@ -204,6 +204,9 @@ pub struct CamelyonArguments {
     /// Microns per pixel of slides that state none, or a wrong number
     #[arg(long, value_name = "MICRONS")]
     pub slide_mpp: Option<f64>,
+    /// Folder for a file of what does not fit in the memory of the settings
+    #[arg(long, value_name = "DIR")]
+    pub spill: Option<PathBuf>,
     /// Folder for results; a second run with the same one goes on where the first stopped [default: runs/camelyon, or
     /// runs/camelyon-quick]
     #[arg(long, value_name = "DIR")]

@@ -9,6 +9,7 @@ fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask-pipelines"));
     command.current_dir(folder).args(["compare", "--quick"]);
     command
+        .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
         .args(["--threads", "2", "--output", "out"])
         .args(arguments);
     command

@@ -65,6 +65,7 @@ impl Files {
     fn command(&self, model: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask-pipelines"));
         command
+            .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
             .current_dir(self.folder.path())
             .args(["vjp", "--model", model, "--weights", "w.safetensors"])
             .args(arguments);

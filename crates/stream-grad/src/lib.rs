@@ -26,6 +26,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod calibration;
+mod cost_model;
 mod engine;
 mod error;
 mod exchange;
@@ -51,6 +53,7 @@ pub use stream_grad_kernels::{Arithmetic, Divisor, Gelu};
 pub use stream_grad_tiling as tiling;
 pub use stream_grad_tiling::{ByteCount, Corners, Maps};
 
+pub use cost_model::CostModel;
 pub use error::{ExternalError, Result, StreamError};
 pub use exchange::{CotangentSource, FeatureSink, InputGradientSink, TileSource};
 pub use layers::{Conv2d, Padding, Pool2d};

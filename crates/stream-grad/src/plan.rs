@@ -2,15 +2,17 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use stream_grad_tiling::{
-    Axis, Buffers, ByteCount, Cost, Geometry, Maps, PeakBytes, Recipe, Storage,
+    Axis, Buffers, ByteCount, Cost, Geometry, Maps, PeakBytes, Picoseconds, Recipe, Storage,
 };
 
 use crate::engine::backward::{Exchange, backward};
 use crate::engine::forward::forward;
+use crate::engine::timing::{NodeSeconds, time_copies, time_nodes};
 use crate::engine::{Schedule, operations::Gradients};
 use crate::error::{Result, StreamError};
 use crate::exchange::{
@@ -29,7 +31,7 @@ use crate::weights::backward_weights;
 
 /// A recipe with its geometry, its buffers and its peak, ready to run on any image of its size.
 ///
-/// `{plan}` prints blocks, segments, tiles, kept nodes, peak bytes and compute ratio.
+/// `{plan}` prints blocks, segments, tiles, kept nodes, peak bytes, predicted time and compute ratio.
 #[derive(Clone)]
 pub struct Plan {
     net: Net,
@@ -40,8 +42,19 @@ pub struct Plan {
     peak: PeakBytes,
     file_bytes: u128,
     cost: Cost,
+    time: Picoseconds,
     pool: Option<Arc<rayon::ThreadPool>>,
     observer: Arc<dyn Observer>,
+}
+
+/// Seconds of a step's parts.
+pub(crate) struct TimedNodes {
+    /// Of each operation.
+    pub(crate) nodes: Vec<NodeSeconds>,
+    /// Of what is done once: packing parameters and unpacking their gradients.
+    pub(crate) fixed: f64,
+    /// Of a byte of a halo.
+    pub(crate) copied_byte: f64,
 }
 
 impl Plan {
@@ -61,6 +74,7 @@ impl Plan {
         }
         let net = net.computed_by(request.arithmetic);
         let planned = planning::plan(&net, &request)?;
+        let file_bytes = planning::bytes_in_file(&planned, &net, &request)?;
         let pool = request.threads.map(thread_pool).transpose()?;
         Ok(Self {
             trainable: trainable_flags(&net.parameters, &request.trainable),
@@ -68,8 +82,9 @@ impl Plan {
             geometry: Arc::new(planned.geometry),
             buffers: Arc::new(planned.buffers),
             peak: planned.peak,
-            file_bytes: planned.file_bytes,
+            file_bytes,
             cost: planned.cost,
+            time: planned.time,
             request,
             pool,
             observer: Arc::new(NoObserver),
@@ -96,6 +111,13 @@ impl Plan {
     /// FLOPs and compute ratio.
     pub fn cost(&self) -> &Cost {
         &self.cost
+    }
+
+    /// How long forward and backward of all images are predicted to take, with the images in memory: by the request's
+    /// [cost model](PlanRequest::cost_model). What a source, a sink or a head takes comes on top.
+    pub fn predicted_time(&self) -> Duration {
+        // A thousand picoseconds are a nanosecond.
+        Duration::from_nanos(u64::try_from(self.time.0 / 1000).unwrap_or(u64::MAX))
     }
 
     /// Names of the nodes whose activations are kept.
@@ -150,6 +172,18 @@ impl Plan {
             ]
         };
         self.net.outputs.iter().map(shape).collect()
+    }
+
+    /// Shape `[N, C, H, W]` of the images.
+    fn input_shape(&self) -> [usize; 4] {
+        let size = self.geometry.sized().image();
+        let extent = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+        [
+            self.request.batch,
+            self.net.input_channels(),
+            extent(size.rows),
+            extent(size.columns),
+        ]
     }
 
     /// Runs the forward sweep. The features `[N, C, H, W]` of the (first) output are a leaf that candle tracks, so a head can
@@ -300,15 +334,7 @@ impl Plan {
         residuals: Residuals<'_>,
         cotangents: &mut dyn CotangentSource,
     ) -> Result<(GradStore, Tensor)> {
-        let size = self.geometry.sized().image();
-        let extent = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
-        let shape = [
-            self.request.batch,
-            self.net.input_channels(),
-            extent(size.rows),
-            extent(size.columns),
-        ];
-        let mut sink = MapCollector::<T>::new(&[shape]);
+        let mut sink = MapCollector::<T>::new(&[self.input_shape()]);
         let gradients = self.vjp_from(residuals, cotangents, Some(&mut sink))?;
         let gradient = sink.into_leaves()?.swap_remove(0).detach();
         Ok((gradients, gradient))
@@ -360,18 +386,7 @@ impl Plan {
                 mut prepared,
                 saved,
             } = kept;
-            let operations = &self.net.operations;
-            let needs =
-                backward_weights(operations, &self.trainable, self.geometry.sized().graph());
-            let mut gradients = Gradients {
-                weights: prepared.pack_data_gradients(operations, &needs)?,
-                parameters: ParameterGradients::new(
-                    operations,
-                    &self.net.parameters,
-                    &self.trainable,
-                ),
-                trainable: self.trainable.clone(),
-            };
+            let mut gradients = self.gradients(&mut prepared)?;
             backward(
                 self.schedule(),
                 &prepared,
@@ -380,14 +395,83 @@ impl Plan {
                 &mut gradients,
                 exchange,
             )?;
-            prepared.keep_packed(|_| false);
-            gradients.parameters.into_store(
-                operations,
-                &self.net.parameters,
-                &self.trainable,
+            self.unfold(gradients, &mut prepared)
+        })
+    }
+
+    fn gradients<T: Scalar>(&self, prepared: &mut Prepared<T>) -> Result<Gradients<T>> {
+        let (operations, parameters) = (&self.net.operations, &self.net.parameters);
+        let needs = backward_weights(operations, &self.trainable, self.geometry.sized().graph());
+        Ok(Gradients {
+            weights: prepared.pack_data_gradients(operations, &needs)?,
+            parameters: ParameterGradients::new(operations, parameters, &self.trainable),
+            trainable: self.trainable.clone(),
+        })
+    }
+
+    fn unfold<T: Scalar>(
+        &self,
+        gradients: Gradients<T>,
+        prepared: &mut Prepared<T>,
+    ) -> Result<GradStore> {
+        prepared.keep_packed(|_| false);
+        gradients.parameters.into_store(
+            &self.net.operations,
+            &self.net.parameters,
+            &self.trainable,
+            prepared,
+            gradients.weights,
+        )
+    }
+
+    pub(crate) fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// Times each operation of a plan with one tile, `rounds` times, on an image and cotangents of no interest.
+    pub(crate) fn time_nodes(&self, rounds: u32) -> Result<TimedNodes> {
+        match self.request.dtype {
+            DType::F64 => self.time_nodes_in::<f64>(rounds),
+            _ => self.time_nodes_in::<f32>(rounds),
+        }
+    }
+
+    fn time_nodes_in<T: Scalar>(&self, rounds: u32) -> Result<TimedNodes> {
+        let half = |shape: &[usize]| Tensor::full(0.5, shape, &Device::Cpu)?.to_dtype(T::KIND);
+        let image = half(&self.input_shape())?;
+        let shapes = self.output_shapes();
+        let cotangents = shapes.iter().map(|shape| half(shape));
+        let mut source = TensorCotangents(cotangents.collect::<candle_core::Result<_>>()?);
+        let mut sink = self
+            .request
+            .input_gradient
+            .is_computed()
+            .then(|| MapCollector::<T>::new(&[self.input_shape()]));
+        self.install(|| {
+            let start = Instant::now();
+            let mut prepared = Prepared::<T>::new(&self.net.operations, &self.net.parameters)?;
+            let mut gradients = self.gradients(&mut prepared)?;
+            let preparing = start.elapsed();
+            let exchange = Exchange {
+                cotangents: &mut source,
+                input_gradient: sink.as_mut().map(|sink| sink as &mut dyn InputGradientSink),
+            };
+            let schedule = self.schedule();
+            let nodes = time_nodes(
+                schedule,
                 &prepared,
-                gradients.weights,
-            )
+                &image,
+                &mut gradients,
+                exchange,
+                rounds,
+            )?;
+            let start = Instant::now();
+            self.unfold(gradients, &mut prepared)?;
+            Ok(TimedNodes {
+                nodes,
+                fixed: (preparing + start.elapsed()).as_secs_f64(),
+                copied_byte: time_copies(),
+            })
         })
     }
 
@@ -526,6 +610,12 @@ impl fmt::Display for Plan {
             writeln!(f, "spilled        up to {}", self.file_bytes())?;
         }
         writeln!(f, "peak memory    {}", self.peak_bytes())?;
+        let origin = if self.request.cost_model.is_fixed() {
+            ", by a fixed table"
+        } else {
+            ""
+        };
+        writeln!(f, "predicted time {}{origin}", self.time)?;
         write!(f, "compute ratio  {}", self.cost.compute_ratio())
     }
 }

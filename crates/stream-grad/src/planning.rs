@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use candle_core::DType;
 use stream_grad_kernels::{Convolution, DataGradientWeights, ForwardWeights, KernelError};
 use stream_grad_tiling::{
-    self as tiling, Axis, Buffers, Cost, FixedBytes, FrontPoint, Geometry, Graph, Keep,
-    MemoryRequest, NodeId, PeakBytes, PerAxis, PlannerRequest, Recipe, SizedGraph, Storage,
-    default_time, file_bytes, peak_bytes,
+    self as tiling, Axis, ByteCount, FixedBytes, FrontPoint, Geometry, Graph, Keep, MemoryRequest,
+    NodeId, PerAxis, Planned, PlannerRequest, Recipe, SizedGraph, Storage, TilingError, TimeModel,
+    file_bytes,
 };
 
 use crate::engine::scratch_length;
@@ -23,41 +23,33 @@ use crate::scalar::Scalar;
 use crate::spill::{self, SPILL_BYTES};
 use crate::weights::{BackwardWeights, backward_weights};
 
-/// A recipe with all that follows from it.
-pub(crate) struct Planned {
-    pub(crate) geometry: Geometry,
-    pub(crate) buffers: Buffers,
-    pub(crate) peak: PeakBytes,
-    pub(crate) file_bytes: u128,
-    pub(crate) cost: Cost,
-}
-
 pub(crate) fn plan(net: &Net, request: &PlanRequest) -> Result<Planned> {
     let graph = net.graph(&request.trainable, request.input_gradient)?;
+    let time = request.cost_model.time_model(net, request, &graph);
     let sized = SizedGraph::new(graph, PerAxis::new(request.height, request.width))?;
     let memory = memory_request(net, request, sized.graph())?;
     if let Some(recipe) = &request.recipe {
-        return stored(sized, recipe, &memory, request);
+        return stored(sized, recipe, &memory, &time, request);
     }
-    let wanted = planner_request(net, request, &sized, memory.clone())?;
-    let (geometry, buffers, peak, cost) = tiling::plan(&sized, &wanted, &default_time)?;
-    Ok(Planned {
-        file_bytes: file_bytes(&geometry, &buffers, &memory),
-        geometry,
-        buffers,
-        peak,
-        cost,
-    })
+    let wanted = planner_request(net, request, &sized, memory)?;
+    Ok(tiling::plan(&sized, &wanted, &time)?)
 }
 
-/// The recipes that no other beats in both memory and arithmetic.
+/// The most bytes that wait in a file for the backward sweep.
+pub(crate) fn bytes_in_file(planned: &Planned, net: &Net, request: &PlanRequest) -> Result<u128> {
+    let memory = memory_request(net, request, planned.geometry.sized().graph())?;
+    Ok(file_bytes(&planned.geometry, &planned.buffers, &memory))
+}
+
+/// The recipes that no other beats in memory, time and arithmetic.
 pub(crate) fn front(net: &Net, request: &PlanRequest) -> Result<Vec<FrontPoint>> {
+    let net = &net.computed_by(request.arithmetic);
     let graph = net.graph(&request.trainable, request.input_gradient)?;
+    let time = request.cost_model.time_model(net, request, &graph);
     let sized = SizedGraph::new(graph, PerAxis::new(request.height, request.width))?;
-    let net = net.computed_by(request.arithmetic);
-    let memory = memory_request(&net, request, sized.graph())?;
-    let wanted = planner_request(&net, request, &sized, memory)?;
-    Ok(tiling::pareto(&sized, &wanted)?)
+    let memory = memory_request(net, request, sized.graph())?;
+    let wanted = planner_request(net, request, &sized, memory)?;
+    Ok(tiling::pareto(&sized, &wanted, &time)?)
 }
 
 fn planner_request(
@@ -85,6 +77,7 @@ fn stored(
     sized: SizedGraph,
     recipe: &Recipe,
     memory: &MemoryRequest,
+    time: &TimeModel,
     request: &PlanRequest,
 ) -> Result<Planned> {
     if recipe.image != sized.image() {
@@ -95,22 +88,21 @@ fn stored(
         });
     }
     let geometry = Geometry::new(sized, recipe.clone())?;
-    let in_memory = Buffers::new(&geometry);
-    let fits = request.memory.is_some_and(|budget| {
-        peak_bytes(&geometry, &in_memory, memory).peak() <= u128::from(budget.get())
-    });
-    let buffers = match request.spill {
-        Some(_) if !fits => Buffers::stored(&geometry, Storage::File),
-        _ => in_memory,
+    let in_memory = Planned::of(geometry, Storage::Memory, memory, time);
+    let fits = |budget: ByteCount| in_memory.peak.peak() <= u128::from(budget.get());
+    let Some(folder) = &request.spill else {
+        return Ok(in_memory);
     };
-    let peak = peak_bytes(&geometry, &buffers, memory);
-    Ok(Planned {
-        file_bytes: file_bytes(&geometry, &buffers, memory),
-        cost: Cost::stored(&geometry, &buffers, memory.element_bytes),
-        peak,
-        buffers,
-        geometry,
-    })
+    if request.memory.is_some_and(fits) {
+        return Ok(in_memory);
+    }
+    let limit = u128::from(spill::room(folder)?.get());
+    let planned = Planned::of(in_memory.geometry, Storage::File, memory, time);
+    let needed = file_bytes(&planned.geometry, &planned.buffers, memory);
+    if needed > limit {
+        return Err(TilingError::FileTooSmall { limit, needed }.into());
+    }
+    Ok(planned)
 }
 
 /// The block's edge in output positions, from its edge in image pixels.

@@ -6,6 +6,8 @@ use candle_core::DType;
 use stream_grad_kernels::Arithmetic;
 use stream_grad_tiling::Maps;
 
+use crate::cost_model::CostModel;
+
 /// Which parameters get gradients.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Trainable {
@@ -79,6 +81,7 @@ pub struct PlanRequest {
     pub(crate) input_gradient: InputGradient,
     pub(crate) spill: Option<PathBuf>,
     pub(crate) poison: Option<f64>,
+    pub(crate) cost_model: CostModel,
 }
 
 impl PlanRequest {
@@ -102,6 +105,7 @@ impl PlanRequest {
             input_gradient: InputGradient::Skipped,
             spill: None,
             poison: None,
+            cost_model: CostModel::FIXED,
         }
     }
 
@@ -146,7 +150,8 @@ impl PlanRequest {
         self
     }
 
-    /// A recipe that was stored with a run; tile, block, segments, kept nodes and budget are not looked at.
+    /// A recipe that was stored with a run; tile, block, segments and kept nodes are not looked at, nor is the budget but
+    /// to decide whether what is saved goes to a file.
     #[must_use]
     pub fn recipe(mut self, recipe: stream_grad_tiling::Recipe) -> Self {
         self.recipe = Some(recipe);
@@ -227,6 +232,16 @@ impl PlanRequest {
     #[must_use]
     pub fn spill(mut self, folder: impl Into<PathBuf>) -> Self {
         self.spill = Some(folder.into());
+        self
+    }
+
+    /// What the time of recipes is predicted from: with a budget, the fastest that fits is chosen. Without this it is a fixed
+    /// table, so that the same request makes the same plan everywhere; a recipe that was chosen by what was
+    /// [measured](CostModel::calibrate) is to be [stored](Self::recipe) if it must stay the same. Results are exact
+    /// either way.
+    #[must_use]
+    pub fn cost_model(mut self, model: CostModel) -> Self {
+        self.cost_model = model;
         self
     }
 

@@ -10,6 +10,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
 
 use stream_grad_tiling::ByteCount;
 
@@ -43,6 +44,28 @@ pub(crate) fn room(folder: &Path) -> Result<ByteCount> {
     }
     let free = fs4::available_space(folder).map_err(failed)?;
     Ok(ByteCount::bytes(free / 2))
+}
+
+/// Seconds in which a byte is written to a file in `folder` and read again, where nothing else is done meanwhile. The system
+/// may not have it on the disk yet: neither has it while a step that spills runs.
+///
+/// # Errors
+/// As for [`room`] and [`Spill`].
+pub(crate) fn time_bytes(folder: &Path) -> Result<f64> {
+    const VALUES: usize = 1 << 18;
+    const ROUNDS: u64 = 48;
+    let rounds = ROUNDS.min(room(folder)?.get() / (4 * VALUES as u64)).max(1);
+    let mut values = vec![0.5_f32; VALUES];
+    let bytes = rounds * 4 * VALUES as u64;
+    let start = Instant::now();
+    let mut spill = Spill::create(folder, bytes)?;
+    for _ in 0..rounds {
+        spill.push(&values)?;
+    }
+    for _ in 0..rounds {
+        spill.pop(&mut values)?;
+    }
+    Ok(start.elapsed().as_secs_f64() / bytes as f64)
 }
 
 /// A stack of values in a file.

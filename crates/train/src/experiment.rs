@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use stream_grad::CostModel;
 use stream_grad_models::save_tensors;
 use stream_grad_slides::MicronsPerPixel;
 
@@ -22,6 +23,7 @@ pub struct Experiment {
     folder: PathBuf,
     settings: Settings,
     samples: Vec<Sample>,
+    cost_model: CostModel,
 }
 
 impl Experiment {
@@ -57,7 +59,16 @@ impl Experiment {
             folder,
             settings,
             samples,
+            cost_model: CostModel::FIXED,
         })
+    }
+
+    /// The same experiment, with recipes chosen by `cost_model`; without this, by a fixed table. A run that goes on keeps the
+    /// recipes of its checkpoint.
+    #[must_use]
+    pub fn cost_model(mut self, cost_model: CostModel) -> Self {
+        self.cost_model = cost_model;
+        self
     }
 
     /// All settings.
@@ -114,7 +125,8 @@ impl Experiment {
         let scale = MicronsPerPixel::new(microns_per_pixel)?;
         let loader = SlideLoader::new(scale, settings.read.clone())?;
         let outputs = settings.task.outputs();
-        let model = StreamedModel::new(&settings.model, outputs, settings.train.seed)?;
+        let model = StreamedModel::new(&settings.model, outputs, settings.train.seed)?
+            .cost_model(self.cost_model.clone());
         let checkpoint = folder.join("checkpoint.safetensors");
         let run = Run {
             settings: &settings.train,

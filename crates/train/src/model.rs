@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
 use serde::{Deserialize, Serialize};
 use stream_grad::tiling::{ByteCount, Recipe};
-use stream_grad::{Net, Plan, PlanRequest, TileSource};
+use stream_grad::{CostModel, Net, Plan, PlanRequest, TileSource};
 use stream_grad_models::{GlobalPooling, Head, HeadConfig, ModelName, Standardisation, seeded};
 
 use crate::error::{Result, TrainError};
@@ -95,6 +96,8 @@ pub struct ModelSettings {
     pub memory_bytes: u64,
     /// Threads; 0 for all.
     pub threads: usize,
+    /// A folder for a file of what does not fit in `memory_bytes`, or `None` for none.
+    pub spill: Option<PathBuf>,
 }
 
 /// A global pooling by name.
@@ -117,6 +120,7 @@ impl Default for ModelSettings {
             statistics_weight: 0.05,
             memory_bytes: 1 << 30,
             threads: 0,
+            spill: None,
         }
     }
 }
@@ -150,6 +154,8 @@ pub struct StreamedModel {
     head: Head,
     memory: ByteCount,
     threads: usize,
+    spill: Option<PathBuf>,
+    cost_model: CostModel,
     plans: Mutex<Plans>,
 }
 
@@ -210,8 +216,18 @@ impl StreamedModel {
             head,
             memory: ByteCount::bytes(settings.memory_bytes),
             threads: settings.threads,
+            spill: settings.spill.clone(),
+            cost_model: CostModel::FIXED,
             plans: Mutex::default(),
         })
+    }
+
+    /// The same model, with recipes chosen by `cost_model`; without this, by a fixed table. Recipes that a checkpoint
+    /// [gave](Model::load_recipes) are used as they are.
+    #[must_use]
+    pub fn cost_model(mut self, cost_model: CostModel) -> Self {
+        self.cost_model = cost_model;
+        self
     }
 
     /// The network that is streamed.
@@ -229,16 +245,28 @@ impl StreamedModel {
         if let Some(plan) = plans.made.get(&(height, width)) {
             return Ok(plan.clone());
         }
-        let mut request = PlanRequest::new(height, width).memory(self.memory);
-        if self.threads > 0 {
-            request = request.threads(self.threads);
-        }
+        let mut request = self.request(height, width);
         if let Some(recipe) = plans.stored.get(&(height, width)) {
             request = request.recipe(recipe.clone());
         }
         let plan = self.net.plan(request)?;
         plans.made.insert((height, width), plan.clone());
         Ok(plan)
+    }
+
+    /// What a plan for images of `height x width` pixels is asked for, unless a recipe is stored.
+    #[must_use]
+    pub fn request(&self, height: u64, width: u64) -> PlanRequest {
+        let mut request = PlanRequest::new(height, width)
+            .memory(self.memory)
+            .cost_model(self.cost_model.clone());
+        if self.threads > 0 {
+            request = request.threads(self.threads);
+        }
+        if let Some(folder) = &self.spill {
+            request = request.spill(folder);
+        }
+        request
     }
 
     fn image_plan(&self, image: &dyn TileSource) -> Result<Plan> {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: a panic is how it fails")]
 
+use stream_grad::CostModel;
 use stream_grad_train::model::{Model, ModelSettings, StreamedModel};
 
 fn model(memory_bytes: u64) -> StreamedModel {
@@ -25,4 +26,69 @@ fn a_resumed_run_uses_the_recipes_of_the_first() {
     assert_eq!(resumed.recipes(), [chosen]);
     // Sizes that the first run did not meet are planned anew.
     assert!(resumed.plan(320, 320).is_ok());
+}
+
+/// Two machines, or one before and after it was measured: other recipes for the same settings, but not for a run that has one.
+#[test]
+fn a_resumed_run_keeps_its_recipe_under_another_cost_model() {
+    let mut seed = CostModel::default();
+    let first = model(24 << 20);
+    let request = first.request(640, 512).threads(1);
+    seed.calibrate(first.net(), &request).unwrap();
+    // A machine on which each visit of each operation takes a minute: the fewest tiles that fit.
+    let slow = slower_visits(&seed, 60_000_000_000_000);
+    let plan = |cost_model| {
+        let model = model(24 << 20).cost_model(cost_model);
+        let plan = model.plan(640, 512).unwrap();
+        (model.recipes(), plan.tiles())
+    };
+    let (chosen, tiles) = plan(slow);
+    let (other, more_tiles) = plan(free_visits(&seed));
+    assert_ne!(
+        chosen, other,
+        "cost models too alike to tell the recipes apart"
+    );
+    assert!(tiles <= more_tiles, "{tiles} and {more_tiles}");
+    let resumed = model(24 << 20).cost_model(free_visits(&seed));
+    resumed.load_recipes(chosen.clone());
+    assert_eq!(resumed.plan(640, 512).unwrap().recipe(), &chosen[0]);
+}
+
+/// The model with each visit taking as many picoseconds.
+fn slower_visits(model: &CostModel, picoseconds: u64) -> CostModel {
+    let mut stored = serde_json::to_value(model).unwrap();
+    for cost in stored["operations"].as_object_mut().unwrap().values_mut() {
+        for direction in ["forward", "vjp"] {
+            cost["time"][direction]["visit"] = picoseconds.into();
+        }
+    }
+    serde_json::from_value(stored).unwrap()
+}
+
+/// The model with visits for nothing.
+fn free_visits(model: &CostModel) -> CostModel {
+    slower_visits(model, 0)
+}
+
+#[test]
+fn a_folder_for_spilling_lets_smaller_budgets_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let spilling = |spill, memory_bytes| {
+        let settings = ModelSettings {
+            memory_bytes,
+            spill,
+            ..ModelSettings::default()
+        };
+        let model = StreamedModel::new(&settings, 2, 1).unwrap();
+        model
+            .plan(4096, 4096)
+            .ok()
+            .map(|plan| plan.file_bytes().get())
+    };
+    let mut budget = 1 << 30;
+    while spilling(None, budget).is_some() {
+        budget = budget * 7 / 8;
+    }
+    let spilled = spilling(Some(folder.path().to_owned()), budget).unwrap();
+    assert!(spilled > 0);
 }

@@ -1,8 +1,10 @@
 //! The heavy commands of `cargo xtask`, which builds this binary in release mode and becomes it.
 
+mod calibration;
 mod camelyon;
 mod compare;
 mod counting_allocator;
+mod machine;
 mod model;
 mod numerics;
 mod plan;

@@ -31,7 +31,11 @@ pub(crate) fn dtype(dtype: FloatType) -> DType {
 
 /// The request that the arguments describe; all maps are streamed from and to files.
 pub(crate) fn request(arguments: &RecipeArguments, height: u64, width: u64) -> PlanRequest {
-    let request = unbounded_request(arguments, height, width);
+    bounded(arguments, unbounded_request(arguments, height, width))
+}
+
+/// The same with the budget.
+pub(crate) fn bounded(arguments: &RecipeArguments, request: PlanRequest) -> PlanRequest {
     match arguments.memory {
         Some(budget) => request.memory(budget),
         None => request,

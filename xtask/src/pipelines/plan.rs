@@ -7,6 +7,7 @@ use stream_grad::tiling::{
 use stream_grad::{ByteCount, Net, Plan};
 use xtask::arguments::PlanArguments;
 
+use crate::calibration::calibrated;
 use crate::model;
 
 /// Tiles of the published method that are tried, as the power of two of the largest.
@@ -17,7 +18,9 @@ pub(crate) fn run(arguments: &PlanArguments) -> anyhow::Result<()> {
     let dtype = model::dtype(arguments.recipe.dtype);
     let (name, net) = model::build(&arguments.model, dtype)?;
     let image = arguments.image;
-    let plan = net.plan(model::request(&arguments.recipe, image.height, image.width))?;
+    let request = model::unbounded_request(&arguments.recipe, image.height, image.width);
+    let unbounded = calibrated(&net, request, model::threads(&arguments.recipe))?;
+    let plan = net.plan(model::bounded(&arguments.recipe, unbounded.clone()))?;
     println!("{name}, image {image}");
     println!("{plan}");
 
@@ -39,10 +42,11 @@ pub(crate) fn run(arguments: &PlanArguments) -> anyhow::Result<()> {
     }
     let lost = observed.map_or(exact, |observed| observed.borders);
     println!("{}", published(&net, &plan, &lost, element_bytes)?);
-    let request = model::unbounded_request(&arguments.recipe, image.height, image.width);
-    println!("what memory brings (every recipe that no other beats in both):");
-    println!("        memory  compute ratio  segments  kept           tile");
-    for point in net.front(&request)? {
+    println!(
+        "what memory brings (every recipe that no other beats in memory, time and compute ratio):"
+    );
+    println!("        memory  predicted time  compute ratio  segments  kept           tile");
+    for point in net.front(&unbounded)? {
         println!("{}", front_row(&point));
     }
     Ok(())
@@ -54,10 +58,12 @@ fn front_row(point: &FrontPoint) -> String {
         storage,
         peak,
         cost,
+        time,
     } = point;
     format!(
-        "{:>14}{:>15}{:>10}{:>6}{:>15}{}",
+        "{:>14}{:>16}{:>15}{:>10}{:>6}{:>15}{}",
         ByteCount::saturating(peak.peak()).to_string(),
+        time.to_string(),
         cost.compute_ratio().to_string(),
         recipe.segments,
         recipe.kept.len(),

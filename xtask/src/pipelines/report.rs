@@ -25,6 +25,8 @@ pub(crate) struct Report {
     pub(crate) spilled_bytes: u64,
     pub(crate) peak_rss_bytes: Option<u64>,
     pub(crate) compute_ratio: f64,
+    /// Of forward and backward together, for the whole batch.
+    pub(crate) seconds_predicted: f64,
     pub(crate) seconds_forward: f64,
     pub(crate) seconds_backward: f64,
     /// Forward and backward, for the whole batch.

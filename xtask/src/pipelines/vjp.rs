@@ -9,6 +9,7 @@ use stream_grad::{ByteCount, CotangentSource, InputGradientSink, Net, Plan, Tile
 use stream_grad_models::load_net;
 use xtask::arguments::{Arithmetic, VjpArguments};
 
+use crate::calibration::calibrated;
 use crate::counting_allocator::CountingAllocator;
 use crate::model;
 use crate::progress::SweepBar;
@@ -135,8 +136,11 @@ fn plan(net: &Net, input: &Input, arguments: &VjpArguments) -> anyhow::Result<Pl
             Arithmetic::Direct => stream_grad::Arithmetic::Direct,
         });
     let Some(memory) = arguments.recipe.memory else {
+        // There is nothing to choose.
         return Ok(net.plan(request)?);
     };
+    let threads = model::threads(&arguments.recipe);
+    let request = calibrated(net, request.memory(memory), threads)?;
     let mut reading = 0;
     loop {
         let left = memory.get().saturating_sub(reading);
@@ -195,6 +199,7 @@ fn stream(
     } else {
         None
     };
+    resident_memory::forget_peak();
     let watch = allocator.watch();
     let start = Instant::now();
     let residuals = plan.forward_to(image.as_ref(), &mut features)?;
@@ -242,6 +247,7 @@ fn report(
         spilled_bytes: plan.file_bytes().get(),
         peak_rss_bytes: resident_memory::peak_rss_bytes(),
         compute_ratio: model::compute_ratio(plan),
+        seconds_predicted: plan.predicted_time().as_secs_f64(),
         seconds_forward: measured.seconds_forward,
         seconds_backward: measured.seconds_backward,
         flops: plan.cost().total().saturating_mul(u128::from(batch)),

@@ -73,10 +73,10 @@ pub(crate) fn backward<T: Scalar>(
     Ok(())
 }
 
-struct BackwardSweep<'p, T> {
-    engine: Engine<'p, T>,
+pub(super) struct BackwardSweep<'p, T> {
+    pub(super) engine: Engine<'p, T>,
     /// Cotangents on their way to tiles above and to the left.
-    carries: Memory<T>,
+    pub(super) carries: Memory<T>,
 }
 
 impl<T: Scalar> BackwardSweep<'_, T> {
@@ -173,8 +173,16 @@ impl<T: Scalar> BackwardSweep<'_, T> {
         gradients: &mut Gradients<T>,
         exchange: &mut Exchange<'_>,
     ) -> Result<()> {
-        let nodes = self.engine.schedule.operations.len();
-        for node in 0..nodes {
+        self.recompute(place, store)?;
+        for node in (0..self.engine.schedule.operations.len()).rev() {
+            self.node(place, node, store, gradients, exchange)?;
+        }
+        Ok(())
+    }
+
+    /// Computes again what was not kept.
+    pub(super) fn recompute(&mut self, place: TilePlace, store: &mut BlockStore<T>) -> Result<()> {
+        for node in 0..self.engine.schedule.operations.len() {
             if self.engine.is_recomputed(node) {
                 self.engine
                     .restore_halos(place, node, Phase::Backward, store);
@@ -182,26 +190,36 @@ impl<T: Scalar> BackwardSweep<'_, T> {
                     .compute_owned(place, node, Phase::Backward, store)?;
             }
         }
-        for node in (0..nodes).rev() {
-            for touched in 0..=node {
-                if self.engine.schedule.buffers.first_touch(touched) == node
-                    && self.engine.has_cotangent(touched)
-                {
-                    self.begin_cotangent(place, touched, store, exchange.cotangents)?;
-                }
+        Ok(())
+    }
+
+    /// Runs the VJP of a node, all of whose readers are done, and hands on the cotangents of its halos.
+    pub(super) fn node(
+        &mut self,
+        place: TilePlace,
+        node: usize,
+        store: &mut BlockStore<T>,
+        gradients: &mut Gradients<T>,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<()> {
+        for touched in 0..=node {
+            if self.engine.schedule.buffers.first_touch(touched) == node
+                && self.engine.has_cotangent(touched)
+            {
+                self.begin_cotangent(place, touched, store, exchange.cotangents)?;
             }
-            if !self.engine.has_cotangent(node) {
-                continue;
-            }
-            if !self.engine.owned(place, node).is_empty() {
-                if node == 0 {
-                    self.emit_input_gradient(place, exchange)?;
-                } else {
-                    self.engine.vjp(place, node, store, gradients)?;
-                }
-            }
-            self.hand_on(place, node);
         }
+        if !self.engine.has_cotangent(node) {
+            return Ok(());
+        }
+        if !self.engine.owned(place, node).is_empty() {
+            if node == 0 {
+                self.emit_input_gradient(place, exchange)?;
+            } else {
+                self.engine.vjp(place, node, store, gradients)?;
+            }
+        }
+        self.hand_on(place, node);
         Ok(())
     }
 

@@ -129,13 +129,25 @@ impl<T: Scalar> Engine<'_, T> {
     ) -> Result<()> {
         let phase = Phase::Forward(sweep);
         for node in 0..self.schedule.operations.len() {
-            self.restore_halos(place, node, phase, store);
-            self.compute_owned(place, node, phase, store)?;
-            self.save_halos(place, node, phase, store);
+            self.forward_node(place, node, phase, store)?;
             if let Some(sink) = sink {
                 self.emit_features(place, node, phase, store, *sink)?;
             }
         }
+        Ok(())
+    }
+
+    /// Computes what the tile owns of a node from its halos, and hands on those of later tiles.
+    pub(super) fn forward_node(
+        &mut self,
+        place: TilePlace,
+        node: usize,
+        phase: Phase,
+        store: &mut BlockStore<T>,
+    ) -> Result<()> {
+        self.restore_halos(place, node, phase, store);
+        self.compute_owned(place, node, phase, store)?;
+        self.save_halos(place, node, phase, store);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ mod buffer;
 pub(crate) mod forward;
 mod memory;
 pub(crate) mod operations;
+pub(crate) mod timing;
 
 use std::ops::Range;
 use std::path::Path;

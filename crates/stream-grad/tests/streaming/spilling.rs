@@ -95,3 +95,21 @@ fn folders_that_take_no_file_are_named_before_anything_is_computed() {
     let message = plan.forward(&image).unwrap_err().to_string();
     assert!(message.contains(missing.to_str().unwrap()), "{message}");
 }
+
+/// A read-only file system without room, whoever asks: permissions would not bind an administrator.
+#[cfg(target_os = "linux")]
+#[test]
+fn folders_without_room_are_refused_before_anything_is_computed() {
+    use stream_grad::tiling::TilingError;
+
+    let (net, _variables) = net();
+    let recipe = net.plan(request().tile(48)).unwrap().recipe().clone();
+    for asked in [request().tile(48), request().recipe(recipe)] {
+        match net.plan(asked.spill("/proc")).unwrap_err() {
+            StreamError::Geometry(TilingError::FileTooSmall { limit, needed }) => {
+                assert!(limit == 0 && needed > 0, "{limit} and {needed}");
+            }
+            other => panic!("{other}"),
+        }
+    }
+}

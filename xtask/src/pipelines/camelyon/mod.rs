@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
+use stream_grad::CostModel;
 use stream_grad_train::cohort::{SplitSizes, generate};
 use stream_grad_train::data::{Sample, Split, Task, assign_splits, read_camelyon17, read_table};
 use stream_grad_train::experiment::Experiment;
+use stream_grad_train::model::StreamedModel;
 use stream_grad_train::report::{DataOrigin, PublishedFigure, PublishedRow, Report};
 use stream_grad_train::settings::Settings;
 use xtask::arguments::CamelyonArguments;
 
+use crate::calibration;
 use bars::Bars;
 
 /// Runs the experiment, or goes on with one that was stopped.
@@ -26,7 +29,8 @@ pub(crate) fn run(arguments: &CamelyonArguments) -> anyhow::Result<()> {
     let output = arguments.output();
     let settings = settings(arguments)?;
     let (samples, data) = samples(arguments, &output, &settings, &stop)?;
-    let experiment = Experiment::open(&output, settings, samples)?;
+    let cost_model = cost_model(&settings)?;
+    let experiment = Experiment::open(&output, settings, samples)?.cost_model(cost_model);
     let mut report = report(experiment.settings(), data);
     for &microns in &experiment.settings().microns_per_pixel {
         let mut bars = Bars::new(
@@ -59,11 +63,30 @@ fn settings(arguments: &CamelyonArguments) -> anyhow::Result<Settings> {
             test: 16,
         };
     }
+    if arguments.spill.is_some() {
+        settings.model.spill.clone_from(&arguments.spill);
+    }
     if arguments.slide_mpp.is_some() {
         settings.read.scale_override = arguments.slide_mpp;
     }
     settings.check()?;
     Ok(settings)
+}
+
+/// How long the network's operations take here, with as many threads.
+fn cost_model(settings: &Settings) -> anyhow::Result<CostModel> {
+    let Settings {
+        model, task, train, ..
+    } = settings;
+    let streamed = StreamedModel::new(model, task.outputs(), train.seed)?;
+    // The size of the image does not matter.
+    let request = streamed.request(1, 1);
+    let threads = match model.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let folder = calibration::cache_folder();
+    calibration::model(streamed.net(), &request, threads, folder.as_deref())
 }
 
 /// The slides with a split each, and where they come from.

@@ -14,6 +14,7 @@ use xtask::arguments::CompareStepArguments;
 
 use super::measured::{PlanMeasurement, RateMeasurement, StepMeasurement};
 use super::pixels::{Noise, Sum};
+use crate::calibration::calibrated;
 use crate::counting_allocator::{CountingAllocator, PeakWatch};
 use crate::slide_input::Ones;
 use crate::{model, resident_memory};
@@ -126,7 +127,12 @@ pub(crate) fn request(job: &StepJob) -> PlanRequest {
 
 fn step(job: &StepJob, allocator: &CountingAllocator) -> anyhow::Result<StepMeasurement> {
     let (_, net) = model::build(&job.model, job.precision.dtype())?;
-    let plan = net.plan(request(job))?;
+    let request = match job.bound {
+        // Only here has the planner a choice.
+        Bound::Bytes(_) => calibrated(&net, request(job), job.threads)?,
+        Bound::Nothing | Bound::Tile(_) => request(job),
+    };
+    let plan = net.plan(request)?;
     let (measured, gradients) = match &job.input {
         Input::Files { weights, input } => {
             load_net(weights, &net)?;

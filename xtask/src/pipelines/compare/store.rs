@@ -9,6 +9,7 @@ use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::measured::{RateMeasurement, StepMeasurement};
+use crate::machine::processor;
 
 /// The results of one folder.
 #[derive(Debug)]
@@ -67,14 +68,6 @@ impl Origin {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
         })
     }
-}
-
-fn processor() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("model name"));
-    let name = line.and_then(|line| line.split_once(':'));
-    name.map_or(std::env::consts::ARCH, |(_, name)| name.trim())
-        .to_owned()
 }
 
 impl Store {

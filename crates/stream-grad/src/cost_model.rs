@@ -1,0 +1,328 @@
+//! How long operations take on one machine, and what that predicts for a network.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use stream_grad_kernels::{Activation, Convolution};
+use stream_grad_tiling::{Graph, Node, NodeTime, TimeModel, VisitTime};
+
+use crate::net::Net;
+use crate::operation::{Kind, Operation, Pooling, trainable_flags};
+use crate::request::PlanRequest;
+
+/// How long the operations of networks take on this machine, with a number of threads: what the planner predicts the time of a
+/// recipe from.
+///
+/// The default is a fixed table, the same everywhere: 50 billion FLOPs a second, 4 microseconds for a visit of an operation, 5
+/// gigabytes a second for copies of halos, 1 for a file. [`CostModel::calibrate`] measures instead. An operation that was not
+/// measured goes by those of its kind, in proportion to their FLOPs; where there is none, by the table.
+///
+/// With the feature `serde` a model can be stored. It is worth something only on the machine, with the number of threads
+/// and the version of this crate that it was measured with.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
+pub struct CostModel {
+    /// By what decides the time of an operation, its kind first.
+    pub(crate) operations: BTreeMap<String, OperationCost>,
+    pub(crate) machine: Option<MachineCost>,
+    /// Picoseconds for a byte through a file, by folder.
+    pub(crate) folders: BTreeMap<String, u64>,
+}
+
+/// What does not depend on operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct MachineCost {
+    /// Picoseconds for a byte of a halo that is copied.
+    pub(crate) copied_byte: u64,
+    /// Picoseconds for a parameter that is packed and whose gradient is unpacked.
+    pub(crate) parameter: u64,
+}
+
+/// An operation that was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct OperationCost {
+    pub(crate) time: NodeTime,
+    /// What others of the kind are in proportion to, per output position.
+    pub(crate) forward_work: u64,
+    pub(crate) vjp_work: u64,
+}
+
+impl CostModel {
+    /// The fixed table.
+    pub const FIXED: Self = Self {
+        operations: BTreeMap::new(),
+        machine: None,
+        folders: BTreeMap::new(),
+    };
+
+    /// Whether nothing was measured.
+    pub fn is_fixed(&self) -> bool {
+        self.operations.is_empty()
+    }
+
+    /// Whether every operation of `net` was measured as `request` has it computed, and the folder for a file, if it names one.
+    pub fn covers(&self, net: &Net, request: &PlanRequest) -> bool {
+        let net = net.computed_by(request.arithmetic);
+        let folder = request.spill.as_deref();
+        self.machine.is_some()
+            && folder.is_none_or(|folder| self.folders.contains_key(&folder_key(folder)))
+            && keys(&net, request)
+                .iter()
+                .all(|key| self.operations.contains_key(key))
+    }
+
+    /// The times of the graph's nodes.
+    pub(crate) fn time_model(&self, net: &Net, request: &PlanRequest, graph: &Graph) -> TimeModel {
+        let mut model = TimeModel::of_flops(graph);
+        let nodes = model.nodes.iter_mut().zip(graph.nodes());
+        for ((time, node), key) in nodes.zip(keys(net, request)) {
+            *time = match self.operations.get(&key) {
+                Some(measured) => measured.time,
+                None => self.alike(&key, node).unwrap_or(*time),
+            };
+        }
+        if let Some(machine) = self.machine {
+            let parameters = net.parameters.iter();
+            let values: usize = parameters.map(|one| one.tensor.elem_count()).sum();
+            model.copied_byte = machine.copied_byte;
+            model.fixed = machine.parameter.saturating_mul(values as u64);
+        }
+        let folder = request.spill.as_deref().map(folder_key);
+        if let Some(&byte) = folder.and_then(|folder| self.folders.get(&folder)) {
+            model.file_byte = byte;
+        }
+        model
+    }
+
+    /// The time of a node, by what was measured of its kind.
+    fn alike(&self, key: &str, node: &Node) -> Option<NodeTime> {
+        let kind = kind(key);
+        let alike: Vec<&OperationCost> = self
+            .operations
+            .iter()
+            .filter(|(other, _)| self::kind(other) == kind)
+            .map(|(_, cost)| cost)
+            .collect();
+        let time = |select: fn(&OperationCost) -> (VisitTime, u64), work: u64| {
+            let mut sum = (0_u128, 0_u128, 0_u128);
+            for cost in &alike {
+                let (time, work) = select(cost);
+                sum.0 += u128::from(time.visit);
+                sum.1 += u128::from(time.position);
+                sum.2 += u128::from(work);
+            }
+            let (visits, positions, works) = sum;
+            let number = |value: u128| u64::try_from(value).unwrap_or(u64::MAX);
+            Some(VisitTime {
+                visit: number(visits.checked_div(alike.len() as u128)?),
+                position: number(positions.saturating_mul(work.into()).checked_div(works)?),
+            })
+        };
+        let (forward_work, vjp_work) = work(node);
+        Some(NodeTime {
+            forward: time(|cost| (cost.time.forward, cost.forward_work), forward_work)?,
+            vjp: time(|cost| (cost.time.vjp, cost.vjp_work), vjp_work)?,
+        })
+    }
+}
+
+/// What the times of a node are in proportion to among those of its kind: FLOPs, or where there are few, values.
+pub(crate) fn work(node: &Node) -> (u64, u64) {
+    let least = node.channels.max(1);
+    (node.forward_flops.max(least), node.vjp_flops.max(least))
+}
+
+/// A folder's name in a [`CostModel`].
+pub(crate) fn folder_key(folder: &Path) -> String {
+    folder.display().to_string()
+}
+
+/// Of each operation, what decides its time, in words.
+pub(crate) fn keys(net: &Net, request: &PlanRequest) -> Vec<String> {
+    let trainable = trainable_flags(&net.parameters, &request.trainable);
+    let mut has_cotangent = Vec::with_capacity(net.operations.len());
+    let dtype = request.dtype.as_str();
+    let keys = net.operations.iter().map(|operation| {
+        let trains = operation.is_trainable(&trainable);
+        let wanted = match operation.inputs.as_slice() {
+            [] => request.input_gradient.is_computed(),
+            inputs => inputs.iter().any(|&input| has_cotangent[input]),
+        };
+        let data = operation.inputs.first().map(|&input| has_cotangent[input]);
+        has_cotangent.push(trains || wanted);
+        let gradients = match (trains, data == Some(true), wanted) {
+            (true, true, _) => "both gradients",
+            (true, false, _) => "weight gradient",
+            (false, _, true) => "data gradient",
+            (false, _, false) => "no gradient",
+        };
+        format!("{dtype} {}; {gradients}", description(operation))
+    });
+    keys.collect()
+}
+
+/// The part of a key that names the kind of operation.
+fn kind(key: &str) -> &str {
+    key.split_once(':').map_or(key, |(kind, _)| kind)
+}
+
+fn description(operation: &Operation) -> String {
+    let channels = operation.channels;
+    match &operation.kind {
+        Kind::Image => format!("image: {channels}"),
+        Kind::Convolution(convolution) => {
+            let shape = &convolution.shape;
+            let residual = if operation.inputs.len() > 1 {
+                ", residual"
+            } else {
+                ""
+            };
+            let activation = activated(convolution.activation);
+            format!(
+                "{}: {} to {}, groups {}, {}{residual}{activation}",
+                arithmetic(shape),
+                shape.in_channels,
+                shape.out_channels,
+                shape.groups,
+                window(&shape.window),
+            )
+        }
+        Kind::Pool {
+            window: shape,
+            pooling,
+            ..
+        } => {
+            let name = match pooling {
+                Pooling::Maximum => "max pooling",
+                Pooling::Average(_) => "average pooling",
+            };
+            format!("{name}: {channels}, {}", window(shape))
+        }
+        Kind::Affine(_, activation) => format!("affine: {channels}{}", activated(*activation)),
+        Kind::LayerNorm { .. } => format!("layer norm: {channels}"),
+        Kind::Relu => format!("relu: {channels}"),
+        Kind::Gelu(form) => format!("gelu: {channels}, {form:?}"),
+        Kind::Add(activation) => format!("add: {channels}{}", activated(*activation)),
+        Kind::Concat => format!("concat: {channels} of {}", operation.inputs.len()),
+        Kind::UpsampleNearest(factor) => format!("nearest upsampling: {channels}, by {factor}"),
+        Kind::UpsampleBilinear(factor, _) => {
+            format!("bilinear upsampling: {channels}, by {factor}")
+        }
+        Kind::Local { layer, .. } => format!(
+            "local {}: {channels}, {} FLOPs",
+            layer.name(),
+            layer.flops_per_output()
+        ),
+    }
+}
+
+/// An activation that was fused into an operation, as part of its description.
+fn activated(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Identity => "",
+        _ => ", activation",
+    }
+}
+
+/// How a convolution is computed: what has rates of its own.
+fn arithmetic(shape: &Convolution) -> &'static str {
+    if shape.is_winograd() {
+        "winograd convolution"
+    } else if shape.groups > 1 {
+        "grouped convolution"
+    } else if shape.window.kernel == [1, 1] {
+        "pointwise convolution"
+    } else {
+        "direct convolution"
+    }
+}
+
+fn window(window: &stream_grad_kernels::Window) -> String {
+    let pair = |[rows, columns]: [usize; 2]| format!("{rows}x{columns}");
+    format!(
+        "kernel {}, stride {}, dilation {}",
+        pair(window.kernel),
+        pair(window.stride),
+        pair(window.dilation)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use candle_nn::{VarBuilder, VarMap};
+
+    use super::*;
+    use crate::layers::Conv2d;
+    use crate::net::NetBuilder;
+
+    fn net(channels: &[usize]) -> Net {
+        let variables = VarMap::new();
+        let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+        let mut net = NetBuilder::new(channels[0]);
+        let mut x = net.input();
+        for (index, pair) in channels.windows(2).enumerate() {
+            let conv = Conv2d::new(pair[0], pair[1], 3).padding(1);
+            x = net.conv2d(x, conv, vb.pp(index)).unwrap();
+        }
+        net.build(x).unwrap()
+    }
+
+    fn times(model: &CostModel, net: &Net, request: &PlanRequest) -> TimeModel {
+        let graph = net
+            .graph(&request.trainable, request.input_gradient)
+            .unwrap();
+        model.time_model(net, request, &graph)
+    }
+
+    fn visit_time(visit: u64, position: u64) -> VisitTime {
+        VisitTime { visit, position }
+    }
+
+    #[test]
+    fn keys_tell_apart_what_takes_different_times() {
+        let net = net(&[3, 32, 32, 32, 40]);
+        let request = PlanRequest::new(64, 64);
+        let keys = keys(&net, &request);
+        assert_eq!(keys[2], keys[3]);
+        assert!(keys[1].contains("direct") && keys[1].ends_with("weight gradient"));
+        assert!(keys[2].contains("winograd") && keys[2].ends_with("both gradients"));
+        assert_ne!(keys[3], keys[4]);
+        assert!(keys.iter().all(|key| key.starts_with("f32 ")), "{keys:?}");
+    }
+
+    #[test]
+    fn what_was_not_measured_goes_by_its_kind_and_else_by_the_table() {
+        let (measured, other) = (net(&[3, 32, 32]), net(&[3, 32, 64]));
+        let request = PlanRequest::new(64, 64);
+        let fixed = times(&CostModel::FIXED, &other, &request);
+        let graph = measured
+            .graph(&request.trainable, request.input_gradient)
+            .unwrap();
+        let mut model = CostModel::default();
+        let key = keys(&measured, &request).swap_remove(2);
+        let (forward_work, vjp_work) = work(&graph.nodes()[2]);
+        let time = NodeTime {
+            forward: visit_time(5, 1000),
+            vjp: visit_time(7, 3000),
+        };
+        model.operations.insert(
+            key,
+            OperationCost {
+                time,
+                forward_work,
+                vjp_work,
+            },
+        );
+        assert_eq!(times(&model, &measured, &request).nodes[2], time);
+        // Twice the channels, twice the FLOPs.
+        let found = times(&model, &other, &request).nodes;
+        assert_eq!(found[2].forward, visit_time(5, 2000));
+        assert_eq!(found[2].vjp, visit_time(7, 6000));
+        assert_eq!(found[1], fixed.nodes[1]);
+        assert!(!model.covers(&other, &request) && !model.covers(&measured, &request));
+    }
+}

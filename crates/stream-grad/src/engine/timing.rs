@@ -1,0 +1,102 @@
+//! The time of each operation, on a tile that is the whole image.
+
+use std::time::Instant;
+
+use stream_grad_tiling::{PerAxis, Span, Sweep, Tile};
+
+use super::backward::{BackwardSweep, Exchange};
+use super::buffer::{Stored, combine_rows};
+use super::memory::Memory;
+use super::operations::Gradients;
+use super::{BlockStore, Engine, Phase, Schedule, TilePlace};
+use crate::error::Result;
+use crate::exchange::TileSource;
+use crate::prepared::{Prepared, scalar};
+use crate::scalar::Scalar;
+
+/// Seconds that the computations of one node took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NodeSeconds {
+    pub(crate) forward: f64,
+    pub(crate) vjp: f64,
+}
+
+const UNMEASURED: NodeSeconds = NodeSeconds {
+    forward: f64::INFINITY,
+    vjp: f64::INFINITY,
+};
+
+/// The least time of each node over `rounds` rounds of forward and backward through one tile.
+pub(crate) fn time_nodes<T: Scalar>(
+    schedule: Schedule<'_>,
+    prepared: &Prepared<T>,
+    source: &dyn TileSource,
+    gradients: &mut Gradients<T>,
+    mut exchange: Exchange<'_>,
+    rounds: u32,
+) -> Result<Vec<NodeSeconds>> {
+    let buffers = schedule.buffers;
+    let nodes = schedule.operations.len();
+    let arena = buffers
+        .forward_length(Sweep::Saving)
+        .max(buffers.backward_length());
+    // Memory that was never written would be read from one page of zeros.
+    let slab = |elements: u64| -> Memory<T> {
+        let mut slab: Memory<T> = schedule.slab(elements);
+        slab.fill(scalar(0.5));
+        slab
+    };
+    let mut store = BlockStore {
+        saved: slab(buffers.saved_length(0)),
+        border: slab(buffers.border_length(0)),
+    };
+    let carries = slab(buffers.cotangent_length());
+    let transient = buffers.transient_length();
+    let mut engine = Engine::new(schedule, prepared, source, arena, transient, None);
+    engine.arena.fill(scalar(0.5));
+    let mut sweep = BackwardSweep { engine, carries };
+    let place = TilePlace {
+        image: 0,
+        block: 0,
+        tile: Tile { band: 0, column: 0 },
+    };
+    let mut least = vec![UNMEASURED; nodes];
+    for _ in 0..rounds {
+        for (node, least) in least.iter_mut().enumerate() {
+            let start = Instant::now();
+            let phase = Phase::Forward(Sweep::Saving);
+            sweep.engine.forward_node(place, node, phase, &mut store)?;
+            least.forward = least.forward.min(start.elapsed().as_secs_f64());
+        }
+        sweep.recompute(place, &mut store)?;
+        for (node, least) in least.iter_mut().enumerate().rev() {
+            let start = Instant::now();
+            sweep.node(place, node, &mut store, gradients, &mut exchange)?;
+            least.vjp = least.vjp.min(start.elapsed().as_secs_f64());
+        }
+    }
+    Ok(least)
+}
+
+/// Seconds in which a byte of a halo is copied: two rows and two columns of a map of 64 channels.
+pub(crate) fn time_copies() -> f64 {
+    const CHANNELS: usize = 64;
+    const EDGE: u16 = 256;
+    const ROUNDS: usize = 20;
+    let (plane, two) = (Span::new(0, i64::from(EDGE)), Span::new(0, 2));
+    let at = |rect: PerAxis<Span>| Stored { offset: 0, rect };
+    let edge = usize::from(EDGE);
+    let map = vec![0.5_f32; CHANNELS * edge * edge];
+    let mut halo = vec![0.0_f32; 2 * CHANNELS * edge];
+    let bytes = (2 * ROUNDS * size_of_val(&*halo)) as f64;
+    let start = Instant::now();
+    for _ in 0..ROUNDS {
+        for rect in [PerAxis::new(two, plane), PerAxis::new(plane, two)] {
+            let whole = at(PerAxis::both(plane));
+            let copy = |to: &mut [f32], from: &[f32]| to.copy_from_slice(from);
+            combine_rows(&mut halo, at(rect), &map, whole, rect, CHANNELS, copy);
+            std::hint::black_box(&mut halo);
+        }
+    }
+    start.elapsed().as_secs_f64() / bytes
+}

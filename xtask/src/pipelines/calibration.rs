@@ -1,0 +1,188 @@
+//! Cost models of this machine, in the user's cache folder.
+//!
+//! A file that cannot be read, or is of another machine or version, is measured anew; one that cannot be written costs the next
+//! command three seconds. Neither is an error.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use etcetera::BaseStrategy;
+use serde::{Deserialize, Serialize};
+use stream_grad::{CostModel, Net, PlanRequest};
+
+use crate::machine::processor;
+
+/// What a model is worth something for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Origin {
+    processor: String,
+    threads: usize,
+    /// Of the crates.
+    version: String,
+}
+
+impl Origin {
+    fn here(threads: usize) -> Self {
+        Self {
+            processor: processor(),
+            threads,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// A name for its file.
+    fn file_name(&self) -> String {
+        let letters = self.processor.chars();
+        let name: String = letters
+            .map(|letter| match letter {
+                'a'..='z' | 'A'..='Z' | '0'..='9' => letter.to_ascii_lowercase(),
+                _ => '-',
+            })
+            .take(60)
+            .collect();
+        format!("cost-{name}-{}-threads.json", self.threads)
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Stored {
+    origin: Origin,
+    model: CostModel,
+}
+
+/// The request with a model of this machine that knows its operations, from the cache or measured now, on `threads` threads.
+///
+/// # Errors
+/// As [`CostModel::calibrate`]: what planning would refuse, too.
+pub(crate) fn calibrated(
+    net: &Net,
+    request: PlanRequest,
+    threads: usize,
+) -> anyhow::Result<PlanRequest> {
+    let model = model(net, &request, threads, cache_folder().as_deref())?;
+    Ok(request.cost_model(model))
+}
+
+/// A model that knows the operations of the request.
+///
+/// # Errors
+/// As [`CostModel::calibrate`].
+pub(crate) fn model(
+    net: &Net,
+    request: &PlanRequest,
+    threads: usize,
+    folder: Option<&Path>,
+) -> anyhow::Result<CostModel> {
+    let origin = Origin::here(threads);
+    let path = folder.map(|folder| folder.join(origin.file_name()));
+    let mut model = path
+        .as_deref()
+        .and_then(|path| read(path, &origin))
+        .unwrap_or_default();
+    if !model.covers(net, request) {
+        eprintln!("measuring how long this network's operations take here (once, a few seconds)");
+        model.calibrate(net, request)?;
+        let stored = Stored { origin, model };
+        if let Some(path) = &path
+            && let Err(error) = write(path, &stored)
+        {
+            eprintln!("what was measured is not kept: {error:#}");
+        }
+        model = stored.model;
+    }
+    Ok(model)
+}
+
+/// This program's folder for what can be made again.
+pub(crate) fn cache_folder() -> Option<PathBuf> {
+    let strategy = etcetera::choose_base_strategy().ok()?;
+    Some(strategy.cache_dir().join("stream-grad"))
+}
+
+fn read(path: &Path, origin: &Origin) -> Option<CostModel> {
+    let bytes = std::fs::read(path).ok()?;
+    let stored: Stored = serde_json::from_slice(&bytes).ok()?;
+    (stored.origin == *origin).then_some(stored.model)
+}
+
+/// Writes a file beside its place and renames it, so that it is whole or not there; two at once do not meet.
+fn write(path: &Path, stored: &Stored) -> anyhow::Result<()> {
+    let folder = path.parent().context("a cache without a folder")?;
+    let failed = || format!("writing {}", path.display());
+    std::fs::create_dir_all(folder).with_context(failed)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(failed)?;
+    file.write_all(&serde_json::to_vec_pretty(stored)?)
+        .with_context(failed)?;
+    file.persist(path).with_context(failed)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use candle_nn::VarMap;
+    use stream_grad::{Conv2d, NetBuilder};
+    use stream_grad_models::seeded;
+
+    use super::*;
+
+    fn net() -> Net {
+        let builder = seeded(&VarMap::new(), 0, DType::F32, &Device::Cpu);
+        let mut net = NetBuilder::new(3);
+        let conv = Conv2d::new(3, 4, 3).stride(4);
+        let x = net.conv2d(net.input(), conv, builder.pp("conv")).unwrap();
+        net.build(x).unwrap()
+    }
+
+    fn request() -> PlanRequest {
+        PlanRequest::new(100, 100).threads(1)
+    }
+
+    #[test]
+    fn what_was_measured_is_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("made");
+        let first = model(&net(), &request(), 1, Some(&folder)).unwrap();
+        // Measured times differ from run to run: equal ones are the stored ones.
+        assert_eq!(model(&net(), &request(), 1, Some(&folder)).unwrap(), first);
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+        // Another number of threads has a file of its own.
+        model(&net(), &request(), 2, Some(&folder)).unwrap();
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_cache_of_no_use_is_measured_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let origin = Origin::here(1);
+        let path = folder.path().join(origin.file_name());
+        let older = Origin {
+            version: "0.0.0".into(),
+            ..origin.clone()
+        };
+        let stored = Stored {
+            origin: older,
+            model: CostModel::default(),
+        };
+        let stale = serde_json::to_vec(&stored).unwrap();
+        for content in [&b"no JSON"[..], b"{}", &stale] {
+            std::fs::write(&path, content).unwrap();
+            assert!(read(&path, &origin).is_none());
+            let measured = model(&net(), &request(), 1, Some(folder.path())).unwrap();
+            assert!(measured.covers(&net(), &request()));
+            assert_eq!(read(&path, &origin), Some(measured));
+        }
+    }
+
+    #[test]
+    fn a_folder_that_takes_no_file_is_no_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "no folder").unwrap();
+        for folder in [None, Some(file.as_path())] {
+            let model = model(&net(), &request(), 1, folder).unwrap();
+            assert!(model.covers(&net(), &request()));
+        }
+    }
+}
