@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use crate::cache::{BLOCK_EDGE, Block};
 use crate::error::Result;
 use crate::geometry::{Level, Region};
+use crate::numbers::to_usize;
 use crate::slide::Slide;
 
 /// Who decodes the blocks of one read.
@@ -173,8 +174,4 @@ pub(crate) fn fill_outside(region: &Region, inside: &Region, background: [u8; 3]
             pixel.copy_from_slice(&background);
         }
     }
-}
-
-pub(crate) fn to_usize(value: u64) -> usize {
-    usize::try_from(value).unwrap_or(usize::MAX)
 }

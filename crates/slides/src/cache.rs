@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
 use crate::geometry::Level;
+use crate::numbers::wide;
 
 /// Edge of a block in level pixels. Blocks lie on a grid from the level's origin.
 pub(crate) const BLOCK_EDGE: u64 = 512;
@@ -156,7 +157,7 @@ impl BlockCache {
 
     /// Adds a decoded block to the count and drops what was used longest ago until the bound holds.
     fn count(&self, key: BlockKey, slot: &Arc<Slot>, bytes: usize) {
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let bytes = wide(bytes);
         let mut state = self.lock();
         // The slot may have been evicted or forgotten while it was being decoded.
         if !state

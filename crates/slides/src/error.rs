@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::geometry::{Level, Region};
+use crate::numbers::wide;
 
 /// What can go wrong with a slide, its pixels or a file that is being written.
 ///
@@ -188,7 +189,7 @@ pub(crate) fn check_rgb_length(
     Err(SlideError::BufferLength {
         what,
         expected,
-        found: u64::try_from(found).unwrap_or(u64::MAX),
+        found: wide(found),
     })
 }
 

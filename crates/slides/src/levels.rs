@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::error::{Result, SlideError, check_limit};
 use crate::geometry::Extent;
+use crate::numbers::whole;
 
 /// One level of a slide's pyramid.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -81,14 +82,11 @@ pub(crate) fn check_tiles(
 
 /// The whole-number reduction that gives `level` from `finest` by rounding either way, else what OpenSlide says.
 fn true_downsample(finest: Extent, level: Extent, addressing: f64) -> f64 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "at least 1, and a saturated value fits no level"
-    )]
-    let whole = addressing.round() as u64;
-    let fits = |fine: u64, coarse: u64| fine / whole == coarse || fine.div_ceil(whole) == coarse;
-    if whole > 0 && fits(finest.height, level.height) && fits(finest.width, level.width) {
+    // At least 1; a saturated value fits no level.
+    let reduction = whole(addressing.round());
+    let fits =
+        |fine: u64, coarse: u64| fine / reduction == coarse || fine.div_ceil(reduction) == coarse;
+    if reduction > 0 && fits(finest.height, level.height) && fits(finest.width, level.width) {
         addressing.round()
     } else {
         addressing

@@ -12,6 +12,7 @@ use openslide_rs::{Address, OpenSlide, Region as OpenSlideRegion, Size};
 
 use crate::error::{Result, SlideError};
 use crate::geometry::{Extent, Level, Region, Rgb};
+use crate::numbers::{index, to_usize, whole};
 
 /// How far back a read may start to find a position that level-0 pixels can express.
 const ALIGNMENT_MARGIN: u32 = 64;
@@ -81,10 +82,7 @@ impl OpenSlideSource {
             .map_err(failed)?;
         let row_bytes = index(request.region.size.w) * 4;
         let skipped = index(request.surplus_columns) * 4;
-        let out_row = usize::try_from(region.width())
-            .unwrap_or(usize::MAX)
-            .saturating_mul(3)
-            .max(1);
+        let out_row = to_usize(region.width()).saturating_mul(3).max(1);
         let rows = argb
             .chunks_exact(row_bytes.max(1))
             .skip(index(request.surplus_rows));
@@ -227,15 +225,7 @@ fn aligned_origin(position: u32, downsample: f64) -> Option<(u32, u32)> {
         }
     }
     let (_, address, surplus) = best?;
-    if !(0.0..=f64::from(u32::MAX)).contains(&address) {
-        return None;
-    }
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a whole number checked to lie within u32"
-    )]
-    Some((address as u32, surplus))
+    Some((u32::try_from(whole(address)).ok()?, surplus))
 }
 
 /// Lays premultiplied native-endian ARGB over an opaque background.
@@ -293,10 +283,6 @@ fn extent(size: Size) -> Extent {
         height: u64::from(size.h),
         width: u64::from(size.w),
     }
-}
-
-fn index(value: u32) -> usize {
-    usize::try_from(value).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

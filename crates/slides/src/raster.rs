@@ -10,6 +10,7 @@ use tiff::tags::Tag;
 
 use crate::error::{Result, SlideError};
 use crate::geometry::{Extent, PixelScale, Region};
+use crate::numbers::to_usize;
 use crate::properties::{ResolutionUnit, tiff_resolution};
 
 /// A whole image in memory: `height x width x 3` bytes.
@@ -65,13 +66,8 @@ impl RasterSource {
         ) else {
             return;
         };
-        let image_row = usize::try_from(self.extent.width)
-            .unwrap_or(usize::MAX)
-            .saturating_mul(3);
-        let out_row = usize::try_from(region.width())
-            .unwrap_or(usize::MAX)
-            .saturating_mul(3)
-            .max(1);
+        let image_row = to_usize(self.extent.width).saturating_mul(3);
+        let out_row = to_usize(region.width()).saturating_mul(3).max(1);
         for (row, target) in rgb.chunks_exact_mut(out_row).enumerate() {
             let start = (first_row + row) * image_row + column * 3;
             if let Some(source) = self.rgb.get(start..start + target.len()) {

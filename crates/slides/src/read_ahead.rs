@@ -5,9 +5,10 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
-use crate::bands::{Parallelism, to_usize};
+use crate::bands::Parallelism;
 use crate::error::{Result, SlideError, check_rgb_length};
 use crate::geometry::Region;
+use crate::numbers::to_usize;
 use crate::view::SlideView;
 
 /// How far and on how many threads to read ahead.

@@ -4,7 +4,7 @@
 //! here the weights come from the pixel's index alone. Reduction is the exact area average (for whole-number steps the
 //! mean of the covered pixels); enlargement is bilinear between pixel centres.
 
-use crate::numbers::float;
+use crate::numbers::{float, narrow, to_usize, whole, wide};
 
 /// How one axis of the output is made from one axis of a level.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,7 +25,7 @@ pub(crate) struct Taps {
 impl Taps {
     /// One past the last source pixel.
     pub(crate) fn end(&self) -> u64 {
-        self.first + u64::try_from(self.weights.len()).unwrap_or(u64::MAX)
+        self.first + wide(self.weights.len())
     }
 }
 
@@ -44,7 +44,7 @@ impl Axis {
 
     /// Number of output pixels: the nearest whole number, at least one.
     pub(crate) fn length(self) -> u64 {
-        to_index((float(self.source) / self.step).round()).max(1)
+        whole((float(self.source) / self.step).round()).max(1)
     }
 
     /// The taps of output pixel `index`.
@@ -60,8 +60,8 @@ impl Axis {
     fn area(self, index: f64, taps: &mut Taps) {
         let start = index * self.step;
         let end = ((index + 1.0) * self.step).min(float(self.source));
-        taps.first = to_index((start + SLIVER).floor()).min(self.source - 1);
-        let last = to_index((end - SLIVER).ceil()).clamp(taps.first + 1, self.source);
+        taps.first = whole((start + SLIVER).floor()).min(self.source - 1);
+        let last = whole((end - SLIVER).ceil()).clamp(taps.first + 1, self.source);
         let overlap = |pixel: u64| {
             let lo = float(pixel).max(start);
             let hi = (float(pixel) + 1.0).min(end);
@@ -74,7 +74,7 @@ impl Axis {
 
     fn bilinear(self, index: f64, taps: &mut Taps) {
         let centre = ((index + 0.5) * self.step - 0.5).clamp(0.0, float(self.source - 1));
-        taps.first = to_index(centre.floor());
+        taps.first = whole(centre.floor());
         let towards_next = centre - centre.floor();
         if towards_next < SLIVER {
             taps.weights.push(1.0);
@@ -95,9 +95,7 @@ pub(crate) fn add_weighted(sums: &mut [f32], bytes: &[u8], weight: f32) {
 /// Filters a row of sums (RGB, starting at source column `first`) into one output pixel per entry of `taps`.
 pub(crate) fn filter_row(sums: &[f32], first: u64, taps: &[Taps], rgb: &mut [u8]) {
     for (taps, pixel) in taps.iter().zip(rgb.chunks_exact_mut(3)) {
-        let start = usize::try_from(taps.first - first)
-            .unwrap_or(usize::MAX)
-            .saturating_mul(3);
+        let start = to_usize(taps.first - first).saturating_mul(3);
         let mut value = [0.5_f32; 3];
         let source = sums.get(start..).unwrap_or_default();
         for (weight, colour) in taps.weights.iter().zip(source.chunks_exact(3)) {
@@ -115,23 +113,6 @@ pub(crate) fn filter_row(sums: &[f32], first: u64, taps: &[Taps], rgb: &mut [u8]
             *out = byte;
         }
     }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "whole numbers of pixels; the cast saturates"
-)]
-fn to_index(value: f64) -> u64 {
-    value as u64
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "weights lie between 0 and 1"
-)]
-fn narrow(weight: f64) -> f32 {
-    weight as f32
 }
 
 #[cfg(test)]

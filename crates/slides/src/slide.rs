@@ -13,6 +13,7 @@ use crate::color_profile::{ColorManagement, ToSrgb, embedded};
 use crate::error::{Result, SlideError, check_limit, check_rgb_length};
 use crate::geometry::{Extent, Level, MicronsPerPixel, PixelScale, Region, Rgb};
 use crate::levels::{LevelGeometry, check_tiles};
+use crate::numbers::{float, to_usize};
 use crate::openslide_source::OpenSlideSource;
 use crate::options::{Limits, OpenOptions};
 use crate::properties::Properties;
@@ -276,8 +277,7 @@ impl Slide {
                 found: edge.to_string(),
             });
         }
-        #[expect(clippy::cast_precision_loss, reason = "sides of slides are below 2^32")]
-        let downsample = (longest as f64 / f64::from(edge)).max(1.0);
+        let downsample = (float(longest) / f64::from(edge)).max(1.0);
         self.view(Target::Downsample(downsample))?.to_image()
     }
 
@@ -351,8 +351,8 @@ impl Slide {
             let geometry = self.level(level)?;
             let place = Region::new(block_span(row), block_span(column))
                 .intersection(&geometry.extent.region());
-            let width = usize::try_from(place.width()).unwrap_or(usize::MAX);
-            let height = usize::try_from(place.height()).unwrap_or(usize::MAX);
+            let width = to_usize(place.width());
+            let height = to_usize(place.height());
             let mut rgb = vec![0; height.saturating_mul(width).saturating_mul(3)];
             match &inner.source {
                 Source::OpenSlide(source) => {

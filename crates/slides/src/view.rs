@@ -4,13 +4,11 @@ use std::ops::Range;
 
 use image::RgbImage;
 
-use crate::bands::{
-    BlockRow, Parallelism, fill_outside, for_each_band, placement, read_blocks, to_usize,
-};
+use crate::bands::{BlockRow, Parallelism, fill_outside, for_each_band, placement, read_blocks};
 use crate::cache::BLOCK_EDGE;
 use crate::error::{Result, SlideError, check_rgb_length};
 use crate::geometry::{Extent, Level, MicronsPerPixel, Region};
-use crate::numbers::{float, position};
+use crate::numbers::{float, position, to_usize, whole};
 use crate::resample::{Axis, Taps, add_weighted, filter_row};
 use crate::slide::Slide;
 
@@ -369,11 +367,6 @@ struct Scratch {
 
 /// How many output pixels of `step` source pixels make up about `length` source pixels; at least one.
 fn whole_steps(length: f64, step: f64) -> u64 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a count that saturates, which only makes bands larger"
-    )]
-    let count = (length / step) as u64;
-    count.max(1)
+    // Saturating only makes bands larger.
+    whole(length / step).max(1)
 }

@@ -6,11 +6,10 @@ use geo::{LineString, Polygon};
 use image::GrayImage;
 
 use super::{Annotations, Shape};
-use crate::bands::to_usize;
 use crate::error::{Result, SlideError};
 use crate::geometry::{Extent, Region};
 use crate::mask::Mask;
-use crate::numbers::centre;
+use crate::numbers::{centre, floor, to_usize};
 use crate::view::SlideView;
 
 impl Annotations {
@@ -219,10 +218,6 @@ impl Outline {
 }
 
 /// The first pixel whose centre is not before `position`.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "a position that saturates far outside any slide"
-)]
 fn first_centre_from(position: f64) -> i64 {
-    (position - 0.5).ceil() as i64
+    floor((position - 0.5).ceil())
 }

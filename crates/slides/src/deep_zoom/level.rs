@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use super::{DeepZoomFormat, DeepZoomOptions};
-use crate::bands::to_usize;
 use crate::error::{Result, SlideError};
 use crate::geometry::Extent;
+use crate::numbers::{to_usize, wide};
 use crate::write::{ColorModel, halve, jpeg};
 
 /// Keeps the rows that tiles still need.
@@ -37,7 +37,7 @@ impl ZoomLevel {
 
     /// Takes the next row; returns a row of the next level once two have come (or the last one has).
     pub(super) fn push(&mut self, row: Vec<u8>) -> Result<Option<Vec<u8>>> {
-        let taken = self.first_row + u64::try_from(self.rows.len()).unwrap_or(u64::MAX) + 1;
+        let taken = self.first_row + wide(self.rows.len()) + 1;
         let is_last = taken == self.extent.height;
         let halved = match self.rows.back() {
             Some(above) if taken.is_multiple_of(2) => Some(halve(above, &row, 3)),

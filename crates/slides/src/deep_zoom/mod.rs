@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::bands::to_usize;
 use crate::error::{Result, SlideError};
 use crate::files::{folder_of, write_whole};
 use crate::geometry::Extent;
+use crate::numbers::{to_usize, wide};
 
 use level::ZoomLevel;
 
@@ -161,7 +161,6 @@ impl DeepZoomWriter {
     pub fn write_rows(&mut self, rgb: &[u8]) -> Result<()> {
         let row = to_usize(self.extent.width).saturating_mul(3);
         if !rgb.len().is_multiple_of(row) {
-            let wide = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
             return Err(SlideError::BufferLength {
                 what: "whole rows",
                 expected: wide(rgb.len().div_ceil(row).saturating_mul(row)),

@@ -2,6 +2,7 @@ use image::RgbImage;
 
 use super::*;
 use crate::geometry::Region;
+use crate::numbers::to_usize;
 use crate::options::OpenOptions;
 use crate::slide::Slide;
 use crate::view::Target;

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use crate::error::{Result, SlideError, check_rgb_length};
 use crate::geometry::{Extent, Region, Rgb};
-use crate::numbers::{centre, float};
+use crate::numbers::{centre, float, nearest_byte, to_usize, whole};
 use crate::view::SlideView;
 
 pub use color_map::ColorMap;
@@ -156,7 +156,7 @@ impl Heatmap {
             self.extent.width,
         )?;
         let value = |row: usize, column: usize| {
-            let width = usize::try_from(self.extent.width).unwrap_or(usize::MAX);
+            let width = to_usize(self.extent.width);
             self.values
                 .get(row * width + column)
                 .map_or(f64::NAN, |&value| f64::from(value))
@@ -193,11 +193,11 @@ impl Cells {
             return None;
         }
         let between = (position - 0.5).clamp(0.0, float(length - 1));
-        let first = whole(between);
-        let last = usize::try_from(length - 1).unwrap_or(usize::MAX);
+        let first = to_usize(whole(between));
+        let last = to_usize(length - 1);
         let part = between - between.floor();
         Some(Self {
-            inside: whole(position),
+            inside: to_usize(whole(position)),
             near: [(first, 1.0 - part), ((first + 1).min(last), part)],
         })
     }
@@ -216,32 +216,13 @@ fn check(style: &HeatmapStyle) -> Result<()> {
     Ok(())
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "checked to lie within the grid"
-)]
-fn whole(position: f64) -> usize {
-    position as usize
-}
-
 /// Which of 256 colours.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "clamped to 0 to 255"
-)]
 fn index_of(share: f64) -> usize {
-    (share * 255.0).round().clamp(0.0, 255.0) as usize
+    usize::from(nearest_byte(share * 255.0))
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "between two bytes"
-)]
 fn mix(below: u8, above: u8, opacity: f64) -> u8 {
-    (f64::from(below) * (1.0 - opacity) + f64::from(above) * opacity).round() as u8
+    nearest_byte(f64::from(below) * (1.0 - opacity) + f64::from(above) * opacity)
 }
 
 #[cfg(test)]

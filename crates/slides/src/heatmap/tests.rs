@@ -1,4 +1,5 @@
 use super::*;
+use crate::numbers::centre;
 use crate::options::OpenOptions;
 use crate::slide::Slide;
 use crate::view::Target;

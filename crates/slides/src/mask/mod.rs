@@ -9,7 +9,7 @@ use image::{GrayImage, Luma};
 
 use crate::error::{Result, SlideError};
 use crate::geometry::{Extent, Region};
-use crate::numbers::{centre, float, position};
+use crate::numbers::{centre, float, floor, index, position, to_usize, whole, wide};
 use crate::slide::Slide;
 use crate::view::SlideView;
 
@@ -66,17 +66,15 @@ impl Mask {
             float(whole.width) / f64::from(picture.width()),
         );
         let bits = picture.as_raw().iter().map(|&value| value != 0).collect();
-        let side = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
-        let bitmap = Bitmap::from_bits(side(picture.height()), side(picture.width()), bits);
+        let bitmap = Bitmap::from_bits(index(picture.height()), index(picture.width()), bits);
         Ok(Self::new(bitmap, downsample, (0.0, 0.0)))
     }
 
     /// One bit for each pixel of `view`, in rows.
     pub(crate) fn of_view(view: &SlideView, bits: Vec<bool>) -> Self {
         let Extent { height, width } = view.extent();
-        let side = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
         Self::new(
-            Bitmap::from_bits(side(height), side(width), bits),
+            Bitmap::from_bits(to_usize(height), to_usize(width), bits),
             view.downsample(),
             view.to_level_0(0.0, 0.0),
         )
@@ -99,7 +97,6 @@ impl Mask {
     /// Size of the mask.
     #[must_use]
     pub fn extent(&self) -> Extent {
-        let wide = |side: usize| u64::try_from(side).unwrap_or(u64::MAX);
         Extent {
             height: wide(self.bitmap.height()),
             width: wide(self.bitmap.width()),
@@ -115,8 +112,7 @@ impl Mask {
     /// Whether a mask pixel is set; outside the mask none is.
     #[must_use]
     pub fn is_set(&self, row: u64, column: u64) -> bool {
-        let side = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-        self.bitmap.get(side(row), side(column))
+        self.bitmap.get(to_usize(row), to_usize(column))
     }
 
     /// Share of the mask that is set, from 0 to 1.
@@ -179,7 +175,6 @@ impl Mask {
     #[must_use]
     pub fn to_image(&self) -> GrayImage {
         let side = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-        let index = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
         GrayImage::from_fn(
             side(self.bitmap.width()),
             side(self.bitmap.height()),
@@ -233,21 +228,6 @@ impl Mask {
 
 /// The whole and the broken part of a position, kept within `0..=side`.
 fn split(position: f64, side: usize) -> (usize, f64) {
-    let limit = float(u64::try_from(side).unwrap_or(u64::MAX));
-    let position = position.clamp(0.0, limit);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "clamped to the side of a bitmap in memory"
-    )]
-    let whole = position as usize;
-    (whole, position - position.floor())
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "a position that saturates far outside any slide"
-)]
-fn floor(position: f64) -> i64 {
-    position.floor() as i64
+    let position = position.clamp(0.0, float(wide(side)));
+    (to_usize(whole(position)), position - position.floor())
 }

@@ -1,6 +1,6 @@
 //! Affine maps of optical densities, by tables.
 
-use super::to_byte;
+use crate::numbers::nearest_byte;
 
 /// Maps densities `d` to `matrix d + offset`. The exponential of a sum is a product of three factors, each of which depends
 /// on one byte.
@@ -32,7 +32,7 @@ impl DensityMap {
         let [red, green, blue] = pixel.map(usize::from);
         let mut out = [0; 3];
         for ((out, factors), white) in out.iter_mut().zip(&*self.factors).zip(self.white) {
-            *out = to_byte(white * factors[0][red] * factors[1][green] * factors[2][blue]);
+            *out = nearest_byte(white * factors[0][red] * factors[1][green] * factors[2][blue]);
         }
         out
     }

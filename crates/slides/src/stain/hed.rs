@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::density::DensityMap;
-use super::{not_whole, pixels_of, to_byte, whole_pixels};
+use super::{not_whole, pixels_of, whole_pixels};
 use crate::error::{Result, SlideError};
+use crate::numbers::{narrow, nearest_byte, wide};
 
 /// Colours of haematoxylin, eosin and DAB, as densities of red, green and blue. scikit-image uses the same.
 const STAINS: [[f64; 3]; 3] = [[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]];
@@ -54,7 +55,7 @@ pub fn combine_hed(stains: &[f32], rgb: &mut [u8]) -> Result<()> {
                 .zip(&STAINS)
                 .map(|(&amount, stain)| f64::from(amount) * stain[channel])
                 .sum();
-            *byte = to_byte(255.0 * (density * LEAST_LIGHT.ln()).exp());
+            *byte = nearest_byte(255.0 * (density * LEAST_LIGHT.ln()).exp());
         }
     }
     Ok(())
@@ -146,16 +147,10 @@ fn same_length(rgb: usize, stains: usize) -> Result<()> {
     } else if rgb == stains {
         Err(not_whole(rgb))
     } else {
-        let wide = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
         Err(SlideError::BufferLength {
             what: "one amount of stain for each byte of the pixels",
             expected: wide(rgb),
             found: wide(stains),
         })
     }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is meant")]
-fn narrow(value: f64) -> f32 {
-    value as f32
 }

@@ -11,6 +11,7 @@ mod sample;
 mod statistics;
 
 use crate::error::{Result, SlideError};
+use crate::numbers::wide;
 
 pub use hed::{HedJitter, combine_hed, separate_hed};
 pub use macenko::{MacenkoOptions, MacenkoProfile};
@@ -100,23 +101,12 @@ fn pixels_of(rgb: &[u8]) -> Result<&[[u8; 3]]> {
 }
 
 fn not_whole(found: usize) -> SlideError {
-    let found = u64::try_from(found).unwrap_or(u64::MAX);
+    let found = wide(found);
     SlideError::BufferLength {
         what: "whole pixels",
         expected: found.div_ceil(3).saturating_mul(3),
         found,
     }
-}
-
-/// The nearest byte.
-fn to_byte(value: f64) -> u8 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "clamped to a byte; the cast of NaN is 0"
-    )]
-    let byte = value.round().clamp(0.0, 255.0) as u8;
-    byte
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::statistics::moments;
-use super::{Map, StainNormalizer, pixels_of, to_byte};
+use super::{Map, StainNormalizer, pixels_of};
 use crate::error::{Result, SlideError};
+use crate::numbers::nearest_byte;
 
 /// Linear sRGB to XYZ (IEC 61966-2-1), rows X, Y and Z.
 const TO_XYZ: [[f64; 3]; 3] = [
@@ -150,7 +151,7 @@ fn from_lab([lightness, a, b]: [f64; 3], from_xyz: &[[f64; 3]; 3]) -> [u8; 3] {
         } else {
             12.92 * light
         };
-        to_byte(value * 255.0)
+        nearest_byte(value * 255.0)
     })
 }
 

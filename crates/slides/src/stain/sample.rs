@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::bands::to_usize;
 use crate::error::{Result, SlideError};
 use crate::geometry::{MicronsPerPixel, Region};
 use crate::mask::Mask;
+use crate::numbers::to_usize;
 use crate::slide::Slide;
 use crate::view::Target;
 

@@ -1,16 +1,13 @@
 //! Percentiles, means and deviations.
 
+use crate::numbers::{float, to_usize, whole, wide};
+
 /// The percentile (0 to 100) of `values`, linear between neighbours as NumPy computes it. Reorders the values.
 pub(super) fn percentile(values: &mut [f64], percent: f64) -> Option<f64> {
     let last = values.len().checked_sub(1)?;
     let last = u32::try_from(last).ok()?;
     let place = percent / 100.0 * f64::from(last);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "between 0 and the last index"
-    )]
-    let below = place.floor().clamp(0.0, f64::from(last)) as usize;
+    let below = to_usize(whole(place.clamp(0.0, f64::from(last))));
     let (_, &mut low, above) = values.select_nth_unstable_by(below, f64::total_cmp);
     let high = above.iter().copied().min_by(f64::total_cmp).unwrap_or(low);
     Some(low + (high - low) * (place - place.floor()))
@@ -18,7 +15,7 @@ pub(super) fn percentile(values: &mut [f64], percent: f64) -> Option<f64> {
 
 /// Mean and standard deviation (of the population) of each channel.
 pub(super) fn moments(values: &[[f64; 3]]) -> ([f64; 3], [f64; 3]) {
-    let count = crate::numbers::float(u64::try_from(values.len()).unwrap_or(u64::MAX)).max(1.0);
+    let count = float(wide(values.len())).max(1.0);
     let mut mean = [0.0; 3];
     for value in values {
         for (mean, value) in mean.iter_mut().zip(value) {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::geometry::{Extent, MicronsPerPixel, Region};
 use crate::mask::Mask;
+use crate::numbers::nearest_byte;
 use crate::options::OpenOptions;
 use crate::slide::Slide;
 use crate::tissue::TissueOptions;
@@ -13,7 +14,7 @@ fn mixed(haematoxylin: [f64; 3], eosin: [f64; 3]) -> Vec<u8> {
             let (h, e) = (f64::from(h) / 40.0, f64::from(e) / 40.0);
             for channel in 0..3 {
                 let density = h * haematoxylin[channel] + e * eosin[channel];
-                rgb.push(to_byte(240.0 * (-density).exp() - 1.0));
+                rgb.push(nearest_byte(240.0 * (-density).exp() - 1.0));
             }
         }
     }

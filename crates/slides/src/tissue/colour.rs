@@ -4,6 +4,7 @@ use image::RgbImage;
 
 use super::PenMarks;
 use crate::mask::morphology::Bitmap;
+use crate::numbers::{index, nearest_byte};
 
 /// Otsu's threshold is kept in this range, in 255ths of saturation.
 const THRESHOLDS: std::ops::RangeInclusive<usize> = 12..=40;
@@ -121,14 +122,12 @@ impl Hsv {
     }
 
     fn saturation_byte(&self) -> u8 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "between 0 and 255"
-        )]
-        let byte = (self.saturation * 255.0).round() as u8;
         // Nearly black pixels have any saturation at all: noise.
-        if self.value < 0.1 { 0 } else { byte }
+        if self.value < 0.1 {
+            0
+        } else {
+            nearest_byte(f64::from(self.saturation * 255.0))
+        }
     }
 
     /// Haematoxylin and eosin lie between blue-violet and red; inks of pens are greener, or black.
@@ -163,8 +162,7 @@ fn blurred(values: Vec<u8>, height: usize, width: usize) -> Vec<u8> {
 }
 
 fn size(picture: &RgbImage) -> (usize, usize) {
-    let side = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
-    (side(picture.height()), side(picture.width()))
+    (index(picture.height()), index(picture.width()))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Result, SlideError};
 use crate::geometry::MicronsPerPixel;
 use crate::mask::{Mask, MaskFile};
-use crate::numbers::float;
+use crate::numbers::{float, to_usize};
 use crate::slide::Slide;
 use crate::view::{SlideView, Target};
 
@@ -114,9 +114,8 @@ impl Mask {
             origin: &text,
         };
         let view = tissue_view(slide, options)?;
-        let side = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
         let extent = view.extent();
-        if let Some(bits) = file.read(side(extent.height), side(extent.width)) {
+        if let Some(bits) = file.read(to_usize(extent.height), to_usize(extent.width)) {
             return Ok(Self::of_view(&view, bits));
         }
         let mask = Self::of_tissue_in(&view.to_image()?, view.downsample(), options);

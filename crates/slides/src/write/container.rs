@@ -11,6 +11,7 @@ use super::encode::{ColorModel, Compression};
 use super::level::TileFormat;
 use crate::error::{Result, SlideError};
 use crate::geometry::Extent;
+use crate::numbers::wide;
 
 /// Width of offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +106,7 @@ impl<W: Write + Seek> TiffFile<W> {
     pub(super) fn write_tile(&mut self, bytes: &[u8]) -> Result<StoredTile> {
         let tile = StoredTile {
             offset: self.position,
-            bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            bytes: wide(bytes.len()),
         };
         self.append(bytes)?;
         Ok(tile)
@@ -134,7 +135,7 @@ impl<W: Write + Seek> TiffFile<W> {
         self.pad()?;
         let start = self.position;
         let entry_bytes = 4 + 2 * self.container.offset_bytes();
-        let count = u64::try_from(entries.len() / entry_bytes).unwrap_or(u64::MAX);
+        let count = wide(entries.len() / entry_bytes);
         let count_bytes = match self.container {
             Container::Classic => 2,
             Container::Big => 8,
@@ -163,9 +164,7 @@ impl<W: Write + Seek> TiffFile<W> {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        let end = self
-            .position
-            .saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        let end = self.position.saturating_add(wide(bytes.len()));
         if self.container == Container::Classic && end > u64::from(u32::MAX) {
             return Err(SlideError::LimitExceeded {
                 path: self.path.clone(),
@@ -273,7 +272,7 @@ impl Field {
         Self {
             tag,
             kind,
-            count: u64::try_from(count).unwrap_or(u64::MAX),
+            count: wide(count),
             bytes,
         }
     }

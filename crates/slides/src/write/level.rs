@@ -7,9 +7,9 @@ use rayon::prelude::*;
 use super::container::{StoredTile, TiffFile};
 use super::encode::{ColorModel, Compression};
 use super::sample::{Sample, halve};
-use crate::bands::to_usize;
 use crate::error::{Result, SlideError};
 use crate::geometry::Extent;
+use crate::numbers::to_usize;
 
 /// How the tiles of all levels are made.
 #[derive(Clone, Copy, Debug)]

@@ -11,11 +11,10 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use crate::bands::to_usize;
 use crate::error::{Result, SlideError};
 use crate::files::{persist, temporary_beside};
 use crate::geometry::{Extent, MicronsPerPixel};
-use crate::numbers::float;
+use crate::numbers::{float, to_usize, wide};
 
 use container::{Container, Directory, TiffFile};
 pub(crate) use encode::jpeg;
@@ -427,10 +426,6 @@ impl<S: Sample> PyramidWriter<S> {
         }
         Some(text)
     }
-}
-
-fn wide(value: usize) -> u64 {
-    u64::try_from(value).unwrap_or(u64::MAX)
 }
 
 fn check_options(path: &Path, extent: Extent, options: &PyramidOptions) -> Result<()> {

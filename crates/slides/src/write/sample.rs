@@ -10,6 +10,8 @@ impl Sample for u16 {}
 impl Sample for f32 {}
 
 pub(crate) mod private {
+    use crate::numbers::narrow;
+
     pub trait Sealed: Sized {
         /// Bits of a sample.
         const BITS: u16;
@@ -62,9 +64,7 @@ pub(crate) mod private {
                 sum += f64::from(value);
                 count += 1.0;
             }
-            #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is meant")]
-            let mean = (sum / count) as Self;
-            mean
+            narrow(sum / count)
         }
 
         fn into_bytes(samples: Vec<Self>) -> Vec<u8> {
