@@ -75,6 +75,14 @@ pub enum SlideError {
         /// What the decoder said.
         reason: String,
     },
+    /// The stain of a slide cannot be estimated.
+    #[error("slide {}: its stain cannot be estimated: {reason}", path.display())]
+    NoStain {
+        /// The slide.
+        path: PathBuf,
+        /// What is missing.
+        reason: String,
+    },
     /// Something larger than the caller's [`Limits`](crate::Limits) allow, or than a format can hold.
     #[error("{}: {what} needs {needed}, the limit is {limit}", path.display())]
     LimitExceeded {

@@ -17,7 +17,8 @@
 //! # What is on a slide
 //! - [`Mask`]: tissue at low resolution, annotations or a user's own picture; the share of any region costs four look-ups.
 //! - [`Annotations`]: ASAP's XML and QuPath's GeoJSON, as labels of pixels and areas in square millimetres.
-//! - [`MacenkoProfile`], [`ReinhardProfile`], [`separate_hed`]: stains, made alike on all slides.
+//! - [`StainProfile`], by [Macenko](MacenkoProfile) or [Reinhard](ReinhardProfile), and [`separate_hed`]: stains, made alike on
+//!   all slides.
 //!
 //! # Writing
 //! [`PyramidWriter`] writes pyramids as tiled TIFF from a stream of rows or tiles, [`DeepZoomWriter`] images for web pages;
@@ -48,6 +49,7 @@ mod mask;
 mod numbers;
 mod openslide_source;
 mod options;
+mod origin;
 mod properties;
 mod raster;
 mod read_ahead;
@@ -79,8 +81,8 @@ pub use properties::Properties;
 pub use read_ahead::{ReadAhead, ReadAheadOptions};
 pub use slide::Slide;
 pub use stain::{
-    HedJitter, MacenkoOptions, MacenkoProfile, ReinhardProfile, StainNormalizer, TissueSample,
-    combine_hed, sample_tissue, separate_hed,
+    HedJitter, MacenkoOptions, MacenkoProfile, ReinhardProfile, StainMethod, StainNormalizer,
+    StainProfile, TissueSample, combine_hed, sample_tissue, separate_hed,
 };
 pub use tissue::{PenMarks, TissueOptions};
 pub use view::{SlideView, Target};

@@ -332,6 +332,11 @@ impl Slide {
         Ok(embedded(&self.inner.path))
     }
 
+    /// Whether colours are converted from a profile.
+    pub(crate) fn is_in_srgb(&self) -> bool {
+        self.inner.to_srgb.is_some()
+    }
+
     /// The cache that holds this slide's decoded blocks.
     #[must_use]
     pub fn cache(&self) -> &Arc<BlockCache> {

@@ -14,8 +14,8 @@ mod common;
 
 use openslide_rs::{Address, OpenSlide, Region as BareRegion, Size};
 use stream_grad_slides::{
-    Extent, Level, Mask, MicronsPerPixel, OpenOptions, Region, Rgb, Slide, SlideError, Target,
-    TissueOptions,
+    Extent, Level, Mask, MicronsPerPixel, OpenOptions, Region, ReinhardProfile, Rgb, Slide,
+    SlideError, StainMethod, StainProfile, Target, TissueOptions,
 };
 
 /// What OpenSlide returns, laid over white in f64.
@@ -188,4 +188,23 @@ fn tissue_is_where_the_slide_is_dark() {
         bounds.rows.end == 185 && bounds.rows.start < 20,
         "the section runs off the lower edge: {bounds}"
     );
+}
+
+#[test]
+fn the_reference_of_reinhards_method_is_this_slide() {
+    let slide = Slide::open(common::asset("default.svs")).unwrap();
+    let StainProfile::Reinhard(found) =
+        StainProfile::of_slide(&slide, StainMethod::Reinhard).unwrap()
+    else {
+        panic!("another method");
+    };
+    let reference = ReinhardProfile::REFERENCE;
+    for (found, stated) in [
+        (found.mean, reference.mean),
+        (found.deviation, reference.deviation),
+    ] {
+        for (found, stated) in found.iter().zip(stated) {
+            assert!((found - stated).abs() < 0.051, "{found}, not {stated}");
+        }
+    }
 }

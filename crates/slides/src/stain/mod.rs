@@ -6,20 +6,27 @@
 mod density;
 mod hed;
 mod macenko;
+mod profile;
 mod reinhard;
 mod sample;
 mod statistics;
+
+use rayon::prelude::*;
 
 use crate::error::{Result, SlideError};
 use crate::numbers::wide;
 
 pub use hed::{HedJitter, combine_hed, separate_hed};
 pub use macenko::{MacenkoOptions, MacenkoProfile};
+pub use profile::{StainMethod, StainProfile};
 pub use reinhard::ReinhardProfile;
 pub use sample::{TissueSample, sample_tissue};
 
 use density::DensityMap;
 use reinhard::LabMap;
+
+/// Pixels that one thread changes before it looks for more.
+const PIXELS_AT_ONCE: usize = 1 << 14;
 
 /// Gives pixels of one slide the colours of another.
 ///
@@ -60,7 +67,7 @@ enum Map {
 }
 
 impl StainNormalizer {
-    /// Changes RGB pixels in place.
+    /// Changes RGB pixels in place, on as many threads as the caller's rayon pool has.
     ///
     /// # Shapes
     /// `rgb`: `pixels x 3`.
@@ -68,13 +75,16 @@ impl StainNormalizer {
     /// # Errors
     /// [`SlideError::BufferLength`] unless it is whole pixels; nothing is changed then.
     pub fn apply(&self, rgb: &mut [u8]) -> Result<()> {
-        let pixels = whole_pixels(rgb)?;
-        for pixel in pixels {
-            *pixel = match &self.map {
-                Map::Density(map) => map.apply(*pixel),
-                Map::Lab(map) => map.apply(*pixel),
-            };
-        }
+        whole_pixels(rgb)?
+            .par_chunks_mut(PIXELS_AT_ONCE)
+            .for_each(|pixels| {
+                for pixel in pixels {
+                    *pixel = match &self.map {
+                        Map::Density(map) => map.apply(*pixel),
+                        Map::Lab(map) => map.apply(*pixel),
+                    };
+                }
+            });
         Ok(())
     }
 }

@@ -30,6 +30,13 @@ pub struct ReinhardProfile {
 }
 
 impl ReinhardProfile {
+    /// The tissue of a freely usable slide, Aperio's CMU-1-Small-Region (haematoxylin and eosin): a target where there is no
+    /// other.
+    pub const REFERENCE: Self = Self {
+        mean: [52.9, 26.2, -11.1],
+        deviation: [20.9, 12.1, 6.9],
+    };
+
     /// Mean and spread of pixels of tissue.
     ///
     /// # Shapes

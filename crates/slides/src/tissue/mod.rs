@@ -2,8 +2,7 @@
 
 mod colour;
 
-use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::path::Path;
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
@@ -12,8 +11,12 @@ use crate::error::{Result, SlideError};
 use crate::geometry::MicronsPerPixel;
 use crate::mask::{Mask, MaskFile};
 use crate::numbers::{float, to_usize};
+use crate::origin::Origin;
 use crate::slide::Slide;
 use crate::view::{SlideView, Target};
+
+/// Counted up when the way in which tissue is found changes.
+const VERSION: u32 = 1;
 
 /// Longest side of the mask of a slide without a scale.
 const UNSCALED_SIDE: u64 = 2048;
@@ -103,10 +106,10 @@ impl Mask {
         options: &TissueOptions,
         folder: impl AsRef<Path>,
     ) -> Result<Self> {
-        let Some(origin) = Origin::of(slide, options) else {
+        let Some(origin) = Origin::of(slide, VERSION, options) else {
             return Self::of_tissue(slide, options);
         };
-        let path = origin.file_in(folder.as_ref());
+        let path = origin.file_in(folder.as_ref(), "png");
         let text =
             serde_json::to_string(&origin).map_err(|error| SlideError::io(&path, error.into()))?;
         let file = MaskFile {
@@ -152,46 +155,6 @@ fn tissue_view(slide: &Slide, options: &TissueOptions) -> Result<SlideView> {
         Ok(_) => Target::MicronsPerPixel(options.microns_per_pixel),
         Err(_) => Target::Downsample((float(longest) / float(UNSCALED_SIDE)).max(1.0)),
     })
-}
-
-/// What a mask was made of. Compared as text, so that numbers are never parsed again.
-#[derive(Serialize)]
-struct Origin<'a> {
-    /// Counted up when the way in which tissue is found changes.
-    version: u32,
-    path: PathBuf,
-    bytes: u64,
-    modified_ns: u128,
-    /// The scale may be the caller's.
-    scale: Option<(f64, f64)>,
-    options: &'a TissueOptions,
-}
-
-impl<'a> Origin<'a> {
-    /// None for what is no file.
-    fn of(slide: &Slide, options: &'a TissueOptions) -> Option<Self> {
-        let path = slide.path().canonicalize().ok()?;
-        let metadata = std::fs::metadata(&path).ok()?;
-        let modified = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-        Some(Self {
-            version: 1,
-            path,
-            bytes: metadata.len(),
-            modified_ns: modified.as_nanos(),
-            scale: slide
-                .scale()
-                .ok()
-                .map(|scale| (scale.x.get(), scale.y.get())),
-            options,
-        })
-    }
-
-    /// Slides of one name in different folders get different files.
-    fn file_in(&self, folder: &Path) -> PathBuf {
-        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
-        let place = crc32fast::hash(self.path.as_os_str().as_encoded_bytes());
-        folder.join(format!("{stem}-{place:08x}.png"))
-    }
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use super::*;
 use crate::geometry::{Extent, Region};
 use crate::options::OpenOptions;
@@ -151,8 +153,12 @@ fn a_cached_mask_is_read_only_if_it_is_of_this_slide_and_these_options() {
     // Any viewer shows it.
     assert_eq!(image::open(&stored).unwrap().into_luma8(), fresh.to_image());
     // It is read, not found anew: another picture with the same word about its origin shows.
-    let text =
-        serde_json::to_string(&Origin::of(&Slide::open(&slide_path).unwrap(), &options)).unwrap();
+    let text = serde_json::to_string(&Origin::of(
+        &Slide::open(&slide_path).unwrap(),
+        VERSION,
+        &options,
+    ))
+    .unwrap();
     let file = MaskFile {
         path: &stored,
         origin: &text,
