@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use image::{ImageDecoder, ImageReader};
 use moxcms::{ColorProfile, Layout, Transform8BitExecutor, TransformOptions};
+use serde::{Deserialize, Serialize};
 use tiff::tags::Tag;
 
 /// Whether the colours of a file are changed when it is read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ColorManagement {
     /// Pixels are as the file holds them; [`Slide::icc_profile`](crate::Slide::icc_profile) passes on what they mean.
     #[default]

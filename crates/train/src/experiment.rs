@@ -84,7 +84,8 @@ impl Experiment {
     }
 
     /// Trains at `microns_per_pixel` on the training split, evaluates on the test split, and writes, into a folder of the
-    /// experiment's, `checkpoint.safetensors`, `weights.safetensors`, `predictions.csv` and `result.json`.
+    /// experiment's, `checkpoint.safetensors`, `weights.safetensors`, `predictions.csv` and `result.json`. Where settings ask
+    /// for them, masks of tissue and profiles of stains are kept in `masks` and `stains`, for all resolutions.
     ///
     /// A resolution whose `result.json` is there is not trained again; one whose checkpoint is there goes on. Returns
     /// `None` if `stop` was set before the end. The test split is looked at once, after the last epoch, with the weights of
@@ -123,7 +124,7 @@ impl Experiment {
         let Self { settings, .. } = self;
         let [train, validation, test] = Split::ALL.map(|split| self.split(split));
         let scale = MicronsPerPixel::new(microns_per_pixel)?;
-        let loader = SlideLoader::new(scale, settings.read.clone())?;
+        let loader = SlideLoader::with_folder(scale, settings.read.clone(), &self.folder)?;
         let outputs = settings.task.outputs();
         let model = StreamedModel::new(&settings.model, outputs, settings.train.seed)?
             .cost_model(self.cost_model.clone());

@@ -174,11 +174,30 @@ mod tests {
             ),
             ("[read]\ndeviation = [0.0, 1.0, 1.0]\n", "read.deviation"),
             ("[read]\nscale_override = 0.0\n", "read.scale_override"),
+            ("[read]\nstain = { kind = \"vahadane\" }\n", "vahadane"),
+            (
+                "[read.stain]\nkind = \"reinhard\"\nreference = { mean = [1.0, 1.0, 1.0], deviation = [1.0, 0.0, 1.0] }\n",
+                "read.stain.reference",
+            ),
             ("[cohort]\njpeg_quality = 0\n", "cohort.jpeg_quality"),
             ("[train.optimizer]\nkind = \"adam\"\n", "adam"),
         ] {
             let message = Settings::from_toml(text).unwrap_err().to_string();
             assert!(message.contains(part), "{part:?} in {message:?}");
+        }
+    }
+
+    #[test]
+    fn stains_are_named_and_their_reference_is_written_down() {
+        for kind in ["as_read", "macenko", "reinhard"] {
+            let text = format!("[read]\nstain = {{ kind = \"{kind}\" }}\n");
+            let settings = Settings::from_toml(&text).unwrap();
+            let written = settings.to_toml().unwrap();
+            assert_eq!(
+                written.contains("[read.stain.reference]"),
+                kind != "as_read"
+            );
+            assert_eq!(Settings::from_toml(&written).unwrap(), settings);
         }
     }
 

@@ -57,7 +57,7 @@ fn compare(net: &Net, view: &SlideView, edge: u64) {
     let extent = view.extent();
     let request = PlanRequest::new(extent.height, extent.width).dtype(DType::F64);
     let (features, expected) = gradients(net, request.clone(), &pixels(view, &settings));
-    let source = SlideSource::new(view.clone(), &settings);
+    let source = SlideSource::new(view.clone(), &settings).unwrap();
     let request = request.tile(edge).poison(f64::NAN);
     let tiles = net.plan(request.clone()).unwrap().tiles();
     assert!(tiles > 4, "{tiles} tiles");

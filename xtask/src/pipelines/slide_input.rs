@@ -46,7 +46,7 @@ impl SlideInput {
             ..ReadSettings::default()
         };
         Ok(Self {
-            source: SlideSource::new(view.clone(), &settings),
+            source: SlideSource::new(view.clone(), &settings)?,
             view,
         })
     }

@@ -33,6 +33,8 @@ struct Shared {
     blocks: Arc<BlockCache>,
     /// What read as background.
     bad: Arc<BadRegionLog>,
+    /// Where what is found out about slides is kept.
+    folder: Option<PathBuf>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -60,6 +62,27 @@ impl SlideLoader {
     /// # Errors
     /// [`TrainError::Setting`] for settings that cannot be used, [`TrainError::System`] if a thread is refused.
     pub fn new(scale: MicronsPerPixel, settings: ReadSettings) -> Result<Self> {
+        Self::build(scale, settings, None)
+    }
+
+    /// Loads slides at `scale`, and keeps what it finds out about them in `folder`: masks of tissue as pictures in `masks`,
+    /// profiles of stains as JSON in `stains`. What is there already is used.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_folder(
+        scale: MicronsPerPixel,
+        settings: ReadSettings,
+        folder: impl Into<PathBuf>,
+    ) -> Result<Self> {
+        Self::build(scale, settings, Some(folder.into()))
+    }
+
+    fn build(
+        scale: MicronsPerPixel,
+        settings: ReadSettings,
+        folder: Option<PathBuf>,
+    ) -> Result<Self> {
         settings.check()?;
         let threads = settings.decoding_threads;
         let shared = Arc::new(Shared {
@@ -67,6 +90,7 @@ impl SlideLoader {
             // Overlaps of neighbouring tiles of slides that are not held whole.
             blocks: Arc::new(BlockCache::new(settings.held_bytes / 4)),
             bad: Arc::default(),
+            folder,
             settings,
             scale,
             state: Mutex::default(),
@@ -211,6 +235,11 @@ impl Shared {
 
     fn open(&self, path: &Path) -> Result<(SlideSource, u64)> {
         let view = self.view(path)?;
+        let stains = self.folder.as_deref().map(|folder| folder.join("stains"));
+        let mut stain = self
+            .settings
+            .stain
+            .normalizer(view.slide(), stains.as_deref())?;
         let extent = (view.extent().height, view.extent().width);
         let bytes = extent.0.saturating_mul(extent.1).saturating_mul(3);
         let pixels = match usize::try_from(bytes) {
@@ -225,6 +254,9 @@ impl Shared {
                     reason: error.to_string(),
                 })?;
                 view.read(&region, &mut rgb)?;
+                if let Some(stain) = stain.take() {
+                    stain.apply(&mut rgb)?;
+                }
                 Pixels::Held {
                     extent,
                     rgb: Arc::new(rgb),
@@ -235,6 +267,7 @@ impl Shared {
         Ok((
             SlideSource {
                 pixels,
+                stain,
                 normalisation: Arc::clone(&self.normalisation),
             },
             bytes,
@@ -242,7 +275,9 @@ impl Shared {
     }
 
     fn view(&self, path: &Path) -> Result<SlideView> {
-        let mut options = OpenOptions::default().with_cache(Arc::clone(&self.blocks));
+        let mut options = OpenOptions::default()
+            .with_cache(Arc::clone(&self.blocks))
+            .with_colors(self.settings.colors);
         if self.settings.bad_regions == BadRegions::Background {
             options = options.with_bad_regions(BadRegionPolicy::Background(Arc::clone(&self.bad)));
         }
@@ -254,7 +289,12 @@ impl Shared {
         match self.settings.trim {
             Trim::Whole => Ok(view),
             Trim::Tissue => {
-                match Mask::of_tissue(&slide, &TissueOptions::default())?.bounding_box_in(&view) {
+                let options = TissueOptions::default();
+                let mask = match &self.folder {
+                    Some(folder) => Mask::of_tissue_cached(&slide, &options, folder.join("masks"))?,
+                    None => Mask::of_tissue(&slide, &options)?,
+                };
+                match mask.bounding_box_in(&view) {
                     Some(tissue) => Ok(view.cropped(&tissue)?),
                     None => Ok(view),
                 }

@@ -2,15 +2,18 @@
 
 mod loader;
 mod slide;
+mod stain;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use stream_grad::TileSource;
+use stream_grad_slides::ColorManagement;
 
 pub use loader::SlideLoader;
 pub use slide::SlideSource;
+pub use stain::StainSettings;
 
 use crate::error::{Result, TrainError};
 
@@ -32,6 +35,10 @@ pub struct ReadSettings {
     pub decoding_threads: usize,
     /// What becomes of slides of which parts cannot be decoded.
     pub bad_regions: BadRegions,
+    /// Whether colours are converted from the slides' ICC profiles.
+    pub colors: ColorManagement,
+    /// Whether stains are made alike; before `mean` and `deviation` are applied.
+    pub stain: StainSettings,
 }
 
 /// What becomes of slides of which parts cannot be decoded.
@@ -69,6 +76,8 @@ impl Default for ReadSettings {
             held_bytes: 1 << 30,
             decoding_threads: 1,
             bad_regions: BadRegions::default(),
+            colors: ColorManagement::default(),
+            stain: StainSettings::default(),
         }
     }
 }
@@ -77,7 +86,8 @@ impl ReadSettings {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`TrainError::Setting`] for means that are not finite, and deviations or a scale that are not above 0.
+    /// [`TrainError::Setting`] for means that are not finite, deviations or a scale that are not above 0, and a reference that
+    /// no stain has.
     pub fn check(&self) -> Result<()> {
         if !self.mean.iter().all(|mean| mean.is_finite()) {
             return Err(TrainError::setting(
@@ -106,7 +116,7 @@ impl ReadSettings {
                 scale,
             ));
         }
-        Ok(())
+        self.stain.check()
     }
 }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use stream_grad::{ExternalError, PixelRegion, StridedMut, TileMut, TileSource};
-use stream_grad_slides::{Region, SlideView};
+use stream_grad_slides::{Region, SlideView, StainNormalizer};
 
 use super::ReadSettings;
+use crate::error::Result as TrainResult;
 
 /// Normalised values of the 256 grey levels of each channel.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ impl Normalisation {
 #[derive(Debug, Clone)]
 pub struct SlideSource {
     pub(super) pixels: Pixels,
+    /// Applied to what is read; pixels that are held have it applied already.
+    pub(super) stain: Option<StainNormalizer>,
     pub(super) normalisation: Arc<Normalisation>,
 }
 
@@ -56,12 +59,18 @@ pub(super) enum Pixels {
 
 impl SlideSource {
     /// Reads `view` as it is asked for.
-    #[must_use]
-    pub fn new(view: SlideView, settings: &ReadSettings) -> Self {
-        Self {
+    ///
+    /// Of the settings, `mean`, `deviation` and `stain` count: where stains are to be made alike, that of the whole slide is
+    /// estimated here.
+    ///
+    /// # Errors
+    /// [`TrainError::Slide`](crate::TrainError::Slide) for a slide whose stain cannot be estimated.
+    pub fn new(view: SlideView, settings: &ReadSettings) -> TrainResult<Self> {
+        Ok(Self {
+            stain: settings.stain.normalizer(view.slide(), None)?,
             pixels: Pixels::Read(view),
             normalisation: Arc::new(Normalisation::new(settings)),
-        }
+        })
     }
 
     fn rgb(&self, region: &PixelRegion) -> Result<Vec<u8>, ExternalError> {
@@ -76,7 +85,12 @@ impl SlideSource {
         let length = region.width() * 3;
         let mut rgb = vec![0; region.height() * length];
         match &self.pixels {
-            Pixels::Read(view) => view.read(&signed(region)?, &mut rgb)?,
+            Pixels::Read(view) => {
+                view.read(&signed(region)?, &mut rgb)?;
+                if let Some(stain) = &self.stain {
+                    stain.apply(&mut rgb)?;
+                }
+            }
             Pixels::Held { rgb: held, .. } => {
                 let (top, left, stride) = (
                     usize::try_from(region.rows.start)?,

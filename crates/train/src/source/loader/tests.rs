@@ -1,6 +1,10 @@
 use stream_grad::{StridedMut, TileMut};
-use stream_grad_slides::{Compression, PyramidOptions, PyramidWriter};
+use stream_grad_slides::{
+    Compression, MacenkoProfile, PyramidOptions, PyramidWriter, ReinhardProfile, StainMethod,
+    StainProfile,
+};
 
+use super::super::StainSettings;
 use super::*;
 
 fn slide(folder: &Path, name: &str, seed: u8) -> PathBuf {
@@ -187,4 +191,172 @@ fn a_bad_region_stops_the_run_is_background_or_costs_the_slide() {
         let error = missing.load(Path::new("nowhere.tif")).err().unwrap();
         assert!(!missing.stops_at(&error), "{error}");
     }
+}
+
+/// A slide of tissue in two colours, with glass at its left.
+fn stained(folder: &Path) -> PathBuf {
+    let path = folder.join("stained.tif");
+    let options = PyramidOptions::default()
+        .with_compression(Compression::Deflate)
+        .with_microns_per_pixel(MicronsPerPixel::new(4.0).unwrap());
+    let mut writer = PyramidWriter::create(&path, 300, 400, &options).unwrap();
+    let pixels = (0..300 * 400_u32).flat_map(|i| match (i * 31 + i / 400 * 17) % 7 {
+        _ if i % 400 < 60 => [244; 3],
+        0..3 => [110, 70, 150],
+        pixel => [190 + u8::try_from(pixel).unwrap(), 120, 180],
+    });
+    writer.write_rows(&pixels.collect::<Vec<u8>>()).unwrap();
+    writer.finish().unwrap();
+    path
+}
+
+#[test]
+fn stains_are_made_alike_whatever_is_held_and_however_it_is_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = stained(folder.path());
+    for (kind, method) in [
+        ("macenko", StainMethod::Macenko),
+        ("reinhard", StainMethod::Reinhard),
+    ] {
+        let text = format!("[read]\nstain = {{ kind = \"{kind}\" }}\n");
+        let settings = crate::settings::Settings::from_toml(&text).unwrap().read;
+        // At 4 microns pixels are the file's, at 8 they are means of four.
+        for microns in [4.0, 8.0] {
+            let scale = MicronsPerPixel::new(microns).unwrap();
+            let load = |held_bytes| {
+                let settings = ReadSettings {
+                    held_bytes,
+                    ..settings.clone()
+                };
+                let loader = SlideLoader::new(scale, settings).unwrap();
+                loader.load(&path).unwrap()
+            };
+            let (held, streamed) = (load(1 << 30), load(0));
+            let (height, width) = held.extent();
+            let whole = PixelRegion {
+                rows: 0..height,
+                columns: 0..width,
+            };
+            let values = read(&*held, &whole);
+
+            // The same by hand: read, changed by the whole slide's profile, scaled.
+            let slide = Slide::open(&path).unwrap();
+            let view = slide.view(Target::MicronsPerPixel(scale)).unwrap();
+            let mut rgb = vec![0; values.len()];
+            view.read(&signed(&whole).unwrap(), &mut rgb).unwrap();
+            let before = rgb.clone();
+            let reference = match method {
+                StainMethod::Macenko => StainProfile::Macenko(MacenkoProfile::REFERENCE),
+                StainMethod::Reinhard => StainProfile::Reinhard(ReinhardProfile::REFERENCE),
+            };
+            StainProfile::of_slide(&slide, method)
+                .unwrap()
+                .normalizer_to(&reference)
+                .unwrap()
+                .apply(&mut rgb)
+                .unwrap();
+            assert_ne!(rgb, before);
+            let channels = (0..3).cycle();
+            for ((found, byte), channel) in values.iter().zip(&rgb).zip(channels) {
+                let expected = (f64::from(*byte) / 255.0 - settings.mean[channel])
+                    / settings.deviation[channel];
+                assert!((f64::from(*found) - expected).abs() < 1e-5);
+            }
+
+            let index = |value: u64| usize::try_from(value).unwrap();
+            for source in [&held, &streamed] {
+                for edge in [97, 1000] {
+                    for (top, left) in corners(height, width, edge) {
+                        let region = PixelRegion {
+                            rows: top..height.min(top + edge),
+                            columns: left..width.min(left + edge),
+                        };
+                        let tile = read(&**source, &region);
+                        let length = region.width() * 3;
+                        for (row, line) in region.rows.zip(tile.chunks_exact(length)) {
+                            let start = index((row * width + left) * 3);
+                            assert_eq!(line, &values[start..start + length]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Corners of tiles.
+fn corners(height: u64, width: u64, edge: u64) -> impl Iterator<Item = (u64, u64)> {
+    let along = move |length: u64| (0..length.div_ceil(edge)).map(move |tile| tile * edge);
+    along(height).flat_map(move |top| along(width).map(move |left| (top, left)))
+}
+
+#[test]
+fn profiles_and_masks_are_kept_with_the_run_and_used_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = stained(folder.path());
+    let run = folder.path().join("run");
+    let settings = ReadSettings {
+        trim: Trim::Tissue,
+        stain: StainSettings::Macenko {
+            reference: MacenkoProfile::REFERENCE,
+        },
+        ..ReadSettings::default()
+    };
+    let first_value = |microns: f64| {
+        let scale = MicronsPerPixel::new(microns).unwrap();
+        let loader = SlideLoader::with_folder(scale, settings.clone(), &run).unwrap();
+        let image = loader.load(&path).unwrap();
+        let region = PixelRegion {
+            rows: 0..1,
+            columns: 0..1,
+        };
+        read(&*image, &region)
+    };
+    let only = |folder: &str| {
+        let mut files = std::fs::read_dir(run.join(folder)).unwrap();
+        let file = files.next().unwrap().unwrap().path();
+        assert!(files.next().is_none(), "one file for all scales");
+        file
+    };
+    let before = first_value(4.0);
+    let (mask, stain) = (only("masks"), only("stains"));
+    let (mask_bytes, stain_text) = (
+        std::fs::read(&mask).unwrap(),
+        std::fs::read_to_string(&stain).unwrap(),
+    );
+    first_value(8.0);
+    assert_eq!(first_value(4.0), before);
+    assert_eq!(
+        (only("masks"), only("stains")),
+        (mask.clone(), stain.clone())
+    );
+    assert_eq!(std::fs::read(&mask).unwrap(), mask_bytes);
+    assert_eq!(std::fs::read_to_string(&stain).unwrap(), stain_text);
+    // What stands in the file is what is used.
+    let mut kept: serde_json::Value = serde_json::from_str(&stain_text).unwrap();
+    let strongest = &mut kept["profile"]["strongest"][0];
+    *strongest = (strongest.as_f64().unwrap() * 3.0).into();
+    std::fs::write(&stain, kept.to_string()).unwrap();
+    assert_ne!(first_value(4.0), before);
+}
+
+#[test]
+fn a_slide_without_a_stain_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("glass.tif");
+    let scale = MicronsPerPixel::new(8.0).unwrap();
+    let options = PyramidOptions::default().with_microns_per_pixel(scale);
+    let mut writer = PyramidWriter::create(&path, 60, 80, &options).unwrap();
+    writer.write_rows(&[244; 60 * 80 * 3]).unwrap();
+    writer.finish().unwrap();
+    let settings = ReadSettings {
+        stain: StainSettings::Reinhard {
+            reference: ReinhardProfile::REFERENCE,
+        },
+        ..ReadSettings::default()
+    };
+    let loader = SlideLoader::new(scale, settings).unwrap();
+    let error = loader.load(&path).err().unwrap();
+    assert!(error.to_string().contains("glass.tif"), "{error}");
+    assert!(!loader.stops_at(&error));
 }
