@@ -4,6 +4,8 @@
 //! The values are the amount of haematoxylin in squares of 64 x 64 pixels at 2 microns per pixel, of those that hold tissue;
 //! in their place would stand a network's predictions.
 
+use std::error::Error;
+
 use stream_grad_slides::{
     Compression, DeepZoomOptions, DeepZoomWriter, Extent, Heatmap, HeatmapStyle, Mask,
     MicronsPerPixel, PyramidOptions, PyramidWriter, Region, Slide, Target, TissueOptions,
@@ -12,12 +14,15 @@ use stream_grad_slides::{
 
 const SQUARE: i64 = 64;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let (Some(input), Some(output)) = (arguments.next(), arguments.next()) else {
+fn main() -> Result<(), Box<dyn Error>> {
+    run(&std::env::args().skip(1).collect::<Vec<_>>())
+}
+
+pub(crate) fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
+    let [input, output, rest @ ..] = arguments else {
         return Err("usage: heatmap SLIDE OUT.tiff [OUT.dzi]".into());
     };
-    let slide = Slide::open(&input)?;
+    let slide = Slide::open(input)?;
     let edge = MicronsPerPixel::new(2.0)?;
     let view = slide.view(Target::MicronsPerPixel(edge))?;
     let Extent { height, width } = view.extent();
@@ -66,9 +71,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = PyramidOptions::default()
         .with_compression(Compression::Jpeg { quality: 85 })
         .with_microns_per_pixel(edge);
-    let mut pyramid = PyramidWriter::create(&output, height, width, &options)?;
-    let mut zoom = arguments
-        .next()
+    let mut pyramid = PyramidWriter::create(output, height, width, &options)?;
+    let mut zoom = rest
+        .first()
         .map(|path| DeepZoomWriter::create(path, height, width, &DeepZoomOptions::default()))
         .transpose()?;
     let mut band = vec![0; usize::try_from(SQUARE.unsigned_abs() * width * 3)?];

@@ -3,27 +3,31 @@
 //!
 //! A second run finds the tissue mask and the patches of the first and goes on from there.
 
+use std::error::Error;
 use std::path::PathBuf;
 
 use stream_grad_slides::{Mask, MicronsPerPixel, Region, Slide, Target, TissueOptions};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let (Some(input), Some(folder)) = (arguments.next(), arguments.next()) else {
+fn main() -> Result<(), Box<dyn Error>> {
+    run(&std::env::args().skip(1).collect::<Vec<_>>())
+}
+
+pub(crate) fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
+    let [input, folder, rest @ ..] = arguments else {
         return Err(
             "usage: patches SLIDE FOLDER [MICRONS_PER_PIXEL [EDGE [MINIMUM_SHARE_OF_TISSUE]]]"
                 .into(),
         );
     };
     let folder = PathBuf::from(folder);
-    let edge = MicronsPerPixel::new(arguments.next().map_or(Ok(1.0), |text| text.parse())?)?;
-    let side: u32 = arguments.next().map_or(Ok(256), |text| text.parse())?;
-    let least: f64 = arguments.next().map_or(Ok(0.5), |text| text.parse())?;
+    let edge = MicronsPerPixel::new(rest.first().map_or(Ok(1.0), |text| text.parse())?)?;
+    let side: u32 = rest.get(1).map_or(Ok(256), |text| text.parse())?;
+    let least: f64 = rest.get(2).map_or(Ok(0.5), |text| text.parse())?;
     if side == 0 {
         return Err("the edge of a patch must be at least 1".into());
     }
 
-    let slide = Slide::open(&input)?;
+    let slide = Slide::open(input)?;
     let view = slide.view(Target::MicronsPerPixel(edge))?;
     std::fs::create_dir_all(&folder)?;
     let mask = Mask::of_tissue_cached(&slide, &TissueOptions::default(), folder.join("masks"))?;
@@ -44,7 +48,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             // What lies outside the slide is background.
             let mut patch = image::RgbImage::new(side, side);
             view.read(&region, &mut patch)?;
-            patch.save(&path)?;
+            // Whatever stops the program, there is never half a picture under the final name.
+            let partial = path.with_extension("partial");
+            patch.save_with_format(&partial, image::ImageFormat::Png)?;
+            std::fs::rename(&partial, &path)?;
             written += 1;
         }
     }

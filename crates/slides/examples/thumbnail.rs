@@ -1,14 +1,19 @@
 //! Writes a slide's thumbnail: `cargo run --example thumbnail -- SLIDE OUT.png [EDGE]`.
 
+use std::error::Error;
+
 use stream_grad_slides::Slide;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let (Some(input), Some(output)) = (arguments.next(), arguments.next()) else {
+fn main() -> Result<(), Box<dyn Error>> {
+    run(&std::env::args().skip(1).collect::<Vec<_>>())
+}
+
+pub(crate) fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
+    let [input, output, rest @ ..] = arguments else {
         return Err("usage: thumbnail SLIDE OUT.png [EDGE]".into());
     };
-    let edge = arguments.next().map_or(Ok(1024), |edge| edge.parse())?;
-    let slide = Slide::open(&input)?;
+    let edge = rest.first().map_or(Ok(1024), |edge| edge.parse())?;
+    let slide = Slide::open(input)?;
     for (index, level) in slide.levels().iter().enumerate() {
         println!(
             "level {index}: {}, downsample {}",
@@ -20,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Err(error) => println!("scale: {error}"),
     }
     let thumbnail = slide.thumbnail(edge)?;
-    thumbnail.save(&output)?;
+    thumbnail.save(output)?;
     println!("{output}: {} x {}", thumbnail.width(), thumbnail.height());
     Ok(())
 }

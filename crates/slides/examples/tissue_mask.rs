@@ -1,15 +1,20 @@
 //! Writes a slide's tissue mask: `cargo run --example tissue_mask -- SLIDE OUT.png`.
 
+use std::error::Error;
+
 use stream_grad_slides::{Mask, Slide, TissueOptions};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let (Some(input), Some(output)) = (arguments.next(), arguments.next()) else {
+fn main() -> Result<(), Box<dyn Error>> {
+    run(&std::env::args().skip(1).collect::<Vec<_>>())
+}
+
+pub(crate) fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
+    let [input, output] = arguments else {
         return Err("usage: tissue_mask SLIDE OUT.png".into());
     };
-    let slide = Slide::open(&input)?;
+    let slide = Slide::open(input)?;
     let mask = Mask::of_tissue(&slide, &TissueOptions::default())?;
-    mask.to_image().save(&output)?;
+    mask.write_png(output)?;
     println!(
         "{output}: {}, {:.1} % tissue",
         mask.extent(),

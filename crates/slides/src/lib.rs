@@ -31,7 +31,8 @@
 //!
 //! # Examples
 //! The [`guide`] goes through all of it. As programs, with a slide of your own (`cargo run --example NAME -- SLIDE ...`):
-//! `thumbnail`, `tissue_mask`, `patches` (a grid of PNGs) and `heatmap` (a map of values over the slide).
+//! `thumbnail`, `tissue_mask`, `patches` (a grid of PNGs), `heatmap` (a map of values over the slide), and for many slides
+//! `batch`, which skips and names bad ones and goes on where it was stopped.
 
 mod annotation;
 mod bad_regions;

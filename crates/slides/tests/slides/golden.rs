@@ -1,15 +1,5 @@
 //! Annotations, tissue and stains against shapely, scikit-image and torchstain: `golden/slides`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    clippy::cast_sign_loss,
-    reason = "a test: small numbers, and a panic is how it fails"
-)]
-
 use serde_json::Value;
 use stream_grad_slides::geo::{LineString, MultiPolygon, Polygon};
 use stream_grad_slides::{

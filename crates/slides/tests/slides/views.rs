@@ -1,17 +1,5 @@
 //! What a view promises: a pixel depends on its coordinates alone, and outside is background.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    clippy::cast_sign_loss,
-    reason = "a test: small numbers, and a panic is how it fails"
-)]
-
-mod common;
-
 use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
@@ -31,7 +19,9 @@ static SLIDE: LazyLock<Slide> = LazyLock::new(|| {
         .with_compression(Compression::Deflate)
         .with_tile_edge(128);
     let mut writer = PyramidWriter::create(&path, HEIGHT as u64, WIDTH as u64, &options).unwrap();
-    writer.write_rows(&common::picture(HEIGHT, WIDTH)).unwrap();
+    writer
+        .write_rows(&crate::common::picture(HEIGHT, WIDTH))
+        .unwrap();
     writer.finish().unwrap();
     let options = OpenOptions::default().with_cache(Arc::new(BlockCache::new(2 << 20)));
     Slide::open_with(path, &options).unwrap()
@@ -117,7 +107,7 @@ proptest! {
     #[test]
     fn reduction_is_the_area_average(step in 1.0..30.0_f64, (row, column) in (0.0..1.0_f64, 0.0..1.0_f64)) {
         // One level in memory, so that the source is known: the plain definition in f64.
-        static PICTURE: LazyLock<Vec<u8>> = LazyLock::new(|| common::picture(90, 70));
+        static PICTURE: LazyLock<Vec<u8>> = LazyLock::new(|| crate::common::picture(90, 70));
         let extent = Extent { height: 90, width: 70 };
         let slide = Slide::from_rgb("memory", extent, PICTURE.clone(), &OpenOptions::default()).unwrap();
         let view = slide.view(Target::Downsample(step)).unwrap();

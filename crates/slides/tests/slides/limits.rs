@@ -1,15 +1,5 @@
 //! Files that declare more than a machine has are refused with both numbers, before anything is allocated.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    clippy::cast_sign_loss,
-    reason = "a test: small numbers, and a panic is how it fails"
-)]
-
 use std::path::Path;
 
 use stream_grad_slides::{Extent, OpenOptions, Slide, SlideError, Target};

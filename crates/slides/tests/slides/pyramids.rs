@@ -1,17 +1,5 @@
 //! Pyramids written here and read back: through OpenSlide and through the `tiff` crate, which shares no code with it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    clippy::cast_sign_loss,
-    reason = "a test: small numbers, and a panic is how it fails"
-)]
-
-mod common;
-
 use std::path::{Path, PathBuf};
 
 use openslide_rs::OpenSlide;
@@ -83,7 +71,7 @@ fn open_independently(path: &Path) -> Decoder<std::io::BufReader<std::fs::File>>
 
 #[test]
 fn deflate_keeps_every_pixel_of_every_level() {
-    let picture = common::picture(HEIGHT, WIDTH);
+    let picture = crate::common::picture(HEIGHT, WIDTH);
     for kind in [TiffKind::Classic, TiffKind::Big] {
         let options = PyramidOptions::default()
             .with_compression(Compression::Deflate)
@@ -122,7 +110,7 @@ fn deflate_keeps_every_pixel_of_every_level() {
 #[test]
 fn whole_downsamples_are_read_exactly_at_every_level() {
     let (height, width) = (1024, 768);
-    let picture = common::picture(height, width);
+    let picture = crate::common::picture(height, width);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("even.tiff");
     let options = PyramidOptions::default()
@@ -175,7 +163,7 @@ fn openslide_reads_scale_and_power() {
     let options = PyramidOptions::default()
         .with_microns_per_pixel(MicronsPerPixel::new(0.2425).unwrap())
         .with_objective_power(40.0);
-    let (_folder, path) = write(&common::picture(HEIGHT, WIDTH), &options);
+    let (_folder, path) = write(&crate::common::picture(HEIGHT, WIDTH), &options);
     assert_eq!(OpenSlide::detect_vendor(&path).unwrap(), "aperio");
     let slide = Slide::open(&path).unwrap();
     let scale = slide.scale().unwrap();
@@ -186,7 +174,10 @@ fn openslide_reads_scale_and_power() {
 
 #[test]
 fn without_scale_it_is_a_generic_tiff_that_states_none() {
-    let (_folder, path) = write(&common::picture(HEIGHT, WIDTH), &PyramidOptions::default());
+    let (_folder, path) = write(
+        &crate::common::picture(HEIGHT, WIDTH),
+        &PyramidOptions::default(),
+    );
     let slide = Slide::open(&path).unwrap();
     assert_eq!(slide.properties().vendor.as_deref(), Some("generic-tiff"));
     let error = slide.scale().unwrap_err().to_string();

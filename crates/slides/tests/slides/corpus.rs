@@ -1,24 +1,12 @@
 //! The corpus is what it was, reads as what was written, and opens whatever its format.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    clippy::cast_sign_loss,
-    reason = "a test: small numbers, and a panic is how it fails"
-)]
-
-mod common;
-
-use common::corpus::{CORPUS, HEIGHT, Origin, Pixels, WIDTH, greys, level_0, sha256};
+use crate::common::corpus::{CORPUS, HEIGHT, Origin, Pixels, WIDTH, greys, level_0, sha256};
 use stream_grad_slides::{Extent, Slide};
 
 #[test]
 fn every_file_has_its_checksum_and_its_pixels() {
     let folder = tempfile::tempdir().unwrap();
-    let colours = common::picture(HEIGHT, WIDTH);
+    let colours = crate::common::picture(HEIGHT, WIDTH);
     let greys: Vec<u8> = greys().into_iter().flat_map(|value| [value; 3]).collect();
     for entry in &CORPUS {
         let path = entry.file(folder.path());

@@ -1,17 +1,5 @@
 //! ICC profiles are found, passed on and applied.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    clippy::cast_sign_loss,
-    reason = "a test: small numbers, and a panic is how it fails"
-)]
-
-mod common;
-
 use std::borrow::Cow;
 use std::path::Path;
 
@@ -110,9 +98,9 @@ fn profiles_are_passed_on_and_applied() {
             "{}",
             path.display()
         );
-        assert_eq!(common::corpus::level_0(&stored), pixels());
+        assert_eq!(crate::common::corpus::level_0(&stored), pixels());
         let options = OpenOptions::default().with_colors(ColorManagement::ToSrgb);
-        let converted = common::corpus::level_0(&Slide::open_with(path, &options).unwrap());
+        let converted = crate::common::corpus::level_0(&Slide::open_with(path, &options).unwrap());
         for (found, colour) in converted.chunks_exact(3).zip(COLOURS.iter().cycle()) {
             for (found, expected) in found.iter().zip(expected(*colour)) {
                 assert!(
@@ -128,12 +116,12 @@ fn profiles_are_passed_on_and_applied() {
 #[test]
 fn no_profile_changes_nothing_and_a_broken_one_is_named() {
     let options = OpenOptions::default().with_colors(ColorManagement::ToSrgb);
-    let path = common::asset("boxes.png");
+    let path = crate::common::asset("boxes.png");
     let slide = Slide::open_with(&path, &options).unwrap();
     assert_eq!(slide.icc_profile().unwrap(), None);
     assert_eq!(
-        common::corpus::level_0(&slide),
-        common::corpus::level_0(&Slide::open(&path).unwrap())
+        crate::common::corpus::level_0(&slide),
+        crate::common::corpus::level_0(&Slide::open(&path).unwrap())
     );
 
     let folder = tempfile::tempdir().unwrap();

@@ -1,17 +1,5 @@
 //! Broken slides give errors that name the file, never panics; other inputs open behind the same type.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    clippy::cast_sign_loss,
-    reason = "a test: small numbers, and a panic is how it fails"
-)]
-
-mod common;
-
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,12 +27,12 @@ fn write(path: &Path, rgb: &[u8], height: usize, width: usize) {
 
 #[test]
 fn the_known_broken_slides_are_errors() {
-    let error = Slide::open(common::asset("unopenable.tiff")).unwrap_err();
+    let error = Slide::open(crate::common::asset("unopenable.tiff")).unwrap_err();
     assert!(
         matches!(&error, SlideError::CannotOpen { path, .. } if path.ends_with("unopenable.tiff")),
         "{error}"
     );
-    let slide = Slide::open(common::asset("unreadable.svs")).unwrap();
+    let slide = Slide::open(crate::common::asset("unreadable.svs")).unwrap();
     for _ in 0..2 {
         let error = read_all(&slide).unwrap_err();
         assert!(
@@ -66,7 +54,7 @@ const SIDE: usize = 1536;
 
 /// Writes a slide with a bad tile in its middle; returns its pixels.
 fn write_damaged(path: &Path) -> Vec<u8> {
-    let rgb = common::picture(SIDE, SIDE);
+    let rgb = crate::common::picture(SIDE, SIDE);
     write(path, &rgb, SIDE, SIDE);
     // Tile (2, 2) of 6 x 6: within block (1, 1).
     let file = std::io::BufReader::new(std::fs::File::open(path).unwrap());
@@ -178,7 +166,7 @@ fn a_bad_tile_is_named_and_the_rest_can_still_be_read() {
 #[test]
 fn plain_images_open_as_slides() {
     let folder = tempfile::tempdir().unwrap();
-    let rgb = common::picture(90, 120);
+    let rgb = crate::common::picture(90, 120);
     let picture = image::RgbImage::from_raw(120, 90, rgb.clone()).unwrap();
     for name in ["plain.png", "plain.tiff", "plain.jpg"] {
         let path = folder.path().join(name);

@@ -1,17 +1,5 @@
 //! The real slide (Aperio CMU-1-Small-Region), against bare OpenSlide.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    clippy::cast_sign_loss,
-    reason = "a test: small numbers, and a panic is how it fails"
-)]
-
-mod common;
-
 use openslide_rs::{Address, OpenSlide, Region as BareRegion, Size};
 use stream_grad_slides::{
     Extent, Level, Mask, MicronsPerPixel, OpenOptions, Region, ReinhardProfile, Rgb, Slide,
@@ -39,7 +27,7 @@ fn bare(slide: &OpenSlide, x: u32, y: u32, w: u32, h: u32) -> Vec<u8> {
 
 #[test]
 fn the_slide_says_what_it_is() {
-    let slide = Slide::open(common::asset("default.svs")).unwrap();
+    let slide = Slide::open(crate::common::asset("default.svs")).unwrap();
     assert_eq!(
         slide.extent(),
         Extent {
@@ -65,7 +53,7 @@ fn the_slide_says_what_it_is() {
 
 #[test]
 fn level_pixels_are_those_of_openslide() {
-    let path = common::asset("default.svs");
+    let path = crate::common::asset("default.svs");
     let (slide, reference) = (Slide::open(&path).unwrap(), OpenSlide::new(&path).unwrap());
     for (x, y, w, h) in [
         (0, 0, 700, 300),
@@ -94,7 +82,7 @@ fn level_pixels_are_those_of_openslide() {
 
 #[test]
 fn half_the_scale_is_the_mean_of_four() {
-    let path = common::asset("default.svs");
+    let path = crate::common::asset("default.svs");
     let (slide, reference) = (Slide::open(&path).unwrap(), OpenSlide::new(&path).unwrap());
     let view = slide
         .view(Target::MicronsPerPixel(
@@ -133,7 +121,7 @@ fn half_the_scale_is_the_mean_of_four() {
 #[test]
 fn a_given_scale_overrides_the_file() {
     let options = OpenOptions::default().with_microns_per_pixel(MicronsPerPixel::new(1.0).unwrap());
-    let slide = Slide::open_with(common::asset("default.svs"), &options).unwrap();
+    let slide = Slide::open_with(crate::common::asset("default.svs"), &options).unwrap();
     assert_eq!(slide.scale().unwrap().x.get(), 1.0);
     let view = slide
         .view(Target::MicronsPerPixel(MicronsPerPixel::new(2.0).unwrap()))
@@ -143,7 +131,7 @@ fn a_given_scale_overrides_the_file() {
 
 #[test]
 fn a_thumbnail_fits_and_shows_the_slide() {
-    let slide = Slide::open(common::asset("default.svs")).unwrap();
+    let slide = Slide::open(crate::common::asset("default.svs")).unwrap();
     let thumbnail = slide.thumbnail(200).unwrap();
     assert_eq!(thumbnail.dimensions(), (150, 200));
     let mean =
@@ -159,7 +147,7 @@ fn a_thumbnail_fits_and_shows_the_slide() {
 
 #[test]
 fn tissue_is_where_the_slide_is_dark() {
-    let slide = Slide::open(common::asset("default.svs")).unwrap();
+    let slide = Slide::open(crate::common::asset("default.svs")).unwrap();
     let mask = Mask::of_tissue(&slide, &TissueOptions::default()).unwrap();
     let edge = MicronsPerPixel::new(8.0).unwrap();
     let picture = slide
@@ -192,7 +180,7 @@ fn tissue_is_where_the_slide_is_dark() {
 
 #[test]
 fn the_reference_of_reinhards_method_is_this_slide() {
-    let slide = Slide::open(common::asset("default.svs")).unwrap();
+    let slide = Slide::open(crate::common::asset("default.svs")).unwrap();
     let StainProfile::Reinhard(found) =
         StainProfile::of_slide(&slide, StainMethod::Reinhard).unwrap()
     else {
