@@ -130,6 +130,13 @@ impl OpenSlideSource {
             .map_err(|reason| self.image_failed("ICC profile", reason))
     }
 
+    /// The ICC profile embedded in an associated image.
+    #[cfg(feature = "openslide4")]
+    pub(crate) fn associated_image_icc_profile(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.with_recovery(|slide| slide.associated_image_icc_profile(name))
+            .map_err(|reason| self.image_failed(name, reason))
+    }
+
     fn image_failed(&self, name: &str, reason: String) -> SlideError {
         SlideError::ImageFailed {
             path: self.path.clone(),

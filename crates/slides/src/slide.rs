@@ -292,7 +292,8 @@ impl Slide {
         }
     }
 
-    /// Decodes one of the images that come with the slide.
+    /// Decodes one of the images that come with the slide. Its colours are converted as the slide's are, where it has a
+    /// profile.
     ///
     /// # Errors
     /// [`SlideError::NoSuchImage`], [`SlideError::LimitExceeded`], [`SlideError::ImageFailed`].
@@ -311,8 +312,39 @@ impl Slide {
             needed,
             self.inner.limits.image_bytes,
         )?;
-        let (extent, rgb) = source.associated_image(name, self.background())?;
+        let (extent, mut rgb) = source.associated_image(name, self.background())?;
+        if self.inner.to_srgb.is_some()
+            && let Some(profile) = self.associated_image_icc_profile(name)?
+        {
+            ToSrgb::new(&profile)
+                .and_then(|to_srgb| to_srgb.apply(&mut rgb))
+                .map_err(|reason| self.bad_profile(reason))?;
+        }
         self.image(extent, rgb)
+    }
+
+    /// The ICC profile of one of the images that come with the slide, if any.
+    ///
+    /// OpenSlide 4 (the feature `openslide4`) reads the image's own. A `thumbnail` without one is made of the slide's pixels,
+    /// and has the slide's profile; labels and macro images are photographs by another camera.
+    ///
+    /// # Errors
+    /// [`SlideError::NoSuchImage`], [`SlideError::ImageFailed`].
+    pub fn associated_image_icc_profile(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let known = self.associated_image_names()?;
+        if !known.iter().any(|other| other == name) {
+            return Err(self.no_such_image(name, known));
+        }
+        #[cfg(feature = "openslide4")]
+        if let Source::OpenSlide(source) = &self.inner.source
+            && let Some(profile) = source.associated_image_icc_profile(name)?
+        {
+            return Ok(Some(profile));
+        }
+        if name == "thumbnail" {
+            return self.icc_profile();
+        }
+        Ok(None)
     }
 
     /// The ICC profile that comes with the slide, if any: what its stored colours mean.

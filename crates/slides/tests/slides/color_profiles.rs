@@ -137,3 +137,74 @@ fn no_profile_changes_nothing_and_a_broken_one_is_named() {
         "{error}"
     );
 }
+
+/// The real slide with a profile of its first directory, as Aperio's scanners write it: to a copy of the file that directory
+/// is appended once more, with one entry more.
+fn real_slide_with(path: &Path, profile: &[u8]) {
+    let mut bytes = std::fs::read(crate::common::asset("default.svs")).unwrap();
+    assert_eq!(bytes[..4], *b"II*\0");
+    let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap());
+    let first = number(&bytes[4..8]) as usize;
+    let count = usize::from(u16::from_le_bytes(
+        bytes[first..first + 2].try_into().unwrap(),
+    ));
+    let end = first + 2 + count * 12;
+    let mut entries: Vec<[u8; 12]> = bytes[first + 2..end]
+        .chunks_exact(12)
+        .map(|entry| entry.try_into().unwrap())
+        .collect();
+    let next = bytes[end..end + 4].to_vec();
+    let place = bytes.len() as u32;
+    bytes.extend(profile);
+    bytes.resize(bytes.len().next_multiple_of(2), 0);
+    let directory = bytes.len() as u32;
+    // InterColorProfile, of bytes of no type.
+    let mut entry = [0; 12];
+    entry[..2].copy_from_slice(&34675_u16.to_le_bytes());
+    entry[2..4].copy_from_slice(&7_u16.to_le_bytes());
+    entry[4..8].copy_from_slice(&(profile.len() as u32).to_le_bytes());
+    entry[8..].copy_from_slice(&place.to_le_bytes());
+    entries.push(entry);
+    entries.sort_by_key(|entry| u16::from_le_bytes([entry[0], entry[1]]));
+    bytes.extend((entries.len() as u16).to_le_bytes());
+    bytes.extend(entries.into_iter().flatten());
+    bytes.extend(next);
+    bytes[4..8].copy_from_slice(&directory.to_le_bytes());
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_thumbnail_has_the_slides_colours_and_photographs_have_their_own() {
+    let profile = ColorProfile::new_display_p3().encode().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p3.svs");
+    real_slide_with(&path, &profile);
+    let stored = Slide::open(&path).unwrap();
+    assert_eq!(stored.icc_profile().unwrap().as_ref(), Some(&profile));
+    let options = OpenOptions::default().with_colors(ColorManagement::ToSrgb);
+    let converted = Slide::open_with(&path, &options).unwrap();
+    for (name, has_profile) in [("thumbnail", true), ("label", false), ("macro", false)] {
+        let found = stored.associated_image_icc_profile(name).unwrap();
+        assert_eq!(found.is_some(), has_profile, "{name}");
+        let before = stored.associated_image(name).unwrap();
+        let after = converted.associated_image(name).unwrap();
+        assert_eq!(before != after, has_profile, "{name}");
+        if !has_profile {
+            continue;
+        }
+        for (before, after) in before.pixels().zip(after.pixels()) {
+            for (expected, found) in expected(before.0).into_iter().zip(after.0) {
+                // Colours that sRGB does not have are cut off.
+                let expected = expected.clamp(0.0, 255.0);
+                assert!(
+                    (expected - f64::from(found)).abs() <= 2.0,
+                    "{before:?}: {after:?}"
+                );
+            }
+        }
+    }
+    assert!(matches!(
+        stored.associated_image_icc_profile("no such image"),
+        Err(SlideError::NoSuchImage { .. })
+    ));
+}
