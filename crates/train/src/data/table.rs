@@ -20,13 +20,20 @@ struct Columns {
 /// Every slide must exist, stand in the table once, and have a label that the task accepts.
 ///
 /// # Errors
-/// [`TrainError::Csv`], [`TrainError::Column`], [`TrainError::Cell`], [`TrainError::RepeatedSlide`],
+/// [`TrainError::File`], [`TrainError::Csv`], [`TrainError::Column`], [`TrainError::Cell`], [`TrainError::RepeatedSlide`],
 /// [`TrainError::MissingSlides`], [`TrainError::SplitPatient`], [`TrainError::Classes`] for a table without rows.
 pub fn read_table(path: &Path, task: Task) -> Result<Vec<Sample>> {
+    let bytes = std::fs::read(path).map_err(TrainError::file(path))?;
+    let samples = parse(path, &bytes, task)?;
+    check_files(path, &samples)?;
+    Ok(samples)
+}
+
+/// Parses the content of a table; `path` is for errors and for the folder of the slides, which are not looked for.
+fn parse(path: &Path, bytes: &[u8], task: Task) -> Result<Vec<Sample>> {
     let mut reader = csv::ReaderBuilder::new()
         .trim(csv::Trim::All)
-        .from_path(path)
-        .map_err(TrainError::csv(path))?;
+        .from_reader(bytes);
     let headings = reader.headers().map_err(TrainError::csv(path))?.clone();
     let columns = Columns::find(path, &headings)?;
     let folder = path.parent().unwrap_or_else(|| Path::new(""));
@@ -53,7 +60,6 @@ pub fn read_table(path: &Path, task: Task) -> Result<Vec<Sample>> {
             found: "no rows".to_owned(),
         });
     }
-    check_files(path, &samples)?;
     check_patients(&samples)?;
     Ok(samples)
 }
@@ -188,6 +194,9 @@ fn check_files(path: &Path, samples: &[Sample]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
     use tempfile::TempDir;
 
     use super::*;
@@ -275,6 +284,61 @@ mod tests {
             let message = message(text);
             for part in parts {
                 assert!(message.contains(part), "{part:?} in {message:?}");
+            }
+        }
+    }
+
+    /// How many cases the reader is tried with: 20,000, or as many as `TRAIN_FUZZ_CASES` says.
+    fn cases() -> ProptestConfig {
+        let cases = std::env::var("TRAIN_FUZZ_CASES").ok();
+        ProptestConfig::with_cases(cases.and_then(|text| text.parse().ok()).unwrap_or(20_000))
+    }
+
+    /// What is accepted obeys the rules, and a table written of it is read as the same.
+    fn accepted_is_usable(bytes: &[u8], task: Task) {
+        let path = Path::new("tables/t.csv");
+        let Ok(samples) = parse(path, bytes, task) else {
+            return;
+        };
+        assert!(!samples.is_empty());
+        assert!(samples.iter().all(|sample| task.accepts(sample.label)));
+        assert!(check_patients(&samples).is_ok());
+        let slides: HashSet<&Path> = samples
+            .iter()
+            .map(|sample| sample.slide.as_path())
+            .collect();
+        assert_eq!(slides.len(), samples.len());
+        let written = super::table(path, &samples).unwrap();
+        assert_eq!(parse(path, &written, task).unwrap(), samples);
+    }
+
+    proptest! {
+        #![proptest_config(cases())]
+
+        #[test]
+        fn no_table_makes_the_reader_panic(
+            noise in proptest::collection::vec(any::<u8>(), 0..60),
+            parts in proptest::collection::vec(proptest::sample::select(vec![
+                "slide", "label", "split", "patient", ",", ",", "\n", "\n", "\r\n", "\"", "a.svs", "b.svs", "/c.svs", "0", "1", "1.0", "0.5",
+                "-0", "NaN", "inf", "1e999", "test", "Val", "later", "p", "\u{feff}", "\0", " ", "é",
+            ]), 0..40),
+            rows in proptest::collection::vec((
+                proptest::sample::select(vec!["a", "b", "c d", "/e", "\"f,g\"", ""]),
+                proptest::sample::select(vec!["0", "1", "0.25", "2", "x"]),
+                proptest::sample::select(vec!["", "train", "test"]),
+                proptest::sample::select(vec!["", "p", "\"q\n\""]),
+            ), 0..4),
+        ) {
+            let text = parts.concat();
+            let rows: String = rows
+                .into_iter()
+                .map(|(slide, label, split, patient)| format!("{slide},{label},{split},{patient}\n"))
+                .collect();
+            for task in [Task::Binary, Task::Classification { classes: 3 }, Task::Regression] {
+                accepted_is_usable(&noise, task);
+                accepted_is_usable(text.as_bytes(), task);
+                accepted_is_usable(format!("slide,label\n{text}").as_bytes(), task);
+                accepted_is_usable(format!("slide,label,split,patient\n{rows}").as_bytes(), task);
             }
         }
     }
