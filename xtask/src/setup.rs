@@ -31,10 +31,7 @@ impl Requirement {
     fn is_met(self) -> bool {
         match self {
             Self::PkgConfig => is_on_path("pkg-config") || is_on_path("pkgconf"),
-            Self::OpenSlide => Command::new("pkg-config")
-                .args(["--exists", "openslide"])
-                .status()
-                .is_ok_and(|status| status.success()),
+            Self::OpenSlide => openslide_version().is_some(),
             Self::LibClang => clang_folders().iter().any(|folder| holds_libclang(folder)),
             Self::ClangHeaders => clang_folders()
                 .iter()
@@ -99,10 +96,32 @@ pub fn run() -> anyhow::Result<()> {
 /// Whether the installed OpenSlide is version 4 or later, which can do more: the feature `openslide4`.
 #[must_use]
 pub fn has_openslide_4() -> bool {
-    Command::new("pkg-config")
-        .args(["--atleast-version=4.0.0", "openslide"])
-        .status()
-        .is_ok_and(|status| status.success())
+    openslide_version().is_some_and(|version| is_4_or_later(&version))
+}
+
+/// The version of OpenSlide that building finds, as pkg-config prints it. The programs are those that the build of the
+/// bindings tries.
+fn openslide_version() -> Option<String> {
+    let programs = match std::env::var_os("PKG_CONFIG") {
+        Some(program) => vec![program],
+        None => vec!["pkg-config".into(), "pkgconf".into()],
+    };
+    let output = programs.into_iter().find_map(|program| {
+        Command::new(program)
+            .args(["--modversion", "openslide"])
+            .stderr(Stdio::null())
+            .output()
+            .ok()
+    })?;
+    let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    output.status.success().then_some(version)
+}
+
+fn is_4_or_later(version: &str) -> bool {
+    let digits = version
+        .find(|character: char| !character.is_ascii_digit())
+        .map_or(version, |end| &version[..end]);
+    digits.parse::<u32>().is_ok_and(|major| major >= 4)
 }
 
 /// The features of this package that building wants here, as cargo takes them.
@@ -332,6 +351,24 @@ mod tests {
             Requirement::ClangHeaders.debian_package(None),
             "libclang-dev"
         );
+    }
+
+    #[test]
+    fn openslide_4_is_told_by_its_version() {
+        for (version, expected) in [
+            ("3.4.1", false),
+            ("3.10", false),
+            ("4.0.0", true),
+            ("4.0.1", true),
+            ("4", true),
+            ("4.1.0-rc1", true),
+            ("10.0", true),
+            ("", false),
+            ("unknown", false),
+            ("99999999999.0", false),
+        ] {
+            assert_eq!(is_4_or_later(version), expected, "{version}");
+        }
     }
 
     #[test]
