@@ -27,7 +27,24 @@
 //! # Building
 //! [OpenSlide](https://openslide.org) 3.4.1 or later must be installed with its headers, and `pkg-config` and libclang to
 //! bind it: on Debian and Ubuntu `apt-get install libopenslide-dev pkg-config libclang-dev`. The feature `openslide4` adds
-//! what only OpenSlide 4 can do (it knows where each format keeps its colour profile) and does not build with 3.4.1.
+//! what only OpenSlide 4 can do: it knows where each format, and each picture that comes with a slide, keeps its colour
+//! profile. The feature does not build with 3.4.1; `cargo xtask` finds out which version is installed and passes it on.
+//!
+//! Where the system has 3.4.1 only, as Debian 12 does, OpenSlide 4 may stand in a folder of its own. PyPI's package
+//! `openslide-bin` has the library (to be linked as `lib/libopenslide.so`, too), OpenSlide's source has `openslide.h` and
+//! `openslide-features.h`; and `lib/pkgconfig/openslide.pc` says
+//!
+//! ```text
+//! prefix=/opt/openslide
+//! Name: openslide
+//! Description: OpenSlide
+//! Version: 4.0.1
+//! Libs: -L${prefix}/lib -lopenslide
+//! Cflags: -I${prefix}/include/openslide
+//! ```
+//!
+//! Then `PKG_CONFIG_PATH=/opt/openslide/lib/pkgconfig LD_LIBRARY_PATH=/opt/openslide/lib cargo xtask test` builds with it
+//! and runs with it.
 //!
 //! # Examples
 //! The [`guide`] goes through all of it. As programs, with a slide of your own (`cargo run --example NAME -- SLIDE ...`):
