@@ -30,11 +30,16 @@ impl Properties {
         let text = |name: &str| raw.get(name).map(|value| value.trim());
         let number = |name: &str| parse_positive(text(name)?);
         let vendor = text("openslide.vendor").map(str::to_owned);
-        let stated =
-            |axis: &str| MicronsPerPixel::new(number(&format!("openslide.mpp-{axis}"))?).ok();
+        let is_plain_tiff = vendor.as_deref() == Some("generic-tiff");
+        // OpenSlide 4 makes microns of whatever resolution a plain TIFF states.
+        let stated = |axis: &str| {
+            MicronsPerPixel::new(number(&format!("openslide.mpp-{axis}"))?)
+                .ok()
+                .filter(|edge| !is_plain_tiff || edge.get() <= COARSEST_BELIEVED_RESOLUTION)
+        };
         // Only a plain TIFF's own resolution is a scale: scanners leave print resolutions in theirs.
         let from_tiff = |axis: &str| {
-            if vendor.as_deref() != Some("generic-tiff") {
+            if !is_plain_tiff {
                 return None;
             }
             let unit = ResolutionUnit::from_name(text("tiff.ResolutionUnit")?)?;
@@ -159,6 +164,19 @@ mod tests {
         assert_eq!(tiff("centimeter", "40000"), Some(0.25));
         assert_eq!(tiff("inch", "50800"), Some(0.5));
         assert_eq!(tiff("inch", "72"), None, "a screen's resolution");
+        // As OpenSlide 4 says it.
+        let micrometres = |vendor: &str, edge: &str| {
+            parse(&[
+                ("openslide.vendor", vendor),
+                ("openslide.mpp-x", edge),
+                ("openslide.mpp-y", edge),
+            ])
+            .scale
+            .map(|scale| scale.x.get())
+        };
+        assert_eq!(micrometres("generic-tiff", "352.77777777777777"), None);
+        assert_eq!(micrometres("generic-tiff", "0.5"), Some(0.5));
+        assert_eq!(micrometres("aperio", "60"), Some(60.0));
         assert_eq!(tiff("none", "40000"), None);
         assert_eq!(tiff("centimeter", "0"), None);
     }
