@@ -22,6 +22,11 @@ pub trait TileSource: Send + Sync {
     fn channels(&self) -> usize;
     /// Height and width in pixels; the same for every image of the batch.
     fn extent(&self) -> (u64, u64);
+    /// Is told, before each sweep, what it will ask for, image and region, in order: a source that decodes may begin at once.
+    /// A sweep that fails asks for less.
+    fn expect_reads(&self, reads: &mut dyn Iterator<Item = (usize, PixelRegion)>) {
+        let _ = reads;
+    }
     /// Writes every value of `region` of image `image` to `out`.
     ///
     /// # Errors
@@ -46,6 +51,10 @@ impl<S: TileSource + ?Sized> TileSource for Arc<S> {
 
     fn extent(&self) -> (u64, u64) {
         (**self).extent()
+    }
+
+    fn expect_reads(&self, reads: &mut dyn Iterator<Item = (usize, PixelRegion)>) {
+        (**self).expect_reads(reads);
     }
 
     fn read(

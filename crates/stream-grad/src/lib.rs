@@ -42,6 +42,7 @@ mod parameter;
 mod plan;
 mod planning;
 mod prepared;
+mod reads;
 mod request;
 mod residuals;
 mod scalar;

@@ -24,6 +24,7 @@ use crate::observer::{NoObserver, Observer};
 use crate::operation::{Kind, trainable_flags};
 use crate::planning;
 use crate::prepared::Prepared;
+use crate::reads::{backward_reads, forward_reads};
 use crate::request::PlanRequest;
 use crate::residuals::{Residuals, Stores};
 use crate::scalar::Scalar;
@@ -247,6 +248,7 @@ impl Plan {
         source: &dyn TileSource,
         sink: &mut dyn FeatureSink,
     ) -> Result<crate::residuals::Kept<T>> {
+        source.expect_reads(&mut forward_reads(&self.geometry, self.request.batch));
         self.install(|| {
             let mut prepared = Prepared::<T>::new(&self.net.operations, &self.net.parameters)?;
             let saved = forward(self.schedule(), &prepared, source, self.request.batch, sink)?;
@@ -381,6 +383,8 @@ impl Plan {
         kept: crate::residuals::Kept<T>,
         exchange: Exchange<'_>,
     ) -> Result<GradStore> {
+        let reads = backward_reads(&self.geometry, &self.buffers, self.request.batch);
+        source.expect_reads(&mut { reads });
         self.install(|| {
             let crate::residuals::Kept {
                 mut prepared,

@@ -347,6 +347,11 @@ impl<S: TileSource> TileSource for Augmented<S> {
         self.augmentation.extent()
     }
 
+    fn expect_reads(&self, reads: &mut dyn Iterator<Item = (usize, PixelRegion)>) {
+        let origins = reads.map(|(image, region)| (image, self.augmentation.origin(&region)));
+        self.source.expect_reads(&mut { origins });
+    }
+
     #[expect(
         clippy::redundant_closure,
         reason = "the bare variant is not general over the view's lifetime"

@@ -432,7 +432,7 @@ fn internal(layer: &str) -> StreamError {
     }
 }
 
-fn pixel_region(rect: PerAxis<Span>) -> PixelRegion {
+pub(crate) fn pixel_region(rect: PerAxis<Span>) -> PixelRegion {
     let range = |span: Span| span.lo.max(0).unsigned_abs()..span.hi.max(0).unsigned_abs();
     PixelRegion {
         rows: range(rect.rows),

@@ -10,6 +10,7 @@ mod golden;
 mod networks;
 mod promises;
 mod random_graphs;
+mod reads;
 mod refusals;
 mod spilling;
 mod weights;

@@ -262,7 +262,7 @@ impl Shared {
                     rgb: Arc::new(rgb),
                 }
             }
-            _ => Pixels::Read(view),
+            _ => Pixels::read(view),
         };
         Ok((
             SlideSource {

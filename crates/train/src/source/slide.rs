@@ -1,9 +1,10 @@
 //! A slide at one scale as an image to stream.
 
-use std::sync::Arc;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use stream_grad::{ExternalError, PixelRegion, StridedMut, TileMut, TileSource};
-use stream_grad_slides::{Region, SlideView, StainNormalizer};
+use stream_grad_slides::{ReadAhead, ReadAheadOptions, Region, SlideView, StainNormalizer};
 
 use super::ReadSettings;
 use crate::error::Result as TrainResult;
@@ -53,12 +54,55 @@ pub(super) enum Pixels {
         extent: (u64, u64),
         rgb: Arc<Vec<u8>>,
     },
-    /// Read as it is asked for.
-    Read(SlideView),
+    /// Read as it is asked for, or ahead of that.
+    Read { view: SlideView, ahead: Ahead },
+}
+
+impl Pixels {
+    pub(super) fn read(view: SlideView) -> Self {
+        Self::Read {
+            view,
+            ahead: Ahead::default(),
+        }
+    }
+}
+
+/// A thread that decodes what the sweep at hand will ask for. Of one source: a clone has its own.
+#[derive(Debug, Default)]
+pub(super) struct Ahead(Mutex<Option<Arc<ReadAhead>>>);
+
+impl Clone for Ahead {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl Ahead {
+    /// One thread keeps ahead of a network that computes on all cores; two regions are decoded while one is used.
+    const OPTIONS: ReadAheadOptions = ReadAheadOptions {
+        threads: NonZeroUsize::MIN,
+        depth: NonZeroUsize::MIN.saturating_add(1),
+    };
+
+    fn begin(&self, view: &SlideView, schedule: Vec<Region>) {
+        // Without a thread, regions are decoded as they are asked for.
+        let begun = ReadAhead::new(view.clone(), schedule, Self::OPTIONS).ok();
+        let before = std::mem::replace(&mut *self.lock(), begun.map(Arc::new));
+        // Waits for its thread, not for the lock.
+        drop(before);
+    }
+
+    fn current(&self) -> Option<Arc<ReadAhead>> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<ReadAhead>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl SlideSource {
-    /// Reads `view` as it is asked for.
+    /// Reads `view` as it is asked for; within a sweep, a thread of its own decodes the next regions ahead.
     ///
     /// Of the settings, `mean`, `deviation` and `stain` count: where stains are to be made alike, that of the whole slide is
     /// estimated here.
@@ -68,7 +112,7 @@ impl SlideSource {
     pub fn new(view: SlideView, settings: &ReadSettings) -> TrainResult<Self> {
         Ok(Self {
             stain: settings.stain.normalizer(view.slide(), None)?,
-            pixels: Pixels::Read(view),
+            pixels: Pixels::read(view),
             normalisation: Arc::new(Normalisation::new(settings)),
         })
     }
@@ -85,8 +129,12 @@ impl SlideSource {
         let length = region.width() * 3;
         let mut rgb = vec![0; region.height() * length];
         match &self.pixels {
-            Pixels::Read(view) => {
-                view.read(&signed(region)?, &mut rgb)?;
+            Pixels::Read { view, ahead } => {
+                let region = signed(region)?;
+                match ahead.current() {
+                    Some(ahead) => ahead.read(&region, &mut rgb)?,
+                    None => view.read(&region, &mut rgb)?,
+                }
                 if let Some(stain) = &self.stain {
                     stain.apply(&mut rgb)?;
                 }
@@ -125,7 +173,14 @@ impl TileSource for SlideSource {
     fn extent(&self) -> (u64, u64) {
         match &self.pixels {
             Pixels::Held { extent, .. } => *extent,
-            Pixels::Read(view) => (view.extent().height, view.extent().width),
+            Pixels::Read { view, .. } => (view.extent().height, view.extent().width),
+        }
+    }
+
+    fn expect_reads(&self, reads: &mut dyn Iterator<Item = (usize, PixelRegion)>) {
+        if let Pixels::Read { view, ahead } = &self.pixels {
+            let regions = reads.filter_map(|(_, region)| signed(&region).ok());
+            ahead.begin(view, regions.collect());
         }
     }
 

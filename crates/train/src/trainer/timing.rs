@@ -65,6 +65,10 @@ impl<S: TileSource> TileSource for Timed<'_, S> {
         self.source.extent()
     }
 
+    fn expect_reads(&self, reads: &mut dyn Iterator<Item = (usize, PixelRegion)>) {
+        self.source.expect_reads(reads);
+    }
+
     fn read(
         &self,
         image: usize,
