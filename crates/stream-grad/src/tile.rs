@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 /// A rectangle of an image or of a feature map, in that plane's own pixels, half-open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PixelRegion {
@@ -95,6 +97,18 @@ impl<'a, T> StridedMut<'a, T> {
         }
         let start = row * self.row_stride;
         &mut self.data[start..start + self.row_length]
+    }
+
+    /// All rows, for the caller's rayon pool.
+    pub fn par_rows(&mut self) -> impl IndexedParallelIterator<Item = &mut [T]>
+    where
+        T: Send,
+    {
+        let length = self.row_length;
+        self.data
+            .par_chunks_mut(self.row_stride.max(1))
+            .take(self.rows)
+            .map(move |row| &mut row[..length])
     }
 }
 

@@ -10,6 +10,7 @@ use std::thread::LocalKey;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use stream_grad::{ExternalError, PixelRegion, StridedMut, TileMut, TileSource};
 
@@ -271,7 +272,7 @@ impl<S: TileSource> Augmented<S> {
         scratch: &'static LocalKey<RefCell<Vec<T>>>,
     ) -> Result<(), ExternalError>
     where
-        T: Copy + Default + From<f32> + Add<Output = T> + Mul<Output = T>,
+        T: Copy + Default + From<f32> + Add<Output = T> + Mul<Output = T> + Send + Sync,
     {
         let channels = self.source.channels();
         let origin = self.augmentation.origin(region);
@@ -297,13 +298,12 @@ impl<S: TileSource> Augmented<S> {
         region: &PixelRegion,
         out: &mut StridedMut<'_, T>,
     ) where
-        T: Copy + From<f32> + Add<Output = T> + Mul<Output = T>,
+        T: Copy + From<f32> + Add<Output = T> + Mul<Output = T> + Send + Sync,
     {
         let (height, width) = (region.height(), region.width());
         let augmentation = &self.augmentation;
-        for row in 0..height {
+        out.par_rows().enumerate().for_each(|(row, line)| {
             let source_row = place(row, height, augmentation.rows);
-            let line = out.row(row);
             for column in 0..width {
                 let source_column = place(column, width, augmentation.columns);
                 let pixel = match augmentation.axes {
@@ -318,7 +318,7 @@ impl<S: TileSource> Augmented<S> {
                     *value = *source * T::from(gain) + T::from(offset);
                 }
             }
-        }
+        });
     }
 }
 

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rayon::prelude::*;
 use stream_grad::{ExternalError, PixelRegion, StridedMut, TileMut, TileSource};
 use stream_grad_slides::{ReadAhead, ReadAheadOptions, Region, SlideView, StainNormalizer};
 
@@ -117,42 +118,40 @@ impl SlideSource {
         })
     }
 
-    fn rgb(&self, region: &PixelRegion) -> Result<Vec<u8>, ExternalError> {
-        let (height, width) = self.extent();
-        if region.rows.end > height || region.columns.end > width {
-            let (rows, columns) = (&region.rows, &region.columns);
-            return Err(format!(
-                "rows {rows:?}, columns {columns:?} lie outside a slide of {height} x {width}"
-            )
-            .into());
+    /// The region's pixels, row by row, with stains made alike.
+    fn decode(
+        &self,
+        view: &SlideView,
+        ahead: &Ahead,
+        region: &PixelRegion,
+    ) -> Result<Vec<u8>, ExternalError> {
+        let mut rgb = vec![0; region.height() * region.width() * 3];
+        let region = signed(region)?;
+        match ahead.current() {
+            Some(ahead) => ahead.read(&region, &mut rgb)?,
+            None => view.read(&region, &mut rgb)?,
         }
-        let length = region.width() * 3;
-        let mut rgb = vec![0; region.height() * length];
-        match &self.pixels {
-            Pixels::Read { view, ahead } => {
-                let region = signed(region)?;
-                match ahead.current() {
-                    Some(ahead) => ahead.read(&region, &mut rgb)?,
-                    None => view.read(&region, &mut rgb)?,
-                }
-                if let Some(stain) = &self.stain {
-                    stain.apply(&mut rgb)?;
-                }
-            }
-            Pixels::Held { rgb: held, .. } => {
-                let (top, left, stride) = (
-                    usize::try_from(region.rows.start)?,
-                    usize::try_from(region.columns.start)?,
-                    usize::try_from(width)? * 3,
-                );
-                for (row, line) in rgb.chunks_exact_mut(length.max(1)).enumerate() {
-                    let start = (top + row) * stride + left * 3;
-                    line.copy_from_slice(&held[start..start + length]);
-                }
-            }
+        if let Some(stain) = &self.stain {
+            stain.apply(&mut rgb)?;
         }
         Ok(rgb)
     }
+
+    fn normalise(&self, rgb: Rows<'_>, out: TileMut<'_>) {
+        match out {
+            TileMut::F32(tile) => normalise(rgb, &self.normalisation.single, tile),
+            TileMut::F64(tile) => normalise(rgb, &self.normalisation.double, tile),
+        }
+    }
+}
+
+/// Rows of RGB values in memory.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    values: &'a [u8],
+    /// Where the first begins, and how far apart they are.
+    first: usize,
+    pitch: usize,
 }
 
 pub(super) fn signed(region: &PixelRegion) -> Result<Region, ExternalError> {
@@ -190,25 +189,49 @@ impl TileSource for SlideSource {
         region: &PixelRegion,
         out: TileMut<'_>,
     ) -> Result<(), ExternalError> {
-        let rgb = self.rgb(region)?;
-        match out {
-            TileMut::F32(tile) => normalise(&rgb, &self.normalisation.single, tile),
-            TileMut::F64(tile) => normalise(&rgb, &self.normalisation.double, tile),
+        let (height, width) = self.extent();
+        if region.rows.end > height || region.columns.end > width {
+            let (rows, columns) = (&region.rows, &region.columns);
+            return Err(format!(
+                "rows {rows:?}, columns {columns:?} lie outside a slide of {height} x {width}"
+            )
+            .into());
+        }
+        match &self.pixels {
+            Pixels::Held { rgb, .. } => {
+                let pitch = usize::try_from(width)? * 3;
+                let (top, left) = (region.rows.start, region.columns.start);
+                let rows = Rows {
+                    values: rgb,
+                    first: usize::try_from(top)? * pitch + usize::try_from(left)? * 3,
+                    pitch,
+                };
+                self.normalise(rows, out);
+            }
+            Pixels::Read { view, ahead } => {
+                let rows = Rows {
+                    values: &self.decode(view, ahead, region)?,
+                    first: 0,
+                    pitch: region.width() * 3,
+                };
+                self.normalise(rows, out);
+            }
         }
         Ok(())
     }
 }
 
-fn normalise<T: Copy>(rgb: &[u8], tables: &[[T; 256]; 3], mut tile: StridedMut<'_, T>) {
-    let rows = tile.rows();
-    for (row, line) in rgb
-        .chunks_exact((rgb.len() / rows.max(1)).max(1))
-        .enumerate()
-    {
-        for (pixel, values) in line.chunks_exact(3).zip(tile.row(row).chunks_exact_mut(3)) {
+fn normalise<T: Copy + Send + Sync>(
+    rgb: Rows<'_>,
+    tables: &[[T; 256]; 3],
+    mut tile: StridedMut<'_, T>,
+) {
+    tile.par_rows().enumerate().for_each(|(row, values)| {
+        let line = &rgb.values[rgb.first + row * rgb.pitch..][..values.len()];
+        for (pixel, values) in line.chunks_exact(3).zip(values.chunks_exact_mut(3)) {
             for channel in 0..3 {
                 values[channel] = tables[channel][usize::from(pixel[channel])];
             }
         }
-    }
+    });
 }
