@@ -140,6 +140,80 @@ impl Place {
     }
 }
 
+/// What the parts of the work share: where sums go.
+pub(crate) struct Destination<'a, T> {
+    gradient: Shared<'a, f64>,
+    slots: Shared<'a, T>,
+    /// Values of a slot.
+    slot: usize,
+}
+
+impl<'a, T> Destination<'a, T> {
+    pub(crate) fn new(gradient: &'a mut [f64], scratch: &'a mut [T], slot: usize) -> Self {
+        Self {
+            gradient: Shared::new(gradient),
+            slots: Shared::new(scratch),
+            slot,
+        }
+    }
+
+    fn slot(&self, index: usize) -> *mut T {
+        self.slots.pointer().wrapping_add(index * self.slot)
+    }
+}
+
+/// A block of the gradient.
+pub(crate) trait Summed<T: Element> {
+    /// Where it lies.
+    fn place(&self) -> Place;
+
+    /// Sums it over some positions and hands all of it to `target`.
+    fn sum<S: Simd>(&self, simd: S, positions: Range<usize>, target: &Target<'_, T>);
+}
+
+impl Part {
+    /// Does this part, of the blocks that `block_of` makes of their numbers.
+    #[inline(always)]
+    pub(crate) fn run<S: Simd, T: Element, B: Summed<T>>(
+        self,
+        simd: S,
+        destination: &Destination<'_, T>,
+        block_of: impl FnOnce(usize) -> B,
+    ) {
+        match self {
+            Self::Sum {
+                block,
+                positions,
+                slot,
+            } => {
+                let target = match slot {
+                    Some(slot) => Target::Slot(destination.slot(slot)),
+                    None => Target::Gradient(&destination.gradient),
+                };
+                block_of(block).sum(simd, positions, &target);
+            }
+            Self::Add {
+                block,
+                slots,
+                step,
+                piece,
+                pieces,
+            } => {
+                let first = destination.slot(block);
+                let place = block_of(block).place();
+                let rows = place.taps.product() * place.rows;
+                let rows = piece * rows / pieces..(piece + 1) * rows / pieces;
+                let slots = [slots, step * destination.slot];
+                #[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
+                // SAFETY: all tasks that fill the block's slots are done, and these rows belong to this task alone.
+                unsafe {
+                    add_slots(simd, &place, rows, first, slots, &destination.gradient);
+                }
+            }
+        }
+    }
+}
+
 /// Who takes a block's sums over a strip.
 pub(crate) enum Target<'a, T> {
     Gradient(&'a Shared<'a, f64>),
@@ -183,7 +257,7 @@ impl<T: Element> Target<'_, T> {
 /// `slots` must point to `count` slots, `step` values apart, that hold the block; no other task may touch its part of `sums`.
 #[inline(always)]
 #[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
-pub(crate) unsafe fn add_slots<S: Simd, T: Element>(
+unsafe fn add_slots<S: Simd, T: Element>(
     simd: S,
     place: &Place,
     rows: Range<usize>,
@@ -213,7 +287,7 @@ pub(crate) unsafe fn add_slots<S: Simd, T: Element>(
 /// `sums` must be valid for reading and writing `count` numbers.
 #[inline(always)]
 #[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
-pub(crate) unsafe fn add_to_sums<S: Simd, T: Element>(
+unsafe fn add_to_sums<S: Simd, T: Element>(
     simd: S,
     sums: *mut f64,
     count: usize,

@@ -12,10 +12,11 @@ use pulp::{Simd, WithSimd};
 
 use pack::PackedAxis;
 
-use super::cut::{ALIGNMENT, COLUMNS, Cut, Part, Place, Target, add_slots, columns, slots};
+use super::cut::{
+    ALIGNMENT, COLUMNS, Cut, Destination, Part, Place, Summed, Target, columns, slots,
+};
 use super::product::{Extent, Rows, Sums, multiply};
 use crate::element::sealed::{lanes, load};
-use crate::shared::Shared;
 use crate::stack::Stack;
 use crate::{Convolution, Element, Image, Position, Region, Windows};
 
@@ -108,8 +109,7 @@ pub(super) fn weight_gradient<T: Element>(
         region,
         chunk: [region.rows.min(POSITIONS / columns), columns],
         blocks,
-        sums: Shared::new(sums),
-        slots: Shared::new(scratch),
+        destination: Destination::new(sums, scratch, ROWS * COLUMNS),
     };
     let [rows, columns] = job.chunks();
     Cut::new(blocks.count(), rows * columns, 1, STRIP)
@@ -126,8 +126,7 @@ struct Job<'a, T> {
     /// Rows and columns of a chunk of positions.
     chunk: [usize; 2],
     blocks: Blocks,
-    sums: Shared<'a, f64>,
-    slots: Shared<'a, T>,
+    destination: Destination<'a, T>,
 }
 
 /// A part of a weight gradient.
@@ -142,44 +141,12 @@ impl<T: Element> WithSimd for Task<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let job = self.job;
-        match self.part {
-            Part::Sum {
-                block,
-                positions,
-                slot,
-            } => {
-                let target = match slot {
-                    Some(slot) => Target::Slot(job.slot(slot)),
-                    None => Target::Gradient(&job.sums),
-                };
-                job.block(block).sum(simd, positions, &target);
-            }
-            Part::Add {
-                block,
-                slots,
-                step,
-                piece,
-                pieces,
-            } => {
-                let place = job.block(block).place();
-                let rows = place.taps.product() * place.rows;
-                let rows = piece * rows / pieces..(piece + 1) * rows / pieces;
-                let slots = [slots, step * ROWS * COLUMNS];
-                #[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
-                // SAFETY: all tasks that fill the block's slots are done, and these rows belong to this task alone.
-                unsafe {
-                    add_slots(simd, &place, rows, job.slot(block), slots, &job.sums);
-                }
-            }
-        }
+        self.part
+            .run(simd, &job.destination, |index| job.block(index));
     }
 }
 
 impl<T: Element> Job<'_, T> {
-    fn slot(&self, index: usize) -> *mut T {
-        self.slots.pointer().wrapping_add(index * ROWS * COLUMNS)
-    }
-
     /// Chunks of the region, along rows and columns.
     fn chunks(&self) -> [usize; 2] {
         [
@@ -236,7 +203,7 @@ struct Block<'a, T> {
     outputs: Range<usize>,
 }
 
-impl<T: Element> Block<'_, T> {
+impl<T: Element> Summed<T> for Block<'_, T> {
     fn place(&self) -> Place {
         let convolution = &self.job.convolution;
         let row_step = convolution.out_channels;
@@ -316,7 +283,9 @@ impl<T: Element> Block<'_, T> {
             }
         }
     }
+}
 
+impl<T: Element> Block<'_, T> {
     /// Adds the products of all taps over some packed positions.
     ///
     /// # Safety

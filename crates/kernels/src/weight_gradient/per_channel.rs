@@ -7,12 +7,11 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::cut::{Cut, Part, Place, Target, add_slots, columns, slots};
+use super::cut::{Cut, Destination, Part, Place, Summed, Target, columns, slots};
 use super::product::Extent;
 use super::steps_inside;
 use crate::convolution::signed;
 use crate::element::sealed::{lanes, load, load_some, store};
-use crate::shared::Shared;
 use crate::{Convolution, Element, Image, Position, Region, Windows};
 
 /// Channels of a block: at least two registers.
@@ -62,8 +61,7 @@ pub(super) fn weight_gradient<T: Element>(
         kernel: window.kernel,
         tap_blocks,
         channel_blocks,
-        sums: Shared::new(sums),
-        slots: Shared::new(scratch),
+        destination: Destination::new(sums, scratch, TAPS * CHANNELS),
     };
     let longest = (STRIP / region.columns).max(1);
     Cut::new(tap_blocks * channel_blocks, region.rows, 1, longest)
@@ -81,8 +79,7 @@ struct Job<'a, T> {
     kernel: [usize; 2],
     tap_blocks: usize,
     channel_blocks: usize,
-    sums: Shared<'a, f64>,
-    slots: Shared<'a, T>,
+    destination: Destination<'a, T>,
 }
 
 /// A part of a weight gradient.
@@ -97,44 +94,12 @@ impl<T: Element> WithSimd for Task<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let job = self.job;
-        match self.part {
-            Part::Sum {
-                block,
-                positions,
-                slot,
-            } => {
-                let target = match slot {
-                    Some(slot) => Target::Slot(job.slot(slot)),
-                    None => Target::Gradient(&job.sums),
-                };
-                job.block(block).sum(simd, positions, &target);
-            }
-            Part::Add {
-                block,
-                slots,
-                step,
-                piece,
-                pieces,
-            } => {
-                let place = job.block(block).place();
-                let rows =
-                    piece * place.taps.columns / pieces..(piece + 1) * place.taps.columns / pieces;
-                let slots = [slots, step * TAPS * CHANNELS];
-                #[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
-                // SAFETY: all tasks that fill the block's slots are done, and these rows belong to this task alone.
-                unsafe {
-                    add_slots(simd, &place, rows, job.slot(block), slots, &job.sums);
-                }
-            }
-        }
+        self.part
+            .run(simd, &job.destination, |index| job.block(index));
     }
 }
 
 impl<T: Element> Job<'_, T> {
-    fn slot(&self, index: usize) -> *mut T {
-        self.slots.pointer().wrapping_add(index * TAPS * CHANNELS)
-    }
-
     fn block(&self, index: usize) -> Block<'_, T> {
         let (tap, channel) = (index / self.channel_blocks, index % self.channel_blocks);
         let taps = self.kernel[0] * self.kernel[1];
@@ -167,7 +132,7 @@ struct RowTaps {
 #[repr(align(64))]
 struct Stack<T>([[T; CHANNELS]; TAPS]);
 
-impl<T: Element> Block<'_, T> {
+impl<T: Element> Summed<T> for Block<'_, T> {
     fn place(&self) -> Place {
         let channels = self.job.input.channels();
         Place {
@@ -228,7 +193,9 @@ impl<T: Element> Block<'_, T> {
             }
         }
     }
+}
 
+impl<T: Element> Block<'_, T> {
     /// The block's taps by kernel row, at most [`ROW_TAPS`] at a time.
     #[inline(always)]
     fn row_taps(&self) -> impl Iterator<Item = RowTaps> + use<T> {

@@ -12,10 +12,9 @@ use super::patches::{Source, transform};
 use super::{Grid, PATCH, PRODUCTS, TILE, TileAxis, Transformed};
 use crate::convolution::signed;
 use crate::element::sealed::{lanes, load, load_some, store_some};
-use crate::shared::Shared;
 use crate::stack::Stack;
 use crate::weight_gradient::cut::{
-    ALIGNMENT, COLUMNS, Cut, Part, Place, Target, add_slots, columns, slots,
+    ALIGNMENT, COLUMNS, Cut, Destination, Part, Place, Summed, Target, columns, slots,
 };
 use crate::weight_gradient::product::{Extent, Rows, Sums, multiply};
 use crate::{Convolution, Element, Image, Region, Windows};
@@ -95,8 +94,7 @@ pub(crate) fn weight_gradient<T: Element>(
         region,
         row_blocks,
         column_blocks,
-        sums: Shared::new(sums),
-        slots: Shared::new(scratch),
+        destination: Destination::new(sums, scratch, block_values::<T>()),
     };
     Cut::new(
         row_blocks * column_blocks,
@@ -114,8 +112,7 @@ struct Job<'a, T> {
     region: Region,
     row_blocks: usize,
     column_blocks: usize,
-    sums: Shared<'a, f64>,
-    slots: Shared<'a, T>,
+    destination: Destination<'a, T>,
 }
 
 /// A part of a weight gradient.
@@ -130,46 +127,12 @@ impl<T: Element> WithSimd for WeightGradientTask<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let job = self.job;
-        match self.part {
-            Part::Sum {
-                block,
-                positions,
-                slot,
-            } => {
-                let target = match slot {
-                    Some(slot) => Target::Slot(job.slot(slot)),
-                    None => Target::Gradient(&job.sums),
-                };
-                job.block(block).sum(simd, positions, &target);
-            }
-            Part::Add {
-                block,
-                slots,
-                step,
-                piece,
-                pieces,
-            } => {
-                let place = job.block(block).place();
-                let rows = TAPS * place.rows;
-                let rows = piece * rows / pieces..(piece + 1) * rows / pieces;
-                let slots = [slots, step * block_values::<T>()];
-                #[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
-                // SAFETY: all tasks that fill the block's slots are done, and these rows belong to this task alone.
-                unsafe {
-                    add_slots(simd, &place, rows, job.slot(block), slots, &job.sums);
-                }
-            }
-        }
+        self.part
+            .run(simd, &job.destination, |index| job.block(index));
     }
 }
 
 impl<T: Element> Job<'_, T> {
-    fn slot(&self, index: usize) -> *mut T {
-        self.slots
-            .pointer()
-            .wrapping_add(index * block_values::<T>())
-    }
-
     fn block(&self, index: usize) -> Block<'_, T> {
         let (row, column) = (index / self.column_blocks, index % self.column_blocks);
         Block {
@@ -230,7 +193,7 @@ fn gather<S: Simd, T: Element>(simd: S, p: [T::Vector<S>; PATCH]) -> [T::Vector<
     ]
 }
 
-impl<T: Element> Block<'_, T> {
+impl<T: Element> Summed<T> for Block<'_, T> {
     fn place(&self) -> Place {
         let row_step = self.job.cotangent.channels();
         Place {
@@ -314,7 +277,9 @@ impl<T: Element> Block<'_, T> {
             }
         }
     }
+}
 
+impl<T: Element> Block<'_, T> {
     /// Hands on the gradients by nine taps that one register of all products makes.
     ///
     /// # Safety

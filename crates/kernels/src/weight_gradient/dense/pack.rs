@@ -8,6 +8,7 @@ use super::{Block, INPUT_BYTES};
 use crate::Element;
 use crate::convolution::signed;
 use crate::element::sealed::{lanes, load_some, store_some};
+use crate::weight_gradient::cut::Summed;
 use crate::weight_gradient::product::Rows;
 use crate::weight_gradient::steps_inside;
 
