@@ -1,18 +1,19 @@
 //! Plans: everything decided before a pixel is touched, and the entry points that run them.
 
+mod timing;
+
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use stream_grad_tiling::{
     Axis, Buffers, ByteCount, Cost, Geometry, Maps, PeakBytes, Picoseconds, Recipe, Storage,
 };
 
 use crate::engine::backward::{Exchange, backward};
 use crate::engine::forward::forward;
-use crate::engine::timing::{NodeSeconds, time_copies, time_nodes};
 use crate::engine::{Schedule, operations::Gradients};
 use crate::error::{Result, StreamError};
 use crate::exchange::{
@@ -46,16 +47,6 @@ pub struct Plan {
     time: Picoseconds,
     pool: Option<Arc<rayon::ThreadPool>>,
     observer: Arc<dyn Observer>,
-}
-
-/// Seconds of a step's parts.
-pub(crate) struct TimedNodes {
-    /// Of each operation.
-    pub(crate) nodes: Vec<NodeSeconds>,
-    /// Of what is done once: packing parameters and unpacking their gradients.
-    pub(crate) fixed: f64,
-    /// Of a byte of a halo.
-    pub(crate) copied_byte: f64,
 }
 
 impl Plan {
@@ -430,53 +421,6 @@ impl Plan {
 
     pub(crate) fn net(&self) -> &Net {
         &self.net
-    }
-
-    /// Times each operation of a plan with one tile, `rounds` times, on an image and cotangents of no interest.
-    pub(crate) fn time_nodes(&self, rounds: u32) -> Result<TimedNodes> {
-        match self.request.dtype {
-            DType::F64 => self.time_nodes_in::<f64>(rounds),
-            _ => self.time_nodes_in::<f32>(rounds),
-        }
-    }
-
-    fn time_nodes_in<T: Scalar>(&self, rounds: u32) -> Result<TimedNodes> {
-        let half = |shape: &[usize]| Tensor::full(0.5, shape, &Device::Cpu)?.to_dtype(T::KIND);
-        let image = half(&self.input_shape())?;
-        let shapes = self.output_shapes();
-        let cotangents = shapes.iter().map(|shape| half(shape));
-        let mut source = TensorCotangents(cotangents.collect::<candle_core::Result<_>>()?);
-        let mut sink = self
-            .request
-            .input_gradient
-            .is_computed()
-            .then(|| MapCollector::<T>::new(&[self.input_shape()]));
-        self.install(|| {
-            let start = Instant::now();
-            let mut prepared = Prepared::<T>::new(&self.net.operations, &self.net.parameters)?;
-            let mut gradients = self.gradients(&mut prepared)?;
-            let preparing = start.elapsed();
-            let exchange = Exchange {
-                cotangents: &mut source,
-                input_gradient: sink.as_mut().map(|sink| sink as &mut dyn InputGradientSink),
-            };
-            let schedule = self.schedule();
-            let nodes = time_nodes(
-                schedule,
-                &prepared,
-                &image,
-                &mut gradients,
-                exchange,
-                rounds,
-            )?;
-            let start = Instant::now();
-            self.unfold(gradients, &mut prepared)?;
-            Ok(TimedNodes {
-                nodes,
-                fixed: (preparing + start.elapsed()).as_secs_f64(),
-                copied_byte: time_copies(),
-            })
-        })
     }
 
     fn schedule(&self) -> Schedule<'_> {
