@@ -32,14 +32,15 @@ enum Input {
         image: TensorInput,
         cotangent: TensorInput,
     },
-    Slide(SlideInput),
+    Slide(Box<SlideInput>),
 }
 
 impl Input {
     fn open(arguments: &VjpArguments) -> anyhow::Result<Self> {
         if let Some(slide) = &arguments.slide {
             let memory = arguments.recipe.memory;
-            return SlideInput::open(slide, arguments.mpp, memory).map(Self::Slide);
+            let input = SlideInput::open(slide, arguments.mpp, memory)?;
+            return Ok(Self::Slide(Box::new(input)));
         }
         let Some(path) = &arguments.input else {
             bail!("give --input or --slide");
