@@ -74,6 +74,9 @@ pub(crate) fn scratch_len<T>(convolution: &Convolution) -> usize {
     }
 }
 
+/// Output channels that are put in order at a time: a cache line of sums.
+const OUTPUTS_AT_ONCE: usize = 8;
+
 /// Copies a weight gradient from the layout of [`conv_weight_gradient`] to `[out][in / groups][kernel rows][kernel
 /// columns]`, rounding to `T`.
 ///
@@ -88,14 +91,19 @@ pub fn weight_gradient_to_oihw<T: Element>(
     check_length("weight gradient", count, weight_gradient.len())?;
     check_length("weight gradient as OIHW", count, oihw.len())?;
     let taps = convolution.window.taps();
-    let depth = convolution.in_channels / convolution.groups;
-    oihw.par_chunks_mut(depth * taps)
+    let filter = convolution.in_channels / convolution.groups * taps;
+    oihw.par_chunks_mut((OUTPUTS_AT_ONCE * filter).max(1))
         .enumerate()
-        .for_each(|(output, values)| {
-            for (input, values) in values.chunks_exact_mut(taps).enumerate() {
-                for (tap, value) in values.iter_mut().enumerate() {
-                    let from = (tap * depth + input) * convolution.out_channels + output;
-                    *value = T::from_f64(weight_gradient[from]);
+        .for_each(|(chunk, filters)| {
+            let first = chunk * OUTPUTS_AT_ONCE;
+            for input in 0..filter / taps {
+                for tap in 0..taps {
+                    let row = (tap * (filter / taps) + input) * convolution.out_channels;
+                    let values = &weight_gradient[row + first..row + convolution.out_channels];
+                    let to = filters[input * taps + tap..].iter_mut().step_by(filter);
+                    for (to, &value) in to.zip(values) {
+                        *to = T::from_f64(value);
+                    }
                 }
             }
         });

@@ -164,15 +164,19 @@ impl<T: Element> PackedWeights<T> {
         &self.data[self.start..]
     }
 
-    /// The packed value at `(group, tap, depth, value)`.
-    fn get(&self, group: usize, [ky, kx]: [usize; 2], depth: usize, value: usize) -> T {
+    /// The values of a panel at one tap and depth.
+    fn row(&self, panel: Panel, [ky, kx]: [usize; 2], depth: usize) -> &[T] {
+        let layout = self.layout;
+        let row = (ky * layout.taps[1] + kx) * layout.depth + depth;
+        &self.values()[panel.offset + row * panel.vectors * layout.lanes..][..panel.width]
+    }
+
+    /// The panel of a group that holds a value: the inverse of how [`Layout::panel`] cuts them.
+    fn panel_of(&self, group: usize, value: usize) -> Panel {
         let layout = self.layout;
         let vector = value / layout.lanes;
-        // The panel that holds a register: the inverse of how `Layout::panel` cuts them.
         let index = ((vector + 1) * layout.panels - 1) / layout.vectors;
-        let panel = layout.panel(group * layout.panels + index);
-        let row = (ky * layout.taps[1] + kx) * layout.depth + depth;
-        self.values()[panel.offset + row * panel.vectors * layout.lanes + value - panel.first]
+        layout.panel(group * layout.panels + index)
     }
 
     /// Sets the weight of `(group, tap, depth, value)` to `weight(..)` everywhere, transformed where that is called for.
@@ -405,25 +409,30 @@ impl<T: Element> DataGradientWeights<T> {
         let [rows, columns] = window.kernel;
         let (group_in, group_out) = (in_channels / groups, out_channels / groups);
         check_length("filter", group_in * rows * columns, weights.len())?;
-        let depthwise = self.0.convolution.is_depthwise();
-        for (input, filter) in weights
-            .chunks_exact_mut((rows * columns).max(1))
-            .enumerate()
-        {
-            let (group, depth, value) = if depthwise {
-                (0, 0, output)
-            } else {
-                (output / group_out, output % group_out, input)
-            };
-            let packed = |tap| self.0.get(group, tap, depth, value).to_f64();
-            for (place, weight) in filter.iter_mut().enumerate() {
-                // Taps are packed in reverse.
-                let tap = [rows - 1 - place / columns, columns - 1 - place % columns];
-                *weight = if self.0.convolution.is_winograd() {
-                    winograd::original_weight(tap, packed)
+        let taps = rows * columns;
+        // Taps are packed in reverse.
+        let tap = |place: usize| [rows - 1 - place / columns, columns - 1 - place % columns];
+        let layout = self.0.layout;
+        if layout.per_channel {
+            let panel = self.0.panel_of(0, output);
+            for (place, weight) in weights.iter_mut().enumerate() {
+                *weight = self.0.row(panel, tap(place), 0)[output - panel.first].to_f64();
+            }
+            return Ok(());
+        }
+        let (group, depth) = (output / group_out, output % group_out);
+        for index in 0..layout.panels {
+            let panel = layout.panel(group * layout.panels + index);
+            for place in 0..taps {
+                let row = |tap| self.0.row(panel, tap, depth);
+                let to = &mut weights[panel.first * taps + place..];
+                if self.0.convolution.is_winograd() {
+                    winograd::original_weights(tap(place), row, to, taps);
                 } else {
-                    packed(tap)
-                };
+                    for (weight, packed) in to.iter_mut().step_by(taps).zip(row(tap(place))) {
+                        *weight = packed.to_f64();
+                    }
+                }
             }
         }
         Ok(())

@@ -14,7 +14,7 @@ pub(crate) mod patches;
 pub(crate) mod weight_gradient;
 
 pub(crate) use forward::run;
-pub(crate) use inverse::original_weight;
+pub(crate) use inverse::original_weights;
 pub(crate) use weight_gradient::{scratch_len as weight_gradient_scratch_len, weight_gradient};
 
 use std::mem::MaybeUninit;
