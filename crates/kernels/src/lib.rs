@@ -50,7 +50,7 @@ pub use image::{Image, ImageMut, Located, Position, Region};
 pub use layer_norm::{
     LayerNorm, layer_norm_forward, layer_norm_parameter_gradient, layer_norm_vjp,
 };
-pub use memory::zeros;
+pub use memory::{take_pages, zeros};
 pub use pooling::{Divisor, avg_pool_forward, avg_pool_vjp, max_pool_forward, max_pool_vjp};
 pub use rows::parameter_gradient_scratch_bytes;
 pub use upsample::{AlignCorners, Interpolation, Upsample, upsample_forward, upsample_vjp};

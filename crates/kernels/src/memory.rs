@@ -10,25 +10,30 @@ const LONG: usize = 4 << 20;
 /// Bytes that one task takes.
 const TAKEN_AT_ONCE: usize = 16 << 20;
 
-/// A vector of `count` zeros, for buffers that are written through. On Linux the system is asked for all pages of long ones at
-/// once, on all threads of the caller's rayon pool: a fault for each page took a sixth of a step.
+/// A vector of `count` zeros, for buffers that are written through: with [`take_pages`].
 ///
 /// ```
 /// assert_eq!(stream_grad_kernels::zeros::<f32>(3), [0.0; 3]);
 /// ```
 #[must_use]
 pub fn zeros<T: Element>(count: usize) -> Vec<T> {
-    let values = vec![T::ZERO; count];
-    if count.saturating_mul(size_of::<T>()) >= LONG {
-        values
-            .par_chunks(TAKEN_AT_ONCE / size_of::<T>())
-            .for_each(take_pages);
-    }
+    let mut values = vec![T::ZERO; count];
+    take_pages(&mut values);
     values
 }
 
+/// Takes the memory of a long buffer that will be written through. On Linux the system is asked for all of its pages at once, on
+/// all threads of the caller's rayon pool: a fault for each page took a sixth of a step. Values stay as they are.
+pub fn take_pages<T: Element>(values: &mut [T]) {
+    if size_of_val(values) >= LONG {
+        values
+            .par_chunks(TAKEN_AT_ONCE / size_of::<T>())
+            .for_each(populate);
+    }
+}
+
 #[cfg(target_os = "linux")]
-fn take_pages<T>(values: &[T]) {
+fn populate<T>(values: &[T]) {
     use rustix::mm::{Advice, madvise};
     use rustix::param::page_size;
 
@@ -48,4 +53,4 @@ fn take_pages<T>(values: &[T]) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn take_pages<T>(_: &[T]) {}
+fn populate<T>(_: &[T]) {}

@@ -49,6 +49,7 @@ mod scalar;
 mod spill;
 mod tile;
 mod weights;
+mod workspace;
 
 pub use stream_grad_kernels::{Arithmetic, Divisor, Gelu};
 pub use stream_grad_tiling as tiling;
@@ -66,3 +67,4 @@ pub use plan::Plan;
 pub use request::{InputGradient, PlanRequest, Trainable};
 pub use residuals::Residuals;
 pub use tile::{PixelRegion, Strided, StridedMut, TileMut, TileRef};
+pub use workspace::Workspace;

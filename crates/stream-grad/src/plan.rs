@@ -9,7 +9,8 @@ use std::time::Duration;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 use stream_grad_tiling::{
-    Axis, Buffers, ByteCount, Cost, Geometry, Maps, PeakBytes, Picoseconds, Recipe, Storage,
+    Axis, Buffers, ByteCount, Cost, Geometry, HeldMemory, Maps, PeakBytes, Picoseconds, Recipe,
+    Storage,
 };
 
 use crate::engine::backward::{Exchange, backward};
@@ -30,6 +31,7 @@ use crate::request::PlanRequest;
 use crate::residuals::{Residuals, Stores};
 use crate::scalar::Scalar;
 use crate::weights::backward_weights;
+use crate::workspace::{Held, Workspace};
 
 /// A recipe with its geometry, its buffers and its peak, ready to run on any image of its size.
 ///
@@ -46,6 +48,8 @@ pub struct Plan {
     cost: Cost,
     time: Picoseconds,
     pool: Option<Arc<rayon::ThreadPool>>,
+    workspace: Workspace,
+    held: HeldMemory,
     observer: Arc<dyn Observer>,
 }
 
@@ -68,15 +72,18 @@ impl Plan {
         let planned = planning::plan(&net, &request)?;
         let file_bytes = planning::bytes_in_file(&planned, &net, &request)?;
         let pool = request.threads.map(thread_pool).transpose()?;
+        let (peak, held) = planned.peak.holding(request.memory);
         Ok(Self {
             trainable: trainable_flags(&net.parameters, &request.trainable),
             net,
             geometry: Arc::new(planned.geometry),
             buffers: Arc::new(planned.buffers),
-            peak: planned.peak,
+            peak,
             file_bytes,
             cost: planned.cost,
             time: planned.time,
+            workspace: request.workspace.clone().unwrap_or_default(),
+            held,
             request,
             pool,
             observer: Arc::new(NoObserver),
@@ -88,6 +95,11 @@ impl Plan {
     pub fn observed_by(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = observer;
         self
+    }
+
+    /// Frees what the plan, and those that share its [`Workspace`], hold for the next step.
+    pub fn release_memory(&self) {
+        self.workspace.release();
     }
 
     /// How the image is cut.
@@ -122,7 +134,7 @@ impl Plan {
 
     /// A promise: no more heap bytes than this are held at any moment from the start of `forward` to the end
     /// of `backward`, gradients included, and features and cotangents unless they are
-    /// [streamed](PlanRequest::features).
+    /// [streamed](PlanRequest::features). Part of them stays with the plan's [`Workspace`] for the next step.
     pub fn peak_bytes(&self) -> ByteCount {
         ByteCount::saturating(self.peak.peak())
     }
@@ -240,9 +252,13 @@ impl Plan {
         sink: &mut dyn FeatureSink,
     ) -> Result<crate::residuals::Kept<T>> {
         source.expect_reads(&mut forward_reads(&self.geometry, self.request.batch));
+        let images = self.request.batch;
         self.install(|| {
+            let mut held = self.workspace.take();
+            self.schedule().fit_forward(&mut held, images);
             let mut prepared = Prepared::<T>::new(&self.net.operations, &self.net.parameters)?;
-            let saved = forward(self.schedule(), &prepared, source, self.request.batch, sink)?;
+            let saved = forward(self.schedule(), &prepared, source, images, sink, &mut held)?;
+            self.workspace.put(held);
             prepared.keep_packed(|node| self.buffers.computes_again(&self.geometry, node));
             Ok(crate::residuals::Kept { prepared, saved })
         })
@@ -381,6 +397,8 @@ impl Plan {
                 mut prepared,
                 saved,
             } = kept;
+            let mut held = self.workspace.take();
+            self.schedule().fit_backward(&mut held);
             let mut gradients = self.gradients(&mut prepared)?;
             backward(
                 self.schedule(),
@@ -389,7 +407,14 @@ impl Plan {
                 saved,
                 &mut gradients,
                 exchange,
+                &mut held,
             )?;
+            match self.held {
+                HeldMemory::Nothing => held = Held::default(),
+                HeldMemory::Working => held.blocks = Vec::new(),
+                HeldMemory::Everything => {}
+            }
+            self.workspace.put(held);
             self.unfold(gradients, &mut prepared)
         })
     }

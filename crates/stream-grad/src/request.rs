@@ -7,6 +7,7 @@ use stream_grad_kernels::Arithmetic;
 use stream_grad_tiling::Maps;
 
 use crate::cost_model::CostModel;
+use crate::workspace::Workspace;
 
 /// Which parameters get gradients.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -81,6 +82,7 @@ pub struct PlanRequest {
     pub(crate) input_gradient: InputGradient,
     pub(crate) spill: Option<PathBuf>,
     pub(crate) poison: Option<f64>,
+    pub(crate) workspace: Option<Workspace>,
     pub(crate) cost_model: CostModel,
 }
 
@@ -105,6 +107,7 @@ impl PlanRequest {
             input_gradient: InputGradient::Skipped,
             spill: None,
             poison: None,
+            workspace: None,
             cost_model: CostModel::FIXED,
         }
     }
@@ -242,6 +245,22 @@ impl PlanRequest {
     #[must_use]
     pub fn cost_model(mut self, model: CostModel) -> Self {
         self.cost_model = model;
+        self
+    }
+
+    /// Memory to share with other plans, of which one runs at a time: for instance those of one training, for images of several
+    /// sizes.
+    ///
+    /// ```
+    /// use stream_grad::{PlanRequest, Workspace};
+    /// let workspace = Workspace::new();
+    /// let small = PlanRequest::new(512, 512).workspace(&workspace);
+    /// let large = PlanRequest::new(4096, 4096).workspace(&workspace);
+    /// # let _ = (small, large);
+    /// ```
+    #[must_use]
+    pub fn workspace(mut self, workspace: &Workspace) -> Self {
+        self.workspace = Some(workspace.clone());
         self
     }
 

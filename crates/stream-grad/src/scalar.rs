@@ -4,6 +4,7 @@ use candle_core::{DType, WithDType};
 use stream_grad_kernels::Element;
 
 use crate::tile::{Strided, StridedMut, TileMut, TileRef};
+use crate::workspace::{Held, Slabs};
 
 /// A number that both the kernels and candle know: `f32` or `f64`.
 pub(crate) trait Scalar: Element + WithDType {
@@ -15,6 +16,8 @@ pub(crate) trait Scalar: Element + WithDType {
     fn tile_mut(view: StridedMut<'_, Self>) -> TileMut<'_>;
     /// The view inside, if it is of this type.
     fn from_tile(tile: TileRef<'_>) -> Option<Strided<'_, Self>>;
+    /// The memory of this type.
+    fn held(slabs: &mut Slabs) -> &mut Held<Self>;
     /// Writes values as bytes, as long as both last.
     fn to_bytes(values: &[Self], bytes: &mut [u8]);
     /// Reads values that [`Self::to_bytes`] wrote, as long as both last.
@@ -58,6 +61,10 @@ impl Scalar for f32 {
         }
     }
 
+    fn held(slabs: &mut Slabs) -> &mut Held<Self> {
+        &mut slabs.f32
+    }
+
     bytes!();
 }
 
@@ -77,6 +84,10 @@ impl Scalar for f64 {
             TileRef::F64(view) => Some(view),
             _ => None,
         }
+    }
+
+    fn held(slabs: &mut Slabs) -> &mut Held<Self> {
+        &mut slabs.f64
     }
 
     bytes!();

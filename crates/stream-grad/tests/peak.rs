@@ -11,7 +11,7 @@ use candle_nn::{VarBuilder, VarMap};
 use stream_grad::tiling::{AxisRule, PerAxis, Window};
 use stream_grad::{
     ByteCount, CandleLayer, Conv2d, CotangentSource, ExternalError, FeatureSink, InputGradient,
-    InputGradientSink, Maps, Net, NetBuilder, PixelRegion, PlanRequest, Pool2d, StreamError,
+    InputGradientSink, Maps, Net, NetBuilder, PixelRegion, Plan, PlanRequest, Pool2d, StreamError,
     TileMut, TileRef,
 };
 
@@ -158,11 +158,29 @@ fn measure_streamed(net: &Net, request: PlanRequest, image: &Tensor) -> (u64, u6
         let sink = wants_input.then_some(&mut sink as &mut dyn InputGradientSink);
         plan.vjp_from(residuals, &mut Ones, sink).unwrap()
     };
-    drop(run());
+    measure_steps(&plan, || drop(run()))
+}
+
+/// The plan's promise and what was measured over two steps, in bytes.
+fn measure_steps(plan: &Plan, step: impl Fn()) -> (u64, u64) {
+    // Thread pools and other process-wide state exist before streaming begins.
+    step();
+    plan.release_memory();
     let start = LIVE.load(Ordering::Relaxed);
     MOST.store(start, Ordering::Relaxed);
-    drop(run());
+    step();
+    // With the memory of the first.
+    step();
     let most = MOST.load(Ordering::Relaxed) - start;
+    let held = LIVE.load(Ordering::Relaxed) - start;
+    let planned = plan.peak_classes().held.finish;
+    assert!(
+        u128::from(held.unsigned_abs()) >= planned,
+        "{held} bytes stayed for the next step, not {planned}"
+    );
+    plan.release_memory();
+    let left = LIVE.load(Ordering::Relaxed) - start;
+    assert!(left < 16 << 10, "{left} bytes stayed after all");
     (plan.peak_bytes().get(), most.unsigned_abs())
 }
 
@@ -171,21 +189,18 @@ fn measure(net: &Net, request: PlanRequest, image: &Tensor) -> (u64, u64) {
     let plan = net.plan(request).unwrap();
     let shape = plan.output_shapes()[0];
     let cotangent = Tensor::ones(&shape, image.dtype(), &Device::Cpu).unwrap();
-    // Thread pools and other process-wide state exist before streaming begins.
-    drop(plan.forward(image).unwrap());
-    let start = LIVE.load(Ordering::Relaxed);
-    MOST.store(start, Ordering::Relaxed);
-    let (features, residuals) = plan.forward(image).unwrap();
-    let gradients = if plan.geometry().sized().graph().nodes()[0].has_cotangent {
-        let (gradients, input) = plan.vjp_with_input(residuals, &[cotangent]).unwrap();
-        drop(input);
-        gradients
-    } else {
-        plan.vjp(residuals, &[cotangent]).unwrap()
-    };
-    drop((features, gradients));
-    let most = MOST.load(Ordering::Relaxed) - start;
-    (plan.peak_bytes().get(), most.unsigned_abs())
+    measure_steps(&plan, || {
+        let (features, residuals) = plan.forward(image).unwrap();
+        let cotangents = std::slice::from_ref(&cotangent);
+        let gradients = if plan.geometry().sized().graph().nodes()[0].has_cotangent {
+            let (gradients, input) = plan.vjp_with_input(residuals, cotangents).unwrap();
+            drop(input);
+            gradients
+        } else {
+            plan.vjp(residuals, cotangents).unwrap()
+        };
+        drop((features, gradients));
+    })
 }
 
 fn assert_kept(what: &str, (promised, measured): (u64, u64)) {

@@ -40,7 +40,8 @@ pub use error::TilingError;
 pub use fraction::Fraction;
 pub use graph::{Edge, Graph, Node, NodeId, SizedGraph, VjpReads};
 pub use memory::{
-    FixedBytes, LayerScratch, Maps, MemoryRequest, PeakBytes, PhaseBytes, file_bytes, peak_bytes,
+    FixedBytes, HeldMemory, LayerScratch, Maps, MemoryRequest, PeakBytes, PhaseBytes, file_bytes,
+    peak_bytes,
 };
 pub use planner::{FrontPoint, Keep, Planned, PlannerRequest, pareto, plan};
 pub use published::{PublishedBorders, PublishedCost};

@@ -91,6 +91,17 @@ const BOOKKEEPING_OF_FILE: u128 = 32 << 10;
 /// Bytes for the handles and allocation headers of one block of one image.
 const BOOKKEEPING_PER_BLOCK: u128 = 256;
 
+/// What stays of a sweep's memory for the next step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldMemory {
+    /// None of it.
+    Nothing,
+    /// What the sweeps work in: arena and carries.
+    Working,
+    /// That, and the memory for what is saved.
+    Everything,
+}
+
 /// Bytes of every class of buffer, and their sums in the two phases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PeakBytes {
@@ -109,6 +120,10 @@ pub struct PeakBytes {
     pub layers: PhaseBytes,
     /// Activations and cotangents of one tile.
     pub arena: PhaseBytes,
+    /// What the forward sweep holds in advance, as the backward sweep works in more.
+    pub reserved: PhaseBytes,
+    /// What stays for the next step, while gradients are made.
+    pub held: PhaseBytes,
     /// Strips and left halos that only carry.
     pub transient: PhaseBytes,
     /// Carries of cotangents.
@@ -183,7 +198,7 @@ impl PeakBytes {
     }
 
     /// Every class with its name.
-    pub fn classes(&self) -> [(&'static str, PhaseBytes); 16] {
+    pub fn classes(&self) -> [(&'static str, PhaseBytes); 18] {
         [
             ("weights", self.weights),
             ("weight-gradient accumulators", self.accumulators),
@@ -192,6 +207,8 @@ impl PeakBytes {
             ("scratch", self.scratch),
             ("scratch of layers", self.layers),
             ("tile arena", self.arena),
+            ("reserve for the backward sweep", self.reserved),
+            ("held for the next step", self.held),
             ("transient carries", self.transient),
             ("cotangent carries", self.cotangent_carries),
             ("saved halos and kept activations", self.saved),
@@ -216,6 +233,35 @@ impl PeakBytes {
             .map(|(name, class)| (name, bytes(class)))
             .max_by_key(|class| class.1)
             .unwrap_or(("nothing", 0))
+    }
+
+    /// The peak if as much memory as fits the budget stays for the next step, and what that is.
+    pub fn holding(self, budget: Option<ByteCount>) -> (Self, HeldMemory) {
+        let working = [self.arena, self.transient, self.cotangent_carries];
+        let saved = if self.file.backward == 0 {
+            [self.saved, self.borders]
+        } else {
+            // It is made anew for each block.
+            [PhaseBytes::default(); 2]
+        };
+        let sum = |sum: u128, class: &PhaseBytes| sum.saturating_add(class.backward);
+        let working = working.iter().fold(0, sum);
+        let everything = saved.iter().fold(working, sum);
+        for (what, bytes) in [
+            (HeldMemory::Everything, everything),
+            (HeldMemory::Working, working),
+        ] {
+            let held = PhaseBytes {
+                finish: bytes,
+                ..PhaseBytes::default()
+            };
+            let peak = Self { held, ..self }.summed();
+            let fits = |budget: ByteCount| peak.peak() <= u128::from(budget.get());
+            if peak.peak() <= self.peak() || budget.is_none_or(fits) {
+                return (peak, what);
+            }
+        }
+        (self, HeldMemory::Nothing)
     }
 
     fn summed(mut self) -> Self {
@@ -260,7 +306,7 @@ impl fmt::Display for PeakBytes {
 /// with the feature maps. Backward: the same without the carries unless segments are swept again, and without the packed
 /// weights of nodes that are not computed again; besides the cotangents, their carries, the weights of the backward
 /// computation and the running sums. Finish: the sweeps' memory is gone, and gradients replace the running sums one after the
-/// other. The arena of a repeated forward sweep and that of the backward sweep are one allocation.
+/// other, but for what [stays](PeakBytes::holding). The arena of a repeated forward sweep and that of the backward sweep are one allocation.
 ///
 /// ```
 /// use stream_grad_tiling::{
@@ -331,6 +377,10 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
             .fold(0_u128, |sum, (_, &bytes)| sum.saturating_add(bytes))
     };
     let transient = bytes(buffers.transient_length());
+    let backward_transient = if segmented { transient } else { 0 };
+    let carries = bytes(buffers.cotangent_length());
+    let forward_working = bytes(forward_arena) + transient;
+    let backward_working = bytes(backward_arena) + backward_transient + carries;
     let layers = request.layers.as_ref();
     let file = match buffers.storage() {
         Storage::Memory => 0,
@@ -361,8 +411,9 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
         scratch: PhaseBytes::throughout(fixed.scratch),
         layers: PhaseBytes::sweeps(layers, layers),
         arena: PhaseBytes::sweeps(bytes(forward_arena), bytes(backward_arena)),
-        transient: PhaseBytes::sweeps(transient, if segmented { transient } else { 0 }),
-        cotangent_carries: PhaseBytes::sweeps(0, bytes(buffers.cotangent_length())),
+        reserved: PhaseBytes::sweeps(backward_working.saturating_sub(forward_working), 0),
+        transient: PhaseBytes::sweeps(transient, backward_transient),
+        cotangent_carries: PhaseBytes::sweeps(0, carries),
         saved: PhaseBytes::sweeps(saved, saved),
         file: PhaseBytes::sweeps(file, file),
         borders: PhaseBytes::sweeps(borders, borders),

@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
 use serde::{Deserialize, Serialize};
 use stream_grad::tiling::{ByteCount, Recipe};
-use stream_grad::{CostModel, Net, Plan, PlanRequest, TileSource};
+use stream_grad::{CostModel, Net, Plan, PlanRequest, TileSource, Workspace};
 use stream_grad_models::{GlobalPooling, Head, HeadConfig, ModelName, Standardisation, seeded};
 
 use crate::error::{Result, TrainError};
@@ -157,6 +157,8 @@ pub struct StreamedModel {
     spill: Option<PathBuf>,
     cost_model: CostModel,
     plans: Mutex<Plans>,
+    /// One for all plans: images of many sizes take the memory of one.
+    workspace: Workspace,
 }
 
 impl fmt::Debug for StreamedModel {
@@ -219,6 +221,7 @@ impl StreamedModel {
             spill: settings.spill.clone(),
             cost_model: CostModel::FIXED,
             plans: Mutex::default(),
+            workspace: Workspace::new(),
         })
     }
 
@@ -259,6 +262,7 @@ impl StreamedModel {
     pub fn request(&self, height: u64, width: u64) -> PlanRequest {
         let mut request = PlanRequest::new(height, width)
             .memory(self.memory)
+            .workspace(&self.workspace)
             .cost_model(self.cost_model.clone());
         if self.threads > 0 {
             request = request.threads(self.threads);

@@ -3,14 +3,15 @@
 use stream_grad_tiling::{PerAxis, Span, Sweep, Tile};
 
 use super::buffer::{Slab, Stored, clear, combine_rows, disjoint, offset, strided, strided_mut};
-use super::memory::Memory;
 use super::operations::Gradients;
+use super::working::{Parts, Working};
 use super::{BlockStore, Engine, Phase, Saved, Schedule, TilePlace, internal, pixel_region};
 use crate::error::{Result, StreamError};
 use crate::exchange::{CotangentSource, InputGradientSink, TileSource};
 use crate::observer::{Progress, SweepKind};
 use crate::prepared::{Prepared, scalar};
 use crate::scalar::Scalar;
+use crate::workspace::Held;
 
 /// What the backward sweep exchanges with its caller.
 pub(crate) struct Exchange<'a> {
@@ -18,8 +19,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) input_gradient: Option<&'a mut dyn InputGradientSink>,
 }
 
-/// Runs the backward sweep over every block of every image, in reverse, and frees what it no longer needs on the
-/// way.
+/// Runs the backward sweep over every block of every image, in reverse. It works in memory from `held`, where what was saved
+/// goes, too, when it is done.
 pub(crate) fn backward<T: Scalar>(
     schedule: Schedule<'_>,
     prepared: &Prepared<T>,
@@ -27,33 +28,36 @@ pub(crate) fn backward<T: Scalar>(
     saved: Saved<T>,
     gradients: &mut Gradients<T>,
     mut exchange: Exchange<'_>,
+    held: &mut Held<T>,
 ) -> Result<()> {
-    let buffers = schedule.buffers;
     let geometry = schedule.geometry;
-    let resweeps = geometry.segments() > 1;
-    let forward = if resweeps {
-        buffers.forward_length(Sweep::Saving)
-    } else {
-        0
-    };
-    let arena = buffers.backward_length().max(forward);
-    let transient = if resweeps {
-        buffers.transient_length()
-    } else {
-        0
-    };
     let Saved {
         blocks: mut stores,
         spill,
     } = saved;
-    let engine = Engine::new(schedule, prepared, source, arena, transient, spill);
-    let carries = engine.schedule.slab(buffers.cotangent_length());
+    let Parts {
+        arena,
+        transient,
+        carries,
+        scratch,
+    } = Working::backward::<T>(&schedule).cut(&schedule, &mut held.working);
+    let engine = Engine {
+        schedule,
+        prepared,
+        source,
+        arena,
+        transient,
+        spill,
+        scratch,
+    };
     let mut sweep = BackwardSweep { engine, carries };
     let blocks = geometry.blocks();
     while let Some(mut store) = stores.pop() {
         let (image, block) = (stores.len() / blocks, stores.len() % blocks);
         if sweep.engine.spill.is_some() {
-            store.saved = sweep.engine.schedule.slab(buffers.saved_length(block));
+            let length = offset(sweep.engine.schedule.buffers.saved_length(block));
+            let schedule = &sweep.engine.schedule;
+            schedule.make(&mut store.saved, length, length);
         }
         for segment in (0..geometry.segments()).rev() {
             if segment + 1 < geometry.segments() {
@@ -69,14 +73,19 @@ pub(crate) fn backward<T: Scalar>(
                 &mut exchange,
             )?;
         }
+        if sweep.engine.spill.is_none() {
+            held.blocks.push(store);
+        }
     }
+    // In the order in which the forward sweep asks for them.
+    held.blocks.reverse();
     Ok(())
 }
 
 pub(super) struct BackwardSweep<'p, T> {
     pub(super) engine: Engine<'p, T>,
     /// Cotangents on their way to tiles above and to the left.
-    pub(super) carries: Memory<T>,
+    pub(super) carries: &'p mut [T],
 }
 
 impl<T: Scalar> BackwardSweep<'_, T> {
@@ -290,9 +299,9 @@ impl<T: Scalar> BackwardSweep<'_, T> {
             rect,
         };
         combine_rows(
-            &mut self.engine.arena,
+            self.engine.arena,
             to,
-            &self.carries,
+            self.carries,
             from,
             region,
             buffer.channels,
@@ -315,7 +324,7 @@ impl<T: Scalar> BackwardSweep<'_, T> {
             let features = self.engine.activation(place, node, Phase::Backward);
             let cotangent = self.engine.cotangent(place, node);
             let [y, g] = disjoint(
-                &mut self.engine.arena,
+                self.engine.arena,
                 &mut store.saved,
                 [features, cotangent],
                 name,
@@ -350,7 +359,7 @@ impl<T: Scalar> BackwardSweep<'_, T> {
         let owned = self.engine.owned(place, 0);
         let buffer = self.engine.cotangent(place, 0);
         let gradient =
-            strided(&self.engine.arena, buffer, owned).ok_or_else(|| internal("image"))?;
+            strided(self.engine.arena, buffer, owned).ok_or_else(|| internal("image"))?;
         sink.add(place.image, &pixel_region(owned), T::tile(gradient))
             .map_err(|source| StreamError::Exchange {
                 what: "input gradient sink",
@@ -380,9 +389,9 @@ impl<T: Scalar> BackwardSweep<'_, T> {
                 rect: block.strip(band, node),
             };
             combine_rows(
-                &mut self.carries,
+                self.carries,
                 to,
-                &self.engine.arena,
+                self.engine.arena,
                 from,
                 above,
                 buffer.channels,
@@ -396,9 +405,9 @@ impl<T: Scalar> BackwardSweep<'_, T> {
                 rect: left,
             };
             combine_rows(
-                &mut self.carries,
+                self.carries,
                 to,
-                &self.engine.arena,
+                self.engine.arena,
                 from,
                 left,
                 buffer.channels,

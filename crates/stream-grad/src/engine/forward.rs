@@ -3,47 +3,50 @@
 use stream_grad_tiling::{Sweep, Tile};
 
 use super::buffer::{Slab, strided};
-use super::memory::Memory;
-use super::{BlockStore, Engine, Phase, Saved, Schedule, TilePlace, internal, pixel_region};
+use super::working::{Parts, Working};
+use super::{
+    BlockStore, Engine, Memory, Phase, Saved, Schedule, TilePlace, internal, pixel_region,
+};
 use crate::error::{Result, StreamError};
 use crate::exchange::{FeatureSink, TileSource};
 use crate::observer::{Progress, SweepKind};
 use crate::prepared::Prepared;
 use crate::scalar::Scalar;
+use crate::workspace::Held;
 
-/// Runs the forward sweep over every block of every image and returns what the backward sweep needs.
+/// Runs the forward sweep over every block of every image and returns what the backward sweep needs. Memory for that, and to work
+/// in, is taken from `held`, where the latter stays.
 pub(crate) fn forward<T: Scalar>(
     schedule: Schedule<'_>,
     prepared: &Prepared<T>,
     source: &dyn TileSource,
     images: usize,
     sink: &mut dyn FeatureSink,
+    held: &mut Held<T>,
 ) -> Result<Saved<T>> {
-    let buffers = schedule.buffers;
     let geometry = schedule.geometry;
     let segments = geometry.segments();
-    let carrying = if segments > 1 {
-        buffers.forward_length(Sweep::Carrying)
-    } else {
-        0
-    };
-    let arena = buffers.forward_length(Sweep::Saving).max(carrying);
-    let spill = schedule.file()?;
-    let mut engine = Engine::new(
+    let Parts {
+        arena,
+        transient,
+        scratch,
+        ..
+    } = Working::forward::<T>(&schedule).cut(&schedule, &mut held.working);
+    let mut engine = Engine {
+        spill: schedule.file()?,
         schedule,
         prepared,
         source,
         arena,
-        buffers.transient_length(),
-        spill,
-    );
+        transient,
+        scratch,
+    };
     let mut stores = Vec::with_capacity(images * geometry.blocks());
+    let mut free = std::mem::take(&mut held.blocks).into_iter();
     for image in 0..images {
         for block in 0..geometry.blocks() {
-            let mut store = BlockStore {
-                saved: engine.schedule.slab(buffers.saved_length(block)),
-                border: engine.schedule.slab(buffers.border_length(block)),
-            };
+            let mut store = free.next().unwrap_or_default();
+            engine.schedule.make_block(&mut store, block);
             for segment in 0..segments {
                 // The last segment's halos are the first that the backward sweep reads.
                 let sweep = if segment + 1 == segments {
@@ -167,8 +170,8 @@ impl<T: Scalar> Engine<'_, T> {
             }
             let buffer = self.activation(place, node, phase);
             let slab = match buffer.slab {
-                Slab::Arena => &self.arena,
-                Slab::Saved => &store.saved,
+                Slab::Arena => &*self.arena,
+                Slab::Saved => &*store.saved,
             };
             let features = strided(slab, buffer, owned).ok_or_else(|| internal(name))?;
             sink.write(place.image, index, &pixel_region(owned), T::tile(features))

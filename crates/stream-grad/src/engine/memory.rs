@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use stream_grad_kernels::zeros;
+use stream_grad_kernels::take_pages;
 
 use crate::scalar::Scalar;
 
@@ -10,26 +10,73 @@ use crate::scalar::Scalar;
 const LINE: usize = 64;
 
 /// Values that begin on a cache line.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Memory<T> {
     values: Vec<T>,
     start: usize,
+    /// Values whose pages were taken.
+    taken: usize,
+}
+
+impl<T> Default for Memory<T> {
+    fn default() -> Self {
+        Self {
+            values: Vec::new(),
+            start: 0,
+            taken: 0,
+        }
+    }
 }
 
 impl<T: Scalar> Memory<T> {
-    pub(crate) fn zeros(length: usize) -> Self {
+    /// Zeros, of which no page is there yet.
+    fn zeros(length: usize) -> Self {
         if length == 0 {
-            return Self {
-                values: Vec::new(),
-                start: 0,
-            };
+            return Self::default();
         }
         let spare = LINE / size_of::<T>();
-        let mut values = zeros::<T>(length.saturating_add(spare));
+        let mut values = vec![T::ZERO; length.saturating_add(spare)];
         let start = values.as_ptr().align_offset(LINE).min(spare);
         values.truncate(start + length);
-        Self { values, start }
+        Self {
+            values,
+            start,
+            taken: 0,
+        }
     }
+
+    /// Makes this memory of `length` values, of which the first `used` will be written. The same memory stays if the length is
+    /// the same; what it holds is anything. Memory of another length is freed first.
+    pub(crate) fn make(&mut self, length: usize, used: usize) {
+        if self.len() != length {
+            drop(std::mem::take(self));
+            *self = Self::zeros(length);
+        }
+        if used > self.taken {
+            let taken = std::mem::replace(&mut self.taken, used);
+            take_pages(&mut self[taken..used]);
+        }
+    }
+}
+
+/// Values that parts of a memory take, each on cache lines of its own.
+pub(crate) fn length_of_parts<T, const N: usize>(lengths: [usize; N]) -> usize {
+    let line = LINE / size_of::<T>();
+    let lengths = lengths.into_iter();
+    lengths.fold(0, |sum: usize, length| {
+        sum.saturating_add(length.div_ceil(line).saturating_mul(line))
+    })
+}
+
+/// Cuts memory into parts, each on cache lines of its own. Memory that is too short makes parts that are.
+pub(crate) fn parts<T, const N: usize>(mut memory: &mut [T], lengths: [usize; N]) -> [&mut [T]; N] {
+    lengths.map(|length| {
+        let whole = length_of_parts::<T, 1>([length]).min(memory.len());
+        let (part, rest) = std::mem::take(&mut memory).split_at_mut(whole);
+        memory = rest;
+        let length = length.min(part.len());
+        &mut part[..length]
+    })
 }
 
 impl<T> Deref for Memory<T> {
@@ -51,11 +98,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_begins_on_a_cache_line() {
+    fn memory_and_its_parts_begin_on_cache_lines() {
         for length in [0, 1, 15, 16, 1000] {
-            let memory = Memory::<f32>::zeros(length);
+            let mut memory = Memory::<f32>::default();
+            memory.make(length, length / 2);
             assert_eq!(*memory, vec![0.0; length]);
             assert!(length == 0 || memory.as_ptr().addr().is_multiple_of(LINE));
+
+            let lengths = [length, 3, 0, 17];
+            memory.make(length_of_parts::<f32, 4>(lengths), 0);
+            let parts = parts(&mut memory, lengths);
+            assert_eq!(parts.each_ref().map(|part| part.len()), lengths);
+            assert!(
+                parts
+                    .iter()
+                    .all(|part| part.is_empty() || part.as_ptr().addr().is_multiple_of(LINE))
+            );
         }
+    }
+
+    #[test]
+    fn memory_of_the_same_length_stays() {
+        let mut memory = Memory::<f64>::default();
+        memory.make(5, 5);
+        memory[4] = 1.0;
+        memory.make(5, 2);
+        assert_eq!(memory[4], 1.0);
+        memory.make(4, 4);
+        assert_eq!(*memory, [0.0; 4]);
     }
 }

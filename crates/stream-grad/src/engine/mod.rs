@@ -10,6 +10,7 @@ pub(crate) mod forward;
 mod memory;
 pub(crate) mod operations;
 pub(crate) mod timing;
+mod working;
 
 use std::ops::Range;
 use std::path::Path;
@@ -26,8 +27,9 @@ use crate::prepared::{Prepared, scalar};
 use crate::scalar::Scalar;
 use crate::spill::Spill;
 use crate::tile::PixelRegion;
+use crate::workspace::Held;
 use buffer::{Buffer, Slab, Stored, combine_rows, offset};
-use memory::Memory;
+pub(crate) use memory::Memory;
 
 /// What a plan hands to the sweeps; nothing here changes while they run.
 pub(crate) struct Schedule<'p> {
@@ -44,8 +46,17 @@ pub(crate) struct Schedule<'p> {
 /// What the backward sweep of one block of one image needs besides the image. If the rest is in a file, `saved` is what of it
 /// is at hand while the block is swept.
 pub(crate) struct BlockStore<T> {
-    saved: Memory<T>,
-    border: Memory<T>,
+    pub(crate) saved: Memory<T>,
+    pub(crate) border: Memory<T>,
+}
+
+impl<T> Default for BlockStore<T> {
+    fn default() -> Self {
+        Self {
+            saved: Memory::default(),
+            border: Memory::default(),
+        }
+    }
 }
 
 /// What the forward sweep leaves to the backward sweep.
@@ -86,11 +97,40 @@ pub(crate) struct Engine<'p, T> {
     pub(crate) schedule: Schedule<'p>,
     pub(crate) prepared: &'p Prepared<T>,
     pub(crate) source: &'p dyn TileSource,
-    arena: Memory<T>,
-    transient: Memory<T>,
+    arena: &'p mut [T],
+    transient: &'p mut [T],
     spill: Option<Spill>,
     /// For the kernels; nothing in it outlives one of them.
-    scratch: Memory<T>,
+    scratch: &'p mut [T],
+}
+
+impl Schedule<'_> {
+    /// Frees what memory is held that the backward sweep cannot use.
+    pub(crate) fn fit_backward<T: Scalar>(&self, held: &mut Held<T>) {
+        if held.working.len() != working::held_length::<T>(self) {
+            held.working = Memory::default();
+        }
+        held.blocks = Vec::new();
+    }
+
+    /// Frees what memory is held that the forward sweep of these images cannot use.
+    pub(crate) fn fit_forward<T: Scalar>(&self, held: &mut Held<T>, images: usize) {
+        let blocks = std::mem::take(&mut held.blocks);
+        self.fit_backward(held);
+        let indices = (0..images).flat_map(|_| 0..self.geometry.blocks());
+        held.blocks = blocks
+            .into_iter()
+            .zip(indices)
+            .filter(|(store, block)| {
+                let lengths = [
+                    self.buffers.saved_length(*block),
+                    self.buffers.border_length(*block),
+                ];
+                lengths.map(offset) == [store.saved.len(), store.border.len()]
+            })
+            .map(|(store, _)| store)
+            .collect();
+    }
 }
 
 /// Elements of scratch that the kernels need, one after another.
@@ -103,29 +143,6 @@ pub(crate) fn scratch_length<T: Scalar>(operations: &[Operation]) -> usize {
 }
 
 impl<'p, T: Scalar> Engine<'p, T> {
-    /// An engine with an arena of `arena` and a transient slab of `transient` elements.
-    fn new(
-        schedule: Schedule<'p>,
-        prepared: &'p Prepared<T>,
-        source: &'p dyn TileSource,
-        arena: u64,
-        transient: u64,
-        spill: Option<Spill>,
-    ) -> Self {
-        let arena = schedule.slab(arena);
-        let transient = schedule.slab(transient);
-        let scratch = schedule.slab(scratch_length::<T>(schedule.operations) as u64);
-        Self {
-            schedule,
-            prepared,
-            source,
-            arena,
-            transient,
-            spill,
-            scratch,
-        }
-    }
-
     fn block(&self, place: TilePlace) -> Block<'p> {
         self.schedule.geometry.block(place.block)
     }
@@ -265,14 +282,16 @@ impl<'p, T: Scalar> Engine<'p, T> {
         };
         // A kept node's buffer is in the saved slab and its halos travel through the transient one.
         let (target, source, from) = match (buffer.slab, from) {
-            (Slab::Arena, Place::Saved(start)) => (&mut self.arena, &store.saved, at(start)),
-            (Slab::Arena, Place::Border(start)) => (&mut self.arena, &store.border, at(start)),
-            (Slab::Arena, Place::Transient(start)) => (&mut self.arena, &self.transient, at(start)),
+            (Slab::Arena, Place::Saved(start)) => (&mut *self.arena, &*store.saved, at(start)),
+            (Slab::Arena, Place::Border(start)) => (&mut *self.arena, &*store.border, at(start)),
+            (Slab::Arena, Place::Transient(start)) => {
+                (&mut *self.arena, &*self.transient, at(start))
+            }
             (Slab::Saved, Place::Transient(start)) => {
-                (&mut store.saved, &self.transient, at(start))
+                (&mut *store.saved, &*self.transient, at(start))
             }
             (Slab::Saved, Place::Saved(start) | Place::Border(start)) => {
-                (&mut store.saved, &store.border, at(start))
+                (&mut *store.saved, &*store.border, at(start))
             }
         };
         combine_rows(
@@ -308,14 +327,16 @@ impl<'p, T: Scalar> Engine<'p, T> {
             rect: to_rect,
         };
         let (target, source, to) = match (buffer.slab, to) {
-            (Slab::Arena, Place::Saved(start)) => (&mut store.saved, &self.arena, at(start)),
-            (Slab::Arena, Place::Border(start)) => (&mut store.border, &self.arena, at(start)),
-            (Slab::Arena, Place::Transient(start)) => (&mut self.transient, &self.arena, at(start)),
+            (Slab::Arena, Place::Saved(start)) => (&mut *store.saved, &*self.arena, at(start)),
+            (Slab::Arena, Place::Border(start)) => (&mut *store.border, &*self.arena, at(start)),
+            (Slab::Arena, Place::Transient(start)) => {
+                (&mut *self.transient, &*self.arena, at(start))
+            }
             (Slab::Saved, Place::Transient(start)) => {
-                (&mut self.transient, &store.saved, at(start))
+                (&mut *self.transient, &*store.saved, at(start))
             }
             (Slab::Saved, Place::Saved(start) | Place::Border(start)) => {
-                (&mut store.border, &store.saved, at(start))
+                (&mut *store.border, &*store.saved, at(start))
             }
         };
         combine_rows(
@@ -357,8 +378,8 @@ impl<'p, T: Scalar> Engine<'p, T> {
         let buffer = self.activation(place, 0, phase);
         let owned = self.owned(place, 0);
         let slab = match buffer.slab {
-            Slab::Arena => &mut self.arena,
-            Slab::Saved => &mut store.saved,
+            Slab::Arena => &mut *self.arena,
+            Slab::Saved => &mut *store.saved,
         };
         let tile = buffer::strided_mut(slab, buffer, owned).ok_or_else(|| internal("image"))?;
         let region = pixel_region(owned);
@@ -415,13 +436,23 @@ impl Schedule<'_> {
         }
     }
 
-    /// A slab of zeros, or of poison.
-    fn slab<T: Scalar>(&self, elements: u64) -> Memory<T> {
-        let mut memory = Memory::zeros(offset(elements));
+    /// Makes `memory` one of `length` elements that holds anything, or poison; the first `used` will be written.
+    fn make<T: Scalar>(&self, memory: &mut Memory<T>, length: usize, used: usize) {
+        memory.make(length, used);
         if let Some(value) = self.poison {
             memory.fill(scalar(value));
         }
-        memory
+    }
+
+    /// Makes the memory for what is saved of a block.
+    fn make_block<T: Scalar>(&self, store: &mut BlockStore<T>, block: usize) {
+        let lengths = [
+            (&mut store.saved, self.buffers.saved_length(block)),
+            (&mut store.border, self.buffers.border_length(block)),
+        ];
+        for (memory, length) in lengths {
+            self.make(memory, offset(length), offset(length));
+        }
     }
 }
 

@@ -6,9 +6,9 @@ use stream_grad_tiling::{PerAxis, Span, Sweep, Tile};
 
 use super::backward::{BackwardSweep, Exchange};
 use super::buffer::{Stored, combine_rows};
-use super::memory::Memory;
 use super::operations::Gradients;
-use super::{BlockStore, Engine, Phase, Schedule, TilePlace};
+use super::working::{Parts, Working};
+use super::{BlockStore, Engine, Memory, Phase, Schedule, TilePlace};
 use crate::error::Result;
 use crate::exchange::TileSource;
 use crate::prepared::{Prepared, scalar};
@@ -35,25 +35,32 @@ pub(crate) fn time_nodes<T: Scalar>(
     mut exchange: Exchange<'_>,
     rounds: u32,
 ) -> Result<Vec<NodeSeconds>> {
-    let buffers = schedule.buffers;
     let nodes = schedule.operations.len();
-    let arena = buffers
-        .forward_length(Sweep::Saving)
-        .max(buffers.backward_length());
+    let mut store = BlockStore::default();
+    schedule.make_block(&mut store, 0);
+    let mut memory = Memory::default();
     // Memory that was never written would be read from one page of zeros.
-    let slab = |elements: u64| -> Memory<T> {
-        let mut slab: Memory<T> = schedule.slab(elements);
-        slab.fill(scalar(0.5));
-        slab
+    for memory in [&mut store.saved, &mut store.border] {
+        memory.fill(scalar(0.5));
+    }
+    let Parts {
+        arena,
+        transient,
+        carries,
+        scratch,
+    } = Working::either::<T>(&schedule).cut(&schedule, &mut memory);
+    for part in [&mut *arena, &mut *transient, &mut *carries] {
+        part.fill(scalar(0.5));
+    }
+    let engine = Engine {
+        schedule,
+        prepared,
+        source,
+        arena,
+        transient,
+        spill: None,
+        scratch,
     };
-    let mut store = BlockStore {
-        saved: slab(buffers.saved_length(0)),
-        border: slab(buffers.border_length(0)),
-    };
-    let carries = slab(buffers.cotangent_length());
-    let transient = buffers.transient_length();
-    let mut engine = Engine::new(schedule, prepared, source, arena, transient, None);
-    engine.arena.fill(scalar(0.5));
     let mut sweep = BackwardSweep { engine, carries };
     let place = TilePlace {
         image: 0,

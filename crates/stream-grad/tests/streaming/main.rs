@@ -15,3 +15,4 @@ mod refusals;
 mod spilling;
 mod weights;
 mod winograd;
+mod workspace;

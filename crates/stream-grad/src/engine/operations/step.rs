@@ -78,7 +78,7 @@ impl<'p, T: Scalar, G> Step<'_, 'p, T, G> {
     /// Views of several buffers at once.
     pub(super) fn views<const N: usize>(&mut self, buffers: [Buffer; N]) -> Result<[&mut [T]; N]> {
         let name = self.name();
-        disjoint(&mut self.engine.arena, &mut self.store.saved, buffers, name)
+        disjoint(self.engine.arena, &mut self.store.saved, buffers, name)
     }
 }
 
