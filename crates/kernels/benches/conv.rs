@@ -11,8 +11,8 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use stream_grad_kernels::{
-    Arithmetic, Convolution, DataGradientWeights, Epilogue, ForwardWeights, Image, ImageMut,
-    KernelError, Position, Region, Window, Windows, conv_data_gradient, conv_forward,
+    Arithmetic, Convolution, DataGradientWeights, Epilogue, Existing, ForwardWeights, Image,
+    ImageMut, KernelError, Position, Region, Window, Windows, conv_data_gradient, conv_forward,
     conv_weight_gradient,
 };
 
@@ -202,6 +202,7 @@ impl Case {
                 cotangent,
                 windows,
                 to,
+                Existing::Add,
                 &mut scratch,
             )
         });

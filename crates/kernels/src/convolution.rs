@@ -1,6 +1,8 @@
 //! Convolution: forward pass and gradient by the input.
 
-use crate::gather::{Addend, Axis, Existing, Gather};
+use rayon::prelude::*;
+
+use crate::gather::{Addend, Axis, Gather};
 use crate::image::{check_length, check_scratch};
 use crate::winograd;
 use crate::{
@@ -209,11 +211,21 @@ pub fn conv_forward<T: Element>(
     Ok(())
 }
 
-/// Adds the gradient by the input to `input_cotangent`.
+/// What becomes of the values that a gradient's destination holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// The gradient replaces them: it is added to zeros.
+    Replace,
+    /// The gradient is added to them.
+    Add,
+}
+
+/// Adds the gradient by the input to `input_cotangent`, or writes it there.
 ///
 /// `windows` says which outputs' cotangents, in `cotangent`, and where their windows lie in `input_cotangent`: only these
 /// are read, and contributions outside `input_cotangent` belong to padding and are dropped. Images are
-/// height x width x channels. `scratch` is as for [`conv_forward`].
+/// height x width x channels. `scratch` is as for [`conv_forward`]. With [`Existing::Replace`] inputs that no window reaches get
+/// zero.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
@@ -223,6 +235,7 @@ pub fn conv_data_gradient<T: Element>(
     cotangent: Image<'_, T>,
     windows: Windows,
     mut input_cotangent: ImageMut<'_, T>,
+    mut existing: Existing,
     scratch: &mut [T],
 ) -> Result<(), KernelError> {
     let Windows { region, first, .. } = windows;
@@ -233,34 +246,32 @@ pub fn conv_data_gradient<T: Element>(
     cotangent.check_region("convolution cotangent", region)?;
     convolution.window.check(region, first)?;
     check_scratch(winograd::scratch_len::<T>(convolution), scratch)?;
-    if region.is_empty() {
-        return Ok(());
-    }
     let (height, width) = (input_cotangent.height(), input_cotangent.width());
     let channels = input_cotangent.channels();
-    let [row_phases, column_phases] = convolution.window.stride;
+    let window = &convolution.window;
+    let rows = |first_target| {
+        let outputs = (region.row, region.rows);
+        phase(window, 0, first_target, height, first.row, outputs)
+    };
+    let columns = |first_target| {
+        let outputs = (region.column, region.columns);
+        phase(window, 1, first_target, width, first.column, outputs)
+    };
+    let [row_phases, column_phases] = window.stride;
+    let reaches_all = || {
+        (0..row_phases.min(height)).all(|phase| reaches_all(rows(phase), phase, height))
+            && (0..column_phases.min(width)).all(|phase| reaches_all(columns(phase), phase, width))
+    };
+    if existing == Existing::Replace && !reaches_all() {
+        clear(input_cotangent.data_mut());
+        existing = Existing::Add;
+    }
     for row_phase in 0..row_phases.min(height) {
-        let Some(rows) = phase(
-            &convolution.window,
-            0,
-            row_phase,
-            height,
-            first.row,
-            region.row,
-            region.rows,
-        ) else {
+        let Some(rows) = rows(row_phase) else {
             continue;
         };
         for column_phase in 0..column_phases.min(width) {
-            let Some(columns) = phase(
-                &convolution.window,
-                1,
-                column_phase,
-                width,
-                first.column,
-                region.column,
-                region.columns,
-            ) else {
+            let Some(columns) = columns(column_phase) else {
                 continue;
             };
             let gather = Gather {
@@ -273,7 +284,7 @@ pub fn conv_data_gradient<T: Element>(
                 target_width: width,
                 target_channels: channels,
                 weights: &weights.0,
-                existing: Existing::Add,
+                existing,
                 bias: None,
                 residual: None,
                 relu: false,
@@ -296,9 +307,11 @@ fn phase(
     first_target: usize,
     extent: usize,
     first_window: isize,
-    first_output: usize,
-    outputs: usize,
+    (first_output, outputs): (usize, usize),
 ) -> Option<Axis> {
+    if outputs == 0 {
+        return None;
+    }
     let kernel = window.kernel[axis];
     let (stride, dilation) = (signed(window.stride[axis]), signed(window.dilation[axis]));
     let common = gcd(window.stride[axis], window.dilation[axis]);
@@ -336,6 +349,22 @@ fn phase(
         low,
         high: low + signed(outputs),
     })
+}
+
+/// Whether a phase, if there is one, has all the targets that there are: `first_target, first_target + stride, …`.
+fn reaches_all(phase: Option<Axis>, first_target: usize, extent: usize) -> bool {
+    phase.is_some_and(|axis| {
+        let all = (extent - first_target).div_ceil(axis.target_step);
+        axis.target_first == first_target && axis.targets == all
+    })
+}
+
+/// Values that one task clears.
+const CLEARED_AT_ONCE: usize = 1 << 18;
+
+fn clear<T: Element>(values: &mut [T]) {
+    let chunks = values.par_chunks_mut(CLEARED_AT_ONCE);
+    chunks.for_each(|values| values.fill(T::ZERO));
 }
 
 /// A count that `Window::check` or the existence of a slice bounds.

@@ -12,10 +12,10 @@ use rayon::prelude::*;
 
 use product::{Dense, PerChannel, Product, Terms};
 
-use crate::Element;
 use crate::element::sealed::{lanes, load_some, store_some};
 use crate::shared::Shared;
 use crate::weights::{PackedWeights, Panel};
+use crate::{Element, Existing};
 
 /// Longest sum held in registers before it is added to the target: bounds the cache that a panel of weights takes, and
 /// the error of a long sum.
@@ -76,13 +76,6 @@ impl Axis {
     fn holds_all(&self, source: isize) -> bool {
         self.holds(source) && self.holds(source + self.tap(self.taps - 1))
     }
-}
-
-/// What becomes of the values that the target already holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Existing {
-    Replace,
-    Add,
 }
 
 /// Values added after the sum.

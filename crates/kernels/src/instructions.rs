@@ -20,8 +20,8 @@ mod tests {
     use pulp::{Arch, Scalar, Simd, WithSimd};
 
     use crate::{
-        Activation, Convolution, DataGradientWeights, Element, Epilogue, ForwardWeights, Image,
-        ImageMut, Position, Region, Window, Windows, conv_data_gradient, conv_forward,
+        Activation, Convolution, DataGradientWeights, Element, Epilogue, Existing, ForwardWeights,
+        Image, ImageMut, Position, Region, Window, Windows, conv_data_gradient, conv_forward,
         conv_weight_gradient,
     };
 
@@ -81,6 +81,7 @@ mod tests {
             cotangent,
             windows,
             ImageMut::new(&mut gradient, height, width, inputs).unwrap(),
+            Existing::Add,
             &mut scratch,
         )
         .unwrap();

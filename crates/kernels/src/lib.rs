@@ -40,7 +40,7 @@ pub use activation::{Gelu, gelu_forward, gelu_vjp, relu_forward, relu_vjp, relu_
 pub use affine::{
     affine_forward, affine_parameter_gradient, affine_vjp, affine_vjp_in_place, bias_gradient,
 };
-pub use convolution::{Activation, Epilogue, conv_data_gradient, conv_forward};
+pub use convolution::{Activation, Epilogue, Existing, conv_data_gradient, conv_forward};
 pub use element::Element;
 pub use elementwise::{
     accumulate_channels, accumulate_region, add, copy_channels, copy_region, fill_region,

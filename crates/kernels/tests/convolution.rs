@@ -10,9 +10,9 @@ use common::{
 use proptest::prelude::*;
 use stream_grad_kernels::oracle::{self, Plane};
 use stream_grad_kernels::{
-    Activation, Arithmetic, Convolution, DataGradientWeights, Element, Epilogue, ForwardWeights,
-    Located, Position, Region, Window, Windows, bias_gradient, conv_data_gradient, conv_forward,
-    conv_weight_gradient, weight_gradient_to_oihw,
+    Activation, Arithmetic, Convolution, DataGradientWeights, Element, Epilogue, Existing,
+    ForwardWeights, Located, Position, Region, Window, Windows, bias_gradient, conv_data_gradient,
+    conv_forward, conv_weight_gradient, weight_gradient_to_oihw,
 };
 
 /// A convolution of `input` positions into `outputs`, with its first window anywhere.
@@ -205,8 +205,14 @@ impl Case {
         output
     }
 
-    /// The gradient added to `start`.
-    fn data_gradient<T: Element>(&self, data: &Data, start: &Plane, poison: f64) -> Buffer<T> {
+    /// The gradient added to `start`, or in place of it.
+    fn data_gradient<T: Element>(
+        &self,
+        data: &Data,
+        start: &Plane,
+        existing: Existing,
+        poison: f64,
+    ) -> Buffer<T> {
         let weights =
             DataGradientWeights::pack(&self.convolution, &cast::<T>(&data.weights)).unwrap();
         let cotangent = Buffer::<T>::around(&data.cotangent, self.margins, poison);
@@ -217,6 +223,7 @@ impl Case {
             cotangent.image(),
             self.windows(cotangent.region),
             gradient.image_mut(),
+            existing,
             &mut self.scratch(poison),
         )
         .unwrap();
@@ -286,10 +293,31 @@ impl Case {
             height,
             width,
         );
+        let replaced = POISONS.map(|poison| {
+            let mut start = start.clone();
+            start.data.fill(poison);
+            let existing = Existing::Replace;
+            let gradient = self.data_gradient::<T>(&data, &start, existing, poison);
+            gradient.plane()
+        });
+        assert!(
+            relative_error(&replaced[0].data, &expected.data) < tolerance::<T>(),
+            "data gradient in place of another"
+        );
+        for other in &replaced[1..] {
+            assert_eq!(
+                bits(&replaced[0].data),
+                bits(&other.data),
+                "data gradient read what it replaces"
+            );
+        }
         for (value, more) in expected.data.iter_mut().zip(&start.data) {
             *value += more;
         }
-        let found = POISONS.map(|poison| self.data_gradient::<T>(&data, &start, poison).plane());
+        let found = POISONS.map(|poison| {
+            let gradient = self.data_gradient::<T>(&data, &start, Existing::Add, poison);
+            gradient.plane()
+        });
         assert!(
             relative_error(&found[0].data, &expected.data) < tolerance::<T>(),
             "data gradient"
@@ -444,7 +472,11 @@ fn threads_change_no_bit() {
         let [one, two] = on_one_and_two_threads(|| {
             (
                 bits(&case.forward::<f32>(&data, f64::NAN).data),
-                bits(&case.data_gradient::<f32>(&data, &start, f64::NAN).data),
+                bits(
+                    &case
+                        .data_gradient::<f32>(&data, &start, Existing::Add, f64::NAN)
+                        .data,
+                ),
                 case.parameter_gradients::<f32>(&data, f64::NAN),
             )
         });
@@ -464,8 +496,12 @@ fn single_precision_error_is_small() {
         let single = case.forward::<f32>(&data, f64::NAN).plane();
         let double = case.forward::<f64>(&data, f64::NAN).plane();
         assert!(l2_error(&single.data, &double.data) < 5e-7, "forward");
-        let single = case.data_gradient::<f32>(&data, &start, f64::NAN).plane();
-        let double = case.data_gradient::<f64>(&data, &start, f64::NAN).plane();
+        let single = case
+            .data_gradient::<f32>(&data, &start, Existing::Add, f64::NAN)
+            .plane();
+        let double = case
+            .data_gradient::<f64>(&data, &start, Existing::Add, f64::NAN)
+            .plane();
         assert!(l2_error(&single.data, &double.data) < 5e-7, "data gradient");
         let single = case.parameter_gradients::<f32>(&data, f64::NAN).0;
         let double = case.parameter_gradients::<f64>(&data, f64::NAN).0;
@@ -499,7 +535,7 @@ fn gradients_are_adjoint_to_the_forward_pass() {
         let forward = output.plane().dot(&data.cotangent);
         let start = Plane::zeros(case.input[0], case.input[1], data.input.channels);
         let backward = case
-            .data_gradient::<f64>(&data, &start, f64::NAN)
+            .data_gradient::<f64>(&data, &start, Existing::Add, f64::NAN)
             .plane()
             .dot(&data.input);
         let (gradient, _) = case.parameter_gradients::<f64>(&data, f64::NAN);
@@ -519,8 +555,12 @@ fn errors(case: &Case, exact: &Case) -> [f64; 3] {
     let start = Plane::zeros(case.input[0], case.input[1], data.input.channels);
     let double = exact.forward::<f64>(&data, f64::NAN).plane();
     let forward = case.forward::<f32>(&data, f64::NAN).plane();
-    let gradient = exact.data_gradient::<f64>(&data, &start, f64::NAN).plane();
-    let single = case.data_gradient::<f32>(&data, &start, f64::NAN).plane();
+    let gradient = exact
+        .data_gradient::<f64>(&data, &start, Existing::Add, f64::NAN)
+        .plane();
+    let single = case
+        .data_gradient::<f32>(&data, &start, Existing::Add, f64::NAN)
+        .plane();
     let by_weights = exact.parameter_gradients::<f64>(&data, f64::NAN).0;
     [
         l2_error(&forward.data, &double.data),

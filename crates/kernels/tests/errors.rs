@@ -6,8 +6,8 @@ mod common;
 use common::Values;
 use proptest::prelude::*;
 use stream_grad_kernels::{
-    Arithmetic, Convolution, DataGradientWeights, Epilogue, ForwardWeights, Image, ImageMut,
-    KernelError, Position, Region, Window, Windows, conv_data_gradient, conv_forward,
+    Arithmetic, Convolution, DataGradientWeights, Epilogue, Existing, ForwardWeights, Image,
+    ImageMut, KernelError, Position, Region, Window, Windows, conv_data_gradient, conv_forward,
     conv_weight_gradient, max_pool_forward,
 };
 
@@ -200,7 +200,7 @@ proptest! {
         let mut gradient = [0.0_f64; 40];
         if let Ok(weights) = DataGradientWeights::pack(&convolution, &weights) {
             let to = ImageMut::new(&mut gradient, 4, 5, 2).unwrap();
-            let result = conv_data_gradient(&convolution, &weights, cotangent, windows, to, &mut []);
+            let result = conv_data_gradient(&convolution, &weights, cotangent, windows, to, Existing::Add, &mut []);
             prop_assert!(inside || result.is_err());
         }
         let mut sums = vec![0.0; weights.len()];

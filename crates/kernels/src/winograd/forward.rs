@@ -7,13 +7,13 @@ use rayon::prelude::*;
 
 use super::patches::{PatchTask, Source, transform};
 use super::{Grid, PATCH, PRODUCTS, Registers, TILE, TileAxis, Transformed};
-use crate::Element;
 use crate::element::sealed::{lanes, load_some, store_some};
 use crate::gather::product::{Dense, Product, Terms};
-use crate::gather::{Axis, Existing, Gather};
+use crate::gather::{Axis, Gather};
 use crate::shared::Shared;
 use crate::stack::Stack;
 use crate::weights::Panel;
+use crate::{Element, Existing};
 
 /// Most tiles of one task: their products, for one panel, lie on the stack.
 const TASK_TILES: usize = 72;

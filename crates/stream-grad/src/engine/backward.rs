@@ -211,11 +211,13 @@ impl<T: Scalar> BackwardSweep<'_, T> {
         gradients: &mut Gradients<T>,
         exchange: &mut Exchange<'_>,
     ) -> Result<()> {
+        let is_touched = |engine: &Engine<'_, T>, touched: usize| {
+            engine.schedule.buffers.first_touch(touched) == node && engine.has_cotangent(touched)
+        };
         for touched in 0..=node {
-            if self.engine.schedule.buffers.first_touch(touched) == node
-                && self.engine.has_cotangent(touched)
-            {
+            if is_touched(&self.engine, touched) && !self.engine.replaces(place, node, touched) {
                 self.begin_cotangent(place, touched, store, exchange.cotangents)?;
+                self.absorb_carries(place, touched);
             }
         }
         if !self.engine.has_cotangent(node) {
@@ -228,11 +230,16 @@ impl<T: Scalar> BackwardSweep<'_, T> {
                 self.engine.vjp(place, node, store, gradients)?;
             }
         }
+        for touched in 0..node {
+            if is_touched(&self.engine, touched) && self.engine.replaces(place, node, touched) {
+                self.absorb_carries(place, touched);
+            }
+        }
         self.hand_on(place, node);
         Ok(())
     }
 
-    /// Sets a node's cotangent to zero (or what the caller gives for an output) plus what later tiles left for it.
+    /// Sets a node's cotangent to zero, or to what the caller gives for an output.
     fn begin_cotangent(
         &mut self,
         place: TilePlace,
@@ -242,7 +249,11 @@ impl<T: Scalar> BackwardSweep<'_, T> {
     ) -> Result<()> {
         let buffer = self.engine.cotangent(place, node);
         clear(&mut self.engine.arena[buffer.range()]);
-        self.read_cotangent(place, node, store, cotangents)?;
+        self.read_cotangent(place, node, store, cotangents)
+    }
+
+    /// Adds to a node's cotangent what later tiles left for it.
+    fn absorb_carries(&mut self, place: TilePlace, node: usize) {
         let Schedule {
             geometry, buffers, ..
         } = self.engine.schedule;
@@ -274,7 +285,6 @@ impl<T: Scalar> BackwardSweep<'_, T> {
                 rect,
             );
         }
-        Ok(())
     }
 
     fn absorb(

@@ -60,11 +60,12 @@ impl<T: Scalar> ForwardStep<'_, '_, T> {
 impl<T: Scalar> VjpStep<'_, '_, T> {
     pub(super) fn convolution(mut self, convolution: &ConvolutionOperation) -> Result<()> {
         self.mask_cotangent(convolution.activation)?;
-        if let Some(&residual) = self.operation().inputs.get(1) {
-            self.pass_on(residual)?;
-        }
         if self.trains() {
             self.weight_and_bias_gradient(convolution)?;
+        }
+        // Before the data gradient, which may scale the cotangent.
+        if self.operation().inputs.len() > 1 {
+            self.pass_on(1)?;
         }
         if self.wants_input() {
             self.data_gradient(convolution)?;
@@ -98,6 +99,7 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
 
     fn data_gradient(&mut self, convolution: &ConvolutionOperation) -> Result<()> {
         let (name, node) = (self.name(), self.node);
+        let existing = self.existing(0);
         let input_cotangent = self.cotangent_of(self.operation().inputs[0]);
         let cotangent = self.cotangent();
         let region = cotangent.region(self.owned);
@@ -116,7 +118,15 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
                 affine_vjp_in_place(factors, cotangent.image_mut(from)?, region)?;
             }
             let (from, to) = (cotangent.image(from)?, input_cotangent.image_mut(to)?);
-            conv_data_gradient(&convolution.shape, weights, from, windows, to, scratch)
+            conv_data_gradient(
+                &convolution.shape,
+                weights,
+                from,
+                windows,
+                to,
+                existing,
+                scratch,
+            )
         };
         run().map_err(kernel_error(name))
     }

@@ -1,6 +1,9 @@
 //! Merges: sums and concatenations of channels.
 
-use stream_grad_kernels::{Activation, accumulate_channels, accumulate_region, add, copy_channels};
+use stream_grad_kernels::{
+    Activation, Existing, Region, accumulate_channels, accumulate_region, add, copy_channels,
+    copy_region, fill_region,
+};
 
 use super::step::{ForwardStep, VjpStep, located};
 use crate::error::Result;
@@ -51,10 +54,8 @@ impl<T: Scalar> ForwardStep<'_, '_, T> {
 impl<T: Scalar> VjpStep<'_, '_, T> {
     pub(super) fn add(mut self, activation: Activation) -> Result<()> {
         self.mask_cotangent(activation)?;
-        for &source in &self.operation().inputs {
-            self.pass_on(source)?;
-        }
-        Ok(())
+        let inputs = 0..self.operation().inputs.len();
+        inputs.rev().try_for_each(|input| self.pass_on(input))
     }
 
     pub(super) fn concat(mut self) -> Result<()> {
@@ -72,14 +73,25 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
         Ok(())
     }
 
-    /// Adds the cotangent to that of an input which is read position by position.
-    pub(super) fn pass_on(&mut self, source: usize) -> Result<()> {
+    /// Adds the cotangent to that of input `index`, which is read position by position.
+    pub(super) fn pass_on(&mut self, index: usize) -> Result<()> {
+        let source = self.operation().inputs[index];
         if !self.engine.has_cotangent(source) {
             return Ok(());
         }
-        self.transposed(source, |step| {
+        let existing = self.existing(index);
+        self.transposed(source, |mut step| {
             let region = step.target_region();
-            accumulate_region(step.pointwise(), step.target, region)
+            match existing {
+                Existing::Add => accumulate_region(step.pointwise(), step.target, region),
+                Existing::Replace => {
+                    let whole = Region::whole(step.target.height(), step.target.width());
+                    if region != whole {
+                        fill_region(T::ZERO, step.target.reborrow(), whole)?;
+                    }
+                    copy_region(step.pointwise(), step.target, region)
+                }
+            }
         })
     }
 }

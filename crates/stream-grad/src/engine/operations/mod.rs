@@ -93,6 +93,18 @@ impl<T: Scalar> Engine<'_, T> {
         }
     }
 
+    /// Whether the VJP of a node writes the cotangent of `source`, an input, in place of what is there, instead of adding to it:
+    /// it is the first that does, and of a kind that can.
+    pub(super) fn replaces(&self, place: TilePlace, node: usize, source: usize) -> bool {
+        let operation = &self.schedule.operations[node];
+        let outputs = &self.schedule.outputs;
+        matches!(operation.kind, Kind::Convolution(_) | Kind::Add(_))
+            && operation.inputs.contains(&source)
+            && self.schedule.buffers.first_touch(source) == node
+            && !self.owned(place, node).is_empty()
+            && !outputs.iter().any(|(_, output)| *output == source)
+    }
+
     /// Whether the backward sweep computes a cotangent of a node.
     pub(super) fn has_cotangent(&self, node: usize) -> bool {
         self.schedule.geometry.sized().graph().nodes()[node].has_cotangent

@@ -1,6 +1,6 @@
 //! One operation on one tile: its buffers, and views of them as the kernels take them.
 
-use stream_grad_kernels::{Image, ImageMut, KernelError, Located, Position, Region};
+use stream_grad_kernels::{Existing, Image, ImageMut, KernelError, Located, Position, Region};
 use stream_grad_tiling::{AxisRule, PerAxis, Span};
 
 use super::super::buffer::{Buffer, disjoint};
@@ -226,6 +226,18 @@ impl<'s, 'p, T: Scalar> VjpStep<'s, 'p, T> {
     /// Whether the cotangent of the first input is wanted.
     pub(super) fn wants_input(&self) -> bool {
         self.engine.has_cotangent(self.operation().inputs[0])
+    }
+
+    /// What becomes of what the cotangent of input `index` holds, if the VJP handles the inputs from the last to the first.
+    pub(super) fn existing(&self, index: usize) -> Existing {
+        let inputs = &self.operation().inputs;
+        let source = inputs[index];
+        let is_first = !inputs[index + 1..].contains(&source);
+        if is_first && self.engine.replaces(self.place, self.node, source) {
+            Existing::Replace
+        } else {
+            Existing::Add
+        }
     }
 
     /// The buffer of the operation's cotangent.
