@@ -243,6 +243,7 @@ fn convolutions(criterion: &mut Criterion) {
         Case::new([512, 512], 3, 1, 32),
         Case::new([512, 512], 3, 1, 16),
         Case::new([64, 256], 1, 1, 128),
+        Case::depthwise(96, 3, 128),
         Case::depthwise(96, 7, 128),
     ] {
         // Every shape above is well formed; a refusal would show as a missing line.

@@ -119,6 +119,7 @@ pub(crate) mod sealed {
     use pulp::Simd;
 
     use crate::gather::Task as GatherTask;
+    use crate::gather::depthwise::DepthwiseTask;
     use crate::instructions::dispatch;
     use crate::weight_gradient::dense::Task as WeightGradientTask;
     use crate::weight_gradient::per_channel::Task as DepthwiseWeightGradientTask;
@@ -133,6 +134,9 @@ pub(crate) mod sealed {
         /// Runs a task of the convolution engine. Not generic, so that the micro-kernels are compiled once, here, and
         /// not again in every crate that calls them.
         fn gather(task: GatherTask<'_, Self>);
+
+        /// Runs a task of a depthwise convolution; not generic either.
+        fn depthwise(task: DepthwiseTask<'_, Self>);
 
         /// Runs a task of a weight gradient; not generic either.
         fn weight_gradient(task: WeightGradientTask<'_, Self>);
@@ -199,6 +203,10 @@ pub(crate) mod sealed {
                 type Vector<S: Simd> = S::$vector;
 
                 fn gather(task: GatherTask<'_, Self>) {
+                    dispatch(task);
+                }
+
+                fn depthwise(task: DepthwiseTask<'_, Self>) {
                     dispatch(task);
                 }
 

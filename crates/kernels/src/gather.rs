@@ -5,12 +5,13 @@
 //! no padded copy is made. Taps that fall outside the source read a row of zeros, so that each value is the same
 //! sequence of floating-point operations wherever its group lies.
 
+pub(crate) mod depthwise;
 pub(crate) mod product;
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use product::{Dense, PerChannel, Product, Terms};
+use product::{Dense, Product, Terms};
 
 use crate::element::sealed::{lanes, load_some, store_some};
 use crate::shared::Shared;
@@ -125,6 +126,9 @@ impl<T: Element> Gather<'_, T> {
         let shared = Shared::new(std::mem::take(&mut self.target));
         let shared = &shared;
         let gather = &self;
+        if layout.per_channel {
+            return gather.run_depthwise(shared);
+        }
         (0..chunks * panel_tasks).into_par_iter().for_each(|task| {
             let (chunk, panel_task) = (task / panel_tasks, task % panel_tasks);
             let first_panel = panel_task * panels_per_task;
@@ -197,11 +201,7 @@ impl<T: Element> WithSimd for Task<'_, T> {
     fn with_simd<S: Simd>(self, simd: S) {
         for index in self.panels.clone() {
             let panel = self.gather.weights.layout.panel(index);
-            if self.gather.weights.layout.per_channel {
-                self.panel_of::<S, PerChannel>(simd, panel);
-            } else {
-                self.panel_of::<S, Dense>(simd, panel);
-            }
+            self.panel_of::<S, Dense>(simd, panel);
         }
     }
 }
@@ -319,12 +319,7 @@ impl<T: Element> Step<'_, T> {
     /// First channel that the panel's group reads.
     #[inline(always)]
     fn source_channel(&self) -> usize {
-        let layout = &self.gather.weights.layout;
-        if layout.per_channel {
-            self.panel.first
-        } else {
-            self.panel.group * layout.depth
-        }
+        self.panel.group * self.gather.weights.layout.depth
     }
 
     #[inline(always)]
@@ -348,7 +343,7 @@ impl<T: Element> Step<'_, T> {
         // The taps of a row follow each other in memory, in the source and in the weights.
         let contiguous =
             columns.tap_step == 1 && columns.weight_step == 1 && gather.source_channels == depth;
-        let merged = group.interior && (P::PER_CHANNEL || contiguous);
+        let merged = group.interior && contiguous;
 
         let mut origins = [source; PIXELS];
         for (origin, place) in origins.iter_mut().zip(group.sources) {
@@ -384,19 +379,10 @@ impl<T: Element> Step<'_, T> {
             let weight = (rows.weight_first + tap_row * rows.weight_step) * layout.taps[1]
                 + columns.weight_first
                 + tap_column * columns.weight_step;
-            let weight_step = if P::PER_CHANNEL {
-                columns.weight_step * width
-            } else {
-                width
-            };
-            let weight =
-                &weights[(weight * depth + first) * width..][..(length - 1) * weight_step + width];
+            let weight = &weights[(weight * depth + first) * width..][..length * width];
             let terms = Terms {
                 weights: weight.as_ptr(),
                 count: length,
-                source_step: columns.tap_step * gather.source_channels as isize,
-                weight_step,
-                width: self.panel.width,
             };
             #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
             // SAFETY: places are those of taps that exist, as far as `length` goes, or zeros; the slice of weights covers

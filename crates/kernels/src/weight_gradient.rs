@@ -111,7 +111,13 @@ pub fn weight_gradient_to_oihw<T: Element>(
 }
 
 /// The steps `i` of `range` for which `first + i * step` is in `0..extent`.
-fn steps_inside(first: isize, step: isize, extent: usize, range: Range<usize>) -> Range<usize> {
+#[inline(always)]
+pub(crate) fn steps_inside(
+    first: isize,
+    step: isize,
+    extent: usize,
+    range: Range<usize>,
+) -> Range<usize> {
     let at_least = |bound: isize| {
         // The first step at or beyond `bound`.
         let distance = bound - first;

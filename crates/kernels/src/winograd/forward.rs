@@ -283,9 +283,6 @@ impl<T: Element> Task<'_, T> {
                     let terms = Terms {
                         weights: weights.as_ptr(),
                         count: terms.len(),
-                        source_step: 1,
-                        weight_step: width,
-                        width: panel.width,
                     };
                     // SAFETY: patches and weights have all these terms.
                     unsafe { Dense::accumulate(simd, &mut sums, &places, &terms) };
