@@ -23,6 +23,9 @@ const TAPS: usize = 64;
 /// Taps of a kernel row that are summed in registers at a time.
 const ROW_TAPS: usize = 8;
 
+/// Positions that share the inputs that they load, where they lie as far apart as taps.
+const SHARED: usize = 4;
+
 /// Positions of the longest sum in the element's own precision, if a row is not longer.
 const STRIP: usize = 1024;
 
@@ -290,21 +293,9 @@ impl<T: Element> RowView<'_, T> {
             tap: job.dilation[1] * signed(channels),
             last: self.width - (VECTORS - 1) * lanes,
         };
-        let edge = |simd: S, sums: &mut [[T::Vector<S>; VECTORS]; COUNT], column: usize| {
-            for (tap, sums) in sums.iter_mut().enumerate() {
-                let source = column_of(tap, column);
-                if source >= 0 && source < signed(width) {
-                    let sums = std::array::from_mut(sums);
-                    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-                    // SAFETY: the tap exists.
-                    unsafe {
-                        accumulate(simd, sums, input(tap, column), cotangent(column), 1, &steps);
-                    }
-                }
-            }
-        };
         #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-        // SAFETY: the stack has room for the block; every tap of the columns in `all` exists.
+        // SAFETY: the stack has room for the block; every tap of the columns in `all` exists, and of the others those that are
+        // not skipped.
         unsafe {
             let mut sums = [[T::splat(simd, T::ZERO); VECTORS]; COUNT];
             let place =
@@ -315,15 +306,25 @@ impl<T: Element> RowView<'_, T> {
                     *sum = load::<S, T>(simd, stack.0[tap].as_ptr().add(channel));
                 }
             }
-            for column in columns.start..all.start {
-                edge(simd, &mut sums, column);
+            for column in (columns.start..all.start).chain(all.end..columns.end) {
+                for (tap, sums) in sums.iter_mut().enumerate() {
+                    let source = column_of(tap, column);
+                    if source < 0 || source >= signed(width) {
+                        continue;
+                    }
+                    let (from, to) = (input(tap, column), cotangent(column));
+                    for (vector, sum) in sums.iter_mut().enumerate() {
+                        let first = vector * lanes;
+                        let count = lanes.min(self.width - first);
+                        let value = load_some::<S, T>(simd, from.add(first), count);
+                        let factor = load_some::<S, T>(simd, to.add(first), count);
+                        *sum = T::mul_add(simd, value, factor, *sum);
+                    }
+                }
             }
             if !all.is_empty() {
                 let (from, to) = (input(0, all.start), cotangent(all.start));
                 accumulate(simd, &mut sums, from, to, all.len(), &steps);
-            }
-            for column in all.end..columns.end {
-                edge(simd, &mut sums, column);
             }
             for (tap, sums) in sums.iter().enumerate() {
                 for (vector, &sum) in sums.iter().enumerate() {
@@ -397,7 +398,41 @@ unsafe fn accumulate_by<S: Simd, T: Element, const VECTORS: usize, const COUNT: 
     };
     // A local copy is what the compiler keeps in registers.
     let mut local = *sums;
-    for _ in 0..count {
+    let mut left = count;
+    // What is loaded is shared, if sums, cotangents and a value fit in the registers.
+    if S::REGISTER_COUNT >= 32 && steps.input == steps.tap {
+        while left >= SHARED {
+            let mut factors = [[T::splat(simd, T::ZERO); SHARED]; VECTORS];
+            for position in 0..SHARED {
+                for (vector, factors) in factors.iter_mut().enumerate() {
+                    factors[position] = load(cotangent, vector);
+                }
+                cotangent = cotangent.wrapping_add(steps.cotangent);
+            }
+            let mut from = input;
+            // Unrolled by hand: the compiler keeps sums in registers only where it knows all indices.
+            macro_rules! meet {
+                ($($place:literal)*) => {
+                    $(if $place < SHARED + COUNT - 1 {
+                        for vector in 0..VECTORS {
+                            let value = load(from, vector);
+                            for (position, &factor) in factors[vector].iter().enumerate() {
+                                if position <= $place && $place - position < COUNT {
+                                    let sum = &mut local[$place - position][vector];
+                                    *sum = T::mul_add(simd, value, factor, *sum);
+                                }
+                            }
+                        }
+                        from = from.wrapping_offset(steps.tap);
+                    })*
+                };
+            }
+            meet!(0 1 2 3 4 5 6 7 8 9 10);
+            input = input.wrapping_offset(signed(SHARED) * steps.input);
+            left -= SHARED;
+        }
+    }
+    for _ in 0..left {
         for vector in 0..VECTORS {
             let factor = load(cotangent, vector);
             let mut from = input;
