@@ -4,11 +4,11 @@ use rayon::prelude::*;
 
 use crate::gather::{Addend, Axis, Gather};
 use crate::image::{check_length, check_scratch};
-use crate::winograd;
 use crate::{
     Convolution, DataGradientWeights, Element, ForwardWeights, Image, ImageMut, KernelError,
     Located, Window, Windows,
 };
+use crate::{scatter, winograd};
 
 /// What is applied to a sum before it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -246,6 +246,13 @@ pub fn conv_data_gradient<T: Element>(
     cotangent.check_region("convolution cotangent", region)?;
     convolution.window.check(region, first)?;
     check_scratch(winograd::scratch_len::<T>(convolution), scratch)?;
+    if scatter::applies(convolution) {
+        if existing == Existing::Replace {
+            clear(input_cotangent.data_mut());
+        }
+        scatter::run(convolution, &weights.0, cotangent, windows, input_cotangent);
+        return Ok(());
+    }
     let (height, width) = (input_cotangent.height(), input_cotangent.width());
     let channels = input_cotangent.channels();
     let window = &convolution.window;

@@ -121,6 +121,7 @@ pub(crate) mod sealed {
     use crate::gather::Task as GatherTask;
     use crate::gather::depthwise::DepthwiseTask;
     use crate::instructions::dispatch;
+    use crate::scatter::ScatterTask;
     use crate::weight_gradient::dense::Task as WeightGradientTask;
     use crate::weight_gradient::per_channel::Task as DepthwiseWeightGradientTask;
     use crate::winograd::forward::Task as WinogradTask;
@@ -137,6 +138,9 @@ pub(crate) mod sealed {
 
         /// Runs a task of a depthwise convolution; not generic either.
         fn depthwise(task: DepthwiseTask<'_, Self>);
+
+        /// Runs a task of a scattered data gradient; not generic either.
+        fn scatter(task: ScatterTask<'_, Self>);
 
         /// Runs a task of a weight gradient; not generic either.
         fn weight_gradient(task: WeightGradientTask<'_, Self>);
@@ -207,6 +211,10 @@ pub(crate) mod sealed {
                 }
 
                 fn depthwise(task: DepthwiseTask<'_, Self>) {
+                    dispatch(task);
+                }
+
+                fn scatter(task: ScatterTask<'_, Self>) {
                     dispatch(task);
                 }
 

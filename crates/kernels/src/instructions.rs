@@ -118,6 +118,9 @@ mod tests {
             Convolution::new(window, 21, 35),
             Convolution::new(window, 12, 20).groups(4),
             Convolution::new(window, 37, 37).groups(37),
+            Convolution::new(Window::new([7, 7]), 37, 37).groups(37),
+            Convolution::new(Window::new([3, 5]), 37, 37).groups(37),
+            Convolution::new(Window::new([7, 7]).stride([2, 2]), 3, 64),
             Convolution::new(Window::new([3, 3]), 37, 70),
             Convolution::new(Window::new([3, 3]), 140, 40),
         ] {

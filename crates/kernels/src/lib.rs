@@ -6,9 +6,10 @@
 //! first one. That is all a caller needs who streams a large image tile by tile.
 //!
 //! Convolutions gather their operands in place: no im2col matrix, no padded copies. Weight gradients pack a few positions at a
-//! time, on the stack. Where it gains, 3 x 3 convolutions are computed by Winograd's F(2 x 2, 3 x 3), unless direct arithmetic is
-//! asked for ([`Arithmetic`]). What memory else they need is the caller's scratch. The instruction set (AVX-512, AVX2, NEON, or none) is chosen at run time. Work is cut by geometry and run in the caller's rayon pool;
-//! results are bitwise independent of the number of threads.
+//! time, on the stack. Data gradients of few input channels scatter their products instead of gathering. Where it gains, 3 x 3
+//! convolutions are computed by Winograd's F(2 x 2, 3 x 3), unless direct arithmetic is asked for ([`Arithmetic`]). What memory
+//! else they need is the caller's scratch. The instruction set (AVX-512, AVX2, NEON, or none) is chosen at run time. Work is
+//! cut by geometry and run in the caller's rayon pool; results are bitwise independent of the number of threads.
 //!
 //! Gradients are *added* to their destination. Gradients of parameters are summed in `f64`.
 
@@ -28,6 +29,7 @@ mod memory;
 pub mod oracle;
 mod pooling;
 mod rows;
+mod scatter;
 mod shared;
 mod stack;
 mod upsample;

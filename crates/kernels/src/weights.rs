@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use crate::element::sealed::lanes;
 use crate::image::check_length;
 use crate::instructions::dispatch;
-use crate::{Convolution, Element, KernelError, winograd};
+use crate::{Convolution, Element, KernelError, scatter, winograd};
 
 /// Widest panel of weights, in registers, that leaves the micro-kernel enough accumulators.
 pub(crate) const fn widest_panel<S: Simd>() -> usize {
@@ -53,14 +53,30 @@ impl Layout {
         } else {
             (convolution.groups, depth, width)
         };
-        let (lanes, widest) = dispatch(RegisterShape::<T>::new());
-        let vectors = width.div_ceil(lanes);
-        let panels = vectors.div_ceil(widest);
         let taps = if convolution.is_winograd() {
             winograd::WEIGHTS
         } else {
             convolution.window.kernel
         };
+        Self::of::<T>(groups, taps, depth, width, per_channel)
+    }
+
+    /// For a data gradient that is scattered: the products of all taps and inputs at once.
+    fn scattered<T: Element>(convolution: &Convolution) -> Self {
+        let width = convolution.window.taps() * convolution.in_channels;
+        Self::of::<T>(1, [1, 1], convolution.out_channels, width, false)
+    }
+
+    fn of<T: Element>(
+        groups: usize,
+        taps: [usize; 2],
+        depth: usize,
+        width: usize,
+        per_channel: bool,
+    ) -> Self {
+        let (lanes, widest) = dispatch(RegisterShape::<T>::new());
+        let vectors = width.div_ceil(lanes);
+        let panels = vectors.div_ceil(widest);
         Self {
             groups,
             taps,
@@ -325,13 +341,17 @@ impl<T: Element> ForwardWeights<T> {
     }
 }
 
-/// Weights packed for [`conv_data_gradient`](crate::conv_data_gradient): transposed, and with the taps in reverse order.
+/// Weights packed for [`conv_data_gradient`](crate::conv_data_gradient): transposed, and with the taps in reverse order or, of few
+/// input channels, all side by side.
 #[derive(Debug, Clone)]
 pub struct DataGradientWeights<T>(pub(crate) PackedWeights<T>);
 
 impl<T: Element> DataGradientWeights<T> {
     fn layout(convolution: &Convolution) -> Result<Layout, KernelError> {
         convolution.weight_count()?;
+        if scatter::applies(convolution) {
+            return Ok(Layout::scattered::<T>(convolution));
+        }
         Ok(Layout::new::<T>(
             convolution,
             convolution.out_channels / convolution.groups,
@@ -362,6 +382,14 @@ impl<T: Element> DataGradientWeights<T> {
         let [kernel_rows, kernel_columns] = convolution.window.kernel;
         let group_in = convolution.in_channels / convolution.groups;
         let group_out = convolution.out_channels / convolution.groups;
+        if scatter::applies(&convolution) {
+            let taps = convolution.window.taps();
+            self.0.fill_taps(|_, _, output, value| {
+                let (tap, input) = (value / group_in, value % group_in);
+                weights[(output * group_in + input) * taps + tap]
+            });
+            return Ok(());
+        }
         let depthwise = convolution.is_depthwise();
         self.0.fill_taps(|group, [ky, kx], output, input| {
             let row = if depthwise {
@@ -417,6 +445,16 @@ impl<T: Element> DataGradientWeights<T> {
             let panel = self.0.panel_of(0, output);
             for (place, weight) in weights.iter_mut().enumerate() {
                 *weight = self.0.row(panel, tap(place), 0)[output - panel.first].to_f64();
+            }
+            return Ok(());
+        }
+        if scatter::applies(&self.0.convolution) {
+            for index in 0..layout.panels {
+                let panel = layout.panel(index);
+                for (value, packed) in self.0.row(panel, [0, 0], output).iter().enumerate() {
+                    let value = panel.first + value;
+                    weights[value % group_in * taps + value / group_in] = packed.to_f64();
+                }
             }
             return Ok(());
         }

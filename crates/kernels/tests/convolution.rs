@@ -50,12 +50,21 @@ fn channel_groups() -> impl Strategy<Value = (usize, usize, usize)> {
 }
 
 fn axis() -> impl Strategy<Value = (usize, usize, usize, isize, usize, usize)> {
+    axis_of(1..=7_usize, 14, 9)
+}
+
+/// Kernel, stride, dilation, first window, positions and outputs of an axis.
+fn axis_of(
+    kernel: impl Strategy<Value = usize>,
+    most_positions: usize,
+    most_outputs: usize,
+) -> impl Strategy<Value = (usize, usize, usize, isize, usize, usize)> {
     (
-        1..=7_usize,
+        kernel,
         1..=4_usize,
         1..=3_usize,
-        1..=14_usize,
-        0..=9_usize,
+        1..=most_positions,
+        0..=most_outputs,
     )
         .prop_flat_map(|(kernel, stride, dilation, extent, outputs)| {
             let reach = isize::try_from((kernel - 1) * dilation + 2).unwrap();
@@ -120,6 +129,55 @@ fn winograd_cases() -> impl Strategy<Value = Case> {
         convolution: Convolution::new(Window::new([3, 3]), in_channels, out_channels),
         ..case
     })
+}
+
+/// One input channel to a few, with kernels of any shape.
+fn few_channel_cases() -> impl Strategy<Value = Case> {
+    let axes = || axis_of(1..=7_usize, 30, 20);
+    (1..=9_usize, 1..=40_usize, axes(), axes(), cases()).prop_map(
+        |(in_channels, out_channels, rows, columns, case)| Case {
+            convolution: Convolution::new(
+                Window {
+                    kernel: [rows.0, columns.0],
+                    stride: [rows.1, columns.1],
+                    dilation: [rows.2, columns.2],
+                },
+                in_channels,
+                out_channels,
+            ),
+            first: Position::new(rows.3, columns.3),
+            input: [rows.4, columns.4],
+            outputs: [rows.5, columns.5],
+            ..case
+        },
+    )
+}
+
+/// Depthwise convolutions of planes that are wider than a block of positions, most of which slide.
+fn depthwise_cases() -> impl Strategy<Value = Case> {
+    let axes = || {
+        let kernel = prop_oneof![Just(3), Just(5), Just(7), 1..=10_usize];
+        (axis_of(kernel, 40, 33), 1..=2_usize, 1..=2_usize)
+    };
+    (2..=40_usize, axes(), axes(), any::<bool>(), cases()).prop_map(
+        |(channels, rows, columns, slides, case)| {
+            let axes = [&rows, &columns];
+            let stride = axes.map(|axis| axis.1);
+            let dilation = axes.map(|axis| if slides { axis.1 } else { axis.2 });
+            let window = Window {
+                kernel: axes.map(|axis| axis.0.0),
+                stride,
+                dilation,
+            };
+            Case {
+                convolution: Convolution::new(window, channels, channels).groups(channels),
+                first: Position::new(rows.0.3, columns.0.3),
+                input: axes.map(|axis| axis.0.4),
+                outputs: axes.map(|axis| axis.0.5),
+                ..case
+            }
+        },
+    )
 }
 
 struct Data {
@@ -384,10 +442,22 @@ proptest! {
         case.check::<f64>();
     }
 
+    #[test]
+    fn few_channels_match_the_oracle(case in few_channel_cases()) {
+        case.check::<f32>();
+        case.check::<f64>();
+    }
+
+    #[test]
+    fn depthwise_matches_the_oracle(case in depthwise_cases()) {
+        case.check::<f32>();
+        case.check::<f64>();
+    }
+
     /// Cutting the output into four regions, each from the part of the input it needs, changes no bit.
     #[test]
     fn forward_does_not_depend_on_the_tiling(
-        case in prop_oneof![cases(), winograd_cases()],
+        case in prop_oneof![cases(), winograd_cases(), depthwise_cases()],
         cut in [0..10_usize, 0..10_usize],
     ) {
         let data = case.data();
@@ -460,13 +530,30 @@ fn large(in_channels: usize, out_channels: usize, groups: usize, stride: usize) 
     }
 }
 
-#[test]
-fn threads_change_no_bit() {
-    for case in [
+fn large_cases() -> [Case; 5] {
+    let with_kernel = |kernel: usize, case: Case| Case {
+        convolution: Convolution {
+            window: Window {
+                kernel: [kernel, kernel],
+                ..case.convolution.window
+            },
+            ..case.convolution
+        },
+        first: Position::new(-3, -3),
+        ..case
+    };
+    [
         large(70, 150, 1, 1),
         large(24, 70, 2, 2),
         large(90, 90, 90, 1),
-    ] {
+        with_kernel(7, large(3, 64, 1, 2)),
+        with_kernel(7, large(40, 40, 40, 1)),
+    ]
+}
+
+#[test]
+fn threads_change_no_bit() {
+    for case in large_cases() {
         let data = case.data();
         let start = Plane::zeros(case.input[0], case.input[1], data.input.channels);
         let [one, two] = on_one_and_two_threads(|| {
@@ -486,11 +573,7 @@ fn threads_change_no_bit() {
 
 #[test]
 fn single_precision_error_is_small() {
-    for case in [
-        large(70, 150, 1, 1),
-        large(24, 70, 2, 2),
-        large(90, 90, 90, 1),
-    ] {
+    for case in large_cases() {
         let data = case.data();
         let start = Plane::zeros(case.input[0], case.input[1], data.input.channels);
         let single = case.forward::<f32>(&data, f64::NAN).plane();
@@ -512,11 +595,7 @@ fn single_precision_error_is_small() {
 /// `<A x, g> = <x, A^T g> = <w, dw>` for the kernels alone.
 #[test]
 fn gradients_are_adjoint_to_the_forward_pass() {
-    for case in [
-        large(70, 150, 1, 1),
-        large(24, 70, 2, 2),
-        large(90, 90, 90, 1),
-    ] {
+    for case in large_cases() {
         let data = case.data();
         let weights = ForwardWeights::pack(&case.convolution, &data.weights).unwrap();
         let input = Buffer::<f64>::exact(&data.input);
