@@ -1,5 +1,6 @@
 //! Kernels that memory bounds, in bytes per second, beside a plain copy of as much memory. Bytes are those that must be read
-//! and written once; a kernel that adds to its destination reads it too.
+//! and written once; a kernel that adds to its destination reads it too. What only writes is slower than a copy, as memory is
+//! read before it is written: `fill` says by how much, and what writes four times as much as it reads (upsampling) is near it.
 //!
 //! `cargo bench -p stream-grad-kernels --bench pointwise` uses every core; `RAYON_NUM_THREADS=1` uses one.
 
@@ -12,8 +13,8 @@ use rayon::prelude::*;
 use stream_grad_kernels::{
     Activation, AlignCorners, Divisor, Image, ImageMut, Interpolation, KernelError, LayerNorm,
     Located, Position, Region, Upsample, Window, accumulate_region, add, affine_forward,
-    avg_pool_forward, avg_pool_vjp, layer_norm_forward, layer_norm_vjp, max_pool_forward,
-    max_pool_vjp, relu_vjp_in_place, upsample_forward, upsample_vjp,
+    avg_pool_forward, avg_pool_vjp, fill_region, layer_norm_forward, layer_norm_vjp,
+    max_pool_forward, max_pool_vjp, relu_vjp_in_place, upsample_forward, upsample_vjp,
 };
 
 /// Rows and columns of the larger plane of each kernel.
@@ -71,6 +72,10 @@ fn plane(criterion: &mut Criterion, channels: usize) -> Result<(), KernelError> 
         beta: &parameters,
         epsilon: 1e-5,
     };
+    kernel(&mut group, "fill", values, || {
+        let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
+        fill_region(0.25, to, whole)
+    })?;
     kernel(&mut group, "add", 3 * values, || {
         let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
         add(at_x, at_y, relu, to, whole)

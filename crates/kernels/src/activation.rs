@@ -14,11 +14,16 @@ pub fn relu_forward<T: Element>(
 ) -> Result<(), KernelError> {
     input.check("relu input", output.channels(), region)?;
     output.check_region("relu output", region)?;
-    for_each_row(output, region, |row, output| {
-        for (value, &input) in output.iter_mut().zip(input.row(row, region.columns)) {
-            *value = if input < T::ZERO { T::ZERO } else { input };
-        }
-    });
+    for_each_row(
+        output,
+        region,
+        #[inline(always)]
+        |row: usize, output: &mut [T]| {
+            for (value, &input) in output.iter_mut().zip(input.row(row, region.columns)) {
+                *value = if input < T::ZERO { T::ZERO } else { input };
+            }
+        },
+    );
     Ok(())
 }
 
@@ -34,11 +39,16 @@ pub fn relu_vjp_in_place<T: Element>(
 ) -> Result<(), KernelError> {
     output.check("relu output", cotangent.channels(), region)?;
     cotangent.check_region("relu cotangent", region)?;
-    for_each_row(cotangent, region, |row, cotangent| {
-        for (value, &output) in cotangent.iter_mut().zip(output.row(row, region.columns)) {
-            *value = if output <= T::ZERO { T::ZERO } else { *value };
-        }
-    });
+    for_each_row(
+        cotangent,
+        region,
+        #[inline(always)]
+        |row: usize, cotangent: &mut [T]| {
+            for (value, &output) in cotangent.iter_mut().zip(output.row(row, region.columns)) {
+                *value = if output <= T::ZERO { T::ZERO } else { *value };
+            }
+        },
+    );
     Ok(())
 }
 
@@ -55,17 +65,22 @@ pub fn relu_vjp<T: Element>(
     output.check("relu output", input_cotangent.channels(), region)?;
     cotangent.check("relu cotangent", input_cotangent.channels(), region)?;
     input_cotangent.check_region("relu input cotangent", region)?;
-    for_each_row(input_cotangent, region, |row, sums| {
-        let output = output.row(row, region.columns);
-        let cotangent = cotangent.row(row, region.columns);
-        for ((sum, &output), &cotangent) in sums.iter_mut().zip(output).zip(cotangent) {
-            *sum += if output <= T::ZERO {
-                T::ZERO
-            } else {
-                cotangent
-            };
-        }
-    });
+    for_each_row(
+        input_cotangent,
+        region,
+        #[inline(always)]
+        |row: usize, sums: &mut [T]| {
+            let output = output.row(row, region.columns);
+            let cotangent = cotangent.row(row, region.columns);
+            for ((sum, &output), &cotangent) in sums.iter_mut().zip(output).zip(cotangent) {
+                *sum += if output <= T::ZERO {
+                    T::ZERO
+                } else {
+                    cotangent
+                };
+            }
+        },
+    );
     Ok(())
 }
 
@@ -135,11 +150,16 @@ pub fn gelu_forward<T: Element>(
 ) -> Result<(), KernelError> {
     input.check("gelu input", output.channels(), region)?;
     output.check_region("gelu output", region)?;
-    for_each_row(output, region, |row, output| {
-        for (value, &input) in output.iter_mut().zip(input.row(row, region.columns)) {
-            *value = gelu.value(input);
-        }
-    });
+    for_each_row(
+        output,
+        region,
+        #[inline(always)]
+        |row: usize, output: &mut [T]| {
+            for (value, &input) in output.iter_mut().zip(input.row(row, region.columns)) {
+                *value = gelu.value(input);
+            }
+        },
+    );
     Ok(())
 }
 
@@ -157,12 +177,17 @@ pub fn gelu_vjp<T: Element>(
     input.check("gelu input", input_cotangent.channels(), region)?;
     cotangent.check("gelu cotangent", input_cotangent.channels(), region)?;
     input_cotangent.check_region("gelu input cotangent", region)?;
-    for_each_row(input_cotangent, region, |row, sums| {
-        let input = input.row(row, region.columns);
-        let cotangent = cotangent.row(row, region.columns);
-        for ((sum, &input), &cotangent) in sums.iter_mut().zip(input).zip(cotangent) {
-            *sum += cotangent * gelu.derivative(input);
-        }
-    });
+    for_each_row(
+        input_cotangent,
+        region,
+        #[inline(always)]
+        |row: usize, sums: &mut [T]| {
+            let input = input.row(row, region.columns);
+            let cotangent = cotangent.row(row, region.columns);
+            for ((sum, &input), &cotangent) in sums.iter_mut().zip(input).zip(cotangent) {
+                *sum += cotangent * gelu.derivative(input);
+            }
+        },
+    );
     Ok(())
 }

@@ -1,8 +1,24 @@
 //! A scale and a shift for each channel (a frozen norm), and gradients by per-channel parameters.
 
 use crate::image::check_length;
+use crate::instructions::Work;
 use crate::rows::{for_each_row, sum_rows};
 use crate::{Activation, Element, Image, ImageMut, KernelError, Located, Region};
+
+/// Values over which a few parameters are repeated.
+const REPEATED: usize = 256;
+
+/// One parameter for each channel, repeated for as many pixels as `room` has place for: short loops cost more.
+fn repeated<'a, T: Copy>(parameters: &'a [T], room: &'a mut [T; REPEATED]) -> &'a [T] {
+    if parameters.is_empty() || parameters.len() > REPEATED {
+        return parameters;
+    }
+    let length = REPEATED / parameters.len() * parameters.len();
+    for pixel in room[..length].chunks_exact_mut(parameters.len()) {
+        pixel.copy_from_slice(parameters);
+    }
+    &room[..length]
+}
 
 /// Writes `input * scale + shift`, then the activation, into `region` of `output`; `scale` and `shift` have one value for
 /// each channel.
@@ -22,16 +38,25 @@ pub fn affine_forward<T: Element>(
     output.check_region("affine output", region)?;
     check_length("affine scale", channels, scale.len())?;
     check_length("affine shift", channels, shift.len())?;
-    for_each_row(output, region, |row, output| {
-        let input = input.row(row, region.columns).chunks_exact(channels);
-        for (output, input) in output.chunks_exact_mut(channels).zip(input) {
-            let parameters = scale.iter().zip(shift);
-            for ((value, &input), (&scale, &shift)) in output.iter_mut().zip(input).zip(parameters)
-            {
-                *value = activation.apply(input * scale + shift);
+    let mut room = [[T::ZERO; REPEATED]; 2];
+    let [scales, shifts] = &mut room;
+    let (scale, shift) = (repeated(scale, scales), repeated(shift, shifts));
+    for_each_row(
+        output,
+        region,
+        #[inline(always)]
+        |row: usize, output: &mut [T]| {
+            let input = input.row(row, region.columns).chunks(scale.len());
+            for (output, input) in output.chunks_mut(scale.len()).zip(input) {
+                let parameters = scale.iter().zip(shift);
+                for ((value, &input), (&scale, &shift)) in
+                    output.iter_mut().zip(input).zip(parameters)
+                {
+                    *value = activation.apply(input * scale + shift);
+                }
             }
-        }
-    });
+        },
+    );
     Ok(())
 }
 
@@ -49,14 +74,21 @@ pub fn affine_vjp<T: Element>(
     cotangent.check("affine cotangent", channels, region)?;
     input_cotangent.check_region("affine input cotangent", region)?;
     check_length("affine scale", channels, scale.len())?;
-    for_each_row(input_cotangent, region, |row, sums| {
-        let cotangent = cotangent.row(row, region.columns).chunks_exact(channels);
-        for (sums, cotangent) in sums.chunks_exact_mut(channels).zip(cotangent) {
-            for ((sum, &cotangent), &scale) in sums.iter_mut().zip(cotangent).zip(scale) {
-                *sum += cotangent * scale;
+    let mut room = [T::ZERO; REPEATED];
+    let scale = repeated(scale, &mut room);
+    for_each_row(
+        input_cotangent,
+        region,
+        #[inline(always)]
+        |row: usize, sums: &mut [T]| {
+            let cotangent = cotangent.row(row, region.columns).chunks(scale.len());
+            for (sums, cotangent) in sums.chunks_mut(scale.len()).zip(cotangent) {
+                for ((sum, &cotangent), &scale) in sums.iter_mut().zip(cotangent).zip(scale) {
+                    *sum += cotangent * scale;
+                }
             }
-        }
-    });
+        },
+    );
     Ok(())
 }
 
@@ -73,13 +105,20 @@ pub fn affine_vjp_in_place<T: Element>(
     let channels = cotangent.channels();
     cotangent.check_region("affine cotangent", region)?;
     check_length("affine scale", channels, scale.len())?;
-    for_each_row(cotangent, region, |_, cotangent| {
-        for cotangent in cotangent.chunks_exact_mut(channels) {
-            for (value, &scale) in cotangent.iter_mut().zip(scale) {
-                *value *= scale;
+    let mut room = [T::ZERO; REPEATED];
+    let scale = repeated(scale, &mut room);
+    for_each_row(
+        cotangent,
+        region,
+        #[inline(always)]
+        |_: usize, cotangent: &mut [T]| {
+            for cotangent in cotangent.chunks_mut(scale.len()) {
+                for (value, &scale) in cotangent.iter_mut().zip(scale) {
+                    *value *= scale;
+                }
             }
-        }
-    });
+        },
+    );
     Ok(())
 }
 
@@ -103,19 +142,25 @@ pub fn affine_parameter_gradient<T: Element>(
         return Ok(());
     }
     let cotangent = Located::new(cotangent, region.row, region.column);
-    let work = |row: usize, partial: &mut [f64]| {
-        let (scales, shifts) = partial.split_at_mut(channels);
-        let pixels = input.row(row, region.columns).chunks_exact(channels);
-        let cotangents = cotangent.row(row, region.columns).chunks_exact(channels);
-        for (input, cotangent) in pixels.zip(cotangents) {
-            let sums = scales.iter_mut().zip(shifts.iter_mut());
-            for ((&input, &cotangent), (scale, shift)) in input.iter().zip(cotangent).zip(sums) {
-                *scale += input.to_f64() * cotangent.to_f64();
-                *shift += cotangent.to_f64();
+    sum_rows_in_two(
+        region.rows,
+        scale_gradient,
+        shift_gradient,
+        #[inline(always)]
+        |row: usize, partial: &mut [f64]| {
+            let (scales, shifts) = partial.split_at_mut(channels);
+            let pixels = input.row(row, region.columns).chunks_exact(channels);
+            let cotangents = cotangent.row(row, region.columns).chunks_exact(channels);
+            for (input, cotangent) in pixels.zip(cotangents) {
+                let sums = scales.iter_mut().zip(shifts.iter_mut());
+                for ((&input, &cotangent), (scale, shift)) in input.iter().zip(cotangent).zip(sums)
+                {
+                    *scale += input.to_f64() * cotangent.to_f64();
+                    *shift += cotangent.to_f64();
+                }
             }
-        }
-    };
-    sum_rows_in_two(region.rows, scale_gradient, shift_gradient, work);
+        },
+    );
     Ok(())
 }
 
@@ -124,7 +169,7 @@ pub(crate) fn sum_rows_in_two(
     rows: usize,
     first: &mut [f64],
     second: &mut [f64],
-    work: impl Fn(usize, &mut [f64]) + Sync,
+    work: impl Work<f64>,
 ) {
     let mut sums = vec![0.0; first.len() + second.len()];
     sum_rows(rows, &mut sums, work);
@@ -154,12 +199,17 @@ pub fn bias_gradient<T: Element>(
         return Ok(());
     }
     let cotangent = Located::new(cotangent, region.row, region.column);
-    sum_rows(region.rows, bias_gradient, |row, sums| {
-        for cotangent in cotangent.row(row, region.columns).chunks_exact(channels) {
-            for (sum, &value) in sums.iter_mut().zip(cotangent) {
-                *sum += value.to_f64();
+    sum_rows(
+        region.rows,
+        bias_gradient,
+        #[inline(always)]
+        |row: usize, sums: &mut [f64]| {
+            for cotangent in cotangent.row(row, region.columns).chunks_exact(channels) {
+                for (sum, &value) in sums.iter_mut().zip(cotangent) {
+                    *sum += value.to_f64();
+                }
             }
-        }
-    });
+        },
+    );
     Ok(())
 }

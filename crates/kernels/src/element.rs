@@ -116,7 +116,7 @@ element!(
 );
 
 pub(crate) mod sealed {
-    use pulp::Simd;
+    use pulp::{MemMask, Simd};
 
     use crate::gather::Task as GatherTask;
     use crate::gather::depthwise::DepthwiseTask;
@@ -169,6 +169,9 @@ pub(crate) mod sealed {
         /// `a - b`.
         fn vector_sub<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
 
+        /// `a * b`.
+        fn vector_mul<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+
         /// `a * b + c`, rounded once.
         fn mul_add<S: Simd>(
             simd: S,
@@ -179,6 +182,12 @@ pub(crate) mod sealed {
 
         /// 0 where a lane is below 0, and the lane elsewhere: NaN stays NaN.
         fn relu<S: Simd>(simd: S, a: Self::Vector<S>) -> Self::Vector<S>;
+
+        /// The sum of all lanes.
+        fn sum_lanes<S: Simd>(simd: S, a: Self::Vector<S>) -> Self;
+
+        /// The first `lanes` lanes, and 0 in the others.
+        fn first_lanes<S: Simd>(simd: S, a: Self::Vector<S>, lanes: usize) -> Self::Vector<S>;
 
         /// Loads the first `lanes` lanes; the others are 0 and their memory is not touched.
         ///
@@ -200,8 +209,8 @@ pub(crate) mod sealed {
 
     macro_rules! vectors {
         (
-            $number:ident, $vector:ident, $splat:ident, $add:ident, $sub:ident, $mul_add:ident,
-            $less:ident, $select:ident, $mask:ident, $load:ident, $store:ident, $lane:ident
+            $number:ident, $vector:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident,
+            $mul_add:ident, $sum:ident, $less:ident, $select:ident, $mask:ident, $load:ident, $store:ident, $lane:ident
         ) => {
             impl Vectors for $number {
                 type Vector<S: Simd> = S::$vector;
@@ -262,6 +271,15 @@ pub(crate) mod sealed {
                 }
 
                 #[inline(always)]
+                fn vector_mul<S: Simd>(
+                    simd: S,
+                    a: Self::Vector<S>,
+                    b: Self::Vector<S>,
+                ) -> Self::Vector<S> {
+                    simd.$mul(a, b)
+                }
+
+                #[inline(always)]
                 fn mul_add<S: Simd>(
                     simd: S,
                     a: Self::Vector<S>,
@@ -278,6 +296,21 @@ pub(crate) mod sealed {
                 }
 
                 #[inline(always)]
+                fn sum_lanes<S: Simd>(simd: S, a: Self::Vector<S>) -> Self {
+                    simd.$sum(a)
+                }
+
+                #[inline(always)]
+                fn first_lanes<S: Simd>(
+                    simd: S,
+                    a: Self::Vector<S>,
+                    lanes: usize,
+                ) -> Self::Vector<S> {
+                    let mask = simd.$mask(0, $lane(lanes)).mask();
+                    simd.$select(mask, a, simd.$splat(0.0))
+                }
+
+                #[inline(always)]
                 #[expect(unsafe_code, reason = "masked loads are raw")]
                 unsafe fn load_first<S: Simd>(
                     simd: S,
@@ -285,7 +318,7 @@ pub(crate) mod sealed {
                     lanes: usize,
                 ) -> Self::Vector<S> {
                     // SAFETY: only the lanes below `lanes` are read, which the caller vouches for.
-                    unsafe { simd.$load(simd.$mask(0, $lane(lanes)), from) }
+                    unsafe { simd.$load(in_register(simd.$mask(0, $lane(lanes))), from) }
                 }
 
                 #[inline(always)]
@@ -297,7 +330,7 @@ pub(crate) mod sealed {
                     value: Self::Vector<S>,
                 ) {
                     // SAFETY: only the lanes below `lanes` are written, which the caller vouches for.
-                    unsafe { simd.$store(simd.$mask(0, $lane(lanes)), to, value) }
+                    unsafe { simd.$store(in_register(simd.$mask(0, $lane(lanes))), to, value) }
                 }
             }
         };
@@ -309,7 +342,9 @@ pub(crate) mod sealed {
         splat_f32s,
         add_f32s,
         sub_f32s,
+        mul_f32s,
         mul_add_f32s,
+        reduce_sum_f32s,
         less_than_f32s,
         select_f32s,
         mask_between_m32s,
@@ -323,7 +358,9 @@ pub(crate) mod sealed {
         splat_f64s,
         add_f64s,
         sub_f64s,
+        mul_f64s,
         mul_add_f64s,
+        reduce_sum_f64s,
         less_than_f64s,
         select_f64s,
         mask_between_m64s,
@@ -331,6 +368,16 @@ pub(crate) mod sealed {
         mask_store_ptr_f64s,
         lanes_u64
     );
+
+    /// A mask that is applied as such where instructions have masks, that is AVX-512: by default `pulp` jumps to code for it.
+    #[inline(always)]
+    fn in_register<Mask: Copy>(mask: MemMask<Mask>) -> MemMask<Mask> {
+        if size_of::<Mask>() < 4 {
+            mask.mask().into()
+        } else {
+            mask
+        }
+    }
 
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "a register has few lanes")]
@@ -347,6 +394,12 @@ pub(crate) mod sealed {
     #[inline(always)]
     pub(crate) const fn lanes<S: Simd, T: Vectors>() -> usize {
         size_of::<T::Vector<S>>() / size_of::<T>()
+    }
+
+    /// The places where registers begin in a slice of `length` values.
+    #[inline(always)]
+    pub(crate) fn registers<S: Simd, T: Vectors>(length: usize) -> impl Iterator<Item = usize> {
+        (0..length).step_by(lanes::<S, T>())
     }
 
     /// Loads a whole register.
@@ -390,6 +443,39 @@ pub(crate) mod sealed {
             } else {
                 T::store_first(simd, to, count, value);
             }
+        }
+    }
+
+    /// The values of a slice that begin at `place`, as many as a register holds, or as are left; the other lanes are 0.
+    #[inline(always)]
+    pub(crate) fn load_from<S: Simd, T: Vectors>(
+        simd: S,
+        from: &[T],
+        place: usize,
+    ) -> T::Vector<S> {
+        let from = &from[place..];
+        let count = from.len().min(lanes::<S, T>());
+        #[expect(unsafe_code, reason = "masked loads are raw")]
+        // SAFETY: `count` values are there.
+        unsafe {
+            load_some::<S, T>(simd, from.as_ptr(), count)
+        }
+    }
+
+    /// Stores a register in a slice from `place` on, as many lanes as there is room for.
+    #[inline(always)]
+    pub(crate) fn store_to<S: Simd, T: Vectors>(
+        simd: S,
+        to: &mut [T],
+        place: usize,
+        value: T::Vector<S>,
+    ) {
+        let to = &mut to[place..];
+        let count = to.len().min(lanes::<S, T>());
+        #[expect(unsafe_code, reason = "masked stores are raw")]
+        // SAFETY: there is room for `count` values.
+        unsafe {
+            store_some::<S, T>(simd, to.as_mut_ptr(), count, value);
         }
     }
 

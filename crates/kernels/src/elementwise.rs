@@ -16,9 +16,14 @@ pub fn copy_region<T: Element>(
 ) -> Result<(), KernelError> {
     source.check("source", target.channels(), region)?;
     target.check_region("target", region)?;
-    for_each_row(target, region, |row, target| {
-        target.copy_from_slice(source.row(row, region.columns));
-    });
+    for_each_row(
+        target,
+        region,
+        #[inline(always)]
+        |row: usize, target: &mut [T]| {
+            target.copy_from_slice(source.row(row, region.columns));
+        },
+    );
     Ok(())
 }
 
@@ -32,7 +37,12 @@ pub fn fill_region<T: Element>(
     region: Region,
 ) -> Result<(), KernelError> {
     target.check_region("target", region)?;
-    for_each_row(target, region, |_, target| target.fill(value));
+    for_each_row(
+        target,
+        region,
+        #[inline(always)]
+        |_: usize, target: &mut [T]| target.fill(value),
+    );
     Ok(())
 }
 
@@ -47,11 +57,16 @@ pub fn accumulate_region<T: Element>(
 ) -> Result<(), KernelError> {
     source.check("source", target.channels(), region)?;
     target.check_region("target", region)?;
-    for_each_row(target, region, |row, target| {
-        for (value, &more) in target.iter_mut().zip(source.row(row, region.columns)) {
-            *value += more;
-        }
-    });
+    for_each_row(
+        target,
+        region,
+        #[inline(always)]
+        |row: usize, target: &mut [T]| {
+            for (value, &more) in target.iter_mut().zip(source.row(row, region.columns)) {
+                *value += more;
+            }
+        },
+    );
     Ok(())
 }
 
@@ -70,15 +85,20 @@ pub fn add<T: Element>(
     left.check("left summand", output.channels(), region)?;
     right.check("right summand", output.channels(), region)?;
     output.check_region("output", region)?;
-    for_each_row(output, region, |row, output| {
-        let (left, right) = (
-            left.row(row, region.columns),
-            right.row(row, region.columns),
-        );
-        for ((value, &left), &right) in output.iter_mut().zip(left).zip(right) {
-            *value = activation.apply(left + right);
-        }
-    });
+    for_each_row(
+        output,
+        region,
+        #[inline(always)]
+        |row: usize, output: &mut [T]| {
+            let (left, right) = (
+                left.row(row, region.columns),
+                right.row(row, region.columns),
+            );
+            for ((value, &left), &right) in output.iter_mut().zip(left).zip(right) {
+                *value = activation.apply(left + right);
+            }
+        },
+    );
     Ok(())
 }
 
@@ -118,6 +138,7 @@ pub fn copy_channels<T: Element>(
         target,
         region,
         target_channel,
+        #[inline(always)]
         |target, source| {
             target.copy_from_slice(source);
         },
@@ -141,6 +162,7 @@ pub fn accumulate_channels<T: Element>(
         target,
         region,
         target_channel,
+        #[inline(always)]
         |target, source| {
             for (value, &more) in target.iter_mut().zip(source) {
                 *value += more;
@@ -166,13 +188,18 @@ fn channel_pairs<T: Element>(
     if count == 0 {
         return Ok(());
     }
-    for_each_row(target, region, |row, target| {
-        let source = source
-            .row(row, region.columns)
-            .chunks_exact(source_channels);
-        for (target, source) in target.chunks_exact_mut(target_channels).zip(source) {
-            work(&mut target[to.clone()], &source[from.clone()]);
-        }
-    });
+    for_each_row(
+        target,
+        region,
+        #[inline(always)]
+        |row: usize, target: &mut [T]| {
+            let source = source
+                .row(row, region.columns)
+                .chunks_exact(source_channels);
+            for (target, source) in target.chunks_exact_mut(target_channels).zip(source) {
+                work(&mut target[to.clone()], &source[from.clone()]);
+            }
+        },
+    );
     Ok(())
 }

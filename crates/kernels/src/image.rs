@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::KernelError;
+use crate::rows::block;
 use crate::window::bounded;
 
 /// A pixel's place in a buffer: may be outside, where padding is.
@@ -213,6 +214,20 @@ impl<'a, T> Image<'a, T> {
         }
         let start = (row * self.width + column) * self.channels;
         &self.data[start..start + columns * self.channels]
+    }
+
+    /// The `N` channels from `channel` on of a pixel, which all exist.
+    #[inline(always)]
+    pub(crate) fn block<const N: usize>(
+        &self,
+        row: usize,
+        column: usize,
+        channel: usize,
+    ) -> &'a [T; N] {
+        block(
+            self.data,
+            (row * self.width + column) * self.channels + channel,
+        )
     }
 
     pub(crate) fn check_channels(

@@ -2,7 +2,7 @@
 
 #[cfg(not(test))]
 use pulp::Arch;
-use pulp::WithSimd;
+use pulp::{Simd, WithSimd};
 
 /// Runs `work` compiled for the best instructions of this processor.
 #[inline(always)]
@@ -13,20 +13,61 @@ pub(crate) fn dispatch<Work: WithSimd>(work: Work) -> Work::Output {
     return Arch::new().dispatch(work);
 }
 
+/// A part of a kernel's work: what becomes of the `values` that have number `part`.
+///
+/// A closure will do where plain loops in it are vectorised. It is to be marked `#[inline(always)]`, and so is every closure in
+/// it: what stays a function of its own is compiled for the least instructions.
+pub(crate) trait Work<T>: Sync {
+    fn run<S: Simd>(&self, simd: S, part: usize, values: &mut [T]);
+}
+
+impl<T, Closure: Fn(usize, &mut [T]) + Sync> Work<T> for Closure {
+    #[inline(always)]
+    fn run<S: Simd>(&self, _: S, part: usize, values: &mut [T]) {
+        self(part, values);
+    }
+}
+
+/// Runs a part of a kernel's work, compiled for the best instructions of this processor.
+#[inline(always)]
+pub(crate) fn run_part<T>(work: &impl Work<T>, part: usize, values: &mut [T]) {
+    struct Part<'a, T, W> {
+        work: &'a W,
+        part: usize,
+        values: &'a mut [T],
+    }
+
+    impl<T, W: Work<T>> WithSimd for Part<'_, T, W> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            self.work.run(simd, self.part, self.values);
+        }
+    }
+
+    dispatch(Part { work, part, values });
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use pulp::{Arch, Scalar, Simd, WithSimd};
 
     use crate::{
-        Activation, Convolution, DataGradientWeights, Element, Epilogue, Existing, ForwardWeights,
-        Image, ImageMut, Position, Region, Window, Windows, conv_data_gradient, conv_forward,
-        conv_weight_gradient,
+        Activation, AlignCorners, Convolution, DataGradientWeights, Element, Epilogue, Existing,
+        ForwardWeights, Image, ImageMut, Interpolation, LayerNorm, Located, Position, Region,
+        Upsample, Window, Windows, conv_data_gradient, conv_forward, conv_weight_gradient,
+        layer_norm_forward, layer_norm_vjp, upsample_forward, upsample_vjp,
     };
 
     /// What `dispatch` uses: an index of the processor's instruction sets, the best first.
     static CHOICE: AtomicUsize = AtomicUsize::new(0);
+
+    /// Held by a test that chooses.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
     pub(super) fn dispatch<Work: WithSimd>(work: Work) -> Work::Output {
         match CHOICE.load(Ordering::SeqCst) {
@@ -111,6 +152,7 @@ mod tests {
     /// Every instruction set does the same fused multiply-adds in the same order.
     #[test]
     fn instruction_sets_agree_to_the_bit() {
+        let _guard = ONE_AT_A_TIME.lock().unwrap();
         let window = Window::new([3, 3]).stride([2, 2]);
         for convolution in [
             Convolution::new(window, 5, 70),
@@ -139,6 +181,73 @@ mod tests {
                         found.1[pass] == best.1[pass],
                         "{what}, f64, {choice}: {convolution:?}"
                     );
+                }
+            }
+        }
+    }
+
+    /// Layer norm with its VJP, and bilinear upsampling with its VJP.
+    fn pointwise_results<T: Element>(channels: usize) -> [Vec<f64>; 4] {
+        let (height, width) = (5, 7);
+        let count = height * width * channels;
+        let (input, cotangent) = (values::<T>(count, 29), values::<T>(4 * count, 31));
+        let (gamma, beta) = (values::<T>(channels, 17), values::<T>(channels, 7));
+        let input = Image::new(&input, height, width, channels).unwrap();
+        let norm = LayerNorm {
+            gamma: &gamma,
+            beta: &beta,
+            epsilon: 1e-3,
+        };
+        let upsample = Upsample {
+            factor: [2, 2],
+            interpolation: Interpolation::Bilinear(AlignCorners::No),
+            plane: [height, width],
+        };
+        let (small, large) = (input.region(), Region::whole(2 * height, 2 * width));
+        let at = Located::new(input, 0, 0);
+        let given = Image::new(&cotangent[..count], height, width, channels).unwrap();
+        let given = Located::new(given, 0, 0);
+        let upsampled = Image::new(&cotangent, 2 * height, 2 * width, channels).unwrap();
+        let mut results = [count, count, 4 * count, count].map(|count| vec![T::ONE; count]);
+        let [normal, by_norm, output, by_upsampling] = &mut results;
+        let image = |values| ImageMut::new(values, height, width, channels).unwrap();
+        layer_norm_forward(norm, at, Activation::Relu, image(normal), small).unwrap();
+        layer_norm_vjp(norm, at, given, image(by_norm), small).unwrap();
+        let output = ImageMut::new(output, 2 * height, 2 * width, channels).unwrap();
+        upsample_forward(&upsample, input, [0, 0], output, large, [0, 0]).unwrap();
+        let to = image(by_upsampling);
+        upsample_vjp(&upsample, upsampled, large, [0, 0], to, [0, 0]).unwrap();
+        results.map(|values| values.into_iter().map(T::to_f64).collect())
+    }
+
+    /// Sums over channels are in another order where registers are shorter.
+    #[test]
+    fn instruction_sets_agree_on_norms_and_upsampling() {
+        let _guard = ONE_AT_A_TIME.lock().unwrap();
+        for channels in [1, 3, 8, 17, 50] {
+            let results = |choice| {
+                CHOICE.store(choice, Ordering::SeqCst);
+                let found = [
+                    pointwise_results::<f32>(channels),
+                    pointwise_results::<f64>(channels),
+                ];
+                CHOICE.store(0, Ordering::SeqCst);
+                found
+            };
+            let best = results(0);
+            for choice in [1, 2] {
+                let found = results(choice);
+                for (number, tolerance) in [1e-5, 1e-13].into_iter().enumerate() {
+                    for (found, best) in found[number].iter().zip(&best[number]) {
+                        let scale = best
+                            .iter()
+                            .fold(1.0_f64, |most, value| most.max(value.abs()));
+                        let near = |(a, b): (&f64, &f64)| (a - b).abs() <= tolerance * scale;
+                        assert!(
+                            found.iter().zip(best).all(near),
+                            "{choice}: {channels} channels"
+                        );
+                    }
                 }
             }
         }

@@ -1,12 +1,16 @@
 //! Layer norm over the channels of each pixel.
+//!
+//! A sum over channels runs in as many lanes as a register has, so that its last bits depend on the processor's instructions; not
+//! on the other pixels, nor on threads.
 
-mod few_channels;
+use pulp::Simd;
 
 use crate::affine::sum_rows_in_two;
+use crate::element::sealed::{lanes, load_from, registers, store_to};
 use crate::image::check_length;
+use crate::instructions::Work;
 use crate::rows::for_each_row;
 use crate::{Activation, Element, Image, ImageMut, KernelError, Located, Region};
-use few_channels::FEW;
 
 /// A layer norm: `(x - mean) / sqrt(variance + epsilon) * gamma + beta`, where mean and (biased) variance are over the
 /// channels of one pixel.
@@ -32,44 +36,32 @@ impl<T> LayerNorm<'_, T> {
     }
 }
 
-/// Summands that a sum runs in parallel: one or two registers.
-const LANES: usize = 16;
-
-/// The sum over all lanes, by halves: a chain of four additions, where one lane after the other would be sixteen.
-#[inline(always)]
-fn fold<T: Element>(mut lanes: [T; LANES]) -> T {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for lane in 0..half {
-            let upper = lanes[half + lane];
-            lanes[lane] += upper;
-        }
-        half /= 2;
-    }
-    lanes[0]
-}
-
-/// The sum of `term` over two slices of equal length, in a fixed order that vectorises.
-#[inline(always)]
-fn sum<T: Element>(a: &[T], b: &[T], term: impl Fn(T, T) -> T) -> T {
-    let mut lanes = [T::ZERO; LANES];
-    let (a_whole, b_whole) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest = a_whole.remainder().iter().zip(b_whole.remainder());
-    let rest: T = rest.map(|(&a, &b)| term(a, b)).sum();
-    for (a, b) in a_whole.zip(b_whole) {
-        for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += term(a, b);
-        }
-    }
-    fold(lanes) + rest
-}
-
 /// Mean and 1 / standard deviation of a pixel.
 #[inline(always)]
-fn statistics<T: Element>(pixel: &[T], count: T, epsilon: T) -> (T, T) {
-    let mean = sum(pixel, pixel, |x, _| x) / count;
-    let variance = sum(pixel, pixel, |x, _| (x - mean) * (x - mean)) / count;
-    (mean, T::ONE / (variance + epsilon).sqrt())
+fn statistics<S: Simd, T: Element>(simd: S, epsilon: T, count: T, pixel: &[T]) -> [T; 2] {
+    let mut sums = T::splat(simd, T::ZERO);
+    for place in registers::<S, T>(pixel.len()) {
+        sums = T::vector_add(simd, sums, load_from(simd, pixel, place));
+    }
+    let mean = T::sum_lanes(simd, sums) / count;
+    let (centre, mut sums) = (T::splat(simd, mean), T::splat(simd, T::ZERO));
+    for place in registers::<S, T>(pixel.len()) {
+        let centred = T::vector_sub(simd, load_from(simd, pixel, place), centre);
+        let centred = existing::<S, T>(simd, centred, pixel.len() - place);
+        sums = T::mul_add(simd, centred, centred, sums);
+    }
+    let variance = T::sum_lanes(simd, sums) / count;
+    [mean, T::ONE / (variance + epsilon).sqrt()]
+}
+
+/// A register with 0 in the lanes beyond the `channels` that are left.
+#[inline(always)]
+fn existing<S: Simd, T: Element>(simd: S, register: T::Vector<S>, channels: usize) -> T::Vector<S> {
+    if channels < lanes::<S, T>() {
+        T::first_lanes(simd, register, channels)
+    } else {
+        register
+    }
 }
 
 #[expect(
@@ -78,6 +70,135 @@ fn statistics<T: Element>(pixel: &[T], count: T, epsilon: T) -> (T, T) {
 )]
 fn count_of<T: Element>(channels: usize) -> T {
     T::from_f64(channels as f64)
+}
+
+struct Forward<'a, T> {
+    norm: LayerNorm<'a, T>,
+    input: Located<'a, T>,
+    activation: Activation,
+    columns: usize,
+}
+
+impl<T: Element> Work<T> for Forward<'_, T> {
+    #[inline(always)]
+    fn run<S: Simd>(&self, simd: S, row: usize, output: &mut [T]) {
+        let LayerNorm {
+            gamma,
+            beta,
+            epsilon,
+        } = self.norm;
+        let (channels, epsilon) = (gamma.len(), T::from_f64(epsilon));
+        let count = count_of(channels);
+        let pixels = self.input.row(row, self.columns).chunks_exact(channels);
+        for (output, pixel) in output.chunks_exact_mut(channels).zip(pixels) {
+            let statistics = statistics(simd, epsilon, count, pixel);
+            let [mean, inverse] = splat(simd, statistics);
+            for place in registers::<S, T>(channels) {
+                let centred = T::vector_sub(simd, load_from(simd, pixel, place), mean);
+                let normal = T::vector_mul(simd, centred, inverse);
+                let (gamma, beta) = (load_from(simd, gamma, place), load_from(simd, beta, place));
+                let mut value = T::mul_add(simd, normal, gamma, beta);
+                if self.activation == Activation::Relu {
+                    value = T::relu(simd, value);
+                }
+                store_to(simd, output, place, value);
+            }
+        }
+    }
+}
+
+/// `x - mean`, and the slope less its mean, from the pixel, its cotangent and gamma.
+#[inline(always)]
+fn centred<S: Simd, T: Element>(
+    simd: S,
+    [pixel, cotangent, gamma]: [&[T]; 3],
+    place: usize,
+    [mean, mean_slope]: [T::Vector<S>; 2],
+) -> [T::Vector<S>; 2] {
+    let cotangent = load_from(simd, cotangent, place);
+    let slope = T::vector_mul(simd, cotangent, load_from(simd, gamma, place));
+    [
+        T::vector_sub(simd, load_from(simd, pixel, place), mean),
+        T::vector_sub(simd, slope, mean_slope),
+    ]
+}
+
+#[inline(always)]
+fn splat<S: Simd, T: Element>(simd: S, [a, b]: [T; 2]) -> [T::Vector<S>; 2] {
+    [T::splat(simd, a), T::splat(simd, b)]
+}
+
+struct Vjp<'a, T> {
+    norm: LayerNorm<'a, T>,
+    input: Located<'a, T>,
+    cotangent: Located<'a, T>,
+    columns: usize,
+}
+
+impl<T: Element> Work<T> for Vjp<'_, T> {
+    #[inline(always)]
+    fn run<S: Simd>(&self, simd: S, row: usize, sums: &mut [T]) {
+        let LayerNorm { gamma, epsilon, .. } = self.norm;
+        let (channels, epsilon) = (gamma.len(), T::from_f64(epsilon));
+        let count = count_of(channels);
+        let pixels = self.input.row(row, self.columns).chunks_exact(channels);
+        let cotangents = self.cotangent.row(row, self.columns).chunks_exact(channels);
+        for (sums, (pixel, cotangent)) in
+            sums.chunks_exact_mut(channels).zip(pixels.zip(cotangents))
+        {
+            let [mean, inverse] = statistics(simd, epsilon, count, pixel);
+            let mut slopes = T::splat(simd, T::ZERO);
+            for place in registers::<S, T>(channels) {
+                let gamma = load_from(simd, gamma, place);
+                slopes = T::mul_add(simd, load_from(simd, cotangent, place), gamma, slopes);
+            }
+            let centres = [mean, T::sum_lanes(simd, slopes) / count];
+            let centres = splat(simd, centres);
+            // sum (x - mean) * (slope - mean slope) is the sum of x * slope, without cancellation.
+            let mut products = T::splat(simd, T::ZERO);
+            for place in registers::<S, T>(channels) {
+                let values = [pixel, cotangent, gamma];
+                let [value, slope] = centred(simd, values, place, centres);
+                let value = existing::<S, T>(simd, value, channels - place);
+                products = T::mul_add(simd, value, slope, products);
+            }
+            let correlation = T::sum_lanes(simd, products) / count * inverse * inverse;
+            let [inverse, correlation] = [inverse, correlation].map(|value| T::splat(simd, value));
+            for place in registers::<S, T>(channels) {
+                let values = [pixel, cotangent, gamma];
+                let [value, slope] = centred(simd, values, place, centres);
+                let slope = T::vector_sub(simd, slope, T::vector_mul(simd, value, correlation));
+                let sum = T::mul_add(simd, inverse, slope, load_from(simd, sums, place));
+                store_to(simd, sums, place, sum);
+            }
+        }
+    }
+}
+
+struct ParameterGradient<'a, T> {
+    norm: LayerNorm<'a, T>,
+    input: Located<'a, T>,
+    cotangent: Located<'a, T>,
+    columns: usize,
+}
+
+impl<T: Element> Work<f64> for ParameterGradient<'_, T> {
+    #[inline(always)]
+    fn run<S: Simd>(&self, simd: S, row: usize, partial: &mut [f64]) {
+        let (channels, epsilon) = (self.norm.gamma.len(), T::from_f64(self.norm.epsilon));
+        let count = count_of(channels);
+        let (gammas, betas) = partial.split_at_mut(channels);
+        let pixels = self.input.row(row, self.columns).chunks_exact(channels);
+        let cotangents = self.cotangent.row(row, self.columns).chunks_exact(channels);
+        for (pixel, cotangent) in pixels.zip(cotangents) {
+            let [mean, inverse] = statistics(simd, epsilon, count, pixel);
+            let sums = gammas.iter_mut().zip(betas.iter_mut());
+            for ((&value, &cotangent), (gamma, beta)) in pixel.iter().zip(cotangent).zip(sums) {
+                *gamma += ((value - mean) * inverse).to_f64() * cotangent.to_f64();
+                *beta += cotangent.to_f64();
+            }
+        }
+    }
 }
 
 /// Writes the layer norm of `input`, then the activation, into `region` of `output`.
@@ -95,24 +216,14 @@ pub fn layer_norm_forward<T: Element>(
     norm.check(channels)?;
     input.check("layer norm input", channels, region)?;
     output.check_region("layer norm output", region)?;
-    let (count, epsilon) = (count_of::<T>(channels), T::from_f64(norm.epsilon));
-    if channels < FEW {
-        for_each_row(output, region, |row, output| {
-            let input = input.row(row, region.columns);
-            few_channels::forward(norm, input, activation, output);
-        });
-        return Ok(());
-    }
-    for_each_row(output, region, |row, output| {
-        let input = input.row(row, region.columns).chunks_exact(channels);
-        for (output, input) in output.chunks_exact_mut(channels).zip(input) {
-            let (mean, inverse) = statistics(input, count, epsilon);
-            let parameters = norm.gamma.iter().zip(norm.beta);
-            for ((value, &input), (&gamma, &beta)) in output.iter_mut().zip(input).zip(parameters) {
-                *value = activation.apply((input - mean) * inverse * gamma + beta);
-            }
-        }
-    });
+    let columns = region.columns;
+    let work = Forward {
+        norm,
+        input,
+        activation,
+        columns,
+    };
+    for_each_row(output, region, work);
     Ok(())
 }
 
@@ -132,45 +243,14 @@ pub fn layer_norm_vjp<T: Element>(
     input.check("layer norm input", channels, region)?;
     cotangent.check("layer norm cotangent", channels, region)?;
     input_cotangent.check_region("layer norm input cotangent", region)?;
-    let (count, epsilon) = (count_of::<T>(channels), T::from_f64(norm.epsilon));
-    if channels < FEW {
-        for_each_row(input_cotangent, region, |row, sums| {
-            let input = input.row(row, region.columns);
-            let cotangent = cotangent.row(row, region.columns);
-            few_channels::vjp(norm, input, cotangent, sums);
-        });
-        return Ok(());
-    }
-    for_each_row(input_cotangent, region, |row, sums| {
-        let input = input.row(row, region.columns).chunks_exact(channels);
-        let cotangent = cotangent.row(row, region.columns).chunks_exact(channels);
-        for ((sums, input), cotangent) in sums.chunks_exact_mut(channels).zip(input).zip(cotangent)
-        {
-            let (mean, inverse) = statistics(input, count, epsilon);
-            let mean_slope = sum(cotangent, norm.gamma, |cotangent, gamma| cotangent * gamma);
-            let mean_slope = mean_slope / count;
-            // sum (x - mean) * (slope - mean slope) is the sum of x * slope, without cancellation.
-            let mut lanes = [T::ZERO; LANES];
-            for ((block, cotangent), gamma) in input
-                .chunks(LANES)
-                .zip(cotangent.chunks(LANES))
-                .zip(norm.gamma.chunks(LANES))
-            {
-                for (((lane, &input), &cotangent), &gamma) in
-                    lanes.iter_mut().zip(block).zip(cotangent).zip(gamma)
-                {
-                    *lane += (input - mean) * (cotangent * gamma - mean_slope);
-                }
-            }
-            let correlation = fold(lanes) / count * inverse * inverse;
-            for (((sum, &input), &cotangent), &gamma) in
-                sums.iter_mut().zip(input).zip(cotangent).zip(norm.gamma)
-            {
-                let slope = cotangent * gamma - mean_slope;
-                *sum += inverse * (slope - (input - mean) * correlation);
-            }
-        }
-    });
+    let columns = region.columns;
+    let work = Vjp {
+        norm,
+        input,
+        cotangent,
+        columns,
+    };
+    for_each_row(input_cotangent, region, work);
     Ok(())
 }
 
@@ -192,25 +272,11 @@ pub fn layer_norm_parameter_gradient<T: Element>(
     cotangent.check_region("layer norm cotangent", region)?;
     check_length("layer norm gamma gradient", channels, gamma_gradient.len())?;
     check_length("layer norm beta gradient", channels, beta_gradient.len())?;
-    let (count, epsilon) = (count_of::<T>(channels), T::from_f64(norm.epsilon));
-    let cotangent = Located::new(cotangent, region.row, region.column);
-    let work = |row: usize, partial: &mut [f64]| {
-        let (gammas, betas) = partial.split_at_mut(channels);
-        if channels < FEW {
-            let input = input.row(row, region.columns);
-            let cotangent = cotangent.row(row, region.columns);
-            return few_channels::parameter_gradient(norm, input, cotangent, gammas, betas);
-        }
-        let pixels = input.row(row, region.columns).chunks_exact(channels);
-        let cotangents = cotangent.row(row, region.columns).chunks_exact(channels);
-        for (input, cotangent) in pixels.zip(cotangents) {
-            let (mean, inverse) = statistics(input, count, epsilon);
-            let sums = gammas.iter_mut().zip(betas.iter_mut());
-            for ((&input, &cotangent), (gamma, beta)) in input.iter().zip(cotangent).zip(sums) {
-                *gamma += ((input - mean) * inverse).to_f64() * cotangent.to_f64();
-                *beta += cotangent.to_f64();
-            }
-        }
+    let work = ParameterGradient {
+        norm,
+        input,
+        cotangent: Located::new(cotangent, region.row, region.column),
+        columns: region.columns,
     };
     sum_rows_in_two(region.rows, gamma_gradient, beta_gradient, work);
     Ok(())

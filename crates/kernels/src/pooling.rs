@@ -14,45 +14,54 @@ use crate::convolution::signed;
 /// Rows of input cotangent that one task of a VJP owns.
 const BAND_ROWS: usize = 16;
 
-/// The taps of one window along one axis that exist: `first + tap * dilation` for `taps`.
-#[derive(Clone)]
+/// The taps of one window along one axis that exist, as positions in a buffer.
+#[derive(Clone, Copy)]
 struct Taps {
-    first: isize,
-    dilation: isize,
-    taps: Range<usize>,
+    first: usize,
+    step: usize,
+    count: usize,
 }
 
 impl Taps {
     /// The taps of the window that starts at `first`, in an axis of `extent` positions.
+    #[inline(always)]
     fn new(window: &Window, axis: usize, first: isize, extent: usize) -> Self {
-        let dilation = signed(window.dilation[axis]);
-        let up_to = |bound: isize| {
-            // Taps before `bound`.
-            let taps = (bound - first + dilation - 1).div_euclid(dilation);
-            usize::try_from(taps)
-                .unwrap_or_default()
-                .min(window.kernel[axis])
+        Self::inside(first, window.dilation[axis], window.kernel[axis], extent).1
+    }
+
+    /// Those of `count` taps, the first of which is at `first`, that are in `0..extent`; before them, how many are skipped.
+    #[inline(always)]
+    fn inside(first: isize, step: usize, count: usize, extent: usize) -> (usize, Self) {
+        let before = |bound: isize| {
+            // Nearly always all taps exist: no division then.
+            if first >= bound {
+                0
+            } else if first + signed(count * step) - signed(step) < bound {
+                count
+            } else {
+                let taps = (bound - first).unsigned_abs().div_ceil(step);
+                taps.min(count)
+            }
         };
-        Self {
-            first,
-            dilation,
-            taps: up_to(0)..up_to(signed(extent)),
-        }
+        let skipped = before(0);
+        let taps = Self {
+            first: (first + signed(skipped * step)).unsigned_abs(),
+            step,
+            count: before(signed(extent)) - skipped,
+        };
+        (skipped, taps)
     }
 
-    fn len(&self) -> usize {
-        self.taps.len()
+    /// The positions, in order.
+    #[inline(always)]
+    fn positions(self) -> impl Iterator<Item = usize> {
+        (0..self.count).map(move |tap| self.first + tap * self.step)
     }
 
-    /// The input positions of the taps, in order.
-    fn positions(&self) -> impl Iterator<Item = usize> + use<> {
-        let Self {
-            first,
-            dilation,
-            taps,
-        } = self.clone();
-        // A tap that exists is not negative.
-        taps.filter_map(move |tap| usize::try_from(first + signed(tap) * dilation).ok())
+    /// Those of the taps that are in `0..extent` when all are moved by `shift`; before them, how many are skipped.
+    #[inline(always)]
+    fn moved(self, shift: isize, extent: usize) -> (usize, Self) {
+        Self::inside(signed(self.first) + shift, self.step, self.count, extent)
     }
 }
 

@@ -2,17 +2,11 @@
 
 use rayon::prelude::*;
 
-use crate::instructions::dispatch;
+use crate::instructions::{Work, run_part};
 use crate::{ImageMut, Region};
 
-/// Runs `work(row, values)` for every row of `region`, where `values` are the region's values of that row.
-///
-/// `work` is compiled for the best instructions of the processor: plain loops in it are vectorised.
-pub(crate) fn for_each_row<T: Send>(
-    target: ImageMut<'_, T>,
-    region: Region,
-    work: impl Fn(usize, &mut [T]) + Sync,
-) {
+/// Runs `work` for every row of `region` and the region's values of that row.
+pub(crate) fn for_each_row<T: Send>(target: ImageMut<'_, T>, region: Region, work: impl Work<T>) {
     let channels = target.channels();
     let pitch = target.width() * channels;
     if region.is_empty() || pitch == 0 {
@@ -23,41 +17,66 @@ pub(crate) fn for_each_row<T: Send>(
         .par_chunks_exact_mut(pitch)
         .enumerate()
         .for_each(|(row, values)| {
-            let values = &mut values[columns.clone()];
-            dispatch(
-                #[inline(always)]
-                || work(row, values),
-            );
+            run_part(&work, row, &mut values[columns.clone()]);
         });
 }
 
-/// Runs `work(first row, rows)` for bands of at most `height` whole rows of `target`.
+/// Runs `work` for the first row of bands of at most `height` rows of `region`, and the whole rows of `target` there.
 pub(crate) fn for_each_band<T: Send>(
     target: ImageMut<'_, T>,
+    region: Region,
     height: usize,
-    work: impl Fn(usize, &mut [T]) + Sync,
+    work: impl Work<T>,
 ) {
     let pitch = target.width() * target.channels();
-    if pitch == 0 {
+    if region.is_empty() || pitch == 0 {
         return;
     }
-    target
-        .into_data()
+    target.into_data()[region.row * pitch..(region.row + region.rows) * pitch]
         .par_chunks_mut(pitch * height)
         .enumerate()
-        .for_each(|(band, values)| {
-            dispatch(
-                #[inline(always)]
-                || work(band * height, values),
-            );
-        });
+        .for_each(|(band, values)| run_part(&work, band * height, values));
+}
+
+/// Runs a block of code for all channels of a pixel, `N` from `channel` on at a time, where `N` is a constant: loops over that
+/// many values are vectorised, and the values stay in registers.
+macro_rules! for_each_block {
+    ($channels:expr, $channel:ident, $N:ident, $work:block) => {{
+        let mut $channel = 0;
+        for_each_block!(@blocks $channels, $channel, $N, $work, 16);
+        for_each_block!(@blocks $channels, $channel, $N, $work, 8);
+        for_each_block!(@blocks $channels, $channel, $N, $work, 4);
+        for_each_block!(@blocks $channels, $channel, $N, $work, 1);
+    }};
+    (@blocks $channels:expr, $channel:ident, $N:ident, $work:block, $size:literal) => {{
+        const $N: usize = $size;
+        while $channel + $N <= $channels {
+            $work
+            $channel += $N;
+        }
+    }};
+}
+pub(crate) use for_each_block;
+
+/// The `N` values from `place` on, which are all there.
+#[inline(always)]
+pub(crate) fn block<T, const N: usize>(values: &[T], place: usize) -> &[T; N] {
+    let (values, _) = values[place..].as_chunks();
+    &values[0]
+}
+
+/// The `N` values from `place` on, which are all there.
+#[inline(always)]
+pub(crate) fn block_mut<T, const N: usize>(values: &mut [T], place: usize) -> &mut [T; N] {
+    let (values, _) = values[place..].as_chunks_mut();
+    &mut values[0]
 }
 
 /// Most bands that a sum over a region is cut into.
 const SUM_BANDS: usize = 32;
 
-/// Adds to each of `sums` what `work(row, partial)` adds to `partial`, over `rows` rows, in row order.
-pub(crate) fn sum_rows(rows: usize, sums: &mut [f64], work: impl Fn(usize, &mut [f64]) + Sync) {
+/// Adds to each of `sums` what `work` of each of `rows` rows adds to its values, in row order.
+pub(crate) fn sum_rows(rows: usize, sums: &mut [f64], work: impl Work<f64>) {
     if rows == 0 || sums.is_empty() {
         return;
     }
@@ -67,14 +86,9 @@ pub(crate) fn sum_rows(rows: usize, sums: &mut [f64], work: impl Fn(usize, &mut 
         .par_chunks_exact_mut(sums.len())
         .enumerate()
         .for_each(|(band, partial)| {
-            dispatch(
-                #[inline(always)]
-                || {
-                    for row in band * rows / bands..(band + 1) * rows / bands {
-                        work(row, partial);
-                    }
-                },
-            );
+            for row in band * rows / bands..(band + 1) * rows / bands {
+                run_part(&work, row, partial);
+            }
         });
     for partial in partials.chunks_exact(sums.len()) {
         for (sum, &value) in sums.iter_mut().zip(partial) {

@@ -1,9 +1,25 @@
 //! Upsampling by whole factors, on rectangles of larger planes.
 
+use pulp::Simd;
+
 use crate::convolution::signed;
-use crate::rows::for_each_row;
+use crate::element::sealed::{load_from, registers, store_to};
+use crate::instructions::Work;
+use crate::rows::{for_each_band, for_each_row};
 use crate::window::bounded;
 use crate::{Element, Image, ImageMut, KernelError, Position, Region};
+
+/// Rows of output that one task makes: stencils along a row are computed once for all of them.
+const BAND_ROWS: usize = 8;
+
+/// Columns whose stencils a task holds.
+const COLUMNS: usize = 64;
+
+/// Values that a task of a VJP sums on its stack.
+const PART: usize = 1024;
+
+/// Rows of the output that it reads side by side, as many as there are for a factor of 2.
+const ROWS: usize = 4;
 
 /// Where bilinear interpolation places the samples, as PyTorch's `align_corners` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -55,7 +71,36 @@ impl Stencil {
     }
 }
 
+/// A stencil as positions of a buffer.
+#[derive(Clone, Copy, Default)]
+struct Taps<T> {
+    positions: [usize; 2],
+    weights: [T; 2],
+    /// Whether only the first is read.
+    single: bool,
+}
+
+impl<T: Element> Taps<T> {
+    /// The stencil in a buffer that begins at `origin`.
+    #[inline(always)]
+    fn new(stencil: Stencil, origin: usize) -> Self {
+        Self {
+            positions: stencil.positions.map(|position| position - origin),
+            weights: stencil.weights.map(T::from_f64),
+            single: stencil.weights[1] == 0.0,
+        }
+    }
+
+    /// The positions that are read and their weights.
+    #[inline(always)]
+    fn read(self) -> impl Iterator<Item = (usize, T)> {
+        let count = if self.single { 1 } else { 2 };
+        self.positions.into_iter().zip(self.weights).take(count)
+    }
+}
+
 impl Upsample {
+    #[inline(always)]
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -186,38 +231,15 @@ pub fn upsample_forward<T: Element>(
         region,
         output_origin,
     )?;
-    for_each_row(output, region, |row, output| {
-        let rows = upsample.stencil(0, output_origin[0] + row);
-        for (column, values) in output.chunks_exact_mut(channels).enumerate() {
-            let columns = upsample.stencil(1, output_origin[1] + column);
-            let pixel = |row: usize, column: usize| {
-                input.pixel(
-                    rows.positions[row] - input_origin[0],
-                    columns.positions[column] - input_origin[1],
-                )
-            };
-            if rows.weights[1] == 0.0 && columns.weights[1] == 0.0 {
-                values.copy_from_slice(pixel(0, 0));
-                continue;
-            }
-            let weights = [
-                rows.weights.map(T::from_f64),
-                columns.weights.map(T::from_f64),
-            ];
-            values.fill(T::ZERO);
-            for row in 0..2 {
-                for column in 0..2 {
-                    let weight = weights[0][row] * weights[1][column];
-                    if weight == T::ZERO {
-                        continue;
-                    }
-                    for (value, &input) in values.iter_mut().zip(pixel(row, column)) {
-                        *value += weight * input;
-                    }
-                }
-            }
-        }
-    });
+    let work = Forward {
+        upsample,
+        input,
+        input_origin,
+        region,
+        output_origin,
+        pitch: output.width() * channels,
+    };
+    for_each_band(output, region, BAND_ROWS, work);
     Ok(())
 }
 
@@ -245,33 +267,163 @@ pub fn upsample_vjp<T: Element>(
         return Ok(());
     }
     let whole = input_cotangent.region();
-    for_each_row(input_cotangent, whole, |input_row, sums| {
-        let position = input_origin[0] + input_row;
-        let stencil = |row: usize| upsample.stencil(0, output_origin[0] + row);
-        let start = first_row(region.rows, |row| stencil(row).positions[1] >= position);
-        let end = first_row(region.rows, |row| stencil(row).positions[0] > position);
-        for row in start..end {
-            let row_weight = stencil(row).weight(position);
-            if row_weight == 0.0 {
-                continue;
+    let work = Vjp {
+        upsample,
+        cotangent,
+        region,
+        output_origin,
+        input_origin,
+    };
+    for_each_row(input_cotangent, whole, work);
+    Ok(())
+}
+
+struct Forward<'a, T> {
+    upsample: &'a Upsample,
+    input: Image<'a, T>,
+    input_origin: [usize; 2],
+    region: Region,
+    output_origin: [usize; 2],
+    /// Values in a row of the output.
+    pitch: usize,
+}
+
+impl<T: Element> Work<T> for Forward<'_, T> {
+    #[inline(always)]
+    fn run<S: Simd>(&self, simd: S, first_row: usize, output: &mut [T]) {
+        let (channels, width) = (self.input.channels(), self.input.width());
+        for first_column in (0..self.region.columns).step_by(COLUMNS) {
+            let mut columns = [Taps::<T>::default(); COLUMNS];
+            let count = COLUMNS.min(self.region.columns - first_column);
+            for (column, taps) in columns[..count].iter_mut().enumerate() {
+                let column = self.output_origin[1] + first_column + column;
+                *taps = Taps::new(self.upsample.stencil(1, column), self.input_origin[1]);
             }
-            for column in 0..region.columns {
-                let columns = upsample.stencil(1, output_origin[1] + column);
-                let cotangent = cotangent.pixel(region.row + row, region.column + column);
-                for (&at, &column_weight) in columns.positions.iter().zip(&columns.weights) {
-                    if column_weight == 0.0 {
-                        continue;
-                    }
-                    let weight = T::from_f64(row_weight * column_weight);
-                    let to = (at - input_origin[1]) * channels;
-                    for (sum, &value) in sums[to..][..channels].iter_mut().zip(cotangent) {
-                        *sum += weight * value;
+            for (row, output) in output.chunks_exact_mut(self.pitch).enumerate() {
+                let row = self.output_origin[0] + first_row + row;
+                let rows = Taps::<T>::new(self.upsample.stencil(0, row), self.input_origin[0]);
+                let [above, below] = rows.positions.map(|row| self.input.span(row, 0, width));
+                let [top, bottom] = rows.weights;
+                let start = (self.region.column + first_column) * channels;
+                let pixels = output[start..][..count * channels].chunks_exact_mut(channels);
+                for (output, columns) in pixels.zip(&columns) {
+                    let [left, right] = columns.weights;
+                    let [at_left, at_right] = columns.positions.map(|column| column * channels);
+                    let (a, b) = (
+                        (top * left, &above[at_left..][..channels]),
+                        (top * right, &above[at_right..][..channels]),
+                    );
+                    let (c, d) = (
+                        (bottom * left, &below[at_left..][..channels]),
+                        (bottom * right, &below[at_right..][..channels]),
+                    );
+                    // What has no weight is not read.
+                    match (rows.single, columns.single) {
+                        (true, true) => blend(simd, output, [a]),
+                        (true, false) => blend(simd, output, [a, b]),
+                        (false, true) => blend(simd, output, [a, c]),
+                        (false, false) => blend(simd, output, [a, b, c, d]),
                     }
                 }
             }
         }
-    });
-    Ok(())
+    }
+}
+
+/// Writes the weighted sum of several sources.
+#[inline(always)]
+fn blend<S: Simd, T: Element, const SOURCES: usize>(
+    simd: S,
+    output: &mut [T],
+    mut sources: [(T, &[T]); SOURCES],
+) {
+    let length = output.len();
+    for (_, from) in &mut sources {
+        *from = &from[..length];
+    }
+    let (weight, first) = sources[0];
+    for place in registers::<S, T>(length) {
+        let (weight, first) = (T::splat(simd, weight), load_from(simd, first, place));
+        let mut sum = T::vector_mul(simd, weight, first);
+        for &(weight, from) in &sources[1..] {
+            let weight = T::splat(simd, weight);
+            sum = T::mul_add(simd, weight, load_from(simd, from, place), sum);
+        }
+        store_to(simd, output, place, sum);
+    }
+}
+
+/// Adds `weight * from` to `to`.
+#[inline(always)]
+fn add_scaled<S: Simd, T: Element>(simd: S, to: &mut [T], weight: T, from: &[T]) {
+    let (weight, from) = (T::splat(simd, weight), &from[..to.len()]);
+    for place in registers::<S, T>(to.len()) {
+        let more = load_from(simd, from, place);
+        let sum = T::mul_add(simd, weight, more, load_from(simd, to, place));
+        store_to(simd, to, place, sum);
+    }
+}
+
+struct Vjp<'a, T> {
+    upsample: &'a Upsample,
+    cotangent: Image<'a, T>,
+    region: Region,
+    output_origin: [usize; 2],
+    input_origin: [usize; 2],
+}
+
+impl<T: Element> Work<T> for Vjp<'_, T> {
+    #[inline(always)]
+    fn run<S: Simd>(&self, simd: S, row: usize, sums: &mut [T]) {
+        let (region, channels) = (self.region, self.cotangent.channels());
+        let position = self.input_origin[0] + row;
+        let stencil = |row: usize| self.upsample.stencil(0, self.output_origin[0] + row);
+        let start = first_row(region.rows, |row| stencil(row).positions[1] >= position);
+        let end = first_row(region.rows, |row| stencil(row).positions[0] > position);
+        // A part of the output's rows is summed down, and the sums are spread along the input's row.
+        let mut room = [T::ZERO; PART];
+        let (columns, part) = ((PART / channels).max(1), channels.min(PART));
+        for first_column in (0..region.columns).step_by(columns) {
+            let columns = columns.min(region.columns - first_column);
+            for channel in (0..channels).step_by(part) {
+                let part = part.min(channels - channel);
+                let room = &mut room[..(columns - 1) * channels + part];
+                let mut rows = (start..end)
+                    .map(|row| (row, stencil(row).weight(position)))
+                    .filter(|&(_, weight)| weight != 0.0)
+                    .map(|(row, weight)| {
+                        let (row, column) = (region.row + row, region.column + first_column);
+                        let from = (row * self.cotangent.width() + column) * channels + channel;
+                        (T::from_f64(weight), &self.cotangent.data()[from..])
+                    });
+                let mut first = [(T::ZERO, &[][..]); ROWS];
+                let count = first
+                    .iter_mut()
+                    .zip(&mut rows)
+                    .map(|(to, row)| *to = row)
+                    .count();
+                let [a, b, c, _] = first;
+                match count {
+                    0 => room.fill(T::ZERO),
+                    1 => blend(simd, room, [a]),
+                    2 => blend(simd, room, [a, b]),
+                    3 => blend(simd, room, [a, b, c]),
+                    _ => blend(simd, room, first),
+                }
+                for (weight, from) in rows {
+                    add_scaled(simd, room, weight, from);
+                }
+                for (column, from) in room.chunks(channels).enumerate() {
+                    let column = self.output_origin[1] + first_column + column;
+                    let stencil = self.upsample.stencil(1, column);
+                    for (to, weight) in Taps::<T>::new(stencil, self.input_origin[1]).read() {
+                        let to = &mut sums[to * channels + channel..][..part];
+                        add_scaled(simd, to, weight, from);
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// The first row below `rows` for which a monotone condition holds, or `rows`.

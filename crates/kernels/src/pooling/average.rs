@@ -1,6 +1,6 @@
 use super::{BAND_ROWS, Taps, windows_touching};
 use crate::convolution::signed;
-use crate::rows::{for_each_band, for_each_row};
+use crate::rows::{block_mut, for_each_band, for_each_block, for_each_row};
 use crate::{Element, Image, ImageMut, KernelError, Position, Region, Window};
 
 /// What average pooling divides its sums by.
@@ -18,7 +18,7 @@ impl Divisor {
     fn of<T: Element>(self, window: &Window, rows: &Taps, columns: &Taps) -> T {
         T::from_f64(match self {
             Self::WindowArea => window.taps() as f64,
-            Self::ValidCount => (rows.len() * columns.len()) as f64,
+            Self::ValidCount => (rows.count * columns.count) as f64,
         })
     }
 }
@@ -41,29 +41,36 @@ pub fn avg_pool_forward<T: Element>(
     let channels = output.channels();
     input.check_channels("average-pool input", channels)?;
     output.check_region("average-pool output", region)?;
-    for_each_row(output, region, |row, output| {
-        let first = first_window.row + signed(row) * signed(window.stride[0]);
-        let rows = Taps::new(window, 0, first, input.height());
-        for (column, sums) in output.chunks_exact_mut(channels).enumerate() {
-            let first = first_window.column + signed(column) * signed(window.stride[1]);
-            let columns = Taps::new(window, 1, first, input.width());
-            sums.fill(T::ZERO);
-            if rows.len() * columns.len() == 0 {
-                continue;
-            }
-            for row in rows.positions() {
-                for column in columns.positions() {
-                    for (sum, &value) in sums.iter_mut().zip(input.pixel(row, column)) {
-                        *sum += value;
-                    }
+    for_each_row(
+        output,
+        region,
+        #[inline(always)]
+        |row: usize, output: &mut [T]| {
+            let first = first_window.row + signed(row) * signed(window.stride[0]);
+            let rows = Taps::new(window, 0, first, input.height());
+            for (column, output) in output.chunks_exact_mut(channels).enumerate() {
+                let first = first_window.column + signed(column) * signed(window.stride[1]);
+                let columns = Taps::new(window, 1, first, input.width());
+                if rows.count * columns.count == 0 {
+                    output.fill(T::ZERO);
+                    continue;
                 }
+                let divisor = divisor.of::<T>(window, &rows, &columns);
+                for_each_block!(channels, channel, N, {
+                    let mut sums = [T::ZERO; N];
+                    for row in rows.positions() {
+                        for column in columns.positions() {
+                            let values = input.block::<N>(row, column, channel);
+                            for lane in 0..N {
+                                sums[lane] += values[lane];
+                            }
+                        }
+                    }
+                    output[channel..][..N].copy_from_slice(&sums.map(|sum| sum / divisor));
+                });
             }
-            let divisor = divisor.of::<T>(window, &rows, &columns);
-            for sum in sums.iter_mut() {
-                *sum = *sum / divisor;
-            }
-        }
-    });
+        },
+    );
     Ok(())
 }
 
@@ -87,27 +94,39 @@ pub fn avg_pool_vjp<T: Element>(
     cotangent.check_channels("average-pool cotangent", channels)?;
     cotangent.check_region("average-pool cotangent", region)?;
     let (height, width) = (input_cotangent.height(), input_cotangent.width());
-    for_each_band(input_cotangent, BAND_ROWS, |first_row, sums| {
-        let band = first_row..first_row + sums.len() / (width * channels);
-        for row in windows_touching(window, region.rows, first_window.row, &band) {
-            let first = first_window.row + signed(row) * signed(window.stride[0]);
-            let rows = Taps::new(window, 0, first, height);
-            for column in 0..region.columns {
-                let first = first_window.column + signed(column) * signed(window.stride[1]);
-                let columns = Taps::new(window, 1, first, width);
-                let divisor = divisor.of::<T>(window, &rows, &columns);
-                let cotangent = cotangent.pixel(region.row + row, region.column + column);
-                for row in rows.positions().filter(|row| band.contains(row)) {
-                    for column in columns.positions() {
-                        let to = ((row - band.start) * width + column) * channels;
-                        let sums = &mut sums[to..][..channels];
-                        for (sum, &cotangent) in sums.iter_mut().zip(cotangent) {
-                            *sum += cotangent / divisor;
+    let whole = input_cotangent.region();
+    for_each_band(
+        input_cotangent,
+        whole,
+        BAND_ROWS,
+        #[inline(always)]
+        |first_row: usize, sums: &mut [T]| {
+            let band = first_row..first_row + sums.len() / (width * channels);
+            for row in windows_touching(window, region.rows, first_window.row, &band) {
+                let first = first_window.row + signed(row) * signed(window.stride[0]);
+                let rows = Taps::new(window, 0, first, height);
+                let (_, own_rows) = rows.moved(-signed(band.start), band.len());
+                for column in 0..region.columns {
+                    let first = first_window.column + signed(column) * signed(window.stride[1]);
+                    let columns = Taps::new(window, 1, first, width);
+                    let divisor = divisor.of::<T>(window, &rows, &columns);
+                    let (from_row, from_column) = (region.row + row, region.column + column);
+                    for_each_block!(channels, channel, N, {
+                        let given = cotangent.block::<N>(from_row, from_column, channel);
+                        let share = given.map(|cotangent| cotangent / divisor);
+                        for row in own_rows.positions() {
+                            for column in columns.positions() {
+                                let place = (row * width + column) * channels + channel;
+                                let sums = block_mut::<T, N>(sums, place);
+                                for lane in 0..N {
+                                    sums[lane] += share[lane];
+                                }
+                            }
                         }
-                    }
+                    });
                 }
             }
-        }
-    });
+        },
+    );
     Ok(())
 }

@@ -1,10 +1,7 @@
 use super::{BAND_ROWS, Taps, windows_touching};
 use crate::convolution::signed;
-use crate::rows::{for_each_band, for_each_row};
+use crate::rows::{block_mut, for_each_band, for_each_block, for_each_row};
 use crate::{Element, Image, ImageMut, KernelError, Position, Region, Window};
-
-/// Channels whose maxima are searched together, in registers: a fixed number, which is what vectorises.
-const CHANNELS_AT_ONCE: usize = 16;
 
 /// True where PyTorch's max-pooling takes `value` in place of `best`: a NaN always wins, the last one of several.
 #[inline(always)]
@@ -30,23 +27,45 @@ pub fn max_pool_forward<T: Element>(
     let channels = output.channels();
     input.check_channels("max-pool input", channels)?;
     output.check_region("max-pool output", region)?;
-    for_each_row(output, region, |row, output| {
-        let first = first_window.row + signed(row) * signed(window.stride[0]);
-        let rows = Taps::new(window, 0, first, input.height());
-        for (column, best) in output.chunks_exact_mut(channels).enumerate() {
-            let first = first_window.column + signed(column) * signed(window.stride[1]);
-            let columns = Taps::new(window, 1, first, input.width());
-            best.fill(T::NEG_INFINITY);
-            for row in rows.positions() {
-                for column in columns.positions() {
-                    for (best, &value) in best.iter_mut().zip(input.pixel(row, column)) {
-                        *best = if wins(value, *best) { value } else { *best };
-                    }
-                }
+    for_each_row(
+        output,
+        region,
+        #[inline(always)]
+        |row: usize, output: &mut [T]| {
+            let first = first_window.row + signed(row) * signed(window.stride[0]);
+            let rows = Taps::new(window, 0, first, input.height());
+            for (column, output) in output.chunks_exact_mut(channels).enumerate() {
+                let first = first_window.column + signed(column) * signed(window.stride[1]);
+                let columns = Taps::new(window, 1, first, input.width());
+                for_each_block!(channels, channel, N, {
+                    let best = largest::<T, N>(input, rows, columns, channel);
+                    output[channel..][..N].copy_from_slice(&best);
+                });
+            }
+        },
+    );
+    Ok(())
+}
+
+/// The values that win for `N` channels.
+#[inline(always)]
+fn largest<T: Element, const N: usize>(
+    input: Image<'_, T>,
+    rows: Taps,
+    columns: Taps,
+    channel: usize,
+) -> [T; N] {
+    let mut best = [T::NEG_INFINITY; N];
+    for row in rows.positions() {
+        for column in columns.positions() {
+            let values = input.block::<N>(row, column, channel);
+            for lane in 0..N {
+                let won = wins(values[lane], best[lane]);
+                best[lane] = if won { values[lane] } else { best[lane] };
             }
         }
-    });
-    Ok(())
+    }
+    best
 }
 
 /// Adds the gradient of max-pooling to `input_cotangent`: each cotangent in `region` goes to the first maximum of its
@@ -77,99 +96,81 @@ pub fn max_pool_vjp<T: Element>(
     // From a position in the input to the same one in its cotangent.
     let row_shift = cotangent_first_window.row - first_window.row;
     let column_shift = cotangent_first_window.column - first_window.column;
-    for_each_band(input_cotangent, BAND_ROWS, |first_row, sums| {
-        let band = first_row..first_row + sums.len() / (width * channels);
-        for row in windows_touching(window, region.rows, cotangent_first_window.row, &band) {
-            let first = first_window.row + signed(row) * signed(window.stride[0]);
-            let rows = Taps::new(window, 0, first, input.height());
-            for column in 0..region.columns {
-                let first = first_window.column + signed(column) * signed(window.stride[1]);
-                let columns = Taps::new(window, 1, first, input.width());
-                let cotangent = cotangent.pixel(region.row + row, region.column + column);
-                for (block, cotangent) in cotangent.chunks(CHANNELS_AT_ONCE).enumerate() {
-                    let channel = block * CHANNELS_AT_ONCE;
-                    let winners = winners(input, &rows, &columns, channel, cotangent.len());
-                    let mut tap = 0_u32;
-                    for row in rows.positions() {
-                        let in_band = usize::try_from(signed(row) + row_shift)
-                            .ok()
-                            .filter(|row| band.contains(row));
-                        for column in columns.positions() {
-                            let to = in_band.zip(
-                                usize::try_from(signed(column) + column_shift)
-                                    .ok()
-                                    .filter(|&column| column < width),
-                            );
-                            if let Some((row, column)) = to {
-                                let to = ((row - band.start) * width + column) * channels + channel;
-                                let sums = &mut sums[to..][..cotangent.len()];
-                                add_where_won(sums, cotangent, &winners, tap);
+    let whole = input_cotangent.region();
+    for_each_band(
+        input_cotangent,
+        whole,
+        BAND_ROWS,
+        #[inline(always)]
+        |first_row: usize, sums: &mut [T]| {
+            let band = first_row..first_row + sums.len() / (width * channels);
+            for row in windows_touching(window, region.rows, cotangent_first_window.row, &band) {
+                let first = first_window.row + signed(row) * signed(window.stride[0]);
+                let rows = Taps::new(window, 0, first, input.height());
+                let shift = row_shift - signed(band.start);
+                let (first_row, own_rows) = rows.moved(shift, band.len());
+                for column in 0..region.columns {
+                    let first = first_window.column + signed(column) * signed(window.stride[1]);
+                    let columns = Taps::new(window, 1, first, input.width());
+                    let (from_row, from_column) = (region.row + row, region.column + column);
+                    let (first_column, own_columns) = columns.moved(column_shift, width);
+                    for_each_block!(channels, channel, N, {
+                        let winners = winners::<T, N>(input, rows, columns, channel);
+                        let given = *cotangent.block::<N>(from_row, from_column, channel);
+                        for (tap_row, row) in (first_row..).zip(own_rows.positions()) {
+                            let taps = tap_row * columns.count + first_column..;
+                            for (tap, column) in taps.zip(own_columns.positions()) {
+                                let place = (row * width + column) * channels + channel;
+                                let sums = block_mut::<T, N>(sums, place);
+                                let (tap, mut share) = (number(tap), given);
+                                for lane in 0..N {
+                                    let won = winners[lane] == tap;
+                                    share[lane] = if won { given[lane] } else { T::ZERO };
+                                }
+                                for lane in 0..N {
+                                    sums[lane] += share[lane];
+                                }
                             }
-                            tap += 1;
                         }
-                    }
+                    });
                 }
             }
-        }
-    });
+        },
+    );
     Ok(())
 }
 
-/// Adds the cotangents of the channels where tap `tap` won.
+/// For each of `N` channels, the number of the tap that wins, counted over the taps that exist.
 #[inline(always)]
-fn add_where_won<T: Element>(
-    sums: &mut [T],
-    cotangent: &[T],
-    winners: &[u32; CHANNELS_AT_ONCE],
-    tap: u32,
-) {
-    let add = |sum: &mut T, winner: u32, cotangent: T| {
-        *sum += if winner == tap { cotangent } else { T::ZERO };
-    };
-    match (
-        sums.first_chunk_mut::<CHANNELS_AT_ONCE>(),
-        cotangent.first_chunk::<CHANNELS_AT_ONCE>(),
-    ) {
-        (Some(sums), Some(cotangent)) => {
-            for lane in 0..CHANNELS_AT_ONCE {
-                add(&mut sums[lane], winners[lane], cotangent[lane]);
-            }
-        }
-        _ => {
-            for ((sum, &winner), &cotangent) in sums.iter_mut().zip(winners).zip(cotangent) {
-                add(sum, winner, cotangent);
-            }
-        }
-    }
-}
-
-/// For each channel of a block, the number of the tap that wins, counted over the taps that exist.
-#[inline(always)]
-fn winners<T: Element>(
+fn winners<T: Element, const N: usize>(
     input: Image<'_, T>,
-    rows: &Taps,
-    columns: &Taps,
+    rows: Taps,
+    columns: Taps,
     channel: usize,
-    count: usize,
-) -> [u32; CHANNELS_AT_ONCE] {
-    let mut best = [T::NEG_INFINITY; CHANNELS_AT_ONCE];
-    let mut winners = [0; CHANNELS_AT_ONCE];
+) -> [u32; N] {
+    let mut best = [T::NEG_INFINITY; N];
+    let mut winners = [0; N];
     let mut tap = 0_u32;
     for row in rows.positions() {
         for column in columns.positions() {
-            let pixel = &input.pixel(row, column)[channel..][..count];
-            let mut values = [T::NEG_INFINITY; CHANNELS_AT_ONCE];
-            match pixel.first_chunk() {
-                Some(pixel) => values = *pixel,
-                None => values[..count].copy_from_slice(pixel),
-            }
-            for lane in 0..CHANNELS_AT_ONCE {
+            let values = input.block::<N>(row, column, channel);
+            for lane in 0..N {
                 let won = wins(values[lane], best[lane]);
                 best[lane] = if won { values[lane] } else { best[lane] };
                 winners[lane] = if won { tap } else { winners[lane] };
             }
-            tap += 1;
+            tap = tap.wrapping_add(1);
         }
     }
     winners
+}
+
+/// The number of a tap, as [`winners`] counts.
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "searching a window of 2^32 pixels would take seconds for each output"
+)]
+const fn number(tap: usize) -> u32 {
+    tap as u32
 }
