@@ -11,8 +11,8 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
 use stream_grad_kernels::{
-    Activation, AlignCorners, Divisor, Image, ImageMut, Interpolation, KernelError, LayerNorm,
-    Located, Position, Region, Upsample, Window, accumulate_region, add, affine_forward,
+    Activation, AlignCorners, Divisor, Existing, Image, ImageMut, Interpolation, KernelError,
+    LayerNorm, Located, Position, Region, Upsample, Window, accumulate_region, add, affine_forward,
     avg_pool_forward, avg_pool_vjp, fill_region, layer_norm_forward, layer_norm_vjp,
     max_pool_forward, max_pool_vjp, relu_vjp_in_place, upsample_forward, upsample_vjp,
 };
@@ -110,7 +110,16 @@ fn plane(criterion: &mut Criterion, channels: usize) -> Result<(), KernelError> 
     })?;
     kernel(&mut group, "max pool VJP", 3 * values + small, || {
         let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
-        max_pool_vjp(&window, x, first, half_cotangent, quarter, to, first)
+        max_pool_vjp(
+            &window,
+            x,
+            first,
+            half_cotangent,
+            quarter,
+            to,
+            first,
+            Existing::Add,
+        )
     })?;
     let (window, first) = (Window::new([2, 2]).stride([2, 2]), Position::new(0, 0));
     let divisor = Divisor::WindowArea;
@@ -120,7 +129,15 @@ fn plane(criterion: &mut Criterion, channels: usize) -> Result<(), KernelError> 
     })?;
     kernel(&mut group, "average pool VJP", 2 * values + small, || {
         let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
-        avg_pool_vjp(&window, divisor, half_cotangent, quarter, first, to)
+        avg_pool_vjp(
+            &window,
+            divisor,
+            half_cotangent,
+            quarter,
+            first,
+            to,
+            Existing::Add,
+        )
     })?;
     for (name, interpolation) in [
         ("nearest", Interpolation::Nearest),

@@ -7,8 +7,8 @@ use common::{Buffer, POISONS, Values, bits, on_one_and_two_threads, relative_err
 use proptest::prelude::*;
 use stream_grad_kernels::oracle::{self, Plane};
 use stream_grad_kernels::{
-    Divisor, Element, ImageMut, Position, Window, avg_pool_forward, avg_pool_vjp, max_pool_forward,
-    max_pool_vjp,
+    Divisor, Element, Existing, ImageMut, Position, Window, avg_pool_forward, avg_pool_vjp,
+    max_pool_forward, max_pool_vjp,
 };
 
 #[derive(Debug, Clone)]
@@ -91,13 +91,21 @@ impl Case {
         );
         let (input, cotangent) = (Buffer::<T>::exact(&plane), self.cotangent());
         let region = Buffer::<T>::around(&cotangent, self.margins, 0.0).region;
-        let added = |gradient: &Plane| -> Vec<f64> {
-            gradient
-                .data
-                .iter()
-                .zip(&start.data)
-                .map(|(a, b)| a + b)
-                .collect()
+        let expected_of = |gradient: &Plane, existing: Existing| -> Vec<f64> {
+            let values = gradient.data.iter().zip(&start.data);
+            match existing {
+                Existing::Add => values.map(|(a, b)| a + b).collect(),
+                Existing::Replace => gradient.data.clone(),
+            }
+        };
+        // What is replaced is never read.
+        let destination = |existing: Existing, poison: f64| match existing {
+            Existing::Add => Buffer::<T>::exact(&start),
+            Existing::Replace => {
+                let mut start = start.clone();
+                start.data.fill(poison);
+                Buffer::exact(&start)
+            }
         };
 
         let expected = oracle::max_pool_forward(&self.window, &plane, self.first, rows, columns);
@@ -108,19 +116,23 @@ impl Case {
             });
             assert_eq!(found, expected, "max-pool");
             let cotangent = Buffer::<T>::around(&cotangent, self.margins, poison);
-            let mut gradient = Buffer::<T>::exact(&start);
-            max_pool_vjp(
-                &self.window,
-                input.image(),
-                self.first,
-                cotangent.image(),
-                region,
-                gradient.image_mut(),
-                self.first,
-            )
-            .unwrap();
-            let error = relative_error(&gradient.plane().data, &added(&expected_gradient));
-            assert!(error < tolerance::<T>(), "max-pool VJP");
+            for existing in [Existing::Add, Existing::Replace] {
+                let mut gradient = destination(existing, poison);
+                max_pool_vjp(
+                    &self.window,
+                    input.image(),
+                    self.first,
+                    cotangent.image(),
+                    region,
+                    gradient.image_mut(),
+                    self.first,
+                    existing,
+                )
+                .unwrap();
+                let expected = expected_of(&expected_gradient, existing);
+                let error = relative_error(&gradient.plane().data, &expected);
+                assert!(error < tolerance::<T>(), "max-pool VJP, {existing:?}");
+            }
         }
 
         for divisor in [Divisor::WindowArea, Divisor::ValidCount] {
@@ -142,18 +154,22 @@ impl Case {
                 });
                 assert!(relative_error(&found.data, &expected.data) < tolerance::<T>());
                 let cotangent = Buffer::<T>::around(&cotangent, self.margins, poison);
-                let mut gradient = Buffer::<T>::exact(&start);
-                avg_pool_vjp(
-                    &self.window,
-                    divisor,
-                    cotangent.image(),
-                    region,
-                    self.first,
-                    gradient.image_mut(),
-                )
-                .unwrap();
-                let error = relative_error(&gradient.plane().data, &added(&expected_gradient));
-                assert!(error < tolerance::<T>(), "average-pool VJP");
+                for existing in [Existing::Add, Existing::Replace] {
+                    let mut gradient = destination(existing, poison);
+                    avg_pool_vjp(
+                        &self.window,
+                        divisor,
+                        cotangent.image(),
+                        region,
+                        self.first,
+                        gradient.image_mut(),
+                        existing,
+                    )
+                    .unwrap();
+                    let expected = expected_of(&expected_gradient, existing);
+                    let error = relative_error(&gradient.plane().data, &expected);
+                    assert!(error < tolerance::<T>(), "average-pool VJP, {existing:?}");
+                }
             }
         }
     }
@@ -172,6 +188,7 @@ impl Case {
             cotangent.region,
             gradient.image_mut(),
             Position::new(self.first.row - shift, self.first.column),
+            Existing::Add,
         )
         .unwrap();
         gradient.data

@@ -1,7 +1,7 @@
 use super::{BAND_ROWS, Taps, windows_touching};
 use crate::convolution::signed;
 use crate::rows::{block_mut, for_each_band, for_each_block, for_each_row};
-use crate::{Element, Image, ImageMut, KernelError, Position, Region, Window};
+use crate::{Element, Existing, Image, ImageMut, KernelError, Position, Region, Window};
 
 /// What average pooling divides its sums by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -74,10 +74,12 @@ pub fn avg_pool_forward<T: Element>(
     Ok(())
 }
 
-/// Adds the gradient of average pooling to `input_cotangent`, for the cotangents in `region`.
+/// Adds the gradient of average pooling to `input_cotangent`, or writes it there, for the cotangents in `region`.
 ///
 /// Here too whatever lies outside `input_cotangent` is padding, so with [`Divisor::ValidCount`] it must hold every
 /// position that the windows of `region` read.
+///
+/// With [`Existing::Replace`] what no cotangent reaches gets zero.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
@@ -88,6 +90,7 @@ pub fn avg_pool_vjp<T: Element>(
     region: Region,
     first_window: Position,
     input_cotangent: ImageMut<'_, T>,
+    existing: Existing,
 ) -> Result<(), KernelError> {
     window.check(region, first_window)?;
     let channels = input_cotangent.channels();
@@ -101,6 +104,9 @@ pub fn avg_pool_vjp<T: Element>(
         BAND_ROWS,
         #[inline(always)]
         |first_row: usize, sums: &mut [T]| {
+            if existing == Existing::Replace {
+                sums.fill(T::ZERO);
+            }
             let band = first_row..first_row + sums.len() / (width * channels);
             for row in windows_touching(window, region.rows, first_window.row, &band) {
                 let first = first_window.row + signed(row) * signed(window.stride[0]);

@@ -1,7 +1,7 @@
 use super::{BAND_ROWS, Taps, windows_touching};
 use crate::convolution::signed;
 use crate::rows::{block_mut, for_each_band, for_each_block, for_each_row};
-use crate::{Element, Image, ImageMut, KernelError, Position, Region, Window};
+use crate::{Element, Existing, Image, ImageMut, KernelError, Position, Region, Window};
 
 /// True where PyTorch's max-pooling takes `value` in place of `best`: a NaN always wins, the last one of several.
 #[inline(always)]
@@ -68,15 +68,19 @@ fn largest<T: Element, const N: usize>(
     best
 }
 
-/// Adds the gradient of max-pooling to `input_cotangent`: each cotangent in `region` goes to the first maximum of its
+/// Adds the gradient of max-pooling to `input_cotangent`, or writes it there: each cotangent in `region` goes to the first maximum of its
 /// window in scan order, to the last NaN where there is one, and nowhere where the whole window is padding.
 ///
 /// The windows are searched anew in `input`, where the first is at `first_window`. `input_cotangent` may hold another
 /// rectangle of the plane than `input` does: there the first window is at `cotangent_first_window`, and what falls
-/// outside is dropped.
+/// outside is dropped. With [`Existing::Replace`] what no cotangent reaches gets zero.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "three images, with where their windows lie"
+)]
 pub fn max_pool_vjp<T: Element>(
     window: &Window,
     input: Image<'_, T>,
@@ -85,6 +89,7 @@ pub fn max_pool_vjp<T: Element>(
     region: Region,
     input_cotangent: ImageMut<'_, T>,
     cotangent_first_window: Position,
+    existing: Existing,
 ) -> Result<(), KernelError> {
     window.check(region, first_window)?;
     window.check(region, cotangent_first_window)?;
@@ -103,6 +108,9 @@ pub fn max_pool_vjp<T: Element>(
         BAND_ROWS,
         #[inline(always)]
         |first_row: usize, sums: &mut [T]| {
+            if existing == Existing::Replace {
+                sums.fill(T::ZERO);
+            }
             let band = first_row..first_row + sums.len() / (width * channels);
             for row in windows_touching(window, region.rows, cotangent_first_window.row, &band) {
                 let first = first_window.row + signed(row) * signed(window.stride[0]);

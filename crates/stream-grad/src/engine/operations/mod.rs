@@ -98,7 +98,11 @@ impl<T: Scalar> Engine<'_, T> {
     pub(super) fn replaces(&self, place: TilePlace, node: usize, source: usize) -> bool {
         let operation = &self.schedule.operations[node];
         let outputs = &self.schedule.outputs;
-        matches!(operation.kind, Kind::Convolution(_) | Kind::Add(_))
+        let writes = matches!(
+            operation.kind,
+            Kind::Convolution(_) | Kind::Pool { .. } | Kind::Add(_)
+        );
+        writes
             && operation.inputs.contains(&source)
             && self.schedule.buffers.first_touch(source) == node
             && !self.owned(place, node).is_empty()

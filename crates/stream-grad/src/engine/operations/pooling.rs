@@ -26,18 +26,19 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
         if !self.wants_input() {
             return Ok(());
         }
+        let existing = self.existing(0);
         match pooling {
             Pooling::Maximum => {
                 let input = self.input(0);
                 let first = self.first(input);
                 self.transposed_reading(input, |x, step| {
                     let (g, region, to) = (step.cotangent, step.region, step.target);
-                    max_pool_vjp(window, x, first, g, region, to, step.first)
+                    max_pool_vjp(window, x, first, g, region, to, step.first, existing)
                 })
             }
             Pooling::Average(divisor) => self.transposed(self.operation().inputs[0], |step| {
                 let (g, region, to) = (step.cotangent, step.region, step.target);
-                avg_pool_vjp(window, divisor, g, region, step.first, to)
+                avg_pool_vjp(window, divisor, g, region, step.first, to, existing)
             }),
         }
     }
