@@ -1,6 +1,5 @@
 //! The recipes that the planner tries, and the fastest of those that fit.
 
-use crate::arena::ALIGNMENT;
 use crate::bytes::ByteCount;
 use crate::candidates::{kept_counts, segment_counts, tile_edges};
 use crate::error::TilingError;
@@ -102,7 +101,6 @@ impl<'a> Search<'a> {
         self.visit(&mut |tiling| {
             for storage in self.storages() {
                 let order = self.worth_keeping(&tiling.order, storage);
-                let nothing = self.planned(tiling, &order, 0, storage)?;
                 let mut too_many = order.len() + 1;
                 for count in kept_counts(order.len()) {
                     // A file only adds to the time.
@@ -114,15 +112,7 @@ impl<'a> Search<'a> {
                             Storage::File => continue,
                         }
                     }
-                    let bound = self.least_peak(tiling, &nothing, order.elements(count));
-                    if bound > self.budget && smallest.is_some_and(|peak| peak.peak() <= bound) {
-                        too_many = count;
-                        continue;
-                    }
-                    let planned = match count {
-                        0 => nothing.clone(),
-                        _ => self.planned(tiling, &order, count, storage)?,
-                    };
+                    let planned = self.planned(tiling, &order, count, storage)?;
                     if !self.fits_in_file(&planned) {
                         too_many = count;
                         continue;
@@ -179,28 +169,6 @@ impl<'a> Search<'a> {
             memory,
             self.time,
         ))
-    }
-
-    /// A lower bound of the peak, cheap beside the peak itself, if `kept` more elements are kept than in `nothing`.
-    fn least_peak(&self, tiling: &Tiling, nothing: &Planned, kept: u128) -> u128 {
-        if nothing.buffers.storage() == Storage::File {
-            return 0;
-        }
-        let memory = &self.request.memory;
-        let images = u128::from(memory.images);
-        let element = u128::from(memory.element_bytes);
-        // Keeping a node empties its place in the arena, and saves halos as a part of it: aligned once instead of twice.
-        let nodes = tiling.work.sweep.len() as u128;
-        let places = (2 * images * nodes).saturating_mul(tiling.work.tiles);
-        let alignment = places.saturating_mul(u128::from(ALIGNMENT) * element);
-        let peak = &nothing.peak;
-        let forward = peak.forward.saturating_sub(peak.arena.forward);
-        let backward = peak.backward.saturating_sub(peak.arena.backward);
-        let others = forward.max(backward).saturating_sub(alignment);
-        // The largest segment holds its share of them or more.
-        let segments = u128::from(nothing.geometry.recipe().segments);
-        let held = kept.saturating_mul(element).saturating_mul(images);
-        others.max(held / segments)
     }
 
     /// Where a recipe may save.
