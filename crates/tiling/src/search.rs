@@ -11,7 +11,7 @@ use crate::planner::{Keep, Planned, PlannerRequest, keepable, too_small};
 use crate::recipe::{Geometry, Recipe};
 use crate::saved::Storage;
 use crate::span::Axis;
-use crate::time::{Picoseconds, TimeModel};
+use crate::time::{Picoseconds, TimeModel, Traffic};
 use crate::work::Work;
 
 /// The recipes that the planner tries.
@@ -100,17 +100,13 @@ impl<'a> Search<'a> {
         let mut smallest: Option<PeakBytes> = None;
         self.visit(&mut |tiling| {
             for storage in self.storages() {
-                let order = self.worth_keeping(&tiling.order, storage);
+                let (order, counts) = self.kept(tiling, storage);
                 let mut too_many = order.len() + 1;
-                for count in kept_counts(order.len()) {
-                    // A file only adds to the time.
-                    let fastest = self.time_in_memory(tiling, &order, count)?;
-                    if best.as_ref().is_some_and(|(best, _)| best.time <= fastest) {
-                        match storage {
-                            // Keeping less takes longer.
-                            Storage::Memory => break,
-                            Storage::File => continue,
-                        }
+                for count in counts {
+                    // Keeping less takes longer yet.
+                    let least = self.least_time(tiling, &order, count)?;
+                    if best.as_ref().is_some_and(|(best, _)| best.time <= least) {
+                        break;
                     }
                     let planned = self.planned(tiling, &order, count, storage)?;
                     if !self.fits_in_file(&planned) {
@@ -131,9 +127,6 @@ impl<'a> Search<'a> {
                         .is_none_or(|(best, _)| planned.time < best.time)
                     {
                         best = Some((planned, order.clone()));
-                    }
-                    if storage == Storage::Memory {
-                        break;
                     }
                 }
             }
@@ -187,27 +180,34 @@ impl<'a> Search<'a> {
         planned.peak.peak() <= self.budget && self.fits_in_file(planned)
     }
 
-    fn time_in_memory(
+    /// The time of the computations alone: memory and a file add to it.
+    fn least_time(
         &self,
         tiling: &Tiling,
         order: &KeepOrder,
         count: usize,
     ) -> Result<Picoseconds, TilingError> {
         let geometry = order.keeping(&tiling.geometry, count)?;
-        let memory = &self.request.memory;
-        Ok(self.time.of_work(&geometry, &tiling.work, 0, memory))
+        let (memory, nothing) = (&self.request.memory, Traffic::default());
+        Ok(self.time.of_work(&geometry, &tiling.work, nothing, memory))
     }
 
-    /// The nodes that take longer to compute again than to have stored there.
-    pub(crate) fn worth_keeping(&self, order: &KeepOrder, storage: Storage) -> KeepOrder {
+    /// The order in which nodes are kept there, and how many of them to try, from all to none.
+    pub(crate) fn kept(&self, tiling: &Tiling, storage: Storage) -> (KeepOrder, Vec<usize>) {
         let element = u128::from(self.request.memory.element_bytes);
-        match storage {
-            Storage::Memory => order.clone(),
-            Storage::File => {
-                let stored = element.saturating_mul(self.time.file_byte.into());
-                order.above(Fraction::new(stored, 1))
-            }
-        }
+        let price = |byte: u64, times: u64| {
+            Fraction::new(element.saturating_mul(byte.into()), times.max(1).into())
+        };
+        let order = match storage {
+            Storage::Memory => tiling.order.clone(),
+            // What takes longer to store than to compute again is not kept.
+            Storage::File => tiling.order.above(price(self.time.file_byte, 1)),
+        };
+        // Segments take turns in one memory.
+        let segments = tiling.geometry.recipe().segments;
+        let pay = order.above(price(self.time.fresh_byte, segments)).len();
+        let counts = kept_counts(order.len(), pay);
+        (order, counts)
     }
 
     /// Keeps more of the order than `counts.start` nodes, which fit, and fewer than `counts.end`, if that fits and is faster; by
