@@ -96,7 +96,7 @@ impl<'a> Search<'a> {
 
     /// The fastest recipe that fits.
     pub(crate) fn best(&self) -> Result<Planned, TilingError> {
-        let mut best: Option<(Planned, KeepOrder)> = None;
+        let mut best: Option<Planned> = None;
         let mut smallest: Option<PeakBytes> = None;
         self.visit(&mut |tiling| {
             for storage in self.storages() {
@@ -105,7 +105,7 @@ impl<'a> Search<'a> {
                 for count in counts {
                     // Keeping less takes longer yet.
                     let least = self.least_time(tiling, &order, count)?;
-                    if best.as_ref().is_some_and(|(best, _)| best.time <= least) {
+                    if best.as_ref().is_some_and(|best| best.time <= least) {
                         break;
                     }
                     let planned = self.planned(tiling, &order, count, storage)?;
@@ -121,19 +121,17 @@ impl<'a> Search<'a> {
                         continue;
                     }
                     let planned = self.more_kept(tiling, &order, planned, count..too_many)?;
+                    let planned = self.fill(planned, tiling, &order)?;
                     too_many = count;
-                    if best
-                        .as_ref()
-                        .is_none_or(|(best, _)| planned.time < best.time)
-                    {
-                        best = Some((planned, order.clone()));
+                    if best.as_ref().is_none_or(|best| planned.time < best.time) {
+                        best = Some(planned);
                     }
                 }
             }
             Ok(())
         })?;
         match (best, smallest) {
-            (Some((planned, order)), _) => self.fill(planned, &order),
+            (Some(planned), _) => Ok(planned),
             (None, Some(smallest)) => Err(too_small(self.budget, &smallest)),
             // Only a fixed number of segments can leave nothing to try.
             (None, None) => Err(TilingError::Cut {
@@ -237,9 +235,13 @@ impl<'a> Search<'a> {
         Ok(fastest)
     }
 
-    /// Keeps what else fits and saves time: nodes further down the order may be smaller.
-    fn fill(&self, planned: Planned, order: &KeepOrder) -> Result<Planned, TilingError> {
-        let work = Work::of(&planned.geometry);
+    /// Keeps what else fits and saves time: nodes further down the order may be smaller, or free more than they take.
+    fn fill(
+        &self,
+        planned: Planned,
+        tiling: &Tiling,
+        order: &KeepOrder,
+    ) -> Result<Planned, TilingError> {
         let mut filled = planned;
         for node in order.worthwhile() {
             let mut kept = filled.geometry.recipe().kept.clone();
@@ -249,12 +251,170 @@ impl<'a> Search<'a> {
                     .geometry
                     .with(filled.geometry.recipe().segments, kept)?;
                 let (storage, memory) = (filled.buffers.storage(), &self.request.memory);
-                let more = Planned::of_work(geometry, &work, storage, memory, self.time);
+                let more = Planned::of_work(geometry, &tiling.work, storage, memory, self.time);
                 if more.time < filled.time && self.fits(&more) {
                     filled = more;
                 }
             }
         }
         Ok(filled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+
+    use super::*;
+    use crate::graph::{Edge, Graph, Node, NodeId, VjpReads};
+    use crate::memory::{FixedBytes, MemoryRequest};
+    use crate::planner::plan;
+    use crate::rule::AxisRule;
+    use crate::span::PerAxis;
+    use crate::time::{NodeTime, TileTime};
+    use crate::window::Window;
+
+    /// A small network on a small image, a model of its time, and how much of the memory that its recipes take is allowed.
+    #[derive(Debug)]
+    struct Case {
+        sized: SizedGraph,
+        memory: MemoryRequest,
+        time: TimeModel,
+        share: u128,
+    }
+
+    /// Kernel, stride, channels, whether the input is added, whether the VJP reads the output.
+    type Layer = (u64, u64, u64, bool, bool);
+
+    fn graph(layers: &[Layer]) -> Graph {
+        let mut graph = Graph::new(3, false);
+        for &(kernel, stride, channels, residual, output) in layers {
+            let source = NodeId(graph.nodes().len() - 1);
+            let edge = |kernel: u64, stride| Edge {
+                source,
+                rule: PerAxis::both(AxisRule::Window(
+                    Window::new(kernel, stride, 1, kernel / 2, kernel / 2).unwrap(),
+                )),
+            };
+            let mut inputs = vec![edge(kernel, stride)];
+            inputs.extend(residual.then(|| edge(1, stride)));
+            let flops = 2 * kernel * kernel * channels * graph.nodes()[source.0].channels;
+            graph
+                .push(Node {
+                    name: format!("node{}", source.0 + 1),
+                    channels,
+                    inputs,
+                    forward_flops: flops,
+                    vjp_flops: 2 * flops,
+                    vjp_reads: VjpReads {
+                        output,
+                        inputs: true,
+                    },
+                    has_cotangent: true,
+                })
+                .unwrap();
+        }
+        let last = NodeId(graph.nodes().len() - 1);
+        graph.set_outputs(vec![last]).unwrap();
+        graph
+    }
+
+    fn cases() -> impl Strategy<Value = Case> {
+        let odd = prop_oneof![Just(1_u64), Just(3), Just(5)];
+        let layer = (odd, 1_u64..=2, 1_u64..=16, any::<bool>(), any::<bool>());
+        let line =
+            (0_u64..20_000, 0_u64..2_000).prop_map(|(visit, each)| TileTime::line(visit, each));
+        let weights = prop_oneof![Just(0_u128), 0_u128..30_000];
+        let node = (line.clone(), line, weights);
+        (
+            prop::collection::vec((layer, node), 2..=5),
+            (8_u64..=24, 8_u64..=24),
+            (0_u64..300, prop_oneof![Just(0_u64), 0_u64..300]),
+            0_u128..100,
+        )
+            .prop_map(
+                |(nodes, (rows, columns), (copied_byte, fresh_byte), share)| {
+                    let layers: Vec<Layer> = nodes.iter().map(|node| node.0).collect();
+                    let sized =
+                        SizedGraph::new(graph(&layers), PerAxis::new(rows, columns)).unwrap();
+                    let mut memory = MemoryRequest::new(4, 1, FixedBytes::default());
+                    let mut times = vec![NodeTime::default()];
+                    memory.packed_weights.push(0);
+                    for (_, (forward, vjp, weights)) in nodes {
+                        times.push(NodeTime { forward, vjp });
+                        memory.packed_weights.push(weights);
+                    }
+                    let time = TimeModel {
+                        nodes: times,
+                        copied_byte,
+                        fresh_byte,
+                        file_byte: 0,
+                        fixed: 0,
+                    };
+                    Case {
+                        sized,
+                        memory,
+                        time,
+                        share,
+                    }
+                },
+            )
+    }
+
+    /// Every tile and number of segments with every set of kept nodes.
+    fn all(case: &Case) -> Vec<Planned> {
+        let request = PlannerRequest::new(case.memory.clone());
+        let search = Search::new(&case.sized, &request, &case.time, u128::MAX).unwrap();
+        let mut all = Vec::new();
+        let nodes = case.sized.graph().nodes().len();
+        search
+            .visit(&mut |tiling| {
+                for set in 0..1_u32 << (nodes - 1) {
+                    let kept = (1..nodes).filter(|node| set >> (node - 1) & 1 == 1);
+                    let segments = tiling.geometry.recipe().segments;
+                    let geometry = tiling.geometry.with(segments, kept.map(NodeId).collect())?;
+                    let (memory, time) = (&case.memory, &case.time);
+                    all.push(Planned::of(geometry, Storage::Memory, memory, time));
+                }
+                Ok(())
+            })
+            .unwrap();
+        all
+    }
+
+    /// Which nodes are kept is found by rules of thumb. Against all sets of them, with every tile and number of segments that
+    /// the planner tries, it mostly takes the fastest recipe, and refuses few budgets that some set would keep.
+    #[test]
+    fn of_all_recipes_that_fit_few_are_faster() {
+        const CASES: usize = 300;
+        let mut runner = TestRunner::deterministic();
+        let (mut fastest, mut nearly, mut refused) = (0, 0, 0);
+        for _ in 0..CASES {
+            let case = cases().new_tree(&mut runner).unwrap().current();
+            let all = all(&case);
+            let peaks = || all.iter().map(|planned| planned.peak.peak());
+            let (least, most) = (peaks().min().unwrap(), peaks().max().unwrap());
+            let budget = least + (most - least) * case.share / 99;
+            let mut request = PlannerRequest::new(case.memory.clone());
+            request.budget = Some(ByteCount::saturating(budget));
+            let fitting = all.iter().filter(|planned| planned.peak.peak() <= budget);
+            let best = fitting.map(|planned| planned.time).min().unwrap();
+            match plan(&case.sized, &request, &case.time) {
+                Ok(chosen) => {
+                    assert!(chosen.peak.peak() <= budget, "{case:?}");
+                    assert!(chosen.time >= best, "{case:?}");
+                    fastest += usize::from(chosen.time == best);
+                    nearly += usize::from(chosen.time.0 <= best.0 / 10 * 11);
+                }
+                Err(TilingError::BudgetTooSmall { .. }) => refused += 1,
+                Err(other) => panic!("{other}"),
+            }
+        }
+        let answered = CASES - refused;
+        assert!(100 * fastest >= 90 * answered, "{fastest} of {answered}");
+        assert!(100 * nearly >= 98 * answered, "{nearly} of {answered}");
+        assert!(100 * refused <= 5 * CASES, "{refused} of {CASES}");
     }
 }
