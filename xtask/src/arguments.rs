@@ -33,6 +33,8 @@ pub enum Command {
     Plan(PlanArguments),
     /// Streams one image and writes its features and gradients
     Vjp(VjpArguments),
+    /// Measures anew how long a network's operations take on this machine, and forgets what was stored
+    Calibrate(CalibrateArguments),
     /// Runs an experiment of the paper
     Reproduce(ReproduceArguments),
     /// Compares time, memory and gradient error with PyTorch and lightstream on this machine
@@ -156,6 +158,20 @@ pub struct VjpArguments {
     /// JSON to write: recipe, memory, time
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+}
+
+/// Of `calibrate`.
+#[derive(Debug, Args)]
+pub struct CalibrateArguments {
+    /// The network: resnet18, resnet34, resnet50, numerics, imagenette or another known one
+    #[arg(long, value_name = "NAME", default_value = "resnet18")]
+    pub model: String,
+    /// Type of pixels, activations and gradients
+    #[arg(long, value_enum, default_value = "f32", value_name = "TYPE")]
+    pub dtype: FloatType,
+    /// Number of threads; without it, all cores
+    #[arg(long, value_name = "COUNT")]
+    pub threads: Option<NonZeroUsize>,
 }
 
 /// Of `reproduce`.

@@ -24,6 +24,7 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Test(arguments) => test_command::run(&arguments),
         Command::Plan(_)
         | Command::Vjp(_)
+        | Command::Calibrate(_)
         | Command::Reproduce(_)
         | Command::Compare(_)
         | Command::CompareStep(_) => reenter::pipelines(std::env::args_os().skip(1)),

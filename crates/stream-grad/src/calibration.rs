@@ -3,19 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use stream_grad_tiling::{ByteCount, Graph, NodeTime, VisitTime};
+use stream_grad_tiling::{ByteCount, NodeTime, TileTime};
 
 use crate::cost_model::{CostModel, MachineCost, OperationCost, folder_key, keys, work};
 use crate::engine::timing::NodeSeconds;
 use crate::error::Result;
 use crate::net::Net;
+use crate::plan::Plan;
+use crate::plan::timing::TimedNodes;
 use crate::request::PlanRequest;
 use crate::spill;
 
 /// About how long a calibration may take.
 const BUDGET: Duration = Duration::from_secs(3);
-/// Rounds over each image: the first one warms up.
-const ROUNDS: u32 = 4;
+/// About how long one image is measured before the next one is: a small one several times.
+const SLICE: Duration = Duration::from_millis(30);
 /// Edges of the images, in pixels.
 const EDGES: std::ops::RangeInclusive<u64> = 64..=2048;
 /// The edge up to which time is no reason to stop: visits and positions are told apart by images of several sizes.
@@ -23,16 +25,22 @@ const ENOUGH: u64 = 256;
 /// The most heap bytes of a round over an image that is not the first, if the request has no smaller budget.
 const LARGEST_PEAK: ByteCount = ByteCount::gib(1);
 
-/// Where and how long each operation was measured: output positions, and seconds.
-type Samples = BTreeMap<String, Vec<(f64, NodeSeconds)>>;
+/// The least times that were measured of one image.
+struct Sample {
+    plan: Plan,
+    least: TimedNodes,
+    /// How long measuring it took.
+    took: Duration,
+}
 
 impl CostModel {
     /// Measures what the model lacks to predict the time of `net` as `request` has it computed: its operations one by one,
     /// forward and backward, on small images of several sizes, copies, and if the request names a folder, a file there. Its
     /// image, tile and recipe are not looked at. Returns whether anything was missing.
     ///
-    /// This takes about three seconds, on the threads of the request; other work on the machine meanwhile makes everything look
-    /// slower. Images of 64 pixels and more are used, as large as time and budget allow; without a budget a gibibyte does.
+    /// This takes about three seconds, on the threads of the request. Images of 64 pixels and more are used, as large as time
+    /// and budget allow; without a budget a gibibyte does. They take turns until the time is over, and of each operation the
+    /// least time counts: other work on the machine makes it look slower only if it lasts.
     ///
     /// # Errors
     /// As for [`Net::plan`] and [`Plan::vjp`](crate::Plan::vjp).
@@ -85,65 +93,102 @@ impl CostModel {
     /// Measures on the smallest image, and on larger ones whose peak is at most `most`.
     fn measure(&mut self, net: &Net, mut request: PlanRequest, most: ByteCount) -> Result<()> {
         let start = Instant::now();
+        let mut samples: Vec<Sample> = Vec::new();
         let mut edge = smallest_edge(net, &request)?;
-        let mut samples = Samples::new();
-        let (mut fixed, mut copied_byte) = (f64::INFINITY, f64::INFINITY);
         loop {
             (request.height, request.width) = (edge, edge);
             let plan = net.plan(request.clone())?;
             if !samples.is_empty() && plan.peak_bytes() > most {
                 break;
             }
-            let began = Instant::now();
-            let timed = plan.time_nodes(ROUNDS)?;
-            fixed = fixed.min(timed.fixed);
-            copied_byte = copied_byte.min(timed.copied_byte);
-            let sized = plan.geometry().sized();
-            let named = keys(plan.net(), &request).into_iter().zip(timed.nodes);
-            for (node, (key, seconds)) in named.enumerate() {
-                let positions = sized.plane(node).area() as f64;
-                samples.entry(key).or_default().push((positions, seconds));
-            }
-            self.take(&keys(plan.net(), &request), &samples, sized.graph());
-            // Twice the edge takes four times as long.
-            let next = start.elapsed() + 4 * began.elapsed();
-            let enough = edge >= ENOUGH && samples.values().all(|sizes| sizes.len() > 1);
-            if 2 * edge > *EDGES.end() || enough && next > BUDGET {
+            let sample = Sample::of(plan)?;
+            // Twice the edge takes four times as long; every image should have its turn twice.
+            let next = start.elapsed() + 4 * sample.took;
+            samples.push(sample);
+            let enough = edge >= ENOUGH && samples.len() > 1;
+            if 2 * edge > *EDGES.end() || enough && 2 * next > BUDGET {
                 break;
             }
             edge *= 2;
         }
-        let values: usize = net
-            .parameters
-            .iter()
-            .map(|one| one.tensor.elem_count())
-            .sum();
-        self.machine = Some(MachineCost {
-            copied_byte: picoseconds(copied_byte),
-            parameter: picoseconds(fixed / values.max(1) as f64),
-        });
+        let fits = |sample: &Sample| start.elapsed() + sample.took <= BUDGET;
+        while samples.iter().any(fits) {
+            for sample in samples.iter_mut().filter(|sample| fits(sample)) {
+                sample.again()?;
+            }
+        }
+        self.take(net, &request, &samples);
         Ok(())
     }
 
-    fn take(&mut self, keys: &[String], samples: &Samples, graph: &Graph) {
-        for (key, node) in keys.iter().zip(graph.nodes()) {
-            let measured = samples.get(key).map_or(&[][..], Vec::as_slice);
-            let fit_of = |select: fn(&NodeSeconds) -> f64| {
-                fit(measured
-                    .iter()
-                    .map(|(positions, seconds)| (*positions, select(seconds))))
+    fn take(&mut self, net: &Net, request: &PlanRequest, samples: &[Sample]) {
+        let mut measured: BTreeMap<String, Measured> = BTreeMap::new();
+        for sample in samples {
+            let sized = sample.plan.geometry().sized();
+            let keys = keys(sample.plan.net(), request);
+            let nodes = keys.into_iter().zip(&sample.least.nodes);
+            for (node, (key, seconds)) in nodes.enumerate() {
+                let entry = measured.entry(key).or_default();
+                entry.work = work(&sized.graph().nodes()[node]);
+                let positions = sized.plane(node).area();
+                let positions = u64::try_from(positions).unwrap_or(u64::MAX);
+                entry.times.entry(positions).or_default().push(*seconds);
+            }
+        }
+        for (key, Measured { work, times }) in measured {
+            let curve = |select: fn(&NodeSeconds) -> f64| {
+                curve(times.iter().map(|(&positions, seconds)| {
+                    let sum: f64 = seconds.iter().map(select).sum();
+                    (positions, sum / seconds.len() as f64)
+                }))
             };
-            let (forward_work, vjp_work) = work(node);
             let cost = OperationCost {
                 time: NodeTime {
-                    forward: fit_of(|seconds| seconds.forward),
-                    vjp: fit_of(|seconds| seconds.vjp),
+                    forward: curve(|seconds| seconds.forward),
+                    vjp: curve(|seconds| seconds.vjp),
                 },
-                forward_work,
-                vjp_work,
+                forward_work: work.0,
+                vjp_work: work.1,
             };
-            self.operations.insert(key.clone(), cost);
+            self.operations.insert(key, cost);
         }
+        let parameters = net.parameters.iter();
+        let values: usize = parameters.map(|one| one.tensor.elem_count()).sum();
+        let least = |select: fn(&TimedNodes) -> f64| {
+            let times = samples.iter().map(|sample| select(&sample.least));
+            times.fold(f64::INFINITY, f64::min)
+        };
+        self.machine = Some(MachineCost {
+            copied_byte: picoseconds(least(|timed| timed.copied_byte)),
+            fresh_byte: picoseconds(least(|timed| timed.fresh_byte)),
+            parameter: picoseconds(least(|timed| timed.fixed) / values.max(1) as f64),
+        });
+    }
+}
+
+/// What was measured of the operations with one key.
+#[derive(Default)]
+struct Measured {
+    /// Forward and VJP, for each position.
+    work: (u64, u64),
+    /// By number of positions.
+    times: BTreeMap<u64, Vec<NodeSeconds>>,
+}
+
+impl Sample {
+    fn of(plan: Plan) -> Result<Self> {
+        let start = Instant::now();
+        Ok(Self {
+            least: plan.time_nodes(SLICE)?,
+            plan,
+            took: start.elapsed(),
+        })
+    }
+
+    /// Measures once more.
+    fn again(&mut self) -> Result<()> {
+        self.least.merge(&self.plan.time_nodes(SLICE)?);
+        Ok(())
     }
 }
 
@@ -165,41 +210,31 @@ fn smallest_edge(net: &Net, request: &PlanRequest) -> Result<u64> {
     }
 }
 
-/// The time of a visit and of a position that fit the samples, positions and seconds, with least squared relative error; neither
-/// is below zero.
-fn fit(samples: impl Iterator<Item = (f64, f64)>) -> VisitTime {
-    // Sums of weight, weight n, weight n n, weight t, weight n t.
-    let mut sums = [0.0_f64; 5];
-    for (positions, seconds) in samples {
-        let weight = 1.0 / (seconds * seconds).max(f64::MIN_POSITIVE);
-        let terms = [
-            1.0,
-            positions,
-            positions * positions,
-            seconds,
-            positions * seconds,
-        ];
-        for (sum, term) in sums.iter_mut().zip(terms) {
-            *sum += weight * term;
+/// The time of a tile, from times of tiles of several sizes, smallest first: straight between them, and on to a tile of no
+/// positions.
+fn curve(samples: impl Iterator<Item = (u64, f64)>) -> TileTime {
+    let mut points: Vec<(u64, u64)> = samples
+        .map(|(positions, seconds)| (positions, picoseconds(seconds)))
+        .collect();
+    // What disturbs a measurement makes it longer, and no tile takes longer than a larger one.
+    let mut least = u64::MAX;
+    for point in points.iter_mut().rev() {
+        least = least.min(point.1);
+        point.1 = least;
+    }
+    let visit = match *points.as_slice() {
+        [first, second, ..] => {
+            let (rise, run) = (second.1 - first.1, second.0 - first.0);
+            let positions = u128::from(rise) * u128::from(first.0) / u128::from(run);
+            let positions = u64::try_from(positions).unwrap_or(u64::MAX);
+            first.1.saturating_sub(positions)
         }
+        _ => 0,
+    };
+    if points.first().is_some_and(|first| first.0 > 0) {
+        points.insert(0, (0, visit));
     }
-    let [w, n, nn, t, nt] = sums;
-    let determinant = w * nn - n * n;
-    let (mut visit, mut position) = (0.0, 0.0);
-    if determinant > 1e-9 * w * nn {
-        visit = (nn * t - n * nt) / determinant;
-        position = (w * nt - n * t) / determinant;
-    }
-    if position <= 0.0 && visit > 0.0 {
-        // No longer for more: all of it is the visit.
-        (visit, position) = (t / w, 0.0);
-    } else if visit <= 0.0 || position <= 0.0 {
-        (visit, position) = (0.0, nt / nn);
-    }
-    VisitTime {
-        visit: picoseconds(visit),
-        position: picoseconds(position),
-    }
+    TileTime::through(points)
 }
 
 /// Seconds in whole picoseconds; what is no time counts as none.
@@ -214,28 +249,26 @@ fn picoseconds(seconds: f64) -> u64 {
 mod tests {
     use super::*;
 
-    fn time(visit: u64, position: u64) -> VisitTime {
-        VisitTime { visit, position }
-    }
-
     #[test]
-    fn fits_find_visit_and_position() {
-        let line = |n: f64| (n, 2e-6 + 3e-9 * n);
-        let found = fit([16.0, 64.0, 256.0, 4096.0].map(line).into_iter());
-        assert!(found.visit.abs_diff(2_000_000) < 10 && found.position.abs_diff(3000) < 2);
-    }
-
-    #[test]
-    fn fits_are_never_negative() {
-        assert_eq!(fit([(10.0, 1e-6)].into_iter()), time(0, 100_000));
-        // Falling: no time for a position.
-        let falling = fit([(10.0, 2e-6), (1000.0, 1e-6)].into_iter());
-        assert!(falling.position == 0 && (1_000_000..2_000_000).contains(&falling.visit));
+    fn curves_go_through_what_was_measured() {
+        let found = curve([(16, 100e-12), (64, 196e-12), (256, 1000e-12)].into_iter());
+        let expected = [(0, 68), (16, 100), (64, 196), (256, 1000)];
+        assert_eq!(found, TileTime::through(expected));
         // Rising faster than in proportion: no time for a visit.
-        let steep = fit([(10.0, 1e-6), (1000.0, 1e-3)].into_iter());
-        assert!(steep.visit == 0 && (100_000..=1_000_000).contains(&steep.position));
-        assert_eq!(fit(std::iter::empty()), time(0, 0));
-        assert_eq!(fit([(10.0, 0.0), (40.0, 0.0)].into_iter()), time(0, 0));
+        let steep = curve([(10, 1e-12), (20, 50e-12)].into_iter());
+        assert_eq!(steep, TileTime::through([(0, 0), (10, 1), (20, 50)]));
+    }
+
+    #[test]
+    fn curves_never_fall() {
+        let found = curve([(10, 70e-12), (20, 60e-12), (30, 90e-12)].into_iter());
+        assert_eq!(
+            found,
+            TileTime::through([(0, 60), (10, 60), (20, 60), (30, 90)])
+        );
+        let one = curve([(10, 50e-12)].into_iter());
+        assert_eq!(one, TileTime::through([(0, 0), (10, 50)]));
+        assert_eq!(curve(std::iter::empty()), TileTime::default());
     }
 
     #[test]

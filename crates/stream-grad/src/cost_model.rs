@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use stream_grad_kernels::{Activation, Convolution};
-use stream_grad_tiling::{Graph, Node, NodeTime, TimeModel, VisitTime};
+use stream_grad_tiling::{Fraction, Graph, Node, NodeTime, TileTime, TimeModel};
 
 use crate::net::Net;
 use crate::operation::{Kind, Operation, Pooling, trainable_flags};
@@ -14,8 +14,9 @@ use crate::request::PlanRequest;
 /// recipe from.
 ///
 /// The default is a fixed table, the same everywhere: 50 billion FLOPs a second, 4 microseconds for a visit of an operation, 5
-/// gigabytes a second for copies of halos, 1 for a file. [`CostModel::calibrate`] measures instead. An operation that was not
-/// measured goes by those of its kind, in proportion to their FLOPs; where there is none, by the table.
+/// gigabytes a second for copies of halos and for fresh memory, 1 for a file. [`CostModel::calibrate`] measures instead. An
+/// operation that was not measured goes by the one of its kind that is nearest in FLOPs, in proportion to them; where there is
+/// none, by the table.
 ///
 /// With the feature `serde` a model can be stored. It is worth something only on the machine, with the number of threads
 /// and the version of this crate that it was measured with.
@@ -36,12 +37,14 @@ pub struct CostModel {
 pub(crate) struct MachineCost {
     /// Picoseconds for a byte of a halo that is copied.
     pub(crate) copied_byte: u64,
+    /// Picoseconds for a byte of memory that is asked of the system and given back.
+    pub(crate) fresh_byte: u64,
     /// Picoseconds for a parameter that is packed and whose gradient is unpacked.
     pub(crate) parameter: u64,
 }
 
 /// An operation that was measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct OperationCost {
     pub(crate) time: NodeTime,
@@ -63,6 +66,12 @@ impl CostModel {
         self.operations.is_empty()
     }
 
+    /// What was measured: each operation in words, and its time.
+    pub fn operations(&self) -> impl Iterator<Item = (&str, &NodeTime)> {
+        let operations = self.operations.iter();
+        operations.map(|(operation, cost)| (operation.as_str(), &cost.time))
+    }
+
     /// Whether every operation of `net` was measured as `request` has it computed, and the folder for a file, if it names one.
     pub fn covers(&self, net: &Net, request: &PlanRequest) -> bool {
         let net = net.computed_by(request.arithmetic);
@@ -79,15 +88,16 @@ impl CostModel {
         let mut model = TimeModel::of_flops(graph);
         let nodes = model.nodes.iter_mut().zip(graph.nodes());
         for ((time, node), key) in nodes.zip(keys(net, request)) {
-            *time = match self.operations.get(&key) {
-                Some(measured) => measured.time,
-                None => self.alike(&key, node).unwrap_or(*time),
-            };
+            let measured = self.operations.get(&key).map(|cost| cost.time.clone());
+            if let Some(measured) = measured.or_else(|| self.alike(&key, node)) {
+                *time = measured;
+            }
         }
         if let Some(machine) = self.machine {
             let parameters = net.parameters.iter();
             let values: usize = parameters.map(|one| one.tensor.elem_count()).sum();
             model.copied_byte = machine.copied_byte;
+            model.fresh_byte = machine.fresh_byte;
             model.fixed = machine.parameter.saturating_mul(values as u64);
         }
         let folder = request.spill.as_deref().map(folder_key);
@@ -100,33 +110,33 @@ impl CostModel {
     /// The time of a node, by what was measured of its kind.
     fn alike(&self, key: &str, node: &Node) -> Option<NodeTime> {
         let kind = kind(key);
-        let alike: Vec<&OperationCost> = self
+        let (forward, vjp) = work(node);
+        let ratio = |cost: &OperationCost| {
+            let (more, less) = (
+                cost.forward_work.max(forward),
+                cost.forward_work.min(forward),
+            );
+            Fraction::new(more.into(), less.max(1).into())
+        };
+        let nearest = self
             .operations
             .iter()
             .filter(|(other, _)| self::kind(other) == kind)
             .map(|(_, cost)| cost)
-            .collect();
-        let time = |select: fn(&OperationCost) -> (VisitTime, u64), work: u64| {
-            let mut sum = (0_u128, 0_u128, 0_u128);
-            for cost in &alike {
-                let (time, work) = select(cost);
-                sum.0 += u128::from(time.visit);
-                sum.1 += u128::from(time.position);
-                sum.2 += u128::from(work);
-            }
-            let (visits, positions, works) = sum;
-            let number = |value: u128| u64::try_from(value).unwrap_or(u64::MAX);
-            Some(VisitTime {
-                visit: number(visits.checked_div(alike.len() as u128)?),
-                position: number(positions.saturating_mul(work.into()).checked_div(works)?),
-            })
-        };
-        let (forward_work, vjp_work) = work(node);
+            .min_by_key(|cost| ratio(cost))?;
         Some(NodeTime {
-            forward: time(|cost| (cost.time.forward, cost.forward_work), forward_work)?,
-            vjp: time(|cost| (cost.time.vjp, cost.vjp_work), vjp_work)?,
+            forward: scaled(&nearest.time.forward, forward, nearest.forward_work),
+            vjp: scaled(&nearest.time.vjp, vjp, nearest.vjp_work),
         })
     }
+}
+
+/// A time, in proportion to the work for each position.
+fn scaled(time: &TileTime, work: u64, of: u64) -> TileTime {
+    TileTime::through(time.points().iter().map(|&(positions, time)| {
+        let scaled = u128::from(time) * u128::from(work) / u128::from(of.max(1));
+        (positions, u64::try_from(scaled).unwrap_or(u64::MAX))
+    }))
 }
 
 /// What the times of a node are in proportion to among those of its kind: FLOPs, or where there are few, values.
@@ -278,10 +288,6 @@ mod tests {
         model.time_model(net, request, &graph)
     }
 
-    fn visit_time(visit: u64, position: u64) -> VisitTime {
-        VisitTime { visit, position }
-    }
-
     #[test]
     fn keys_tell_apart_what_takes_different_times() {
         let net = net(&[3, 32, 32, 32, 40]);
@@ -306,13 +312,13 @@ mod tests {
         let key = keys(&measured, &request).swap_remove(2);
         let (forward_work, vjp_work) = work(&graph.nodes()[2]);
         let time = NodeTime {
-            forward: visit_time(5, 1000),
-            vjp: visit_time(7, 3000),
+            forward: TileTime::line(50, 1000),
+            vjp: TileTime::through([(1, 70), (10, 3000), (100, 40_000)]),
         };
         model.operations.insert(
             key,
             OperationCost {
-                time,
+                time: time.clone(),
                 forward_work,
                 vjp_work,
             },
@@ -320,8 +326,9 @@ mod tests {
         assert_eq!(times(&model, &measured, &request).nodes[2], time);
         // Twice the channels, twice the FLOPs.
         let found = times(&model, &other, &request).nodes;
-        assert_eq!(found[2].forward, visit_time(5, 2000));
-        assert_eq!(found[2].vjp, visit_time(7, 6000));
+        assert_eq!(found[2].forward, TileTime::line(100, 2000));
+        let vjp = TileTime::through([(1, 140), (10, 6000), (100, 80_000)]);
+        assert_eq!(found[2].vjp, vjp);
         assert_eq!(found[1], fixed.nodes[1]);
         assert!(!model.covers(&other, &request) && !model.covers(&measured, &request));
     }

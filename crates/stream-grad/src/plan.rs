@@ -1,6 +1,6 @@
 //! Plans: everything decided before a pixel is touched, and the entry points that run them.
 
-mod timing;
+pub(crate) mod timing;
 
 use std::fmt;
 use std::sync::Arc;
@@ -117,8 +117,8 @@ impl Plan {
         &self.cost
     }
 
-    /// How long forward and backward of all images are predicted to take, with the images in memory: by the request's
-    /// [cost model](PlanRequest::cost_model). What a source, a sink or a head takes comes on top.
+    /// How long forward and backward of all images are predicted to take the first time, with the images in memory: by the
+    /// request's [cost model](PlanRequest::cost_model). What a source, a sink or a head takes comes on top.
     pub fn predicted_time(&self) -> Duration {
         // A thousand picoseconds are a nanosecond.
         Duration::from_nanos(u64::try_from(self.time.0 / 1000).unwrap_or(u64::MAX))

@@ -1,5 +1,7 @@
 //! The tiles and segments that are worth trying.
 
+use std::cmp::Reverse;
+
 use crate::receptive_field::tile_granule;
 use crate::recipe::Geometry;
 use crate::schedule::AxisSchedule;
@@ -44,13 +46,13 @@ pub(crate) fn segment_counts(bands: u64) -> Vec<u64> {
         .collect()
 }
 
-/// How many of `most` nodes to keep: nine numbers, from all to none, draw the curve between.
-pub(crate) fn kept_counts(most: usize) -> impl Iterator<Item = usize> {
-    let mut last = None;
-    (0..=8)
-        .rev()
-        .map(move |eighth| most * eighth / 8)
-        .filter(move |&count| last.replace(count) != Some(count))
+/// How many of `most` nodes to keep: nine numbers draw the curve from all to none, and `besides`.
+pub(crate) fn kept_counts(most: usize, besides: usize) -> Vec<usize> {
+    let mut counts: Vec<usize> = (0..=8).map(|eighth| most * eighth / 8).collect();
+    counts.push(besides.min(most));
+    counts.sort_unstable_by_key(|&count| Reverse(count));
+    counts.dedup();
+    counts
 }
 
 /// 1, 2, 3, 4, 6, 8, 12, 16, 24, … up to `most`, and `most` itself; nearly in order.
@@ -83,9 +85,9 @@ mod tests {
 
     #[test]
     fn kept_counts_fall_from_all_to_none() {
-        assert_eq!(kept_counts(3).collect::<Vec<_>>(), [3, 2, 1, 0]);
-        assert_eq!(kept_counts(0).collect::<Vec<_>>(), [0]);
-        assert_eq!(kept_counts(80).count(), 9);
+        assert_eq!(kept_counts(3, 3), [3, 2, 1, 0]);
+        assert_eq!(kept_counts(0, 5), [0]);
+        assert_eq!(kept_counts(16, 5), [16, 14, 12, 10, 8, 6, 5, 4, 2, 0]);
     }
 
     #[test]

@@ -40,12 +40,11 @@ pub(crate) struct KeepOrder {
     nodes: Vec<Ranked>,
 }
 
-/// A node, the time that keeping it saves for each element kept, and the number of these.
+/// A node, and the time that keeping it saves for each element kept.
 #[derive(Debug, Clone, Copy)]
 struct Ranked {
     node: NodeId,
     worth: Fraction,
-    elements: u128,
 }
 
 impl KeepOrder {
@@ -66,7 +65,6 @@ impl KeepOrder {
                 Ranked {
                     node: *node,
                     worth: Fraction::new(saved.0, elements),
-                    elements,
                 }
             })
             .collect();
@@ -76,12 +74,6 @@ impl KeepOrder {
 
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()
-    }
-
-    /// Elements that keeping the first `count` nodes takes beyond those of the halos that they replace.
-    pub(crate) fn elements(&self, count: usize) -> u128 {
-        let first = self.nodes.iter().take(count);
-        first.fold(0, |sum, ranked| sum.saturating_add(ranked.elements))
     }
 
     /// The nodes that save more than `least` picoseconds for each element kept; the order is the same.

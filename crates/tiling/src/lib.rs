@@ -51,5 +51,5 @@ pub use rule::{AxisRule, Corners, LocalRule, bilinear_left_neighbour};
 pub use saved::Storage;
 pub use schedule::{AxisSchedule, MAX_BANDS};
 pub use span::{Axis, PerAxis, Span};
-pub use time::{NodeTime, Picoseconds, TimeModel, VisitTime};
+pub use time::{NodeTime, Picoseconds, TileTime, TimeModel};
 pub use window::{MAX_EXTENT, Window};

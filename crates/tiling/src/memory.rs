@@ -435,6 +435,34 @@ pub fn file_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
     bytes_of_blocks(geometry, request, |block| buffers.file_length(block))
 }
 
+/// Bytes of memory that a first step asks of the system: what both sweeps work in, one after the other, what is saved of every
+/// block of every image, and whole maps. Later steps have part of it already.
+pub(crate) fn fresh_bytes(
+    geometry: &Geometry,
+    buffers: &Buffers,
+    request: &MemoryRequest,
+    peak: &PeakBytes,
+) -> u128 {
+    let working = |phase: fn(PhaseBytes) -> u128| {
+        [peak.arena, peak.transient, peak.cotangent_carries]
+            .map(phase)
+            .into_iter()
+            .fold(0, u128::saturating_add)
+    };
+    let saved = bytes_of_blocks(geometry, request, |block| buffers.saved_length(block));
+    [
+        saved,
+        peak.borders.forward,
+        peak.features.forward,
+        peak.input_gradient.backward,
+    ]
+    .into_iter()
+    .fold(
+        working(|class| class.forward).max(working(|class| class.backward)),
+        u128::saturating_add,
+    )
+}
+
 /// Sums elements over all blocks of all images, in bytes.
 fn bytes_of_blocks(
     geometry: &Geometry,

@@ -2,17 +2,16 @@
 
 use crate::buffers::{Buffers, Residual};
 use crate::bytes::ByteCount;
-use crate::candidates::kept_counts;
 use crate::cost::{Cost, file_traffic};
 use crate::error::TilingError;
 use crate::graph::{NodeId, SizedGraph};
 use crate::lifetimes::residuals;
-use crate::memory::{MemoryRequest, PeakBytes, file_bytes, peak_bytes};
+use crate::memory::{MemoryRequest, PeakBytes, file_bytes, fresh_bytes, peak_bytes};
 use crate::recipe::{Geometry, Recipe};
 use crate::saved::Storage;
 use crate::search::Search;
 use crate::span::PerAxis;
-use crate::time::{Picoseconds, TimeModel};
+use crate::time::{Picoseconds, TimeModel, Traffic};
 use crate::work::Work;
 
 /// Which activations the planner may keep from the forward to the backward sweep.
@@ -111,14 +110,18 @@ impl Planned {
         time: &TimeModel,
     ) -> Self {
         let buffers = Buffers::stored(&geometry, storage);
-        let file_bytes = file_traffic(&geometry, &buffers, memory.element_bytes);
+        let peak = peak_bytes(&geometry, &buffers, memory);
+        let traffic = Traffic {
+            file: file_traffic(&geometry, &buffers, memory.element_bytes),
+            fresh: fresh_bytes(&geometry, &buffers, memory, &peak),
+        };
         Self {
-            peak: peak_bytes(&geometry, &buffers, memory),
+            peak,
             cost: Cost {
-                file_bytes,
+                file_bytes: traffic.file,
                 ..Cost::of_work(&geometry, work)
             },
-            time: time.of_work(&geometry, work, file_bytes, memory),
+            time: time.of_work(&geometry, work, traffic, memory),
             buffers,
             geometry,
         }
@@ -133,7 +136,7 @@ const ADDRESSABLE: u128 = i64::MAX as u128;
 /// Without a budget, what is not chosen is left whole: without any choice the plan is one tile with every activation
 /// kept, and with a choice nothing is kept unless [`Keep::Exactly`] says so. With a budget the planner tries square
 /// tiles and bands of the full width from the whole image down to one total stride, segments in powers of
-/// two, and for each keeps the activations that save most time per byte.
+/// two, and for each keeps the activations that save most time per byte, as many as pay.
 ///
 /// # Errors
 /// [`TilingError::BudgetTooSmall`] with the smallest peak that was found and the class of bytes that binds, and
@@ -168,7 +171,7 @@ const ADDRESSABLE: u128 = i64::MAX as u128;
 /// request.budget = Some(ByteCount::mib(48));
 /// let tiled = plan(&sized, &request, &time)?;
 /// assert!(tiled.peak.peak() <= 48 << 20 && whole.peak.peak() > 48 << 20);
-/// assert!(tiled.geometry.recipe().tile.rows < 1024 && tiled.time > whole.time);
+/// assert!(tiled.geometry.recipe().tile.rows < 1024);
 /// # Ok::<(), stream_grad_tiling::TilingError>(())
 /// ```
 pub fn plan(
@@ -216,8 +219,8 @@ pub fn pareto(
     let mut points = Vec::new();
     search.visit(&mut |tiling| {
         for storage in search.storages() {
-            let order = search.worth_keeping(&tiling.order, storage);
-            for count in kept_counts(order.len()) {
+            let (order, counts) = search.kept(tiling, storage);
+            for count in counts {
                 let planned = search.planned(tiling, &order, count, storage)?;
                 if planned.peak.peak() <= budget && search.fits_in_file(&planned) {
                     points.push(FrontPoint {

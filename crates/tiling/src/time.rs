@@ -3,7 +3,6 @@
 use std::fmt;
 use std::ops::{Add, Mul};
 
-use crate::cost::Cost;
 use crate::graph::Graph;
 use crate::memory::MemoryRequest;
 use crate::recipe::Geometry;
@@ -42,42 +41,121 @@ impl Mul<u128> for Picoseconds {
     }
 }
 
-/// The time of one computation at one node, in picoseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+/// The time of one computation at one node of a tile, in picoseconds, by the number of output positions that the tile owns.
+///
+/// It goes straight from point to point: fewer positions than in the first point take as long as it, and more than in the last
+/// go on along the last line. So it says both what a visit takes however little the tile owns, and that a position takes longer
+/// where a large tile does not fit in a cache.
+///
+/// ```
+/// use stream_grad_tiling::{Picoseconds, TileTime};
+/// let time = TileTime::through([(0, 100), (10, 120), (20, 160)]);
+/// let of = |positions| time.of(positions).0;
+/// assert_eq!([of(0), of(5), of(10), of(15), of(30)], [100, 110, 120, 140, 200]);
+/// assert_eq!(TileTime::line(100, 2).of(1000), Picoseconds(2100));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct VisitTime {
-    /// For each tile, however little it owns.
-    pub visit: u64,
-    /// For each output position.
-    pub position: u64,
+#[cfg_attr(
+    feature = "serde",
+    serde(from = "Vec<(u64, u64)>", into = "Vec<(u64, u64)>")
+)]
+pub struct TileTime {
+    /// Positions, rising, and picoseconds.
+    points: Vec<(u64, u64)>,
 }
 
-impl VisitTime {
-    fn of(self, amount: &Amount) -> Picoseconds {
-        Picoseconds(self.visit.into()) * amount.visits
-            + Picoseconds(self.position.into()) * amount.positions
+impl TileTime {
+    /// The line of `visit` picoseconds for each tile and `position` for each position.
+    pub fn line(visit: u64, position: u64) -> Self {
+        Self::through([(0, visit), (1, visit.saturating_add(position))])
+    }
+
+    /// Through points of positions and picoseconds, in any order; of several with the same positions, the first.
+    pub fn through(points: impl IntoIterator<Item = (u64, u64)>) -> Self {
+        let mut points: Vec<(u64, u64)> = points.into_iter().collect();
+        points.sort_by_key(|point| point.0);
+        points.dedup_by_key(|point| point.0);
+        Self { points }
+    }
+
+    /// The points, by rising positions.
+    pub fn points(&self) -> &[(u64, u64)] {
+        &self.points
+    }
+
+    /// For a tile that owns `positions`.
+    pub fn of(&self, positions: u128) -> Picoseconds {
+        let points = self.points.as_slice();
+        let after = points.partition_point(|point| u128::from(point.0) <= positions);
+        let (low, high) = match (points, after) {
+            ([], _) => return Picoseconds::default(),
+            ([first], _) | ([first, ..], 0) => return Picoseconds(first.1.into()),
+            _ => {
+                let high = after.min(points.len() - 1);
+                (points[high - 1], points[high])
+            }
+        };
+        let (length, distance) = (high.0 - low.0, positions - u128::from(low.0));
+        let change =
+            u128::from(low.1.abs_diff(high.1)).saturating_mul(distance) / u128::from(length);
+        let start = u128::from(low.1);
+        Picoseconds(if high.1 < low.1 {
+            start.saturating_sub(change)
+        } else {
+            start.saturating_add(change)
+        })
+    }
+
+    /// All of `amount`.
+    fn sum(&self, amount: &Amount) -> Picoseconds {
+        let tiles = amount.tiles.iter();
+        tiles.fold(Picoseconds::default(), |sum, alike| {
+            sum + self.of(alike.positions) * alike.count
+        })
+    }
+}
+
+impl From<Vec<(u64, u64)>> for TileTime {
+    fn from(points: Vec<(u64, u64)>) -> Self {
+        Self::through(points)
+    }
+}
+
+impl From<TileTime> for Vec<(u64, u64)> {
+    fn from(time: TileTime) -> Self {
+        time.points
     }
 }
 
 /// The time of a node's computations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct NodeTime {
     /// The forward computation, in whichever sweep.
-    pub forward: VisitTime,
+    pub forward: TileTime,
     /// The VJP.
-    pub vjp: VisitTime,
+    pub vjp: TileTime,
+}
+
+/// What a recipe moves besides computing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Traffic {
+    /// Bytes of one image that are written to a file and read again.
+    pub(crate) file: u128,
+    /// Bytes of memory that are asked of the system, for all images.
+    pub(crate) fresh: u128,
 }
 
 /// What a recipe's time is predicted from.
-///
-/// Keeping more in memory is never predicted to be slower.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimeModel {
     /// Of each node of the graph; nodes beyond the end take no time.
     pub nodes: Vec<NodeTime>,
     /// Picoseconds for a byte of a halo or of its cotangent that is copied.
     pub copied_byte: u64,
+    /// Picoseconds for a byte of memory that is asked of the system, which clears it, and given back.
+    pub fresh_byte: u64,
     /// Picoseconds for a byte that is written to a file and read again.
     pub file_byte: u64,
     /// Picoseconds of a step that depend neither on the recipe nor on the number of images.
@@ -91,15 +169,14 @@ impl TimeModel {
     pub const VISIT: u64 = 4_000_000;
     /// Picoseconds of a copied byte where nothing was measured: five gigabytes a second.
     pub const COPIED_BYTE: u64 = 200;
+    /// Picoseconds of a byte of fresh memory where nothing was measured: five gigabytes a second.
+    pub const FRESH_BYTE: u64 = 200;
     /// Picoseconds of a byte through a file where nothing was measured: a gigabyte a second each way.
     pub const FILE_BYTE: u64 = 2_000;
 
     /// The fixed table for when nothing was measured: the graph's FLOPs at one rate, and the constants of this type.
     pub fn of_flops(graph: &Graph) -> Self {
-        let time = |flops: u64| VisitTime {
-            visit: Self::VISIT,
-            position: flops.saturating_mul(Self::FLOP),
-        };
+        let time = |flops: u64| TileTime::line(Self::VISIT, flops.saturating_mul(Self::FLOP));
         let nodes = graph.nodes().iter().map(|node| NodeTime {
             forward: time(node.forward_flops),
             vjp: time(node.vjp_flops),
@@ -107,82 +184,51 @@ impl TimeModel {
         Self {
             nodes: nodes.collect(),
             copied_byte: Self::COPIED_BYTE,
+            fresh_byte: Self::FRESH_BYTE,
             file_byte: Self::FILE_BYTE,
             fixed: 0,
         }
     }
 
-    /// The time of forward and backward of all images of `memory` under a recipe whose cost for one image is `cost`.
-    ///
-    /// ```
-    /// use stream_grad_tiling::{
-    ///     AxisRule, Cost, Edge, FixedBytes, Geometry, Graph, MemoryRequest, Node, NodeId, PerAxis, Recipe,
-    ///     SizedGraph, TimeModel, VjpReads, Window,
-    /// };
-    /// let mut graph = Graph::new(3, false);
-    /// let convolution = graph.push(Node {
-    ///     name: "conv".into(),
-    ///     channels: 16,
-    ///     inputs: vec![Edge {
-    ///         source: NodeId::IMAGE,
-    ///         rule: PerAxis::both(AxisRule::Window(Window::new(3, 1, 1, 1, 1)?)),
-    ///     }],
-    ///     forward_flops: 2 * 27 * 16,
-    ///     vjp_flops: 2 * 27 * 16,
-    ///     vjp_reads: VjpReads { output: true, inputs: true },
-    ///     has_cotangent: true,
-    /// })?;
-    /// graph.set_outputs(vec![convolution])?;
-    /// let sized = SizedGraph::new(graph, PerAxis::both(64))?;
-    /// let time = TimeModel::of_flops(sized.graph());
-    /// let memory = MemoryRequest::new(4, 1, FixedBytes::default());
-    /// let predict = |tile| {
-    ///     let recipe = Recipe { tile: PerAxis::both(tile), ..Recipe::whole(&sized) };
-    ///     let geometry = Geometry::new(sized.clone(), recipe)?;
-    ///     Ok::<_, stream_grad_tiling::TilingError>(time.predict(&geometry, &Cost::of(&geometry), &memory))
-    /// };
-    /// assert!(predict(64)? < predict(8)?);
-    /// # Ok::<(), stream_grad_tiling::TilingError>(())
-    /// ```
-    pub fn predict(&self, geometry: &Geometry, cost: &Cost, memory: &MemoryRequest) -> Picoseconds {
-        self.of_work(geometry, &Work::of(geometry), cost.file_bytes, memory)
-    }
-
-    /// As [`TimeModel::predict`], where what tiles and segments come to is known.
+    /// The time of forward and backward of all images of `memory` under a recipe.
     pub(crate) fn of_work(
         &self,
         geometry: &Geometry,
         work: &Work,
-        file_bytes: u128,
+        traffic: Traffic,
         memory: &MemoryRequest,
     ) -> Picoseconds {
         let nodes = geometry.sized().graph().nodes();
-        let mut image = Picoseconds(self.file_byte.into()) * file_bytes;
+        let mut image = Picoseconds(self.file_byte.into()) * traffic.file;
+        let unknown = NodeTime::default();
         let amounts = work.sweep.iter().zip(&work.again);
         for (((index, node), duties), (sweep, again)) in
             nodes.iter().enumerate().zip(duties(geometry)).zip(amounts)
         {
-            let time = self.nodes.get(index).copied().unwrap_or_default();
+            let time = self.nodes.get(index).unwrap_or(&unknown);
             let byte = u128::from(node.channels)
                 .saturating_mul(memory.element_bytes.into())
                 .saturating_mul(self.copied_byte.into());
             // A halo is copied out of one tile and into another.
             let copies = |amount: &Amount, times| Picoseconds(byte) * amount.halo * times;
-            image = image + time.forward.of(sweep) + copies(sweep, 2);
-            image = image + time.forward.of(again) + copies(again, 2);
+            let forward = time.forward.sum(sweep);
+            image = image + forward + copies(sweep, 2);
+            image = image + time.forward.sum(again) + copies(again, 2);
             if duties.recompute {
-                image = image + time.forward.of(sweep) + copies(sweep, 1);
+                image = image + forward + copies(sweep, 1);
             }
             if duties.vjp {
-                image = image + time.vjp.of(sweep) + copies(sweep, 2);
+                image = image + time.vjp.sum(sweep) + copies(sweep, 2);
             }
         }
-        image * u128::from(memory.images) + Picoseconds(self.fixed.into())
+        image * u128::from(memory.images)
+            + Picoseconds(self.fresh_byte.into()) * traffic.fresh
+            + Picoseconds(self.fixed.into())
     }
 
     /// The time for which a node is computed again in the backward sweep of one image, if it is.
     pub(crate) fn recompute(&self, node: usize, sweep: &Amount) -> Picoseconds {
-        let time = self.nodes.get(node).copied().unwrap_or_default();
-        time.forward.of(sweep)
+        let time = self.nodes.get(node);
+        time.map_or(Picoseconds::default(), |time| time.forward.sum(sweep))
     }
 }

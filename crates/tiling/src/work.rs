@@ -7,14 +7,23 @@ use crate::schedule::AxisSchedule;
 use crate::span::Axis;
 
 /// What one sweep over some bands of tiles does at one node. Sums saturate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Amount {
-    /// Tiles that own any of the node.
-    pub(crate) visits: u128,
+    /// How many tiles own how many positions, those that own none left out.
+    pub(crate) tiles: Vec<Alike>,
     /// Positions that they own.
     pub(crate) positions: u128,
     /// Positions of their halos.
     pub(crate) halo: u128,
+}
+
+/// Tiles that own as many positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Alike {
+    /// Positions of each.
+    pub(crate) positions: u128,
+    /// Number of tiles.
+    pub(crate) count: u128,
 }
 
 /// What the tiles and segments of a geometry come to, whatever is kept.
@@ -70,9 +79,10 @@ impl Work {
 }
 
 /// Sums over the bands of one axis, at one node.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct AxisSums {
-    visited: u128,
+    /// How many bands own how many positions, those that own none left out.
+    bands: Vec<Alike>,
     owned: u128,
     halo: u128,
 }
@@ -84,7 +94,7 @@ impl AxisSums {
         for schedule in schedules {
             for band in 0..bands(schedule) {
                 let owned = schedule.owned(band, node).len();
-                sums.visited += u128::from(owned > 0);
+                sums.count(owned.into());
                 sums.owned += u128::from(owned);
                 sums.halo += u128::from(schedule.halo(band, node).len());
             }
@@ -92,14 +102,35 @@ impl AxisSums {
         sums
     }
 
+    fn count(&mut self, positions: u128) {
+        if positions == 0 {
+            return;
+        }
+        // All but the first and the last bands are mostly alike.
+        let mut bands = self.bands.iter_mut().rev();
+        match bands.find(|alike| alike.positions == positions) {
+            Some(alike) => alike.count += 1,
+            None => self.bands.push(Alike {
+                positions,
+                count: 1,
+            }),
+        }
+    }
+
     /// The tiles of these rows and those columns.
     fn by(self, columns: &Self) -> Amount {
+        let pairs = self.bands.iter().flat_map(|rows| {
+            columns.bands.iter().map(|columns| Alike {
+                positions: rows.positions.saturating_mul(columns.positions),
+                count: rows.count.saturating_mul(columns.count),
+            })
+        });
         // Above a tile lies all that it holds of the columns; to its left, its own rows.
         let above = self
             .halo
             .saturating_mul(columns.owned.saturating_add(columns.halo));
         Amount {
-            visits: self.visited.saturating_mul(columns.visited),
+            tiles: pairs.collect(),
             positions: self.owned.saturating_mul(columns.owned),
             halo: above.saturating_add(self.owned.saturating_mul(columns.halo)),
         }

@@ -1,7 +1,7 @@
 //! Cost models of this machine, in the user's cache folder.
 //!
 //! A file that cannot be read, or is of another machine or version, is measured anew; one that cannot be written costs the next
-//! command three seconds. Neither is an error.
+//! command three seconds. Neither is an error. What a busy machine measured is replaced by `cargo xtask calibrate`.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -74,48 +74,63 @@ pub(crate) fn model(
     threads: usize,
     folder: Option<&Path>,
 ) -> anyhow::Result<CostModel> {
-    let origin = Origin::here(threads);
-    let path = folder.map(|folder| folder.join(origin.file_name()));
-    let mut model = path
-        .as_deref()
-        .and_then(|path| read(path, &origin))
-        .unwrap_or_default();
+    let cache = Cache::new(folder, threads);
+    let mut model = cache.read().unwrap_or_default();
     if !model.covers(net, request) {
         eprintln!("measuring how long this network's operations take here (once, a few seconds)");
         model.calibrate(net, request)?;
-        let stored = Stored { origin, model };
-        if let Some(path) = &path
-            && let Err(error) = write(path, &stored)
-        {
+        if let Err(error) = cache.write(&model) {
             eprintln!("what was measured is not kept: {error:#}");
         }
-        model = stored.model;
     }
     Ok(model)
+}
+
+/// The file of a model, if there is a folder for it.
+pub(crate) struct Cache {
+    origin: Origin,
+    pub(crate) path: Option<PathBuf>,
+}
+
+impl Cache {
+    /// Of the model for so many threads, in `folder`.
+    pub(crate) fn new(folder: Option<&Path>, threads: usize) -> Self {
+        let origin = Origin::here(threads);
+        let path = folder.map(|folder| folder.join(origin.file_name()));
+        Self { origin, path }
+    }
+
+    /// The model, if there is one that is worth something here.
+    pub(crate) fn read(&self) -> Option<CostModel> {
+        let bytes = std::fs::read(self.path.as_deref()?).ok()?;
+        let stored: Stored = serde_json::from_slice(&bytes).ok()?;
+        (stored.origin == self.origin).then_some(stored.model)
+    }
+
+    /// Writes a file beside its place and renames it, so that it is whole or not there; two at once do not meet.
+    pub(crate) fn write(&self, model: &CostModel) -> anyhow::Result<()> {
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
+        let stored = Stored {
+            origin: self.origin.clone(),
+            model: model.clone(),
+        };
+        let folder = path.parent().context("a cache without a folder")?;
+        let failed = || format!("writing {}", path.display());
+        std::fs::create_dir_all(folder).with_context(failed)?;
+        let mut file = tempfile::NamedTempFile::new_in(folder).with_context(failed)?;
+        file.write_all(&serde_json::to_vec_pretty(&stored)?)
+            .with_context(failed)?;
+        file.persist(path).with_context(failed)?;
+        Ok(())
+    }
 }
 
 /// This program's folder for what can be made again.
 pub(crate) fn cache_folder() -> Option<PathBuf> {
     let strategy = etcetera::choose_base_strategy().ok()?;
     Some(strategy.cache_dir().join("stream-grad"))
-}
-
-fn read(path: &Path, origin: &Origin) -> Option<CostModel> {
-    let bytes = std::fs::read(path).ok()?;
-    let stored: Stored = serde_json::from_slice(&bytes).ok()?;
-    (stored.origin == *origin).then_some(stored.model)
-}
-
-/// Writes a file beside its place and renames it, so that it is whole or not there; two at once do not meet.
-fn write(path: &Path, stored: &Stored) -> anyhow::Result<()> {
-    let folder = path.parent().context("a cache without a folder")?;
-    let failed = || format!("writing {}", path.display());
-    std::fs::create_dir_all(folder).with_context(failed)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(failed)?;
-    file.write_all(&serde_json::to_vec_pretty(stored)?)
-        .with_context(failed)?;
-    file.persist(path).with_context(failed)?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -155,11 +170,11 @@ mod tests {
     #[test]
     fn a_cache_of_no_use_is_measured_anew() {
         let folder = tempfile::tempdir().unwrap();
-        let origin = Origin::here(1);
-        let path = folder.path().join(origin.file_name());
+        let cache = Cache::new(Some(folder.path()), 1);
+        let path = cache.path.clone().unwrap();
         let older = Origin {
             version: "0.0.0".into(),
-            ..origin.clone()
+            ..cache.origin.clone()
         };
         let stored = Stored {
             origin: older,
@@ -168,10 +183,10 @@ mod tests {
         let stale = serde_json::to_vec(&stored).unwrap();
         for content in [&b"no JSON"[..], b"{}", &stale] {
             std::fs::write(&path, content).unwrap();
-            assert!(read(&path, &origin).is_none());
+            assert!(cache.read().is_none());
             let measured = model(&net(), &request(), 1, Some(folder.path())).unwrap();
             assert!(measured.covers(&net(), &request()));
-            assert_eq!(read(&path, &origin), Some(measured));
+            assert_eq!(cache.read(), Some(measured));
         }
     }
 

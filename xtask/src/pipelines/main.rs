@@ -1,5 +1,6 @@
 //! The heavy commands of `cargo xtask`, which builds this binary in release mode and becomes it.
 
+mod calibrate;
 mod calibration;
 mod camelyon;
 mod compare;
@@ -41,6 +42,7 @@ fn run() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Vjp(arguments) => vjp::run(&arguments, &ALLOCATOR),
+        Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Reproduce(arguments) => match arguments.experiment {
             Experiment::Camelyon(arguments) => camelyon::run(&arguments),
             Experiment::Numerics(arguments) => numerics::run(&arguments),

@@ -50,7 +50,7 @@ pub(crate) fn unbounded_request(
 ) -> PlanRequest {
     let mut request = PlanRequest::new(height, width)
         .dtype(dtype(arguments.dtype))
-        .threads(threads(arguments))
+        .threads(threads(arguments.threads))
         .features(Maps::Streamed);
     if let Some(edge) = arguments.tile {
         request = request.tile(edge.get());
@@ -92,7 +92,7 @@ pub(crate) fn compute_ratio(plan: &Plan) -> f64 {
 }
 
 /// Number of threads: what was asked for, or one for each core.
-pub(crate) fn threads(arguments: &RecipeArguments) -> usize {
+pub(crate) fn threads(asked: Option<NonZeroUsize>) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    arguments.threads.map_or_else(cores, NonZeroUsize::get)
+    asked.map_or_else(cores, NonZeroUsize::get)
 }

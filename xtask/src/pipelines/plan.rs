@@ -19,7 +19,7 @@ pub(crate) fn run(arguments: &PlanArguments) -> anyhow::Result<()> {
     let (name, net) = model::build(&arguments.model, dtype)?;
     let image = arguments.image;
     let request = model::unbounded_request(&arguments.recipe, image.height, image.width);
-    let unbounded = calibrated(&net, request, model::threads(&arguments.recipe))?;
+    let unbounded = calibrated(&net, request, model::threads(arguments.recipe.threads))?;
     let plan = net.plan(model::bounded(&arguments.recipe, unbounded.clone()))?;
     println!("{name}, image {image}");
     println!("{plan}");

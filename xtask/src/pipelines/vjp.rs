@@ -65,7 +65,7 @@ impl Input {
         match self {
             Self::Tensors { .. } => 0,
             Self::Slide(slide) => {
-                slide.bytes(plan.recipe().tile, model::threads(&arguments.recipe))
+                slide.bytes(plan.recipe().tile, model::threads(arguments.recipe.threads))
             }
         }
     }
@@ -140,7 +140,7 @@ fn plan(net: &Net, input: &Input, arguments: &VjpArguments) -> anyhow::Result<Pl
         // There is nothing to choose.
         return Ok(net.plan(request)?);
     };
-    let threads = model::threads(&arguments.recipe);
+    let threads = model::threads(arguments.recipe.threads);
     let request = calibrated(net, request.memory(memory), threads)?;
     let mut reading = 0;
     loop {
@@ -252,6 +252,6 @@ fn report(
         seconds_forward: measured.seconds_forward,
         seconds_backward: measured.seconds_backward,
         flops: plan.cost().total().saturating_mul(u128::from(batch)),
-        threads: model::threads(&arguments.recipe),
+        threads: model::threads(arguments.recipe.threads),
     }
 }

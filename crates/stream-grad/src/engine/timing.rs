@@ -1,6 +1,6 @@
 //! The time of each operation, on a tile that is the whole image.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use stream_grad_tiling::{PerAxis, Span, Sweep, Tile};
 
@@ -26,14 +26,14 @@ const UNMEASURED: NodeSeconds = NodeSeconds {
     vjp: f64::INFINITY,
 };
 
-/// The least time of each node over `rounds` rounds of forward and backward through one tile.
+/// The least time of each node over rounds of forward and backward through one tile, for as long as `slice`.
 pub(crate) fn time_nodes<T: Scalar>(
     schedule: Schedule<'_>,
     prepared: &Prepared<T>,
     source: &dyn TileSource,
     gradients: &mut Gradients<T>,
     mut exchange: Exchange<'_>,
-    rounds: u32,
+    slice: Duration,
 ) -> Result<Vec<NodeSeconds>> {
     let nodes = schedule.operations.len();
     let mut store = BlockStore::default();
@@ -68,7 +68,8 @@ pub(crate) fn time_nodes<T: Scalar>(
         tile: Tile { band: 0, column: 0 },
     };
     let mut least = vec![UNMEASURED; nodes];
-    for _ in 0..rounds {
+    let began = Instant::now();
+    loop {
         for (node, least) in least.iter_mut().enumerate() {
             let start = Instant::now();
             let phase = Phase::Forward(Sweep::Saving);
@@ -81,23 +82,38 @@ pub(crate) fn time_nodes<T: Scalar>(
             sweep.node(place, node, &mut store, gradients, &mut exchange)?;
             least.vjp = least.vjp.min(start.elapsed().as_secs_f64());
         }
+        if began.elapsed() >= slice {
+            return Ok(least);
+        }
     }
-    Ok(least)
 }
 
-/// Seconds in which a byte of a halo is copied: two rows and two columns of a map of 64 channels.
+/// Seconds in which a byte of memory is taken from the system and given back.
+pub(crate) fn time_fresh_memory() -> f64 {
+    // More than an allocator keeps for itself.
+    const VALUES: usize = 16 << 20;
+    let start = Instant::now();
+    let mut memory = Memory::<f32>::default();
+    memory.make(VALUES, VALUES);
+    drop(std::hint::black_box(memory));
+    start.elapsed().as_secs_f64() / (VALUES * size_of::<f32>()) as f64
+}
+
+/// Seconds in which a byte of a halo is copied: two rows and two columns of a map of 64 channels, each time others.
 pub(crate) fn time_copies() -> f64 {
     const CHANNELS: usize = 64;
     const EDGE: u16 = 256;
-    const ROUNDS: usize = 20;
-    let (plane, two) = (Span::new(0, i64::from(EDGE)), Span::new(0, 2));
+    const ROUNDS: u16 = 20;
+    let plane = Span::new(0, i64::from(EDGE));
     let at = |rect: PerAxis<Span>| Stored { offset: 0, rect };
     let edge = usize::from(EDGE);
     let map = vec![0.5_f32; CHANNELS * edge * edge];
     let mut halo = vec![0.0_f32; 2 * CHANNELS * edge];
-    let bytes = (2 * ROUNDS * size_of_val(&*halo)) as f64;
+    let bytes = (2 * usize::from(ROUNDS) * size_of_val(&*halo)) as f64;
     let start = Instant::now();
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
+        let first = i64::from(round * (EDGE / ROUNDS));
+        let two = Span::new(first, first + 2);
         for rect in [PerAxis::new(two, plane), PerAxis::new(plane, two)] {
             let whole = at(PerAxis::both(plane));
             let copy = |to: &mut [f32], from: &[f32]| to.copy_from_slice(from);

@@ -1,12 +1,12 @@
 //! Timing the parts of a step, for a cost model.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 
 use super::Plan;
 use crate::engine::backward::Exchange;
-use crate::engine::timing::{NodeSeconds, time_copies, time_nodes};
+use crate::engine::timing::{NodeSeconds, time_copies, time_fresh_memory, time_nodes};
 use crate::error::Result;
 use crate::exchange::{InputGradientSink, MapCollector, TensorCotangents};
 use crate::prepared::Prepared;
@@ -20,22 +20,39 @@ pub(crate) struct TimedNodes {
     pub(crate) fixed: f64,
     /// Of a byte of a halo.
     pub(crate) copied_byte: f64,
+    /// Of a byte of fresh memory.
+    pub(crate) fresh_byte: f64,
+}
+
+impl TimedNodes {
+    /// The least of these times and others of the same plan.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (least, other) in self.nodes.iter_mut().zip(&other.nodes) {
+            least.forward = least.forward.min(other.forward);
+            least.vjp = least.vjp.min(other.vjp);
+        }
+        self.fixed = self.fixed.min(other.fixed);
+        self.copied_byte = self.copied_byte.min(other.copied_byte);
+        self.fresh_byte = self.fresh_byte.min(other.fresh_byte);
+    }
 }
 
 impl Plan {
-    /// Times each operation of a plan with one tile, `rounds` times, on an image and cotangents of no interest.
-    pub(crate) fn time_nodes(&self, rounds: u32) -> Result<TimedNodes> {
+    /// Times each operation of a plan with one tile, over and over for `slice`, on a random image and cotangents: on an even
+    /// one, all that a processor guesses would come true.
+    pub(crate) fn time_nodes(&self, slice: Duration) -> Result<TimedNodes> {
         match self.request.dtype {
-            DType::F64 => self.time_nodes_in::<f64>(rounds),
-            _ => self.time_nodes_in::<f32>(rounds),
+            DType::F64 => self.time_nodes_in::<f64>(slice),
+            _ => self.time_nodes_in::<f32>(slice),
         }
     }
 
-    fn time_nodes_in<T: Scalar>(&self, rounds: u32) -> Result<TimedNodes> {
-        let half = |shape: &[usize]| Tensor::full(0.5, shape, &Device::Cpu)?.to_dtype(T::KIND);
-        let image = half(&self.input_shape())?;
+    fn time_nodes_in<T: Scalar>(&self, slice: Duration) -> Result<TimedNodes> {
+        let noise =
+            |shape: &[usize]| Tensor::rand(-1.0_f32, 1.0, shape, &Device::Cpu)?.to_dtype(T::KIND);
+        let image = noise(&self.input_shape())?;
         let shapes = self.output_shapes();
-        let cotangents = shapes.iter().map(|shape| half(shape));
+        let cotangents = shapes.iter().map(|shape| noise(shape));
         let mut source = TensorCotangents(cotangents.collect::<candle_core::Result<_>>()?);
         let mut sink = self
             .request
@@ -52,20 +69,14 @@ impl Plan {
                 input_gradient: sink.as_mut().map(|sink| sink as &mut dyn InputGradientSink),
             };
             let schedule = self.schedule();
-            let nodes = time_nodes(
-                schedule,
-                &prepared,
-                &image,
-                &mut gradients,
-                exchange,
-                rounds,
-            )?;
+            let nodes = time_nodes(schedule, &prepared, &image, &mut gradients, exchange, slice)?;
             let start = Instant::now();
             self.unfold(gradients, &mut prepared)?;
             Ok(TimedNodes {
                 nodes,
                 fixed: (preparing + start.elapsed()).as_secs_f64(),
                 copied_byte: time_copies(),
+                fresh_byte: time_fresh_memory(),
             })
         })
     }

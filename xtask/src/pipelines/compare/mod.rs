@@ -32,6 +32,8 @@ use runner::Runner;
 use store::{Origin, Store};
 use targets::Sizes;
 
+use crate::model;
+
 const STOPPED: &str = "stopped: run the same command again to go on from here";
 
 /// Measures what has not been measured yet, and prints and writes everything.
@@ -52,7 +54,7 @@ pub(crate) fn run(arguments: &CompareArguments) -> anyhow::Result<()> {
         eprintln!("The peers are not run: {reason}.");
     }
     let runs = scope::runs(arguments);
-    let threads = scope::threads(arguments);
+    let threads = model::threads(arguments.threads);
     let mut runner = Runner::new(store, python, &stop, folder.join("work"))?;
     runner.run_all(&runs)?;
     let mut targets = Vec::new();

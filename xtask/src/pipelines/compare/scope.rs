@@ -1,12 +1,11 @@
 //! Which runs a comparison consists of.
 
-use std::num::NonZeroUsize;
-
 use xtask::arguments::{CompareArguments, Skip};
 use xtask::image_size::ImageSize;
 
 use super::entry::{Contender, Entry, Own, Peer};
 use super::targets::Sizes;
+use crate::model;
 
 /// Edge of the image of a rehearsal.
 const QUICK_EDGE: u64 = 512;
@@ -27,7 +26,7 @@ pub(crate) fn runs(arguments: &CompareArguments) -> Vec<Run> {
     } else {
         arguments.repeats.get()
     };
-    let threads = threads(arguments);
+    let threads = model::threads(arguments.threads);
     let runs = if arguments.table {
         Sizes::of(arguments.quick).runs(threads, repeats)
     } else {
@@ -50,12 +49,6 @@ pub(crate) fn runs(arguments: &CompareArguments) -> Vec<Run> {
         runs.iter_mut().for_each(|run| run.error = false);
     }
     runs
-}
-
-/// Number of threads: what was asked for, or one for each core.
-pub(crate) fn threads(arguments: &CompareArguments) -> usize {
-    let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    arguments.threads.map_or_else(cores, NonZeroUsize::get)
 }
 
 fn of_one_image(arguments: &CompareArguments, threads: usize, repeats: usize) -> Vec<Run> {
