@@ -54,12 +54,15 @@ fn a_resumed_run_keeps_its_recipe_under_another_cost_model() {
     assert_eq!(resumed.plan(640, 512).unwrap().recipe(), &chosen[0]);
 }
 
-/// The model with each visit taking as many picoseconds.
+/// The model with each visit taking as many picoseconds, and each position as long as in the largest tile that was measured.
 fn slower_visits(model: &CostModel, picoseconds: u64) -> CostModel {
     let mut stored = serde_json::to_value(model).unwrap();
     for cost in stored["operations"].as_object_mut().unwrap().values_mut() {
         for direction in ["forward", "vjp"] {
-            cost["time"][direction]["visit"] = picoseconds.into();
+            let curve = &mut cost["time"][direction];
+            let points: Vec<(u64, u64)> = serde_json::from_value(curve.clone()).unwrap();
+            let (positions, time) = *points.last().unwrap();
+            *curve = serde_json::json!([(0, picoseconds), (positions, picoseconds + time)]);
         }
     }
     serde_json::from_value(stored).unwrap()
