@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use crate::element::sealed::lanes;
 use crate::image::check_length;
-use crate::instructions::dispatch;
+use crate::instructions::{Work, dispatch, run_part};
 use crate::{Convolution, Element, KernelError, scatter, winograd};
 
 /// Widest panel of weights, in registers, that leaves the micro-kernel enough accumulators.
@@ -198,11 +198,14 @@ impl<T: Element> PackedWeights<T> {
     /// Sets the weight of `(group, tap, depth, value)` to `weight(..)` everywhere, transformed where that is called for.
     fn fill_taps(&mut self, weight: impl Fn(usize, [usize; 2], usize, usize) -> T + Sync) {
         if self.convolution.is_winograd() {
-            self.for_each_panel(|layout, panel, values| {
-                dispatch(
-                    #[inline(always)]
-                    || fill_transformed(layout, panel, values, &weight),
-                );
+            let weight = &weight;
+            self.for_each_panel(|&layout, panel, values| {
+                let work = Transformed {
+                    layout,
+                    panel,
+                    weight,
+                };
+                run_part(&work, 0, values);
             });
         } else {
             self.for_each_panel(|layout, panel, values| fill(layout, panel, values, &weight));
@@ -248,6 +251,22 @@ fn fill<T: Element>(
 
 /// Weights that are transformed side by side.
 const SIDE_BY_SIDE: usize = 8;
+
+/// Fills a panel with transformed weights.
+struct Transformed<'a, F> {
+    layout: Layout,
+    panel: Panel,
+    weight: &'a F,
+}
+
+impl<T: Element, F: Fn(usize, [usize; 2], usize, usize) -> T + Sync> Work<T>
+    for Transformed<'_, F>
+{
+    #[inline(always)]
+    fn run<S: Simd>(&self, _: S, _: usize, values: &mut [T]) {
+        fill_transformed(&self.layout, self.panel, values, self.weight);
+    }
+}
 
 #[inline(always)]
 fn fill_transformed<T: Element>(
@@ -325,10 +344,13 @@ impl<T: Element> ForwardWeights<T> {
         let [kernel_rows, kernel_columns] = convolution.window.kernel;
         let group_in = convolution.in_channels / convolution.groups;
         let group_out = convolution.out_channels / convolution.groups;
-        self.0.fill_taps(|group, [ky, kx], input, output| {
-            let row = (group * group_out + output) * group_in + input;
-            weights[(row * kernel_rows + ky) * kernel_columns + kx]
-        });
+        self.0.fill_taps(
+            #[inline(always)]
+            |group, [ky, kx], input, output| {
+                let row = (group * group_out + output) * group_in + input;
+                weights[(row * kernel_rows + ky) * kernel_columns + kx]
+            },
+        );
         Ok(())
     }
 
@@ -391,15 +413,18 @@ impl<T: Element> DataGradientWeights<T> {
             return Ok(());
         }
         let depthwise = convolution.is_depthwise();
-        self.0.fill_taps(|group, [ky, kx], output, input| {
-            let row = if depthwise {
-                input
-            } else {
-                (group * group_out + output) * group_in + input
-            };
-            let (ky, kx) = (kernel_rows - 1 - ky, kernel_columns - 1 - kx);
-            weights[(row * kernel_rows + ky) * kernel_columns + kx]
-        });
+        self.0.fill_taps(
+            #[inline(always)]
+            |group, [ky, kx], output, input| {
+                let row = if depthwise {
+                    input
+                } else {
+                    (group * group_out + output) * group_in + input
+                };
+                let (ky, kx) = (kernel_rows - 1 - ky, kernel_columns - 1 - kx);
+                weights[(row * kernel_rows + ky) * kernel_columns + kx]
+            },
+        );
         Ok(())
     }
 
