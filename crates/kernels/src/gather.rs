@@ -11,7 +11,7 @@ pub(crate) mod product;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use product::{Dense, Product, Terms};
+use product::{Terms, accumulate};
 
 use crate::element::sealed::{lanes, load_some, store_some};
 use crate::shared::Shared;
@@ -201,36 +201,32 @@ impl<T: Element> WithSimd for Task<'_, T> {
     fn with_simd<S: Simd>(self, simd: S) {
         for index in self.panels.clone() {
             let panel = self.gather.weights.layout.panel(index);
-            self.panel_of::<S, Dense>(simd, panel);
+            self.panel_of(simd, panel);
         }
     }
 }
 
 impl<T: Element> Task<'_, T> {
     #[inline(always)]
-    fn panel_of<S: Simd, P: Product>(&self, simd: S, panel: Panel) {
+    fn panel_of<S: Simd>(&self, simd: S, panel: Panel) {
         // Accumulators, one panel of weights and one source value fit in the registers.
         if S::REGISTER_COUNT >= 32 {
             match panel.vectors {
-                1 => self.run::<S, P, 1, 12>(simd, panel),
-                2 => self.run::<S, P, 2, 10>(simd, panel),
-                3 => self.run::<S, P, 3, 8>(simd, panel),
-                _ => self.run::<S, P, 4, 6>(simd, panel),
+                1 => self.run::<S, 1, 12>(simd, panel),
+                2 => self.run::<S, 2, 10>(simd, panel),
+                3 => self.run::<S, 3, 8>(simd, panel),
+                _ => self.run::<S, 4, 6>(simd, panel),
             }
         } else {
             match panel.vectors {
-                1 => self.run::<S, P, 1, 12>(simd, panel),
-                _ => self.run::<S, P, 2, 6>(simd, panel),
+                1 => self.run::<S, 1, 12>(simd, panel),
+                _ => self.run::<S, 2, 6>(simd, panel),
             }
         }
     }
 
     #[inline(always)]
-    fn run<S: Simd, P: Product, const VECTORS: usize, const PIXELS: usize>(
-        &self,
-        simd: S,
-        panel: Panel,
-    ) {
+    fn run<S: Simd, const VECTORS: usize, const PIXELS: usize>(&self, simd: S, panel: Panel) {
         let gather = self.gather;
         let terms = gather.rows.taps * gather.columns.taps * gather.weights.layout.depth;
         let blocks = terms.div_ceil(LONGEST_SUM);
@@ -248,7 +244,7 @@ impl<T: Element> Task<'_, T> {
                 let count = PIXELS.min(self.pixels.end - pixel);
                 let group = Group::<PIXELS>::new(gather, pixel, count);
                 let mut sums = [[T::splat(simd, T::ZERO); VECTORS]; PIXELS];
-                step.accumulate::<S, P, VECTORS, PIXELS>(simd, &group, &mut sums);
+                step.accumulate::<S, VECTORS, PIXELS>(simd, &group, &mut sums);
                 step.store::<S, VECTORS, PIXELS>(simd, &group, &sums);
                 pixel += PIXELS;
             }
@@ -324,7 +320,7 @@ impl<T: Element> Step<'_, T> {
 
     #[inline(always)]
     #[expect(clippy::cast_possible_wrap, reason = "offsets inside slices fit isize")]
-    fn accumulate<S: Simd, P: Product, const VECTORS: usize, const PIXELS: usize>(
+    fn accumulate<S: Simd, const VECTORS: usize, const PIXELS: usize>(
         &self,
         simd: S,
         group: &Group<PIXELS>,
@@ -388,7 +384,7 @@ impl<T: Element> Step<'_, T> {
             // SAFETY: places are those of taps that exist, as far as `length` goes, or zeros; the slice of weights covers
             // all terms.
             unsafe {
-                P::accumulate(simd, sums, &places, &terms);
+                accumulate(simd, sums, &places, &terms);
             }
             term += length;
         }

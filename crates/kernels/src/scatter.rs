@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use crate::convolution::signed;
 use crate::element::sealed::{lanes, load, store};
-use crate::gather::product::{Dense, Product, Terms};
+use crate::gather::product::{Terms, accumulate};
 use crate::shared::Shared;
 use crate::stack::Stack;
 use crate::weight_gradient::steps_inside;
@@ -278,7 +278,7 @@ impl<T: Element> Scatter<'_, T> {
                 // SAFETY: the cotangents have `depth` channels, and the weights as many rows. As the caller vouches, the products
                 // have room; those of the first terms are written before they are read.
                 unsafe {
-                    Dense::accumulate(simd, &mut sums, &places, &terms);
+                    accumulate(simd, &mut sums, &places, &terms);
                     for (index, sums) in sums.iter().enumerate().take(count) {
                         let to = products.add((group + index) * pitch + panel.first);
                         for (vector, &sum) in sums.iter().enumerate() {

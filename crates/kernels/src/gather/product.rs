@@ -1,4 +1,4 @@
-//! The inner loops of a gather.
+//! The inner loop of a gather.
 
 use pulp::Simd;
 
@@ -13,53 +13,37 @@ pub(crate) struct Terms<T> {
     pub(crate) count: usize,
 }
 
-/// How source values meet weights.
-pub(crate) trait Product {
-    /// Adds terms to every sum, the first of them with the source values at `places`.
-    ///
-    /// # Safety
-    /// The source values and the weights of all terms must exist.
-    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-    unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const PIXELS: usize>(
-        simd: S,
-        sums: &mut [[T::Vector<S>; VECTORS]; PIXELS],
-        places: &[*const T; PIXELS],
-        terms: &Terms<T>,
-    );
-}
-
-/// One source value times a panel of weights.
-pub(crate) struct Dense;
-
-impl Product for Dense {
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-    unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const PIXELS: usize>(
-        simd: S,
-        sums: &mut [[T::Vector<S>; VECTORS]; PIXELS],
-        places: &[*const T; PIXELS],
-        terms: &Terms<T>,
-    ) {
-        let lanes = lanes::<S, T>();
-        // A local copy is what the compiler keeps in registers.
-        let mut local = *sums;
-        for term in 0..terms.count {
-            // SAFETY: the caller vouches for every term.
-            unsafe {
-                let row = terms.weights.add(term * VECTORS * lanes);
-                let mut panel = [T::splat(simd, T::ZERO); VECTORS];
-                for (vector, slot) in panel.iter_mut().enumerate() {
-                    *slot = load::<S, T>(simd, row.add(vector * lanes));
-                }
-                for pixel in 0..PIXELS {
-                    let value = T::splat(simd, *places[pixel].add(term));
-                    for vector in 0..VECTORS {
-                        local[pixel][vector] =
-                            T::mul_add(simd, value, panel[vector], local[pixel][vector]);
-                    }
+/// Adds terms to every sum, the first of them with the source values at `places`: one source value times a panel of weights.
+///
+/// # Safety
+/// The source values and the weights of all terms must exist.
+#[inline(always)]
+#[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
+pub(crate) unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const PIXELS: usize>(
+    simd: S,
+    sums: &mut [[T::Vector<S>; VECTORS]; PIXELS],
+    places: &[*const T; PIXELS],
+    terms: &Terms<T>,
+) {
+    let lanes = lanes::<S, T>();
+    // A local copy is what the compiler keeps in registers.
+    let mut local = *sums;
+    for term in 0..terms.count {
+        // SAFETY: the caller vouches for every term.
+        unsafe {
+            let row = terms.weights.add(term * VECTORS * lanes);
+            let mut panel = [T::splat(simd, T::ZERO); VECTORS];
+            for (vector, slot) in panel.iter_mut().enumerate() {
+                *slot = load::<S, T>(simd, row.add(vector * lanes));
+            }
+            for pixel in 0..PIXELS {
+                let value = T::splat(simd, *places[pixel].add(term));
+                for vector in 0..VECTORS {
+                    local[pixel][vector] =
+                        T::mul_add(simd, value, panel[vector], local[pixel][vector]);
                 }
             }
         }
-        *sums = local;
     }
+    *sums = local;
 }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::patches::{PatchTask, Source, transform};
 use super::{Grid, PATCH, PRODUCTS, Registers, TILE, TileAxis, Transformed};
 use crate::element::sealed::{lanes, load_some, store_some};
-use crate::gather::product::{Dense, Product, Terms};
+use crate::gather::product::{Terms, accumulate};
 use crate::gather::{Axis, Gather};
 use crate::shared::Shared;
 use crate::stack::Stack;
@@ -285,7 +285,7 @@ impl<T: Element> Task<'_, T> {
                         count: terms.len(),
                     };
                     // SAFETY: patches and weights have all these terms.
-                    unsafe { Dense::accumulate(simd, &mut sums, &places, &terms) };
+                    unsafe { accumulate(simd, &mut sums, &places, &terms) };
                     let slots = products[first..].iter_mut().take(tiles - first);
                     for (slots, sums) in slots.zip(sums) {
                         for (slot, sum) in slots.iter_mut().zip(sums) {

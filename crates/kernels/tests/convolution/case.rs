@@ -1,35 +1,29 @@
-//! Convolution against plain loops, over awkward shapes, with poison wherever nothing may be read or written.
-#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+//! Convolutions of any shape, and what each pass must make of them.
 
-mod common;
-
-use common::{
-    Buffer, POISONS, Values, bits, cast, l2_error, on_one_and_two_threads, relative_error,
-    tolerance,
-};
+use crate::common::{Buffer, POISONS, Values, bits, cast, relative_error, tolerance};
 use proptest::prelude::*;
 use stream_grad_kernels::oracle::{self, Plane};
 use stream_grad_kernels::{
     Activation, Arithmetic, Convolution, DataGradientWeights, Element, Epilogue, Existing,
-    ForwardWeights, Located, Position, Region, Window, Windows, bias_gradient, conv_data_gradient,
+    ForwardWeights, Position, Region, Window, Windows, bias_gradient, conv_data_gradient,
     conv_forward, conv_weight_gradient, weight_gradient_to_oihw,
 };
 
 /// A convolution of `input` positions into `outputs`, with its first window anywhere.
 #[derive(Debug, Clone)]
-struct Case {
-    convolution: Convolution,
-    first: Position,
+pub(crate) struct Case {
+    pub(crate) convolution: Convolution,
+    pub(crate) first: Position,
     /// Where the outputs lie in a larger plane.
-    plane: [usize; 2],
-    input: [usize; 2],
-    outputs: [usize; 2],
-    margins: [usize; 4],
-    seed: u64,
+    pub(crate) plane: [usize; 2],
+    pub(crate) input: [usize; 2],
+    pub(crate) outputs: [usize; 2],
+    pub(crate) margins: [usize; 4],
+    pub(crate) seed: u64,
 }
 
 /// Channels below, at and beyond one and several registers of either width.
-fn channels() -> impl Strategy<Value = usize> {
+pub(crate) fn channels() -> impl Strategy<Value = usize> {
     prop_oneof![
         1..=9_usize,
         Just(16),
@@ -40,7 +34,7 @@ fn channels() -> impl Strategy<Value = usize> {
     ]
 }
 
-fn channel_groups() -> impl Strategy<Value = (usize, usize, usize)> {
+pub(crate) fn channel_groups() -> impl Strategy<Value = (usize, usize, usize)> {
     prop_oneof![
         6 => (channels(), channels()).prop_map(|(input, output)| (input, output, 1)),
         2 => (1..=4_usize, 1..=9_usize, 1..=20_usize).prop_map(|(g, i, o)| (g * i, g * o, g)),
@@ -49,12 +43,12 @@ fn channel_groups() -> impl Strategy<Value = (usize, usize, usize)> {
     ]
 }
 
-fn axis() -> impl Strategy<Value = (usize, usize, usize, isize, usize, usize)> {
+pub(crate) fn axis() -> impl Strategy<Value = (usize, usize, usize, isize, usize, usize)> {
     axis_of(1..=7_usize, 14, 9)
 }
 
 /// Kernel, stride, dilation, first window, positions and outputs of an axis.
-fn axis_of(
+pub(crate) fn axis_of(
     kernel: impl Strategy<Value = usize>,
     most_positions: usize,
     most_outputs: usize,
@@ -72,7 +66,7 @@ fn axis_of(
         })
 }
 
-fn cases() -> impl Strategy<Value = Case> {
+pub(crate) fn cases() -> impl Strategy<Value = Case> {
     (
         channel_groups(),
         axis(),
@@ -115,7 +109,7 @@ fn cases() -> impl Strategy<Value = Case> {
 }
 
 /// Cases that Winograd's convolution computes: channels at and beyond one and several registers and blocks.
-fn winograd_cases() -> impl Strategy<Value = Case> {
+pub(crate) fn winograd_cases() -> impl Strategy<Value = Case> {
     let channels = || {
         prop_oneof![
             Just(32_usize),
@@ -132,7 +126,7 @@ fn winograd_cases() -> impl Strategy<Value = Case> {
 }
 
 /// One input channel to a few, with kernels of any shape.
-fn few_channel_cases() -> impl Strategy<Value = Case> {
+pub(crate) fn few_channel_cases() -> impl Strategy<Value = Case> {
     let axes = || axis_of(1..=7_usize, 30, 20);
     (1..=9_usize, 1..=40_usize, axes(), axes(), cases()).prop_map(
         |(in_channels, out_channels, rows, columns, case)| Case {
@@ -154,7 +148,7 @@ fn few_channel_cases() -> impl Strategy<Value = Case> {
 }
 
 /// Depthwise convolutions of planes that are wider than a block of positions, most of which slide.
-fn depthwise_cases() -> impl Strategy<Value = Case> {
+pub(crate) fn depthwise_cases() -> impl Strategy<Value = Case> {
     let axes = || {
         let kernel = prop_oneof![Just(3), Just(5), Just(7), 1..=10_usize];
         (axis_of(kernel, 40, 33), 1..=2_usize, 1..=2_usize)
@@ -180,24 +174,24 @@ fn depthwise_cases() -> impl Strategy<Value = Case> {
     )
 }
 
-struct Data {
-    weights: Vec<f64>,
-    bias: Vec<f64>,
-    input: Plane,
-    residual: Plane,
-    cotangent: Plane,
+pub(crate) struct Data {
+    pub(crate) weights: Vec<f64>,
+    pub(crate) bias: Vec<f64>,
+    pub(crate) input: Plane,
+    pub(crate) residual: Plane,
+    pub(crate) cotangent: Plane,
 }
 
 impl Case {
-    fn windows(&self, region: Region) -> Windows {
+    pub(crate) fn windows(&self, region: Region) -> Windows {
         Windows::new(region, self.first).in_plane(self.plane[0], self.plane[1])
     }
 
-    fn scratch<T: Element>(&self, poison: f64) -> Vec<T> {
+    pub(crate) fn scratch<T: Element>(&self, poison: f64) -> Vec<T> {
         vec![T::from_f64(poison); self.convolution.scratch_len::<T>().unwrap()]
     }
 
-    fn data(&self) -> Data {
+    pub(crate) fn data(&self) -> Data {
         let mut values = Values::new(self.seed);
         let Convolution {
             in_channels,
@@ -216,7 +210,7 @@ impl Case {
     }
 
     /// The input, with `poison` where no window reads.
-    fn input_of<T: Element>(&self, data: &Data, poison: f64) -> Buffer<T> {
+    pub(crate) fn input_of<T: Element>(&self, data: &Data, poison: f64) -> Buffer<T> {
         let ones = Plane::from_fn(self.outputs[0], self.outputs[1], 1, |_, _, _| 1.0);
         let single = Convolution::new(self.convolution.window, 1, 1);
         let weights = vec![1.0; single.window.taps()];
@@ -238,7 +232,7 @@ impl Case {
         Buffer::exact(&plane)
     }
 
-    fn forward<T: Element>(&self, data: &Data, poison: f64) -> Buffer<T> {
+    pub(crate) fn forward<T: Element>(&self, data: &Data, poison: f64) -> Buffer<T> {
         let [rows, columns] = self.outputs;
         let weights = ForwardWeights::pack(&self.convolution, &cast::<T>(&data.weights)).unwrap();
         let empty = Plane::from_fn(rows, columns, data.residual.channels, |_, _, _| poison);
@@ -264,7 +258,7 @@ impl Case {
     }
 
     /// The gradient added to `start`, or in place of it.
-    fn data_gradient<T: Element>(
+    pub(crate) fn data_gradient<T: Element>(
         &self,
         data: &Data,
         start: &Plane,
@@ -289,7 +283,11 @@ impl Case {
     }
 
     /// The weight and bias gradients, added to ones.
-    fn parameter_gradients<T: Element>(&self, data: &Data, poison: f64) -> (Vec<f64>, Vec<f64>) {
+    pub(crate) fn parameter_gradients<T: Element>(
+        &self,
+        data: &Data,
+        poison: f64,
+    ) -> (Vec<f64>, Vec<f64>) {
         let cotangent = Buffer::<T>::around(&data.cotangent, self.margins, poison);
         let mut gradient = vec![1.0; data.weights.len()];
         conv_weight_gradient(
@@ -308,7 +306,7 @@ impl Case {
         (oihw, bias)
     }
 
-    fn check<T: Element>(&self) {
+    pub(crate) fn check<T: Element>(&self) {
         let data = self.data();
         let [rows, columns] = self.outputs;
         let [height, width] = self.input;
@@ -422,280 +420,6 @@ impl Case {
                 bits(&other.1),
                 "bias gradient read poison"
             );
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(160))]
-
-    #[test]
-    fn matches_the_oracle(case in cases()) {
-        case.check::<f32>();
-        case.check::<f64>();
-    }
-
-    #[test]
-    fn winograd_matches_the_oracle(case in winograd_cases()) {
-        prop_assert!(case.convolution.is_winograd());
-        case.check::<f32>();
-        case.check::<f64>();
-    }
-
-    #[test]
-    fn few_channels_match_the_oracle(case in few_channel_cases()) {
-        case.check::<f32>();
-        case.check::<f64>();
-    }
-
-    #[test]
-    fn depthwise_matches_the_oracle(case in depthwise_cases()) {
-        case.check::<f32>();
-        case.check::<f64>();
-    }
-
-    /// Cutting the output into four regions, each from the part of the input it needs, changes no bit.
-    #[test]
-    fn forward_does_not_depend_on_the_tiling(
-        case in prop_oneof![cases(), winograd_cases(), depthwise_cases()],
-        cut in [0..10_usize, 0..10_usize],
-    ) {
-        let data = case.data();
-        let [rows, columns] = case.outputs;
-        let whole = case.forward::<f32>(&data, f64::NAN);
-        let weights = ForwardWeights::pack(&case.convolution, &cast::<f32>(&data.weights)).unwrap();
-        let bias = cast::<f32>(&data.bias);
-        let residual = Buffer::<f32>::exact(&data.residual);
-        let mut tiled = Buffer::<f32>::exact(&Plane::zeros(rows, columns, data.residual.channels));
-        let halves = |axis: usize| {
-            let (end, cut) = (case.outputs[axis], cut[axis].min(case.outputs[axis]));
-            [(0, cut), (cut, end)]
-        };
-        for (top, bottom) in halves(0) {
-            for (left, right) in halves(1) {
-                // The part of the input from the first position that the region reads.
-                let [row, column] = [(0, top, case.first.row), (1, left, case.first.column)].map(
-                    |(axis, start, first)| {
-                        let stride = case.convolution.window.stride[axis];
-                        let first = first + isize::try_from(start * stride).unwrap();
-                        let skip = usize::try_from(first).unwrap_or_default().min(case.input[axis]);
-                        (skip, first - isize::try_from(skip).unwrap())
-                    },
-                );
-                let part = Plane::from_fn(
-                    data.input.height - row.0,
-                    data.input.width - column.0,
-                    data.input.channels,
-                    |r, c, channel| data.input.get(r + row.0, c + column.0, channel),
-                );
-                let region = Region::new(top, left, bottom - top, right - left);
-                let windows = Windows::new(region, Position::new(row.1, column.1))
-                    .in_plane(case.plane[0] + top, case.plane[1] + left);
-                conv_forward(
-                    &case.convolution,
-                    &weights,
-                    Buffer::<f32>::exact(&part).image(),
-                    windows,
-                    tiled.image_mut(),
-                    Epilogue {
-                        bias: Some(&bias),
-                        residual: Some(Located::new(residual.image(), top, left)),
-                        activation: Activation::Relu,
-                    },
-                    &mut case.scratch(f64::NAN),
-                )
-                .unwrap();
-            }
-        }
-        prop_assert_eq!(bits(&tiled.data), bits(&whole.plane().data));
-    }
-}
-
-/// Large enough for many tasks, several panels, several blocks of terms, and pixels that are not a multiple of a group.
-fn large(in_channels: usize, out_channels: usize, groups: usize, stride: usize) -> Case {
-    Case {
-        convolution: Convolution {
-            window: Window::new([3, 3]).stride([stride, stride]),
-            in_channels,
-            out_channels,
-            groups,
-            arithmetic: Arithmetic::Auto,
-        },
-        first: Position::new(-1, -1),
-        plane: [0, 1],
-        input: [37, 41],
-        outputs: [36usize.div_ceil(stride), 41usize.div_ceil(stride)],
-        margins: [1, 2, 1, 0],
-        seed: 7,
-    }
-}
-
-fn large_cases() -> [Case; 5] {
-    let with_kernel = |kernel: usize, case: Case| Case {
-        convolution: Convolution {
-            window: Window {
-                kernel: [kernel, kernel],
-                ..case.convolution.window
-            },
-            ..case.convolution
-        },
-        first: Position::new(-3, -3),
-        ..case
-    };
-    [
-        large(70, 150, 1, 1),
-        large(24, 70, 2, 2),
-        large(90, 90, 90, 1),
-        with_kernel(7, large(3, 64, 1, 2)),
-        with_kernel(7, large(40, 40, 40, 1)),
-    ]
-}
-
-#[test]
-fn threads_change_no_bit() {
-    for case in large_cases() {
-        let data = case.data();
-        let start = Plane::zeros(case.input[0], case.input[1], data.input.channels);
-        let [one, two] = on_one_and_two_threads(|| {
-            (
-                bits(&case.forward::<f32>(&data, f64::NAN).data),
-                bits(
-                    &case
-                        .data_gradient::<f32>(&data, &start, Existing::Add, f64::NAN)
-                        .data,
-                ),
-                case.parameter_gradients::<f32>(&data, f64::NAN),
-            )
-        });
-        assert_eq!(one, two);
-    }
-}
-
-#[test]
-fn single_precision_error_is_small() {
-    for case in large_cases() {
-        let data = case.data();
-        let start = Plane::zeros(case.input[0], case.input[1], data.input.channels);
-        let single = case.forward::<f32>(&data, f64::NAN).plane();
-        let double = case.forward::<f64>(&data, f64::NAN).plane();
-        assert!(l2_error(&single.data, &double.data) < 5e-7, "forward");
-        let single = case
-            .data_gradient::<f32>(&data, &start, Existing::Add, f64::NAN)
-            .plane();
-        let double = case
-            .data_gradient::<f64>(&data, &start, Existing::Add, f64::NAN)
-            .plane();
-        assert!(l2_error(&single.data, &double.data) < 5e-7, "data gradient");
-        let single = case.parameter_gradients::<f32>(&data, f64::NAN).0;
-        let double = case.parameter_gradients::<f64>(&data, f64::NAN).0;
-        assert!(l2_error(&single, &double) < 5e-7, "weight gradient");
-    }
-}
-
-/// `<A x, g> = <x, A^T g> = <w, dw>` for the kernels alone.
-#[test]
-fn gradients_are_adjoint_to_the_forward_pass() {
-    for case in large_cases() {
-        let data = case.data();
-        let weights = ForwardWeights::pack(&case.convolution, &data.weights).unwrap();
-        let input = Buffer::<f64>::exact(&data.input);
-        let mut output = Buffer::<f64>::exact(&data.residual);
-        let windows = case.windows(output.region);
-        conv_forward(
-            &case.convolution,
-            &weights,
-            input.image(),
-            windows,
-            output.image_mut(),
-            Epilogue::default(),
-            &mut case.scratch(f64::NAN),
-        )
-        .unwrap();
-        let forward = output.plane().dot(&data.cotangent);
-        let start = Plane::zeros(case.input[0], case.input[1], data.input.channels);
-        let backward = case
-            .data_gradient::<f64>(&data, &start, Existing::Add, f64::NAN)
-            .plane()
-            .dot(&data.input);
-        let (gradient, _) = case.parameter_gradients::<f64>(&data, f64::NAN);
-        let by_weights: f64 = gradient
-            .iter()
-            .zip(&data.weights)
-            .map(|(g, w)| (g - 1.0) * w)
-            .sum();
-        assert!((forward - backward).abs() < 1e-11 * forward.abs().max(1.0));
-        assert!((forward - by_weights).abs() < 1e-11 * forward.abs().max(1.0));
-    }
-}
-
-/// Relative L2 errors of the three passes in single precision.
-fn errors(case: &Case, exact: &Case) -> [f64; 3] {
-    let data = case.data();
-    let start = Plane::zeros(case.input[0], case.input[1], data.input.channels);
-    let double = exact.forward::<f64>(&data, f64::NAN).plane();
-    let forward = case.forward::<f32>(&data, f64::NAN).plane();
-    let gradient = exact
-        .data_gradient::<f64>(&data, &start, Existing::Add, f64::NAN)
-        .plane();
-    let single = case
-        .data_gradient::<f32>(&data, &start, Existing::Add, f64::NAN)
-        .plane();
-    let by_weights = exact.parameter_gradients::<f64>(&data, f64::NAN).0;
-    [
-        l2_error(&forward.data, &double.data),
-        l2_error(&single.data, &gradient.data),
-        l2_error(
-            &case.parameter_gradients::<f32>(&data, f64::NAN).0,
-            &by_weights,
-        ),
-    ]
-}
-
-#[test]
-fn winograd_errs_at_most_three_times_as_much_as_direct_arithmetic() {
-    for (inputs, outputs) in [(64, 64), (70, 150), (256, 128), (512, 64)] {
-        let winograd = large(inputs, outputs, 1, 1);
-        let mut direct = winograd.clone();
-        direct.convolution = direct.convolution.arithmetic(Arithmetic::Direct);
-        assert!(winograd.convolution.is_winograd() && !direct.convolution.is_winograd());
-        let (found, bound) = (errors(&winograd, &direct), errors(&direct, &direct));
-        println!("{inputs}-{outputs}: {found:?}, direct {bound:?}");
-        for (found, bound) in found.iter().zip(bound) {
-            assert!(*found <= 3.0 * bound, "{found} against {bound}");
-        }
-    }
-}
-
-/// A NaN reaches exactly the outputs whose windows hold it, ReLU or not.
-#[test]
-fn nan_reaches_its_windows_and_no_other() {
-    for (channels, nan) in [(5, [4, 5]), (40, [4, 5]), (40, [5, 5]), (40, [3, 4])] {
-        let convolution = Convolution::new(Window::new([3, 3]), channels, 4 * channels);
-        let weights = vec![0.5_f32; convolution.weight_count().unwrap()];
-        let weights = ForwardWeights::pack(&convolution, &weights).unwrap();
-        let mut input = Plane::from_fn(9, 10, channels, |_, _, _| 1.0);
-        *input.at(nan[0], nan[1], 2) = f64::NAN;
-        let mut output = Buffer::<f32>::exact(&Plane::zeros(9, 10, 4 * channels));
-        let windows = Windows::new(output.region, Position::new(-1, -1));
-        conv_forward(
-            &convolution,
-            &weights,
-            Buffer::exact(&input).image(),
-            windows,
-            output.image_mut(),
-            Epilogue {
-                activation: Activation::Relu,
-                ..Epilogue::default()
-            },
-            &mut vec![0.0; convolution.scratch_len::<f32>().unwrap()],
-        )
-        .unwrap();
-        for row in 0..9_usize {
-            for column in 0..10_usize {
-                let near = row.abs_diff(nan[0]) <= 1 && column.abs_diff(nan[1]) <= 1;
-                let pixel = output.image().pixel(row, column);
-                assert!(pixel.iter().all(|value| value.is_nan() == near));
-            }
         }
     }
 }

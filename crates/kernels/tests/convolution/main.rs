@@ -1,0 +1,289 @@
+//! Convolution against plain loops, over awkward shapes, with poison wherever nothing may be read or written.
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
+mod case;
+#[path = "../common/mod.rs"]
+mod common;
+
+use case::{Case, cases, depthwise_cases, few_channel_cases, winograd_cases};
+use common::{Buffer, bits, cast, l2_error, on_one_and_two_threads};
+use proptest::prelude::*;
+use stream_grad_kernels::oracle::Plane;
+use stream_grad_kernels::{
+    Activation, Arithmetic, Convolution, Epilogue, Existing, ForwardWeights, Located, Position,
+    Region, Window, Windows, conv_forward,
+};
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(160))]
+
+    #[test]
+    fn matches_the_oracle(case in cases()) {
+        case.check::<f32>();
+        case.check::<f64>();
+    }
+
+    #[test]
+    fn winograd_matches_the_oracle(case in winograd_cases()) {
+        prop_assert!(case.convolution.is_winograd());
+        case.check::<f32>();
+        case.check::<f64>();
+    }
+
+    #[test]
+    fn few_channels_match_the_oracle(case in few_channel_cases()) {
+        case.check::<f32>();
+        case.check::<f64>();
+    }
+
+    #[test]
+    fn depthwise_matches_the_oracle(case in depthwise_cases()) {
+        case.check::<f32>();
+        case.check::<f64>();
+    }
+
+    /// Cutting the output into four regions, each from the part of the input it needs, changes no bit.
+    #[test]
+    fn forward_does_not_depend_on_the_tiling(
+        case in prop_oneof![cases(), winograd_cases(), depthwise_cases()],
+        cut in [0..10_usize, 0..10_usize],
+    ) {
+        let data = case.data();
+        let [rows, columns] = case.outputs;
+        let whole = case.forward::<f32>(&data, f64::NAN);
+        let weights = ForwardWeights::pack(&case.convolution, &cast::<f32>(&data.weights)).unwrap();
+        let bias = cast::<f32>(&data.bias);
+        let residual = Buffer::<f32>::exact(&data.residual);
+        let mut tiled = Buffer::<f32>::exact(&Plane::zeros(rows, columns, data.residual.channels));
+        let halves = |axis: usize| {
+            let (end, cut) = (case.outputs[axis], cut[axis].min(case.outputs[axis]));
+            [(0, cut), (cut, end)]
+        };
+        for (top, bottom) in halves(0) {
+            for (left, right) in halves(1) {
+                // The part of the input from the first position that the region reads.
+                let [row, column] = [(0, top, case.first.row), (1, left, case.first.column)].map(
+                    |(axis, start, first)| {
+                        let stride = case.convolution.window.stride[axis];
+                        let first = first + isize::try_from(start * stride).unwrap();
+                        let skip = usize::try_from(first).unwrap_or_default().min(case.input[axis]);
+                        (skip, first - isize::try_from(skip).unwrap())
+                    },
+                );
+                let part = Plane::from_fn(
+                    data.input.height - row.0,
+                    data.input.width - column.0,
+                    data.input.channels,
+                    |r, c, channel| data.input.get(r + row.0, c + column.0, channel),
+                );
+                let region = Region::new(top, left, bottom - top, right - left);
+                let windows = Windows::new(region, Position::new(row.1, column.1))
+                    .in_plane(case.plane[0] + top, case.plane[1] + left);
+                conv_forward(
+                    &case.convolution,
+                    &weights,
+                    Buffer::<f32>::exact(&part).image(),
+                    windows,
+                    tiled.image_mut(),
+                    Epilogue {
+                        bias: Some(&bias),
+                        residual: Some(Located::new(residual.image(), top, left)),
+                        activation: Activation::Relu,
+                    },
+                    &mut case.scratch(f64::NAN),
+                )
+                .unwrap();
+            }
+        }
+        prop_assert_eq!(bits(&tiled.data), bits(&whole.plane().data));
+    }
+}
+
+/// Large enough for many tasks, several panels, several blocks of terms, and pixels that are not a multiple of a group.
+fn large(in_channels: usize, out_channels: usize, groups: usize, stride: usize) -> Case {
+    Case {
+        convolution: Convolution {
+            window: Window::new([3, 3]).stride([stride, stride]),
+            in_channels,
+            out_channels,
+            groups,
+            arithmetic: Arithmetic::Auto,
+        },
+        first: Position::new(-1, -1),
+        plane: [0, 1],
+        input: [37, 41],
+        outputs: [36usize.div_ceil(stride), 41usize.div_ceil(stride)],
+        margins: [1, 2, 1, 0],
+        seed: 7,
+    }
+}
+
+fn large_cases() -> [Case; 5] {
+    let with_kernel = |kernel: usize, case: Case| Case {
+        convolution: Convolution {
+            window: Window {
+                kernel: [kernel, kernel],
+                ..case.convolution.window
+            },
+            ..case.convolution
+        },
+        first: Position::new(-3, -3),
+        ..case
+    };
+    [
+        large(70, 150, 1, 1),
+        large(24, 70, 2, 2),
+        large(90, 90, 90, 1),
+        with_kernel(7, large(3, 64, 1, 2)),
+        with_kernel(7, large(40, 40, 40, 1)),
+    ]
+}
+
+#[test]
+fn threads_change_no_bit() {
+    for case in large_cases() {
+        let data = case.data();
+        let start = Plane::zeros(case.input[0], case.input[1], data.input.channels);
+        let [one, two] = on_one_and_two_threads(|| {
+            (
+                bits(&case.forward::<f32>(&data, f64::NAN).data),
+                bits(
+                    &case
+                        .data_gradient::<f32>(&data, &start, Existing::Add, f64::NAN)
+                        .data,
+                ),
+                case.parameter_gradients::<f32>(&data, f64::NAN),
+            )
+        });
+        assert_eq!(one, two);
+    }
+}
+
+#[test]
+fn single_precision_error_is_small() {
+    for case in large_cases() {
+        let data = case.data();
+        let start = Plane::zeros(case.input[0], case.input[1], data.input.channels);
+        let single = case.forward::<f32>(&data, f64::NAN).plane();
+        let double = case.forward::<f64>(&data, f64::NAN).plane();
+        assert!(l2_error(&single.data, &double.data) < 5e-7, "forward");
+        let single = case
+            .data_gradient::<f32>(&data, &start, Existing::Add, f64::NAN)
+            .plane();
+        let double = case
+            .data_gradient::<f64>(&data, &start, Existing::Add, f64::NAN)
+            .plane();
+        assert!(l2_error(&single.data, &double.data) < 5e-7, "data gradient");
+        let single = case.parameter_gradients::<f32>(&data, f64::NAN).0;
+        let double = case.parameter_gradients::<f64>(&data, f64::NAN).0;
+        assert!(l2_error(&single, &double) < 5e-7, "weight gradient");
+    }
+}
+
+/// `<A x, g> = <x, A^T g> = <w, dw>` for the kernels alone.
+#[test]
+fn gradients_are_adjoint_to_the_forward_pass() {
+    for case in large_cases() {
+        let data = case.data();
+        let weights = ForwardWeights::pack(&case.convolution, &data.weights).unwrap();
+        let input = Buffer::<f64>::exact(&data.input);
+        let mut output = Buffer::<f64>::exact(&data.residual);
+        let windows = case.windows(output.region);
+        conv_forward(
+            &case.convolution,
+            &weights,
+            input.image(),
+            windows,
+            output.image_mut(),
+            Epilogue::default(),
+            &mut case.scratch(f64::NAN),
+        )
+        .unwrap();
+        let forward = output.plane().dot(&data.cotangent);
+        let start = Plane::zeros(case.input[0], case.input[1], data.input.channels);
+        let backward = case
+            .data_gradient::<f64>(&data, &start, Existing::Add, f64::NAN)
+            .plane()
+            .dot(&data.input);
+        let (gradient, _) = case.parameter_gradients::<f64>(&data, f64::NAN);
+        let by_weights: f64 = gradient
+            .iter()
+            .zip(&data.weights)
+            .map(|(g, w)| (g - 1.0) * w)
+            .sum();
+        assert!((forward - backward).abs() < 1e-11 * forward.abs().max(1.0));
+        assert!((forward - by_weights).abs() < 1e-11 * forward.abs().max(1.0));
+    }
+}
+
+/// Relative L2 errors of the three passes in single precision.
+fn errors(case: &Case, exact: &Case) -> [f64; 3] {
+    let data = case.data();
+    let start = Plane::zeros(case.input[0], case.input[1], data.input.channels);
+    let double = exact.forward::<f64>(&data, f64::NAN).plane();
+    let forward = case.forward::<f32>(&data, f64::NAN).plane();
+    let gradient = exact
+        .data_gradient::<f64>(&data, &start, Existing::Add, f64::NAN)
+        .plane();
+    let single = case
+        .data_gradient::<f32>(&data, &start, Existing::Add, f64::NAN)
+        .plane();
+    let by_weights = exact.parameter_gradients::<f64>(&data, f64::NAN).0;
+    [
+        l2_error(&forward.data, &double.data),
+        l2_error(&single.data, &gradient.data),
+        l2_error(
+            &case.parameter_gradients::<f32>(&data, f64::NAN).0,
+            &by_weights,
+        ),
+    ]
+}
+
+#[test]
+fn winograd_errs_at_most_three_times_as_much_as_direct_arithmetic() {
+    for (inputs, outputs) in [(64, 64), (70, 150), (256, 128), (512, 64)] {
+        let winograd = large(inputs, outputs, 1, 1);
+        let mut direct = winograd.clone();
+        direct.convolution = direct.convolution.arithmetic(Arithmetic::Direct);
+        assert!(winograd.convolution.is_winograd() && !direct.convolution.is_winograd());
+        let (found, bound) = (errors(&winograd, &direct), errors(&direct, &direct));
+        println!("{inputs}-{outputs}: {found:?}, direct {bound:?}");
+        for (found, bound) in found.iter().zip(bound) {
+            assert!(*found <= 3.0 * bound, "{found} against {bound}");
+        }
+    }
+}
+
+/// A NaN reaches exactly the outputs whose windows hold it, ReLU or not.
+#[test]
+fn nan_reaches_its_windows_and_no_other() {
+    for (channels, nan) in [(5, [4, 5]), (40, [4, 5]), (40, [5, 5]), (40, [3, 4])] {
+        let convolution = Convolution::new(Window::new([3, 3]), channels, 4 * channels);
+        let weights = vec![0.5_f32; convolution.weight_count().unwrap()];
+        let weights = ForwardWeights::pack(&convolution, &weights).unwrap();
+        let mut input = Plane::from_fn(9, 10, channels, |_, _, _| 1.0);
+        *input.at(nan[0], nan[1], 2) = f64::NAN;
+        let mut output = Buffer::<f32>::exact(&Plane::zeros(9, 10, 4 * channels));
+        let windows = Windows::new(output.region, Position::new(-1, -1));
+        conv_forward(
+            &convolution,
+            &weights,
+            Buffer::exact(&input).image(),
+            windows,
+            output.image_mut(),
+            Epilogue {
+                activation: Activation::Relu,
+                ..Epilogue::default()
+            },
+            &mut vec![0.0; convolution.scratch_len::<f32>().unwrap()],
+        )
+        .unwrap();
+        for row in 0..9_usize {
+            for column in 0..10_usize {
+                let near = row.abs_diff(nan[0]) <= 1 && column.abs_diff(nan[1]) <= 1;
+                let pixel = output.image().pixel(row, column);
+                assert!(pixel.iter().all(|value| value.is_nan() == near));
+            }
+        }
+    }
+}
