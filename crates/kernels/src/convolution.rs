@@ -1,12 +1,10 @@
 //! Convolution: forward pass and gradient by the input.
 
-use rayon::prelude::*;
-
 use crate::gather::{Addend, Axis, Gather};
 use crate::image::{check_length, check_scratch};
 use crate::{
     Convolution, DataGradientWeights, Element, ForwardWeights, Image, ImageMut, KernelError,
-    Located, Window, Windows,
+    Located, Window, Windows, fill_region,
 };
 use crate::{scatter, winograd};
 
@@ -246,13 +244,6 @@ pub fn conv_data_gradient<T: Element>(
     cotangent.check_region("convolution cotangent", region)?;
     convolution.window.check(region, first)?;
     check_scratch(winograd::scratch_len::<T>(convolution), scratch)?;
-    if scatter::applies(convolution) {
-        if existing == Existing::Replace {
-            clear(input_cotangent.data_mut());
-        }
-        scatter::run(convolution, &weights.0, cotangent, windows, input_cotangent);
-        return Ok(());
-    }
     let (height, width) = (input_cotangent.height(), input_cotangent.width());
     let channels = input_cotangent.channels();
     let window = &convolution.window;
@@ -269,9 +260,15 @@ pub fn conv_data_gradient<T: Element>(
         (0..row_phases.min(height)).all(|phase| reaches_all(rows(phase), phase, height))
             && (0..column_phases.min(width)).all(|phase| reaches_all(columns(phase), phase, width))
     };
-    if existing == Existing::Replace && !reaches_all() {
-        clear(input_cotangent.data_mut());
+    let scatters = scatter::applies(convolution);
+    if existing == Existing::Replace && (scatters || !reaches_all()) {
+        let whole = input_cotangent.region();
+        fill_region(T::ZERO, input_cotangent.reborrow(), whole)?;
         existing = Existing::Add;
+    }
+    if scatters {
+        scatter::run(convolution, &weights.0, cotangent, windows, input_cotangent);
+        return Ok(());
     }
     for row_phase in 0..row_phases.min(height) {
         let Some(rows) = rows(row_phase) else {
@@ -364,14 +361,6 @@ fn reaches_all(phase: Option<Axis>, first_target: usize, extent: usize) -> bool 
         let all = (extent - first_target).div_ceil(axis.target_step);
         axis.target_first == first_target && axis.targets == all
     })
-}
-
-/// Values that one task clears.
-const CLEARED_AT_ONCE: usize = 1 << 18;
-
-fn clear<T: Element>(values: &mut [T]) {
-    let chunks = values.par_chunks_mut(CLEARED_AT_ONCE);
-    chunks.for_each(|values| values.fill(T::ZERO));
 }
 
 /// A count that `Window::check` or the existence of a slice bounds.

@@ -211,11 +211,11 @@ impl<T: Scalar> BackwardSweep<'_, T> {
         gradients: &mut Gradients<T>,
         exchange: &mut Exchange<'_>,
     ) -> Result<()> {
-        let is_touched = |engine: &Engine<'_, T>, touched: usize| {
-            engine.schedule.buffers.first_touch(touched) == node && engine.has_cotangent(touched)
-        };
         for touched in 0..=node {
-            if is_touched(&self.engine, touched) && !self.engine.replaces(place, node, touched) {
+            if self.engine.schedule.buffers.first_touch(touched) == node
+                && self.engine.has_cotangent(touched)
+                && !self.engine.replaces(place, node, touched)
+            {
                 self.begin_cotangent(place, touched, store, exchange.cotangents)?;
                 self.absorb_carries(place, touched);
             }
@@ -231,7 +231,7 @@ impl<T: Scalar> BackwardSweep<'_, T> {
             }
         }
         for touched in 0..node {
-            if is_touched(&self.engine, touched) && self.engine.replaces(place, node, touched) {
+            if self.engine.replaces(place, node, touched) {
                 self.absorb_carries(place, touched);
             }
         }

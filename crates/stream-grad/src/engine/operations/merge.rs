@@ -1,8 +1,8 @@
 //! Merges: sums and concatenations of channels.
 
 use stream_grad_kernels::{
-    Activation, Existing, Region, accumulate_channels, accumulate_region, add, copy_channels,
-    copy_region, fill_region,
+    Activation, Existing, accumulate_channels, accumulate_region, add, copy_channels, copy_region,
+    fill_region,
 };
 
 use super::step::{ForwardStep, VjpStep, located};
@@ -85,7 +85,7 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
             match existing {
                 Existing::Add => accumulate_region(step.pointwise(), step.target, region),
                 Existing::Replace => {
-                    let whole = Region::whole(step.target.height(), step.target.width());
+                    let whole = step.target.region();
                     if region != whole {
                         fill_region(T::ZERO, step.target.reborrow(), whole)?;
                     }

@@ -97,16 +97,19 @@ impl<T: Scalar> Engine<'_, T> {
     /// it is the first that does, and of a kind that can.
     pub(super) fn replaces(&self, place: TilePlace, node: usize, source: usize) -> bool {
         let operation = &self.schedule.operations[node];
-        let outputs = &self.schedule.outputs;
-        let writes = matches!(
+        let can = matches!(
             operation.kind,
             Kind::Convolution(_) | Kind::Pool { .. } | Kind::Add(_)
         );
-        writes
+        can && self.has_cotangent(source)
             && operation.inputs.contains(&source)
             && self.schedule.buffers.first_touch(source) == node
             && !self.owned(place, node).is_empty()
-            && !outputs.iter().any(|(_, output)| *output == source)
+            && !self
+                .schedule
+                .outputs
+                .iter()
+                .any(|(_, output)| *output == source)
     }
 
     /// Whether the backward sweep computes a cotangent of a node.
