@@ -342,7 +342,7 @@ impl<T: Element> Step<'_, T> {
         let merged = group.interior && contiguous;
 
         let mut origins = [source; PIXELS];
-        for (origin, place) in origins.iter_mut().zip(group.sources) {
+        for (origin, place) in origins.iter_mut().zip(&group.sources) {
             *origin = source.wrapping_offset(self.source_offset(place[0], place[1]));
         }
         let mut term = self.terms.start;
@@ -361,12 +361,12 @@ impl<T: Element> Step<'_, T> {
                 .wrapping_add(first as isize);
             let mut places = [zeros; PIXELS];
             if group.interior {
-                for (place, origin) in places.iter_mut().zip(origins) {
+                for (place, origin) in places.iter_mut().zip(&origins) {
                     *place = origin.wrapping_offset(offset);
                 }
             } else {
                 length = length.min(longest_zeros);
-                for ((place, origin), at) in places.iter_mut().zip(origins).zip(group.sources) {
+                for ((place, origin), at) in places.iter_mut().zip(&origins).zip(&group.sources) {
                     if rows.holds(at[0] + tap[0]) && columns.holds(at[1] + tap[1]) {
                         *place = origin.wrapping_offset(offset);
                     }

@@ -287,8 +287,8 @@ impl<T: Element> Task<'_, T> {
                     // SAFETY: patches and weights have all these terms.
                     unsafe { accumulate(simd, &mut sums, &places, &terms) };
                     let slots = products[first..].iter_mut().take(tiles - first);
-                    for (slots, sums) in slots.zip(sums) {
-                        for (slot, sum) in slots.iter_mut().zip(sums) {
+                    for (slots, sums) in slots.zip(&sums) {
+                        for (slot, &sum) in slots.iter_mut().zip(sums) {
                             if block > 0 {
                                 // SAFETY: the block before wrote it.
                                 let before = unsafe { slot.assume_init() };
@@ -338,11 +338,13 @@ impl<T: Element> Task<'_, T> {
         let lanes = lanes::<S, T>();
         let count = lanes.min(panel.width.saturating_sub(vector * lanes));
         let channel = panel.first + vector * lanes;
-        for (place, values) in rows.into_iter().enumerate() {
+        for (place, values) in rows.iter().enumerate() {
             let Some(row) = self.grid.rows.position(tile_row, place) else {
                 continue;
             };
-            for (place, mut value) in reduce::<S, T>(simd, values).into_iter().enumerate() {
+            let values = reduce::<S, T>(simd, *values);
+            for (place, &value) in values.iter().enumerate() {
+                let mut value = value;
                 let Some(column) = self.grid.columns.position(tile_column, place) else {
                     continue;
                 };

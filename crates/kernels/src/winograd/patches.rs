@@ -199,7 +199,7 @@ pub(super) unsafe fn transform<S: Simd, T: Element>(
                 for row in 0..PATCH {
                     let patch = [left[0][row], left[1][row], right[0][row], right[1][row]];
                     let values = transform_four::<S, T>(simd, patch);
-                    for value in values {
+                    for &value in &values {
                         // SAFETY: the caller vouches for the target; its channels are filled up to whole registers.
                         unsafe { store::<S, T>(simd, to, value) };
                         to = to.wrapping_add(layout.product_step);

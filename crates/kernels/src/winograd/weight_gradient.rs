@@ -309,7 +309,7 @@ impl<T: Element> Block<'_, T> {
         for tap_row in 0..3 {
             let values = [a[tap_row], b[tap_row], c[tap_row], d[tap_row]];
             let taps = gather::<S, T>(simd, values);
-            for (tap_column, value) in taps.into_iter().enumerate() {
+            for (tap_column, &value) in taps.iter().enumerate() {
                 let row = (tap_row * 3 + tap_column) * place.rows + row;
                 // SAFETY: as the caller vouches.
                 unsafe { target.take(simd, place, row, column, value) };
@@ -364,9 +364,9 @@ impl<T: Element> Block<'_, T> {
                 let left = spread::<S, T>(simd, [tile[0][0], tile[1][0]]);
                 let right = spread::<S, T>(simd, [tile[0][1], tile[1][1]]);
                 let to = index * layout.tile_step + channel;
-                for (row, (left, right)) in left.into_iter().zip(right).enumerate() {
+                for (row, (&left, &right)) in left.iter().zip(&right).enumerate() {
                     let values = spread::<S, T>(simd, [left, right]);
-                    for (column, value) in values.into_iter().enumerate() {
+                    for (column, &value) in values.iter().enumerate() {
                         let to = to + (row * PATCH + column) * layout.product_step;
                         // SAFETY: as the caller vouches; rows hold whole registers.
                         unsafe { store_some::<S, T>(simd, target.add(to), lanes, value) };
