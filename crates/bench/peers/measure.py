@@ -60,20 +60,24 @@ def forget_peak():
 
 
 def run(job, names, forward, backward, layout=torch.preserve_format):
-    """Warms the libraries up with a small image, then measures one step. `names` tells the parameters' names."""
+    """Warms the libraries up with a small image, then does one step, and times another, as in training. The resident peak is
+    that of both. `names` tells the parameters' names."""
     # What is loaded is mapped from the file and would be read while the clock runs: copy it.
     files = load_file(job["input"])
     image, cotangent = files.pop("input").clone(memory_format=layout), files.pop("y_bar").clone()
     del files
     small = image[:, :, :WARM_UP_EDGE, :WARM_UP_EDGE].clone(memory_format=layout)
-    features = forward(small)
-    backward(small, features, torch.ones_like(features))
-    del features
-    for parameter in names:
-        parameter.grad = None
 
+    def warm_up(image, cotangent=None):
+        features = forward(image)
+        backward(image, features, torch.ones_like(features) if cotangent is None else cotangent)
+        for parameter in names:
+            parameter.grad = None
+
+    warm_up(small)
     forget_peak()
     before = resident("VmRSS")
+    warm_up(image, cotangent)
     start = time.perf_counter()
     features = forward(image)
     middle = time.perf_counter()

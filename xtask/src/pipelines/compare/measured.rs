@@ -2,14 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-/// One step: forward and backward of one image, in a process of its own. The peers' scripts write the first four.
+/// One step: forward and backward of one image, in a process of its own. The peers' scripts write the first four. Where the
+/// image is a file, the process has done the same step before, as in training: what it keeps from step to step is there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StepMeasurement {
     pub(crate) seconds_forward: f64,
     pub(crate) seconds_backward: f64,
-    /// When the clock starts: the program, the network, the image, the cotangent.
+    /// Before the first step: the program, the network, the image, the cotangent.
     pub(crate) resident_before_bytes: Option<u64>,
-    /// The largest resident set while the clock runs.
+    /// The largest resident set since then.
     pub(crate) resident_peak_bytes: Option<u64>,
     /// Of this project's runs.
     #[serde(default)]

@@ -146,7 +146,7 @@ fn step(job: &StepJob, allocator: &CountingAllocator) -> anyhow::Result<StepMeas
     Ok(measured)
 }
 
-/// Image and features are tensors, as they are for the peers.
+/// Image and features are tensors, as they are for the peers. The step is the second of its kind, as theirs is.
 fn whole(
     plan: &Plan,
     input: &Path,
@@ -158,17 +158,20 @@ fn whole(
             .remove(name)
             .with_context(|| format!("{} lacks `{name}`", input.display()))
     };
-    let (image, cotangent) = (take("input")?, take("y_bar")?);
-    let clock = Clock::start(allocator);
+    let (image, cotangents) = (take("input")?, [take("y_bar")?]);
+    let memory = Memory::watch(allocator);
     let (features, residuals) = plan.forward(&image)?;
-    let forward = clock.start.elapsed();
-    let gradients = plan.vjp(residuals, &[cotangent])?;
-    let measured = clock.stop(forward, plan);
+    drop((features, plan.vjp(residuals, &cotangents)?));
+    let clock = Instant::now();
+    let (features, residuals) = plan.forward(&image)?;
+    let forward = clock.elapsed();
+    let gradients = plan.vjp(residuals, &cotangents)?;
+    let measured = memory.measured([forward, clock.elapsed()], plan);
     drop(features);
     Ok((measured, gradients))
 }
 
-/// Neither image nor features exist as a whole.
+/// Neither image nor features exist as a whole. So large a step is measured alone.
 fn streamed(
     plan: &Plan,
     job: &StepJob,
@@ -179,33 +182,32 @@ fn streamed(
         width: job.width,
     };
     let mut sum = Sum::default();
-    let clock = Clock::start(allocator);
+    let memory = Memory::watch(allocator);
+    let clock = Instant::now();
     let residuals = plan.forward_to(&noise, &mut sum)?;
-    let forward = clock.start.elapsed();
+    let forward = clock.elapsed();
     let gradients = plan.vjp_from(residuals, &mut Ones, None)?;
-    let measured = clock.stop(forward, plan);
+    let measured = memory.measured([forward, clock.elapsed()], plan);
     Ok((measured, gradients))
 }
 
-/// Time and memory since the step began.
-struct Clock<'a> {
+/// Memory since the first step began.
+struct Memory<'a> {
     resident_before_bytes: Option<u64>,
     heap: PeakWatch<'a>,
-    start: Instant,
 }
 
-impl<'a> Clock<'a> {
-    fn start(allocator: &'a CountingAllocator) -> Self {
+impl<'a> Memory<'a> {
+    fn watch(allocator: &'a CountingAllocator) -> Self {
         resident_memory::forget_peak();
         Self {
             resident_before_bytes: resident_memory::rss_bytes(),
             heap: allocator.watch(),
-            start: Instant::now(),
         }
     }
 
-    fn stop(self, forward: Duration, plan: &Plan) -> StepMeasurement {
-        let both = self.start.elapsed();
+    /// What was measured, with the times of the forward sweep and of both.
+    fn measured(self, [forward, both]: [Duration; 2], plan: &Plan) -> StepMeasurement {
         let classes = plan.peak_classes();
         StepMeasurement {
             seconds_forward: forward.as_secs_f64(),
