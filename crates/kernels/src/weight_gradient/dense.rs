@@ -12,9 +12,7 @@ use pulp::{Simd, WithSimd};
 
 use pack::PackedAxis;
 
-use super::cut::{
-    ALIGNMENT, COLUMNS, Cut, Destination, Part, Place, Summed, Target, columns, slots,
-};
+use super::cut::{ALIGNMENT, Cut, Destination, Part, Place, Summed, Target, columns, slots};
 use super::product::{Extent, Rows, Sums, multiply};
 use crate::element::sealed::{lanes, load};
 use crate::stack::Stack;
@@ -22,6 +20,12 @@ use crate::{Convolution, Element, Image, Position, Region, Windows};
 
 /// Most rows of a block: taps times input channels.
 const ROWS: usize = 576;
+
+/// Most columns of a block: output channels, for which inputs are packed once.
+const COLUMNS: usize = 128;
+
+/// Columns that are multiplied at a time: with the cotangents of a chunk they leave room in the first-level cache.
+const PART_COLUMNS: usize = 64;
 
 /// Most input channels of a block.
 const CHANNELS: usize = 192;
@@ -36,7 +40,7 @@ const CHUNK_COLUMNS: usize = 16;
 const INPUT_BYTES: usize = 160 << 10;
 
 /// Chunks of the longest sum in the element's own precision.
-const STRIP: usize = 8;
+const STRIP: usize = 16;
 
 /// A convolution's blocks.
 #[derive(Debug, Clone, Copy)]
@@ -75,11 +79,21 @@ impl Blocks {
             .into_iter()
             .fold(self.kernel[0], usize::saturating_mul)
     }
+
+    /// Values of the largest block's sums, rows filled up.
+    fn values(&self, convolution: &Convolution) -> usize {
+        let [rows, columns] =
+            [0, 1].map(|axis| convolution.window.kernel[axis].div_ceil(self.kernel[axis]));
+        let inputs = (convolution.in_channels / convolution.groups).div_ceil(self.inputs);
+        let outputs = (convolution.out_channels / convolution.groups).div_ceil(ALIGNMENT);
+        rows * columns * inputs * outputs.div_ceil(self.outputs) * ALIGNMENT
+    }
 }
 
 /// Values of scratch that a weight gradient needs.
 pub(crate) fn scratch_len(convolution: &Convolution) -> usize {
-    slots(Blocks::new(convolution).count()).saturating_mul(ROWS * COLUMNS)
+    let blocks = Blocks::new(convolution);
+    slots(blocks.count()).saturating_mul(blocks.values(convolution))
 }
 
 /// Adds the weight gradient to `sums`, laid out `[kernel row][kernel column][in / groups][out]`.
@@ -109,7 +123,7 @@ pub(super) fn weight_gradient<T: Element>(
         region,
         chunk: [region.rows.min(POSITIONS / columns), columns],
         blocks,
-        destination: Destination::new(sums, scratch, ROWS * COLUMNS),
+        destination: Destination::new(sums, scratch, blocks.values(convolution)),
     };
     let [rows, columns] = job.chunks();
     Cut::new(blocks.count(), rows * columns, 1, STRIP)
@@ -232,7 +246,7 @@ impl<T: Element> Summed<T> for Block<'_, T> {
         let lanes = lanes::<S, T>();
         let place = self.place();
         let mut inputs = Stack::<INPUT_BYTES>::uninit();
-        let mut cotangents = Stack::<{ POSITIONS * COLUMNS * size_of::<f64>() }>::uninit();
+        let mut cotangents = Stack::<{ POSITIONS * PART_COLUMNS * size_of::<f64>() }>::uninit();
         let mut sums = Stack::<{ ROWS * COLUMNS * size_of::<f64>() }>::uninit();
         let inputs = inputs.values::<T>();
         let cotangents = cotangents.values::<T>();
@@ -261,12 +275,17 @@ impl<T: Element> Summed<T> for Block<'_, T> {
                         let inputs = self.inputs_in_place(&rows, &columns).unwrap_or_else(|| {
                             self.pack_inputs(simd, &packed, [rows.start, columns.start], inputs)
                         });
-                        let cotangents = if self.has_whole_cotangents::<S>() {
-                            self.cotangents_in_place(&rows, &columns)
-                        } else {
-                            self.pack_cotangents(simd, rows, columns, cotangents)
-                        };
-                        self.multiply(simd, &packed, extent, inputs, cotangents, sums, replace);
+                        for first in (0..place.columns).step_by(PART_COLUMNS) {
+                            let part = first..(first + PART_COLUMNS).min(place.columns);
+                            let cotangents = if self.has_whole_cotangents::<S>(&part) {
+                                self.cotangents_in_place(&rows, &columns)
+                            } else {
+                                self.pack_cotangents(simd, &rows, &columns, &part, cotangents)
+                            };
+                            self.multiply(
+                                simd, &packed, extent, inputs, cotangents, part, sums, replace,
+                            );
+                        }
                     }
                     replace = false;
                 }
@@ -300,6 +319,7 @@ impl<T: Element> Block<'_, T> {
         extent: Extent,
         inputs: Rows<T>,
         cotangents: Rows<T>,
+        part: Range<usize>,
         sums: *mut T,
         replace: bool,
     ) {
@@ -329,10 +349,10 @@ impl<T: Element> Block<'_, T> {
                         cotangents,
                         extent,
                         Sums {
-                            first: sums.add(to * pitch),
+                            first: sums.add(to * pitch + part.start),
                             pitch,
                             rows,
-                            columns: place.columns,
+                            columns: part.len(),
                             replace,
                         },
                     );

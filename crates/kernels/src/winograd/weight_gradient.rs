@@ -29,7 +29,7 @@ const TAPS: usize = 9;
 const CHUNK_BYTES: usize = 128;
 
 /// Chunks of the longest sum in the element's own precision.
-const STRIP_CHUNKS: usize = 16;
+const STRIP_CHUNKS: usize = 32;
 
 /// Values between one product's values and the next: without it, all would map to the same few sets of the caches.
 const PADDING: usize = 16;

@@ -8,7 +8,7 @@ use super::{Block, INPUT_BYTES};
 use crate::Element;
 use crate::convolution::signed;
 use crate::element::sealed::{lanes, load_some, store_some};
-use crate::weight_gradient::cut::Summed;
+use crate::weight_gradient::cut::ALIGNMENT;
 use crate::weight_gradient::product::Rows;
 use crate::weight_gradient::steps_inside;
 
@@ -102,11 +102,11 @@ impl<T: Element> Block<'_, T> {
         })
     }
 
-    /// Whether the block has all channels of the cotangents, in whole registers: then they need not be packed.
+    /// Whether a part of the block has all channels of the cotangents, in whole registers: then they need not be packed.
     #[inline(always)]
-    pub(super) fn has_whole_cotangents<S: Simd>(&self) -> bool {
+    pub(super) fn has_whole_cotangents<S: Simd>(&self, part: &Range<usize>) -> bool {
         let channels = self.job.convolution.out_channels;
-        self.outputs.len() == channels && channels.is_multiple_of(lanes::<S, T>())
+        part.len() == channels && channels.is_multiple_of(lanes::<S, T>())
     }
 
     #[inline(always)]
@@ -126,7 +126,7 @@ impl<T: Element> Block<'_, T> {
         }
     }
 
-    /// Copies the cotangents of some positions; what fills up the last register of a position is zero.
+    /// Copies a part of the block's cotangents of some positions; what fills up the last register of a position is zero.
     ///
     /// # Safety
     /// `packed` must have room for all positions.
@@ -135,23 +135,25 @@ impl<T: Element> Block<'_, T> {
     pub(super) unsafe fn pack_cotangents<S: Simd>(
         &self,
         simd: S,
-        rows: Range<usize>,
-        columns: Range<usize>,
+        rows: &Range<usize>,
+        columns: &Range<usize>,
+        part: &Range<usize>,
         packed: *mut T,
     ) -> Rows<T> {
         let job = self.job;
         let lanes = lanes::<S, T>();
         let channels = job.convolution.out_channels;
-        let first = self.group * (channels / job.convolution.groups) + self.outputs.start;
-        let pitch = self.place().pitch();
+        let first =
+            self.group * (channels / job.convolution.groups) + self.outputs.start + part.start;
+        let pitch = part.len().next_multiple_of(ALIGNMENT);
         let mut to = packed;
         let row_pitch = columns.len() * pitch;
-        for row in rows {
+        for row in rows.clone() {
             let pixel = (job.region.row + row) * job.cotangent.width() + job.region.column;
             let mut from = job.cotangent.data()[(pixel + columns.start) * channels..].as_ptr();
             for _ in columns.clone() {
-                for column in (0..self.outputs.len()).step_by(lanes) {
-                    let count = lanes.min(self.outputs.len() - column);
+                for column in (0..part.len()).step_by(lanes) {
+                    let count = lanes.min(part.len() - column);
                     // SAFETY: the region lies in the cotangent; the caller vouches for the target.
                     unsafe {
                         let value = load_some::<S, T>(simd, from.add(first + column), count);
