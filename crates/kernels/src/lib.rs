@@ -38,7 +38,10 @@ mod weights;
 mod window;
 mod winograd;
 
-pub use activation::{Gelu, gelu_forward, gelu_vjp, relu_forward, relu_vjp, relu_vjp_in_place};
+pub use activation::{
+    Gelu, gelu_forward, gelu_vjp, relu_forward, relu_vjp, relu_vjp_and_bias_gradient,
+    relu_vjp_in_place,
+};
 pub use affine::{
     affine_forward, affine_parameter_gradient, affine_vjp, affine_vjp_in_place, bias_gradient,
 };

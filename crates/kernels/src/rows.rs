@@ -1,8 +1,11 @@
 //! Work on regions, cut by rows.
 
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::instructions::{Work, run_part};
+use crate::instructions::{Work, dispatch, run_part};
 use crate::{ImageMut, Region};
 
 /// Runs `work` for every row of `region` and the region's values of that row.
@@ -80,16 +83,95 @@ pub(crate) fn sum_rows(rows: usize, sums: &mut [f64], work: impl Work<f64>) {
     if rows == 0 || sums.is_empty() {
         return;
     }
-    let bands = rows.min(SUM_BANDS);
-    let mut partials = vec![0.0; bands * sums.len()];
+    let bands = Bands::new(rows);
+    let mut partials = bands.partials(sums);
     partials
         .par_chunks_exact_mut(sums.len())
         .enumerate()
         .for_each(|(band, partial)| {
-            for row in band * rows / bands..(band + 1) * rows / bands {
+            for row in bands.rows(band) {
                 run_part(&work, row, partial);
             }
         });
+    add_partials(&partials, sums);
+}
+
+/// Runs `work` for every row of `region`, the region's values of that row, and sums to which it adds, as [`sum_rows`] does.
+pub(crate) fn for_each_row_and_sum<T: Send>(
+    target: ImageMut<'_, T>,
+    region: Region,
+    sums: &mut [f64],
+    work: impl Fn(usize, &mut [T], &mut [f64]) + Sync,
+) {
+    let channels = target.channels();
+    let pitch = target.width() * channels;
+    if region.is_empty() || pitch == 0 || sums.is_empty() {
+        return;
+    }
+    let columns = region.column * channels..(region.column + region.columns) * channels;
+    let bands = Bands::new(region.rows);
+    let mut partials = bands.partials(sums);
+    target.into_data()[region.row * pitch..(region.row + region.rows) * pitch]
+        .par_chunks_mut(bands.height * pitch)
+        .zip(partials.par_chunks_exact_mut(sums.len()))
+        .enumerate()
+        .for_each(|(band, (values, partial))| {
+            for (row, values) in bands.rows(band).zip(values.chunks_exact_mut(pitch)) {
+                dispatch(RowAndSums {
+                    work: &work,
+                    row,
+                    values: &mut values[columns.clone()],
+                    sums: partial,
+                });
+            }
+        });
+    add_partials(&partials, sums);
+}
+
+/// A row for [`for_each_row_and_sum`].
+struct RowAndSums<'a, T, Closure> {
+    work: &'a Closure,
+    row: usize,
+    values: &'a mut [T],
+    sums: &'a mut [f64],
+}
+
+impl<T, Closure: Fn(usize, &mut [T], &mut [f64])> WithSimd for RowAndSums<'_, T, Closure> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        (self.work)(self.row, self.values, self.sums);
+    }
+}
+
+/// How a sum over rows is cut.
+#[derive(Debug, Clone, Copy)]
+struct Bands {
+    all: usize,
+    height: usize,
+}
+
+impl Bands {
+    fn new(rows: usize) -> Self {
+        Self {
+            all: rows,
+            height: rows.div_ceil(SUM_BANDS).max(1),
+        }
+    }
+
+    /// Sums of each band, all zero.
+    fn partials(self, sums: &[f64]) -> Vec<f64> {
+        vec![0.0; self.all.div_ceil(self.height) * sums.len()]
+    }
+
+    fn rows(self, band: usize) -> Range<usize> {
+        band * self.height..((band + 1) * self.height).min(self.all)
+    }
+}
+
+/// Adds the bands' sums, in their order.
+fn add_partials(partials: &[f64], sums: &mut [f64]) {
     for partial in partials.chunks_exact(sums.len()) {
         for (sum, &value) in sums.iter_mut().zip(partial) {
             *sum += value;
@@ -98,7 +180,8 @@ pub(crate) fn sum_rows(rows: usize, sums: &mut [f64], work: impl Work<f64>) {
 }
 
 /// An upper bound of the bytes that a gradient by per-channel parameters allocates while it runs, all threads together:
-/// [`bias_gradient`](crate::bias_gradient) with one parameter for each channel,
+/// [`bias_gradient`](crate::bias_gradient) and
+/// [`relu_vjp_and_bias_gradient`](crate::relu_vjp_and_bias_gradient) with one parameter for each channel,
 /// [`affine_parameter_gradient`](crate::affine_parameter_gradient) and
 /// [`layer_norm_parameter_gradient`](crate::layer_norm_parameter_gradient) with two. No other kernel allocates.
 #[must_use]

@@ -12,7 +12,8 @@ use stream_grad_kernels::{
     Activation, Element, Gelu, ImageMut, LayerNorm, Region, accumulate_channels, accumulate_region,
     add, affine_forward, affine_parameter_gradient, affine_vjp, affine_vjp_in_place, copy_channels,
     copy_region, fill_region, gelu_forward, gelu_vjp, layer_norm_forward,
-    layer_norm_parameter_gradient, layer_norm_vjp, relu_forward, relu_vjp, relu_vjp_in_place,
+    layer_norm_parameter_gradient, layer_norm_vjp, relu_forward, relu_vjp,
+    relu_vjp_and_bias_gradient, relu_vjp_in_place,
 };
 
 #[derive(Debug, Clone)]
@@ -62,7 +63,7 @@ impl Case {
         &self,
         start: &Plane,
         poison: f64,
-        work: impl Fn(ImageMut<'_, T>, Region),
+        mut work: impl FnMut(ImageMut<'_, T>, Region),
     ) -> Vec<f64> {
         let mut buffer = Buffer::<T>::around(start, self.margins, poison);
         let region = buffer.region;
@@ -136,6 +137,17 @@ impl Case {
             let expected = oracle::relu_vjp(&output, &b);
             let found = self.run::<T>(&b, poison, |to, at| relu_vjp_in_place(y, to, at).unwrap());
             assert_eq!(found, expected.data);
+            let mut by_bias = vec![0.0; self.channels];
+            let found = self.run::<T>(&b, poison, |to, at| {
+                relu_vjp_and_bias_gradient(y, to, at, &mut by_bias).unwrap();
+            });
+            assert_eq!(found, expected.data);
+            near(
+                &by_bias,
+                &oracle::bias_gradient(&expected),
+                1e-13,
+                "bias gradient",
+            );
             let found = self.run::<T>(&start, poison, |to, at| relu_vjp(y, g, to, at).unwrap());
             near(&found, &added(&expected), exact, "relu VJP");
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, Device, Storage, Tensor, Var};
+use rayon::prelude::*;
 use stream_grad_kernels::zeros;
 
 use crate::error::{ExternalError, Result, StreamError};
@@ -199,15 +200,15 @@ impl TensorPlace {
         Ok(())
     }
 
-    fn copy_rows<T: Copy, U>(
+    fn copy_rows<T: Copy + Sync, U: Send>(
         &self,
         data: &[T],
         tile: &mut StridedMut<'_, U>,
-        convert: impl Fn(T) -> U,
+        convert: impl Fn(T) -> U + Sync,
     ) {
         let [channel_stride, row_stride, column_stride] = self.strides;
-        for row in 0..self.height {
-            let out = tile.row(row);
+        let rows = tile.par_rows().enumerate().take(self.height);
+        rows.for_each(|(row, out)| {
             for channel in 0..self.channels {
                 let start = self.origin + row * row_stride + channel * channel_stride;
                 for column in 0..self.width {
@@ -215,7 +216,7 @@ impl TensorPlace {
                         convert(data[start + column * column_stride]);
                 }
             }
-        }
+        });
     }
 }
 

@@ -1,8 +1,8 @@
 //! Convolutions with what was fused into them.
 
 use stream_grad_kernels::{
-    Epilogue, Located, Windows, affine_vjp_in_place, bias_gradient, conv_data_gradient,
-    conv_forward, conv_weight_gradient,
+    Activation, Epilogue, Located, Windows, affine_vjp_in_place, bias_gradient, conv_data_gradient,
+    conv_forward, conv_weight_gradient, relu_vjp_and_bias_gradient,
 };
 
 use super::step::{ForwardStep, VjpStep, located, origin};
@@ -59,9 +59,11 @@ impl<T: Scalar> ForwardStep<'_, '_, T> {
 
 impl<T: Scalar> VjpStep<'_, '_, T> {
     pub(super) fn convolution(mut self, convolution: &ConvolutionOperation) -> Result<()> {
-        self.mask_cotangent(convolution.activation)?;
         if self.trains() {
-            self.weight_and_bias_gradient(convolution)?;
+            self.mask_and_bias_gradient(convolution.activation)?;
+            self.weight_gradient(convolution)?;
+        } else {
+            self.mask_cotangent(convolution.activation)?;
         }
         // Before the data gradient, which may scale the cotangent.
         if self.operation().inputs.len() > 1 {
@@ -73,7 +75,34 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
         Ok(())
     }
 
-    fn weight_and_bias_gradient(&mut self, convolution: &ConvolutionOperation) -> Result<()> {
+    /// Turns the cotangent into that before the activation, in place, and adds the gradient of the bias, if there is one.
+    fn mask_and_bias_gradient(&mut self, activation: Activation) -> Result<()> {
+        if !self.trains_bias() {
+            return self.mask_cotangent(activation);
+        }
+        let (name, node, owned) = (self.name(), self.node, self.owned);
+        let (output, cotangent) = (self.output(), self.cotangent());
+        let region = cotangent.region(owned);
+        let result = match activation {
+            Activation::Identity => {
+                let (gradients, [g]) = self.gradients_and_views([cotangent])?;
+                let sums = &mut gradients.parameters.operations[node].bias;
+                cotangent
+                    .image(g)
+                    .and_then(|g| bias_gradient(g, region, sums))
+            }
+            Activation::Relu => {
+                let (gradients, [y, g]) = self.gradients_and_views([output, cotangent])?;
+                let sums = &mut gradients.parameters.operations[node].bias;
+                located(&output, y, owned).and_then(|y| {
+                    relu_vjp_and_bias_gradient(y, cotangent.image_mut(g)?, region, sums)
+                })
+            }
+        };
+        result.map_err(kernel_error(name))
+    }
+
+    fn weight_gradient(&mut self, convolution: &ConvolutionOperation) -> Result<()> {
         let (name, node) = (self.name(), self.node);
         let (input, cotangent) = (self.input(0), self.cotangent());
         let region = cotangent.region(self.owned);
@@ -87,11 +116,7 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
             });
         };
         let mut run = || {
-            let g = cotangent.image(g)?;
-            if !sums.bias.is_empty() {
-                bias_gradient(g, region, &mut sums.bias)?;
-            }
-            let x = input.image(x)?;
+            let (x, g) = (input.image(x)?, cotangent.image(g)?);
             conv_weight_gradient(&convolution.shape, x, windows, g, weights, scratch)
         };
         run().map_err(kernel_error(name))

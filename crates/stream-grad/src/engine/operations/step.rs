@@ -223,6 +223,13 @@ impl<'s, 'p, T: Scalar> VjpStep<'s, 'p, T> {
         self.operation().is_trainable(&self.gradients.trainable)
     }
 
+    /// Whether a gradient of the operation's bias is wanted.
+    pub(super) fn trains_bias(&self) -> bool {
+        !self.gradients.parameters.operations[self.node]
+            .bias
+            .is_empty()
+    }
+
     /// Whether the cotangent of the first input is wanted.
     pub(super) fn wants_input(&self) -> bool {
         self.engine.has_cotangent(self.operation().inputs[0])
