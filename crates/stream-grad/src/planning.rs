@@ -88,7 +88,7 @@ fn stored(
         });
     }
     let geometry = Geometry::new(sized, recipe.clone())?;
-    let in_memory = Planned::of(geometry, Storage::Memory, memory, time);
+    let in_memory = Planned::of(geometry, Storage::Memory, memory, request.memory, time);
     let fits = |budget: ByteCount| in_memory.peak.peak() <= u128::from(budget.get());
     let Some(folder) = &request.spill else {
         return Ok(in_memory);
@@ -97,7 +97,13 @@ fn stored(
         return Ok(in_memory);
     }
     let limit = u128::from(spill::room(folder)?.get());
-    let planned = Planned::of(in_memory.geometry, Storage::File, memory, time);
+    let planned = Planned::of(
+        in_memory.geometry,
+        Storage::File,
+        memory,
+        request.memory,
+        time,
+    );
     let needed = file_bytes(&planned.geometry, &planned.buffers, memory);
     if needed > limit {
         return Err(TilingError::FileTooSmall { limit, needed }.into());

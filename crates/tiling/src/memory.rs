@@ -237,16 +237,16 @@ impl PeakBytes {
 
     /// The peak if as much memory as fits the budget stays for the next step, and what that is.
     pub fn holding(self, budget: Option<ByteCount>) -> (Self, HeldMemory) {
-        let working = [self.arena, self.transient, self.cotangent_carries];
         let saved = if self.file.backward == 0 {
             [self.saved, self.borders]
         } else {
             // It is made anew for each block.
             [PhaseBytes::default(); 2]
         };
-        let sum = |sum: u128, class: &PhaseBytes| sum.saturating_add(class.backward);
-        let working = working.iter().fold(0, sum);
-        let everything = saved.iter().fold(working, sum);
+        let working = self.working(|class| class.backward);
+        let everything = saved
+            .iter()
+            .fold(working, |sum, class| sum.saturating_add(class.backward));
         for (what, bytes) in [
             (HeldMemory::Everything, everything),
             (HeldMemory::Working, working),
@@ -262,6 +262,14 @@ impl PeakBytes {
             }
         }
         (self, HeldMemory::Nothing)
+    }
+
+    /// What a phase works in: of the sweeps, the longer makes room for the other.
+    fn working(&self, phase: fn(PhaseBytes) -> u128) -> u128 {
+        [self.arena, self.transient, self.cotangent_carries]
+            .map(phase)
+            .into_iter()
+            .fold(0, u128::saturating_add)
     }
 
     fn summed(mut self) -> Self {
@@ -435,22 +443,18 @@ pub fn file_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
     bytes_of_blocks(geometry, request, |block| buffers.file_length(block))
 }
 
-/// Bytes of memory that a first step asks of the system: what both sweeps work in, one after the other, what is saved of every
-/// block of every image, and whole maps. Later steps have part of it already.
+/// Bytes of memory that a step asks of the system: what both sweeps work in, one after the other, what is saved of every block of
+/// every image, and whole maps, but for what stays from the step before within the budget.
 pub(crate) fn fresh_bytes(
     geometry: &Geometry,
     buffers: &Buffers,
     request: &MemoryRequest,
     peak: &PeakBytes,
+    budget: Option<ByteCount>,
 ) -> u128 {
-    let working = |phase: fn(PhaseBytes) -> u128| {
-        [peak.arena, peak.transient, peak.cotangent_carries]
-            .map(phase)
-            .into_iter()
-            .fold(0, u128::saturating_add)
-    };
     let saved = bytes_of_blocks(geometry, request, |block| buffers.saved_length(block));
-    [
+    let forward = peak.working(|class| class.forward);
+    let all = [
         saved,
         peak.borders.forward,
         peak.features.forward,
@@ -458,9 +462,11 @@ pub(crate) fn fresh_bytes(
     ]
     .into_iter()
     .fold(
-        working(|class| class.forward).max(working(|class| class.backward)),
+        forward.max(peak.working(|class| class.backward)),
         u128::saturating_add,
-    )
+    );
+    let (holding, _) = peak.holding(budget);
+    all.saturating_sub(holding.held.finish)
 }
 
 /// Sums elements over all blocks of all images, in bytes.

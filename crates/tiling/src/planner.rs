@@ -72,12 +72,13 @@ pub struct Planned {
     pub peak: PeakBytes,
     /// Its FLOPs, for one image.
     pub cost: Cost,
-    /// The time that it is predicted to take, for all images.
+    /// The time that a step is predicted to take, for all images, if another came before it.
     pub time: Picoseconds,
 }
 
 impl Planned {
-    /// Works out what follows from a recipe whose saved values are in `storage`.
+    /// Works out what follows from a recipe whose saved values are in `storage`, if memory within `budget` stays from step to
+    /// step ([`PeakBytes::holding`]).
     ///
     /// ```
     /// use stream_grad_tiling::{
@@ -88,7 +89,7 @@ impl Planned {
     /// let sized = SizedGraph::new(graph, PerAxis::both(64))?;
     /// let (recipe, time) = (Recipe::whole(&sized), TimeModel::of_flops(sized.graph()));
     /// let memory = MemoryRequest::new(4, 1, FixedBytes::default());
-    /// let planned = Planned::of(Geometry::new(sized, recipe)?, Storage::Memory, &memory, &time);
+    /// let planned = Planned::of(Geometry::new(sized, recipe)?, Storage::Memory, &memory, None, &time);
     /// assert_eq!(planned.cost.tiles, 1);
     /// # Ok::<(), stream_grad_tiling::TilingError>(())
     /// ```
@@ -96,10 +97,11 @@ impl Planned {
         geometry: Geometry,
         storage: Storage,
         memory: &MemoryRequest,
+        budget: Option<ByteCount>,
         time: &TimeModel,
     ) -> Self {
         let work = Work::of(&geometry);
-        Self::of_work(geometry, &work, storage, memory, time)
+        Self::of_work(geometry, &work, storage, memory, budget, time)
     }
 
     pub(crate) fn of_work(
@@ -107,13 +109,14 @@ impl Planned {
         work: &Work,
         storage: Storage,
         memory: &MemoryRequest,
+        budget: Option<ByteCount>,
         time: &TimeModel,
     ) -> Self {
         let buffers = Buffers::stored(&geometry, storage);
         let peak = peak_bytes(&geometry, &buffers, memory);
         let traffic = Traffic {
             file: file_traffic(&geometry, &buffers, memory.element_bytes),
-            fresh: fresh_bytes(&geometry, &buffers, memory, &peak),
+            fresh: fresh_bytes(&geometry, &buffers, memory, &peak, budget),
         };
         Self {
             peak,
@@ -196,7 +199,7 @@ pub struct FrontPoint {
     pub peak: PeakBytes,
     /// Its FLOPs, for one image.
     pub cost: Cost,
-    /// The time that it is predicted to take, for all images.
+    /// The time that a step is predicted to take, for all images, if what stays from the one before does not raise the peak.
     pub time: Picoseconds,
 }
 
@@ -215,7 +218,7 @@ pub fn pareto(
     let budget = request
         .budget
         .map_or(ADDRESSABLE, |budget| u128::from(budget.get()));
-    let search = Search::new(sized, request, time, budget)?;
+    let search = Search::new(sized, request, time, budget)?.holding_within_the_peak();
     let mut points = Vec::new();
     search.visit(&mut |tiling| {
         for storage in search.storages() {
@@ -279,7 +282,7 @@ fn unbudgeted(
         Some(_) => Storage::File,
     };
     let geometry = geometry.with(segments, kept)?;
-    let planned = Planned::of(geometry, storage, &request.memory, time);
+    let planned = Planned::of(geometry, storage, &request.memory, request.budget, time);
     if let Some(limit) = request.file {
         let limit = u128::from(limit.get());
         let needed = file_bytes(&planned.geometry, &planned.buffers, &request.memory);

@@ -19,6 +19,8 @@ pub(crate) struct Search<'a> {
     request: &'a PlannerRequest,
     time: &'a TimeModel,
     budget: u128,
+    /// Within this, memory stays from step to step.
+    holding: ByteCount,
     /// One tile a block.
     whole: Geometry,
     /// What may be kept.
@@ -53,9 +55,18 @@ impl<'a> Search<'a> {
             request,
             time,
             budget,
+            holding: ByteCount::saturating(budget),
             whole,
             keepable,
         })
+    }
+
+    /// The same recipes, of which no memory stays that would raise their peak.
+    pub(crate) fn holding_within_the_peak(self) -> Self {
+        Self {
+            holding: ByteCount::bytes(0),
+            ..self
+        }
     }
 
     /// Every tile and number of segments.
@@ -158,6 +169,7 @@ impl<'a> Search<'a> {
             &tiling.work,
             storage,
             memory,
+            Some(self.holding),
             self.time,
         ))
     }
@@ -251,7 +263,14 @@ impl<'a> Search<'a> {
                     .geometry
                     .with(filled.geometry.recipe().segments, kept)?;
                 let (storage, memory) = (filled.buffers.storage(), &self.request.memory);
-                let more = Planned::of_work(geometry, &tiling.work, storage, memory, self.time);
+                let more = Planned::of_work(
+                    geometry,
+                    &tiling.work,
+                    storage,
+                    memory,
+                    Some(self.holding),
+                    self.time,
+                );
                 if more.time < filled.time && self.fits(&more) {
                     filled = more;
                 }
@@ -376,7 +395,7 @@ mod tests {
                     let segments = tiling.geometry.recipe().segments;
                     let geometry = tiling.geometry.with(segments, kept.map(NodeId).collect())?;
                     let (memory, time) = (&case.memory, &case.time);
-                    all.push(Planned::of(geometry, Storage::Memory, memory, time));
+                    all.push(Planned::of(geometry, Storage::Memory, memory, None, time));
                 }
                 Ok(())
             })
@@ -400,7 +419,12 @@ mod tests {
             let mut request = PlannerRequest::new(case.memory.clone());
             request.budget = Some(ByteCount::saturating(budget));
             let fitting = all.iter().filter(|planned| planned.peak.peak() <= budget);
-            let best = fitting.map(|planned| planned.time).min().unwrap();
+            let times = fitting.map(|planned| {
+                let geometry = planned.geometry.clone();
+                let (memory, time) = (&case.memory, &case.time);
+                Planned::of(geometry, Storage::Memory, memory, request.budget, time).time
+            });
+            let best = times.min().unwrap();
             match plan(&case.sized, &request, &case.time) {
                 Ok(chosen) => {
                     assert!(chosen.peak.peak() <= budget, "{case:?}");

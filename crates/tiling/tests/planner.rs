@@ -82,7 +82,7 @@ proptest! {
         }
         let again = Geometry::new(sized, chosen.geometry.recipe().clone()).unwrap();
         let storage = chosen.buffers.storage();
-        let predicted = Planned::of(again, storage, &request.memory, &time);
+        let predicted = Planned::of(again, storage, &request.memory, request.budget, &time);
         prop_assert_eq!(predicted.time, chosen.time);
     }
 
@@ -132,7 +132,7 @@ proptest! {
             kept.insert(place, node);
         }
         let more = geometry.with(geometry.recipe().segments, kept).unwrap();
-        let predict = |geometry, storage| Planned::of(geometry, storage, &one_image(), &time).time;
+        let predict = |geometry, storage| Planned::of(geometry, storage, &one_image(), None, &time).time;
         let before = predict(geometry.clone(), Storage::Memory);
         prop_assert!(predict(more, Storage::Memory) <= before);
         prop_assert!(predict(geometry, Storage::File) >= before);
