@@ -15,6 +15,7 @@ use product::{Terms, accumulate};
 
 use crate::element::sealed::{lanes, load_some, store_some};
 use crate::shared::Shared;
+use crate::stack::Aligned;
 use crate::weights::{PackedWeights, Panel};
 use crate::{Element, Existing};
 
@@ -245,7 +246,9 @@ impl<T: Element> Task<'_, T> {
                 let group = Group::<PIXELS>::new(gather, pixel, count);
                 let mut sums = [[T::splat(simd, T::ZERO); VECTORS]; PIXELS];
                 step.accumulate::<S, VECTORS, PIXELS>(simd, &group, &mut sums);
-                step.store::<S, VECTORS, PIXELS>(simd, &group, &sums);
+                // Apart from the sums, which so stay in registers from one row of taps to the next.
+                let stored = Aligned(sums);
+                step.store::<S, VECTORS, PIXELS>(simd, &group, &stored.0);
                 pixel += PIXELS;
             }
         }

@@ -18,3 +18,8 @@ impl<const BYTES: usize> Stack<BYTES> {
         self.0.as_mut_ptr().cast()
     }
 }
+
+/// Registers on the stack, where they can be counted through: those that a loop of unknown length goes through cannot stay in
+/// registers.
+#[repr(align(64))]
+pub(crate) struct Aligned<V>(pub(crate) V);

@@ -17,6 +17,7 @@ use crate::Element;
 use crate::convolution::signed;
 use crate::element::sealed::{lanes, load, load_some, store_some};
 use crate::shared::Shared;
+use crate::stack::Aligned;
 use crate::weight_gradient::steps_inside;
 use crate::weights::Panel;
 
@@ -109,10 +110,6 @@ struct Block {
     column: usize,
     count: usize,
 }
-
-/// Registers on the stack.
-#[repr(align(64))]
-struct Aligned<V>(V);
 
 impl<T: Element> Strip<'_, T> {
     /// Does blocks of two rows of `SLIDING` positions where these slide over the source, and of one row of `OTHERS` elsewhere.
