@@ -28,6 +28,7 @@ mod memory;
 #[cfg(feature = "oracle")]
 pub mod oracle;
 mod pooling;
+mod prefetch;
 mod rows;
 mod scatter;
 mod shared;

@@ -10,6 +10,7 @@ use super::{Grid, PATCH, PRODUCTS, Registers, TILE, TileAxis, Transformed};
 use crate::element::sealed::{lanes, load_some, store_some};
 use crate::gather::product::{Terms, accumulate};
 use crate::gather::{Axis, Gather};
+use crate::prefetch::Ahead;
 use crate::shared::Shared;
 use crate::stack::Stack;
 use crate::weights::Panel;
@@ -208,7 +209,8 @@ impl<T: Element> WithSimd for Task<'_, T> {
                         values,
                         &layout,
                     );
-                    self.multiply(simd, values, &layout);
+                    let mut next = self.ahead_of_patches(*source);
+                    self.multiply(simd, values, &layout, &mut next);
                 }
             }
             Patches::Shared {
@@ -217,7 +219,10 @@ impl<T: Element> WithSimd for Task<'_, T> {
                 layout,
             } => {
                 // SAFETY: the tiles' patches were transformed to there.
-                unsafe { self.multiply(simd, values.pointer().add(*first), layout) }
+                unsafe {
+                    let first = values.pointer().add(*first);
+                    self.multiply(simd, first, layout, &mut Ahead::nothing());
+                }
             }
         }
     }
@@ -228,22 +233,28 @@ impl<T: Element> Task<'_, T> {
     /// The transformed patches of all tiles must lie at `patches`.
     #[inline(always)]
     #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-    unsafe fn multiply<S: Simd>(&self, simd: S, patches: *const T, layout: &Transformed) {
+    unsafe fn multiply<S: Simd>(
+        &self,
+        simd: S,
+        patches: *const T,
+        layout: &Transformed,
+        next: &mut Ahead<T>,
+    ) {
         for index in self.panels.clone() {
             let panel = self.gather.weights.layout.panel(index);
             // SAFETY: as the caller vouches.
             unsafe {
                 if S::REGISTER_COUNT >= 32 {
                     match panel.vectors {
-                        1 => self.panel::<S, 1, 12>(simd, panel, patches, layout),
-                        2 => self.panel::<S, 2, 12>(simd, panel, patches, layout),
-                        3 => self.panel::<S, 3, 8>(simd, panel, patches, layout),
-                        _ => self.panel::<S, 4, 6>(simd, panel, patches, layout),
+                        1 => self.panel::<S, 1, 12>(simd, panel, patches, layout, next),
+                        2 => self.panel::<S, 2, 12>(simd, panel, patches, layout, next),
+                        3 => self.panel::<S, 3, 8>(simd, panel, patches, layout, next),
+                        _ => self.panel::<S, 4, 6>(simd, panel, patches, layout, next),
                     }
                 } else {
                     match panel.vectors {
-                        1 => self.panel::<S, 1, 12>(simd, panel, patches, layout),
-                        _ => self.panel::<S, 2, 6>(simd, panel, patches, layout),
+                        1 => self.panel::<S, 1, 12>(simd, panel, patches, layout, next),
+                        _ => self.panel::<S, 2, 6>(simd, panel, patches, layout, next),
                     }
                 }
             }
@@ -260,7 +271,12 @@ impl<T: Element> Task<'_, T> {
         panel: Panel,
         patches: *const T,
         layout: &Transformed,
+        next: &mut Ahead<T>,
     ) {
+        let [mut residuals, mut targets] = self.ahead_of_stores(panel);
+        let groups = PRODUCTS * self.tiles.len().div_ceil(GROUP).max(1);
+        let [lines, residual_lines, target_lines] =
+            [next.lines(), residuals.lines(), targets.lines()].map(|lines| lines.div_ceil(groups));
         let depth = self.gather.source_channels;
         let width = VECTORS * lanes::<S, T>();
         let weights = &self.gather.weights.values()[panel.offset..][..PRODUCTS * depth * width];
@@ -272,6 +288,11 @@ impl<T: Element> Task<'_, T> {
                 let terms = block * depth / blocks..(block + 1) * depth / blocks;
                 let weights = &weights[(product * depth + terms.start) * width..];
                 for first in (0..tiles).step_by(GROUP) {
+                    if block == 0 {
+                        next.fetch(lines);
+                        residuals.fetch(residual_lines);
+                        targets.fetch(target_lines);
+                    }
                     let mut places = [patches; GROUP];
                     for (tile, place) in places.iter_mut().enumerate() {
                         let tile = (first + tile).min(tiles - 1);
@@ -311,6 +332,58 @@ impl<T: Element> Task<'_, T> {
                 self.store(simd, panel, self.tiles.start + tile, vector, &values);
             }
         }
+    }
+
+    /// What the next task will transform, but for the rows that this one has read.
+    #[inline(always)]
+    fn ahead_of_patches(&self, source: Source<'_, T>) -> Ahead<T> {
+        let (row, column) = self.grid.place(self.tiles.end);
+        let tiles = PRIVATE_TILES.min(self.grid.columns.tiles() - column);
+        let shared = PATCH - TILE;
+        let row = self.grid.rows.patch(row).max(0).unsigned_abs() + shared;
+        let column = self.grid.columns.patch(column).max(0).unsigned_abs();
+        let pitches = [source.width * source.pitch, source.pitch];
+        let first = row * pitches[0] + column * pitches[1];
+        let first = source.data.as_ptr().wrapping_add(first);
+        let extent = [TILE, TILE * tiles + shared];
+        Ahead::new(first, pitches, extent, source.channels)
+    }
+
+    /// What the task will read and write when it stores: residuals and targets of a panel.
+    #[inline(always)]
+    fn ahead_of_stores(&self, panel: Panel) -> [Ahead<T>; 2] {
+        let gather = self.gather;
+        let (row, column) = self.grid.place(self.tiles.start);
+        let width = self.tiles.len().min(self.grid.columns.tiles() - column);
+        let (row, column) = (
+            (TILE * row).saturating_sub(self.grid.rows.before),
+            (TILE * column).saturating_sub(self.grid.columns.before),
+        );
+        let extent = [TILE, TILE * width];
+        let target = self
+            .target
+            .pointer()
+            .wrapping_add(gather.target_offset([row, column]) + panel.first)
+            .cast_const();
+        let pitches = [
+            gather.rows.target_step * gather.target_width * gather.target_channels,
+            gather.columns.target_step * gather.target_channels,
+        ];
+        let targets = Ahead::new(target, pitches, extent, panel.width);
+        let residuals = match &gather.residual {
+            Some(residual) => {
+                let first =
+                    residual.first + row * residual.row_pitch + column * residual.pixel_pitch;
+                Ahead::new(
+                    residual.data.as_ptr().wrapping_add(first + panel.first),
+                    [residual.row_pitch, residual.pixel_pitch],
+                    extent,
+                    panel.width,
+                )
+            }
+            None => Ahead::nothing(),
+        };
+        [residuals, targets]
     }
 
     /// Stores `A^T m A` of one register of products.

@@ -12,6 +12,7 @@ use super::patches::{Source, transform};
 use super::{Grid, PATCH, PRODUCTS, TILE, TileAxis, Transformed};
 use crate::convolution::signed;
 use crate::element::sealed::{lanes, load, load_some, store_some};
+use crate::prefetch::Ahead;
 use crate::stack::Stack;
 use crate::weight_gradient::cut::{
     ALIGNMENT, COLUMNS, Cut, Destination, Part, Place, Summed, Target, columns, slots,
@@ -27,6 +28,10 @@ const TAPS: usize = 9;
 
 /// Bytes of a chunk's tiles: one value of each.
 const CHUNK_BYTES: usize = 128;
+
+/// Input channels that are multiplied between fetches of what the next chunk reads: a multiple of the micro-kernel's rows, and few
+/// enough for the processor to have the lines under way.
+const ROWS_BETWEEN_FETCHES: usize = 12;
 
 /// Chunks of the longest sum in the element's own precision.
 const STRIP_CHUNKS: usize = 32;
@@ -237,31 +242,39 @@ impl<T: Element> Summed<T> for Block<'_, T> {
             unsafe {
                 transform(simd, &job.grid, source, chunk.clone(), patches, &from);
                 self.transform_cotangents(simd, chunk, cotangents, &to);
+                let mut next = self.ahead(start + count);
+                let pieces = PRODUCTS * place.rows.div_ceil(ROWS_BETWEEN_FETCHES);
+                let lines = next.each_ref().map(|next| next.lines().div_ceil(pieces));
                 for product in 0..PRODUCTS {
-                    multiply(
-                        simd,
-                        Rows {
-                            first: patches.add(product * from.product_step),
-                            row_pitch: 0,
-                            pitch: from.tile_step,
-                        },
-                        Rows {
-                            first: cotangents.add(product * to.product_step),
-                            row_pitch: 0,
-                            pitch: to.tile_step,
-                        },
-                        Extent {
-                            rows: 1,
-                            columns: count,
-                        },
-                        Sums {
-                            first: products.add(product * product_step),
-                            pitch: COLUMNS,
-                            rows: place.rows,
-                            columns: place.columns,
-                            replace: start == tiles.start,
-                        },
-                    );
+                    for row in (0..place.rows).step_by(ROWS_BETWEEN_FETCHES) {
+                        for (next, &lines) in next.iter_mut().zip(&lines) {
+                            next.fetch(lines);
+                        }
+                        multiply(
+                            simd,
+                            Rows {
+                                first: patches.add(product * from.product_step + row),
+                                row_pitch: 0,
+                                pitch: from.tile_step,
+                            },
+                            Rows {
+                                first: cotangents.add(product * to.product_step),
+                                row_pitch: 0,
+                                pitch: to.tile_step,
+                            },
+                            Extent {
+                                rows: 1,
+                                columns: count,
+                            },
+                            Sums {
+                                first: products.add(product * product_step + row * COLUMNS),
+                                pitch: COLUMNS,
+                                rows: ROWS_BETWEEN_FETCHES.min(place.rows - row),
+                                columns: place.columns,
+                                replace: start == tiles.start,
+                            },
+                        );
+                    }
                 }
             }
         }
@@ -280,6 +293,27 @@ impl<T: Element> Summed<T> for Block<'_, T> {
 }
 
 impl<T: Element> Block<'_, T> {
+    /// What the chunk from tile `tile` on will read: inputs and cotangents.
+    #[inline(always)]
+    fn ahead(&self, tile: usize) -> [Ahead<T>; 2] {
+        let job = self.job;
+        let (row, column) = job.grid.place(tile);
+        let width = chunk_tiles::<T>().min(job.grid.columns.tiles() - column);
+        let region = job.region;
+        let cotangent = (region.row + TILE * row, region.column + TILE * column);
+        let patch = (job.grid.rows.patch(row), job.grid.columns.patch(column));
+        let patch = (patch.0.max(0).unsigned_abs(), patch.1.max(0).unsigned_abs());
+        [
+            Ahead::of(job.input, patch, [PATCH, TILE * width + 2], &self.inputs),
+            Ahead::of(
+                job.cotangent,
+                cotangent,
+                [TILE, TILE * width],
+                &self.outputs,
+            ),
+        ]
+    }
+
     /// Hands on the gradients by nine taps that one register of all products makes.
     ///
     /// # Safety
