@@ -264,7 +264,7 @@ impl PeakBytes {
         (self, HeldMemory::Nothing)
     }
 
-    /// What a phase works in: of the sweeps, the longer makes room for the other.
+    /// What a phase works in.
     fn working(&self, phase: fn(PhaseBytes) -> u128) -> u128 {
         [self.arena, self.transient, self.cotangent_carries]
             .map(phase)

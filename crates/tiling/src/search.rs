@@ -163,15 +163,13 @@ impl<'a> Search<'a> {
         storage: Storage,
     ) -> Result<Planned, TilingError> {
         let geometry = order.keeping(&tiling.geometry, count)?;
-        let memory = &self.request.memory;
-        Ok(Planned::of_work(
-            geometry,
-            &tiling.work,
-            storage,
-            memory,
-            Some(self.holding),
-            self.time,
-        ))
+        Ok(self.planned_of(geometry, tiling, storage))
+    }
+
+    /// What follows from a recipe with the tiles and segments of `tiling`.
+    fn planned_of(&self, geometry: Geometry, tiling: &Tiling, storage: Storage) -> Planned {
+        let (memory, held) = (&self.request.memory, Some(self.holding));
+        Planned::of_work(geometry, &tiling.work, storage, memory, held, self.time)
     }
 
     /// Where a recipe may save.
@@ -262,15 +260,7 @@ impl<'a> Search<'a> {
                 let geometry = filled
                     .geometry
                     .with(filled.geometry.recipe().segments, kept)?;
-                let (storage, memory) = (filled.buffers.storage(), &self.request.memory);
-                let more = Planned::of_work(
-                    geometry,
-                    &tiling.work,
-                    storage,
-                    memory,
-                    Some(self.holding),
-                    self.time,
-                );
+                let more = self.planned_of(geometry, tiling, filled.buffers.storage());
                 if more.time < filled.time && self.fits(&more) {
                     filled = more;
                 }

@@ -171,7 +171,7 @@ fn whole(
     Ok((measured, gradients))
 }
 
-/// Neither image nor features exist as a whole. So large a step is measured alone.
+/// Neither image nor features exist as a whole. One step is all that is done: of a large image it takes minutes.
 fn streamed(
     plan: &Plan,
     job: &StepJob,
