@@ -8,9 +8,31 @@ use pulp::{Simd, WithSimd};
 #[inline(always)]
 pub(crate) fn dispatch<Work: WithSimd>(work: Work) -> Work::Output {
     #[cfg(test)]
-    return tests::dispatch(work);
+    return tests::dispatch(ScalarApart(work));
     #[cfg(not(test))]
-    return Arch::new().dispatch(work);
+    return Arch::new().dispatch(ScalarApart(work));
+}
+
+/// Work whose version without vectors is a function of its own. Inlined into the one that chooses, it would take all of the
+/// work's stack there, too, on top of which the version that is chosen takes it once more.
+struct ScalarApart<Work>(Work);
+
+impl<Work: WithSimd> WithSimd for ScalarApart<Work> {
+    type Output = Work::Output;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Work::Output {
+        #[inline(never)]
+        fn apart<S: Simd, Work: WithSimd>(simd: S, work: Work) -> Work::Output {
+            work.with_simd(simd)
+        }
+
+        if S::IS_SCALAR {
+            apart(simd, self.0)
+        } else {
+            self.0.with_simd(simd)
+        }
+    }
 }
 
 /// A part of a kernel's work: what becomes of the `values` that have number `part`.

@@ -177,7 +177,7 @@ impl<T: Element> WithSimd for ScatterTask<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let mut stack = Stack::<PRODUCT_BYTES>::uninit();
-        let products = stack.values::<T>();
+        let products = stack.as_mut_ptr().cast::<T>();
         let fit = PRODUCT_BYTES / (self.scatter.pitch::<S>() * size_of::<T>());
         let count = if fit >= GROUPS {
             fit / GROUPS * GROUPS

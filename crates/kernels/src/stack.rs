@@ -2,22 +2,13 @@
 
 use std::mem::MaybeUninit;
 
-/// Bytes on the stack, aligned to a cache line, that are written before they are read.
+/// Bytes on the stack, aligned to a cache line, that are written before they are read. Declared in place, with
+/// `Stack::uninit()`: a function that returned them would hold them once more where nothing is optimised.
+pub(crate) type Stack<const BYTES: usize> = MaybeUninit<Lines<BYTES>>;
+
+/// Bytes from the beginning of a cache line on.
 #[repr(align(64))]
-pub(crate) struct Stack<const BYTES: usize>([MaybeUninit<u8>; BYTES]);
-
-impl<const BYTES: usize> Stack<BYTES> {
-    #[inline(always)]
-    pub(crate) const fn uninit() -> Self {
-        Self([const { MaybeUninit::uninit() }; BYTES])
-    }
-
-    /// Where values begin.
-    #[inline(always)]
-    pub(crate) fn values<T>(&mut self) -> *mut T {
-        self.0.as_mut_ptr().cast()
-    }
-}
+pub(crate) struct Lines<const BYTES: usize>([u8; BYTES]);
 
 /// Registers on the stack, where they can be counted through: those that a loop of unknown length goes through cannot stay in
 /// registers.

@@ -248,9 +248,9 @@ impl<T: Element> Summed<T> for Block<'_, T> {
         let mut inputs = Stack::<INPUT_BYTES>::uninit();
         let mut cotangents = Stack::<{ POSITIONS * PART_COLUMNS * size_of::<f64>() }>::uninit();
         let mut sums = Stack::<{ ROWS * COLUMNS * size_of::<f64>() }>::uninit();
-        let inputs = inputs.values::<T>();
-        let cotangents = cotangents.values::<T>();
-        let sums = sums.values::<T>();
+        let inputs = inputs.as_mut_ptr().cast::<T>();
+        let cotangents = cotangents.as_mut_ptr().cast::<T>();
+        let sums = sums.as_mut_ptr().cast::<T>();
         let [height, width] = self.job.chunk;
         let across = self.job.chunks()[1];
         let mut replace = true;

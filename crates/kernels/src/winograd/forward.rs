@@ -198,7 +198,7 @@ impl<T: Element> WithSimd for Task<'_, T> {
             Patches::Own(source) => {
                 let mut stack = Stack::<PRIVATE_BYTES>::uninit();
                 let layout = layout(PRIVATE_TILES, source.channels);
-                let values = stack.values::<T>();
+                let values = stack.as_mut_ptr().cast::<T>();
                 // SAFETY: `is_private` holds: the stack has room for all tiles of a task.
                 unsafe {
                     transform(

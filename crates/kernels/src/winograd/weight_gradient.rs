@@ -223,9 +223,9 @@ impl<T: Element> Summed<T> for Block<'_, T> {
         let mut patches = Stack::<SIDE_BYTES>::uninit();
         let mut cotangents = Stack::<SIDE_BYTES>::uninit();
         let mut products = Stack::<SUM_BYTES>::uninit();
-        let patches = patches.values::<T>();
-        let cotangents = cotangents.values::<T>();
-        let products = products.values::<T>();
+        let patches = patches.as_mut_ptr().cast::<T>();
+        let cotangents = cotangents.as_mut_ptr().cast::<T>();
+        let products = products.as_mut_ptr().cast::<T>();
         let product_step = block_rows::<T>() * COLUMNS;
         let chunk_tiles = chunk_tiles::<T>();
         let source = Source {

@@ -157,11 +157,15 @@ pub(crate) fn tolerance<T: Element>() -> f64 {
     if size_of::<T>() == 4 { 4e-6 } else { 1e-13 }
 }
 
+/// Stack of a thread: the MiB that a task takes at most, and some for who calls it.
+const STACK_BYTES: usize = 5 << 18;
+
 /// Runs `work` on one and on two threads, and returns both results.
 pub(crate) fn on_one_and_two_threads<R: Send>(work: impl Fn() -> R + Sync) -> [R; 2] {
     [1, 2].map(|threads| {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
+            .stack_size(STACK_BYTES)
             .build()
             .unwrap();
         pool.install(&work)
