@@ -240,7 +240,7 @@ pub(crate) mod sealed {
                 }
 
                 fn winograd(task: WinogradTask<'_, Self>) {
-                    dispatch(task);
+                    task.run();
                 }
 
                 fn winograd_weight_gradient(task: WinogradWeightGradientTask<'_, Self>) {

@@ -17,7 +17,6 @@ pub(crate) use forward::run;
 pub(crate) use inverse::original_weights;
 pub(crate) use weight_gradient::{scratch_len as weight_gradient_scratch_len, weight_gradient};
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::Convolution;
@@ -113,19 +112,6 @@ struct Transformed {
     product_step: usize,
     /// From one tile to the next.
     tile_step: usize,
-}
-
-/// Registers that are written before they are read, on the stack.
-#[repr(align(64))]
-struct Registers<V, const VECTORS: usize, const ROWS: usize>(
-    [[[MaybeUninit<V>; VECTORS]; ROWS]; PRODUCTS],
-);
-
-impl<V: Copy, const VECTORS: usize, const ROWS: usize> Registers<V, VECTORS, ROWS> {
-    #[inline(always)]
-    const fn uninit() -> Self {
-        Self([[[const { MaybeUninit::uninit() }; VECTORS]; ROWS]; PRODUCTS])
-    }
 }
 
 /// Fewest channels, in and out, from which on Winograd's convolution is chosen.

@@ -94,18 +94,18 @@ fn shapes_that_do_not_match_are_refused() {
 
 #[test]
 fn scratch_and_arithmetic_are_checked() {
-    let winograd = Convolution::new(Window::new([3, 3]), 144, 32);
+    let winograd = Convolution::new(Window::new([3, 3]), 528, 32);
     let direct = winograd.arithmetic(Arithmetic::Direct);
     assert!(winograd.is_winograd() && !direct.is_winograd());
     let needed = |convolution: &Convolution| convolution.scratch_len::<f32>().unwrap();
-    let weights = vec![0.0_f32; 9 * 144 * 32];
-    let input = [0.0_f32; 9 * 144];
+    let weights = vec![0.0_f32; 9 * 528 * 32];
+    let input = [0.0_f32; 9 * 528];
     let windows = Windows::new(Region::whole(3, 3), Position::new(-1, -1));
     let forward = |convolution: &Convolution, packed: &Convolution, scratch: usize| {
         conv_forward(
             convolution,
             &ForwardWeights::pack(packed, &weights).unwrap(),
-            Image::new(&input, 3, 3, 144).unwrap(),
+            Image::new(&input, 3, 3, 528).unwrap(),
             windows,
             ImageMut::new(&mut [0.0; 9 * 32], 3, 3, 32).unwrap(),
             Epilogue::default(),
@@ -115,7 +115,7 @@ fn scratch_and_arithmetic_are_checked() {
     let gradient = |convolution: &Convolution, scratch: usize| {
         conv_weight_gradient(
             convolution,
-            Image::new(&input, 3, 3, 144).unwrap(),
+            Image::new(&input, 3, 3, 528).unwrap(),
             windows,
             Image::new(&[0.0; 9 * 32], 3, 3, 32).unwrap(),
             &mut vec![0.0; weights.len()],

@@ -6,10 +6,11 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::patches::{PatchTask, Source, transform};
-use super::{Grid, PATCH, PRODUCTS, Registers, TILE, TileAxis, Transformed};
-use crate::element::sealed::{lanes, load_some, store_some};
-use crate::gather::product::{Terms, accumulate};
+use super::{Grid, PATCH, PRODUCTS, TILE, TileAxis, Transformed};
+use crate::element::sealed::{lanes, load, load_some, store, store_some};
+use crate::gather::product::{TERMS_BETWEEN_FETCHES, Terms, accumulate, accumulate_and_fetch};
 use crate::gather::{Axis, Gather};
+use crate::instructions::dispatch;
 use crate::prefetch::Ahead;
 use crate::shared::Shared;
 use crate::stack::Stack;
@@ -17,16 +18,23 @@ use crate::weights::Panel;
 use crate::{Element, Existing};
 
 /// Most tiles of one task: their products, for one panel, lie on the stack.
-const TASK_TILES: usize = 72;
+const TASK_TILES: usize = 48;
 
-/// Tiles of a task that transforms its patches itself.
-const PRIVATE_TILES: usize = 24;
+/// Bytes of these products: of a panel of up to four registers, and one register more to keep the products apart.
+const PRODUCT_BYTES: usize = PRODUCTS * (4 * TASK_TILES + 1) * 64;
 
-/// Bytes of transformed patches that a task may hold on the stack.
-const PRIVATE_BYTES: usize = 200_704;
+/// Tiles of a task that transforms its patches itself, where all weights fit in the second-level cache beside these.
+const FEW_TILES: usize = 24;
+
+/// The same where they do not: weights come past once for each task, and more tiles are to share them.
+const MANY_TILES: [usize; 2] = [48, 24];
+
+/// Bytes of the patches that such tasks hold on the stack.
+const FEW_BYTES: usize = private_values(FEW_TILES, LONGEST_SUM) * 4;
+const MANY_BYTES: usize = private_values(MANY_TILES[0], 2 * LONGEST_SUM) * 4;
 
 /// Tasks worth having; fewer only where there is nothing to cut.
-const TASKS: usize = 8;
+const TASKS: usize = 16;
 
 /// Longest sum held in registers: its weights stay in the first-level cache while all tiles of a task pass.
 const LONGEST_SUM: usize = 128;
@@ -45,16 +53,48 @@ fn tile_axis(axis: &Axis, before: usize) -> TileAxis {
 }
 
 /// Channels filled up to whole registers of any width.
-pub(super) fn padded(channels: usize) -> usize {
+pub(super) const fn padded(channels: usize) -> usize {
     channels.next_multiple_of(16)
 }
 
 /// Most values of patches that all tasks share at a time.
 const SHARED_VALUES: usize = 1 << 20;
 
-/// Whether tasks transform their own patches: there are few channels, and the products cost no more than that.
-fn is_private<T>(channels: usize) -> bool {
-    PRODUCTS * product_step(PRIVATE_TILES, channels) * size_of::<T>() <= PRIVATE_BYTES
+/// How a convolution's patches are transformed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// By each task for itself, `FEW_TILES` at a time.
+    Few,
+    /// By each task for itself, so many tiles at a time.
+    Many(usize),
+    /// For all tasks at once, since a task's would not stay in the second-level cache.
+    Shared,
+}
+
+impl Way {
+    fn new<T>(channels: usize) -> Self {
+        let bytes = |tiles| private_values(tiles, channels).saturating_mul(size_of::<T>());
+        if channels <= LONGEST_SUM && bytes(FEW_TILES) <= FEW_BYTES {
+            return Self::Few;
+        }
+        let mut many = MANY_TILES.into_iter();
+        many.find(|&tiles| bytes(tiles) <= MANY_BYTES)
+            .map_or(Self::Shared, Self::Many)
+    }
+
+    /// Most tiles of a task.
+    const fn tiles(self) -> usize {
+        match self {
+            Self::Few => FEW_TILES,
+            Self::Many(tiles) => tiles,
+            Self::Shared => TASK_TILES,
+        }
+    }
+}
+
+/// Values of the patches of a task's tiles.
+const fn private_values(tiles: usize, channels: usize) -> usize {
+    PRODUCTS.saturating_mul(product_step(tiles, channels))
 }
 
 /// Tiles whose patches are transformed at a time.
@@ -66,16 +106,15 @@ fn shared_tiles(channels: usize) -> usize {
 
 /// From one product's values to the next: not a multiple of a power of two, which would map them all to the same few sets of
 /// the caches.
-fn product_step(tiles: usize, channels: usize) -> usize {
+const fn product_step(tiles: usize, channels: usize) -> usize {
     tiles.saturating_mul(padded(channels)).saturating_add(16)
 }
 
 /// Values of scratch that a convolution needs which reads `channels` channels.
 pub(super) fn scratch_len<T>(channels: usize) -> usize {
-    if is_private::<T>(channels) {
-        0
-    } else {
-        PRODUCTS.saturating_mul(product_step(shared_tiles(channels), channels))
+    match Way::new::<T>(channels) {
+        Way::Few | Way::Many(_) => 0,
+        Way::Shared => private_values(shared_tiles(channels), channels),
     }
 }
 
@@ -99,22 +138,24 @@ pub(crate) fn run<T: Element>(mut gather: Gather<'_, T>, before: [usize; 2], scr
         pitch: channels,
         channels,
     };
-    let per_task = |most: usize, tasks: usize| {
-        tiles
-            .div_ceil(tasks.max(1))
-            .next_multiple_of(GROUP)
-            .min(most)
-    };
-    if is_private::<T>(channels) {
-        let step = per_task(PRIVATE_TILES, TASKS);
-        (0..tiles.div_ceil(step)).into_par_iter().for_each(|task| {
+    let way = Way::new::<T>(channels);
+    // Where tiles are few, tasks take parts of the panels, and after that fewer tiles.
+    let step = tiles
+        .div_ceil(TASKS.div_ceil(panels.max(1)))
+        .next_multiple_of(GROUP)
+        .min(way.tiles());
+    if way != Way::Shared {
+        let chunks = tiles.div_ceil(step);
+        let parts = TASKS.div_ceil(chunks).min(panels);
+        (0..chunks * parts).into_par_iter().for_each(|task| {
+            let (chunk, part) = (task / parts, task % parts);
             T::winograd(Task {
                 gather,
                 grid: &grid,
                 target: &target,
-                tiles: task * step..((task + 1) * step).min(tiles),
-                panels: 0..panels,
-                patches: Patches::Own(source),
+                tiles: chunk * step..((chunk + 1) * step).min(tiles),
+                panels: part * panels / parts..(part + 1) * panels / parts,
+                patches: Patches::Own(source, way),
             });
         });
         return;
@@ -139,7 +180,6 @@ pub(crate) fn run<T: Element>(mut gather: Gather<'_, T>, before: [usize; 2], scr
                     layout,
                 });
             });
-        let step = per_task(TASK_TILES, TASKS.div_ceil(panels));
         (0..(end - start).div_ceil(step) * panels)
             .into_par_iter()
             .for_each(|task| {
@@ -170,7 +210,7 @@ fn layout(tiles: usize, channels: usize) -> Transformed {
 
 /// Where a task's transformed patches come from.
 enum Patches<'a, T> {
-    Own(Source<'a, T>),
+    Own(Source<'a, T>, Way),
     Shared {
         values: &'a Shared<'a, T>,
         first: usize,
@@ -188,43 +228,81 @@ pub struct Task<'a, T> {
     patches: Patches<'a, T>,
 }
 
-impl<T: Element> WithSimd for Task<'_, T> {
+impl<T: Element> Task<'_, T> {
+    /// Does the task, with no more stack than it needs: each page of it costs time.
+    #[inline(always)]
+    pub(crate) fn run(&self) {
+        let task = self;
+        match self.patches {
+            Patches::Own(source, Way::Few) => dispatch(OwnPatches::<T, FEW_BYTES> { task, source }),
+            Patches::Own(source, _) => dispatch(OwnPatches::<T, MANY_BYTES> { task, source }),
+            Patches::Shared {
+                values,
+                first,
+                layout,
+            } => dispatch(SharedPatches {
+                task,
+                first: values.pointer().wrapping_add(first),
+                layout,
+            }),
+        }
+    }
+}
+
+/// A task that transforms its patches, `BYTES` of them.
+struct OwnPatches<'a, T, const BYTES: usize> {
+    task: &'a Task<'a, T>,
+    source: Source<'a, T>,
+}
+
+impl<T: Element, const BYTES: usize> WithSimd for OwnPatches<'_, T, BYTES> {
     type Output = ();
 
     #[inline(always)]
     #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
     fn with_simd<S: Simd>(self, simd: S) {
-        match &self.patches {
-            Patches::Own(source) => {
-                let mut stack = Stack::<PRIVATE_BYTES>::uninit();
-                let layout = layout(PRIVATE_TILES, source.channels);
-                let values = stack.as_mut_ptr().cast::<T>();
-                // SAFETY: `is_private` holds: the stack has room for all tiles of a task.
-                unsafe {
-                    transform(
-                        simd,
-                        self.grid,
-                        *source,
-                        self.tiles.clone(),
-                        values,
-                        &layout,
-                    );
-                    let mut next = self.ahead_of_patches(*source);
-                    self.multiply(simd, values, &layout, &mut next);
-                }
-            }
-            Patches::Shared {
-                values,
-                first,
-                layout,
-            } => {
-                // SAFETY: the tiles' patches were transformed to there.
-                unsafe {
-                    let first = values.pointer().add(*first);
-                    self.multiply(simd, first, layout, &mut Ahead::nothing());
-                }
-            }
+        let Self { task, source } = self;
+        let mut patches = Stack::<BYTES>::uninit();
+        let mut products = Stack::<PRODUCT_BYTES>::uninit();
+        let patches = patches.as_mut_ptr().cast::<T>();
+        let layout = layout(task.tiles.len(), source.channels);
+        let mut next = task.ahead_of_patches(source);
+        // SAFETY: so many bytes are room for all tiles of a task.
+        unsafe {
+            transform(
+                simd,
+                task.grid,
+                source,
+                task.tiles.clone(),
+                patches,
+                &layout,
+            );
+            task.multiply(simd, patches, &layout, &mut products, &mut next);
         }
+    }
+}
+
+/// A task whose patches lie at `first`.
+struct SharedPatches<'a, T> {
+    task: &'a Task<'a, T>,
+    first: *const T,
+    layout: Transformed,
+}
+
+impl<T: Element> WithSimd for SharedPatches<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            task,
+            first,
+            layout,
+        } = self;
+        let mut products = Stack::<PRODUCT_BYTES>::uninit();
+        // SAFETY: the tiles' patches were transformed to there.
+        unsafe { task.multiply(simd, first, &layout, &mut products, &mut Ahead::nothing()) };
     }
 }
 
@@ -238,6 +316,7 @@ impl<T: Element> Task<'_, T> {
         simd: S,
         patches: *const T,
         layout: &Transformed,
+        products: &mut Stack<PRODUCT_BYTES>,
         next: &mut Ahead<T>,
     ) {
         for index in self.panels.clone() {
@@ -246,15 +325,15 @@ impl<T: Element> Task<'_, T> {
             unsafe {
                 if S::REGISTER_COUNT >= 32 {
                     match panel.vectors {
-                        1 => self.panel::<S, 1, 12>(simd, panel, patches, layout, next),
-                        2 => self.panel::<S, 2, 12>(simd, panel, patches, layout, next),
-                        3 => self.panel::<S, 3, 8>(simd, panel, patches, layout, next),
-                        _ => self.panel::<S, 4, 6>(simd, panel, patches, layout, next),
+                        1 => self.panel::<S, 1, 12>(simd, panel, patches, layout, products, next),
+                        2 => self.panel::<S, 2, 12>(simd, panel, patches, layout, products, next),
+                        3 => self.panel::<S, 3, 8>(simd, panel, patches, layout, products, next),
+                        _ => self.panel::<S, 4, 6>(simd, panel, patches, layout, products, next),
                     }
                 } else {
                     match panel.vectors {
-                        1 => self.panel::<S, 1, 12>(simd, panel, patches, layout, next),
-                        _ => self.panel::<S, 2, 6>(simd, panel, patches, layout, next),
+                        1 => self.panel::<S, 1, 12>(simd, panel, patches, layout, products, next),
+                        _ => self.panel::<S, 2, 6>(simd, panel, patches, layout, products, next),
                     }
                 }
             }
@@ -271,6 +350,7 @@ impl<T: Element> Task<'_, T> {
         panel: Panel,
         patches: *const T,
         layout: &Transformed,
+        products: &mut Stack<PRODUCT_BYTES>,
         next: &mut Ahead<T>,
     ) {
         let [mut residuals, mut targets] = self.ahead_of_stores(panel);
@@ -278,15 +358,23 @@ impl<T: Element> Task<'_, T> {
         let [lines, residual_lines, target_lines] =
             [next.lines(), residuals.lines(), targets.lines()].map(|lines| lines.div_ceil(groups));
         let depth = self.gather.source_channels;
-        let width = VECTORS * lanes::<S, T>();
+        let lanes = lanes::<S, T>();
+        let width = VECTORS * lanes;
         let weights = &self.gather.weights.values()[panel.offset..][..PRODUCTS * depth * width];
-        let mut products = Registers::<T::Vector<S>, VECTORS, TASK_TILES>::uninit();
+        let products = products.as_mut_ptr().cast::<T>();
+        // Not a multiple of the first-level cache's ways.
+        let product_step = TASK_TILES * width + lanes;
         let tiles = self.tiles.len();
         let blocks = depth.div_ceil(LONGEST_SUM);
-        for (product, products) in products.0.iter_mut().enumerate() {
+        for product in 0..PRODUCTS {
+            let products = products.wrapping_add(product * product_step);
             for block in 0..blocks {
                 let terms = block * depth / blocks..(block + 1) * depth / blocks;
                 let weights = &weights[(product * depth + terms.start) * width..];
+                let following = weights.as_ptr().wrapping_add(terms.len() * width);
+                let mut weights_ahead = Ahead::new(following, [0, 0], [1, 1], terms.len() * width);
+                let fetches = tiles.div_ceil(GROUP) * terms.len().div_ceil(TERMS_BETWEEN_FETCHES);
+                let weight_lines = weights_ahead.lines().div_ceil(fetches.max(1));
                 for first in (0..tiles).step_by(GROUP) {
                     if block == 0 {
                         next.fetch(lines);
@@ -306,16 +394,26 @@ impl<T: Element> Task<'_, T> {
                         count: terms.len(),
                     };
                     // SAFETY: patches and weights have all these terms.
-                    unsafe { accumulate(simd, &mut sums, &places, &terms) };
-                    let slots = products[first..].iter_mut().take(tiles - first);
-                    for (slots, sums) in slots.zip(&sums) {
-                        for (slot, &sum) in slots.iter_mut().zip(sums) {
-                            if block > 0 {
-                                // SAFETY: the block before wrote it.
-                                let before = unsafe { slot.assume_init() };
-                                slot.write(T::vector_add(simd, before, sum));
-                            } else {
-                                slot.write(sum);
+                    unsafe {
+                        if blocks > 1 {
+                            let (ahead, lines) = (&mut weights_ahead, weight_lines);
+                            accumulate_and_fetch(simd, &mut sums, &places, &terms, ahead, lines);
+                        } else {
+                            accumulate(simd, &mut sums, &places, &terms);
+                        }
+                    }
+                    for (tile, sums) in sums.iter().enumerate().take(tiles - first) {
+                        let to = products.wrapping_add((first + tile) * width);
+                        for (vector, &sum) in sums.iter().enumerate() {
+                            let to = to.wrapping_add(vector * lanes);
+                            // SAFETY: there is room for all tiles of a task; the block before wrote what is added to.
+                            unsafe {
+                                let sum = if block > 0 {
+                                    T::vector_add(simd, load::<S, T>(simd, to), sum)
+                                } else {
+                                    sum
+                                };
+                                store::<S, T>(simd, to, sum);
                             }
                         }
                     }
@@ -325,9 +423,10 @@ impl<T: Element> Task<'_, T> {
         for tile in 0..tiles {
             for vector in 0..VECTORS {
                 let mut values = [T::splat(simd, T::ZERO); PRODUCTS];
-                for (value, products) in values.iter_mut().zip(&products.0) {
+                for (product, value) in values.iter_mut().enumerate() {
+                    let from = product * product_step + tile * width + vector * lanes;
                     // SAFETY: all products of the tile were written.
-                    *value = unsafe { products[tile][vector].assume_init() };
+                    *value = unsafe { load::<S, T>(simd, products.add(from)) };
                 }
                 self.store(simd, panel, self.tiles.start + tile, vector, &values);
             }
@@ -338,7 +437,7 @@ impl<T: Element> Task<'_, T> {
     #[inline(always)]
     fn ahead_of_patches(&self, source: Source<'_, T>) -> Ahead<T> {
         let (row, column) = self.grid.place(self.tiles.end);
-        let tiles = PRIVATE_TILES.min(self.grid.columns.tiles() - column);
+        let tiles = self.tiles.len().min(self.grid.columns.tiles() - column);
         let shared = PATCH - TILE;
         let row = self.grid.rows.patch(row).max(0).unsigned_abs() + shared;
         let column = self.grid.columns.patch(column).max(0).unsigned_abs();

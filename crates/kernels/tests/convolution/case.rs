@@ -125,6 +125,22 @@ pub(crate) fn winograd_cases() -> impl Strategy<Value = Case> {
     })
 }
 
+/// Cases that Winograd's convolution computes, with so many channels on one side that tasks take more tiles or share patches.
+pub(crate) fn wide_winograd_cases() -> impl Strategy<Value = Case> {
+    let wide = prop_oneof![129..=140_usize, 250..=264_usize, 508..=530_usize];
+    (wide, 32..=40_usize, any::<bool>(), cases()).prop_map(|(wide, narrow, widens, case)| {
+        let (inputs, outputs) = if widens {
+            (narrow, wide)
+        } else {
+            (wide, narrow)
+        };
+        Case {
+            convolution: Convolution::new(Window::new([3, 3]), inputs, outputs),
+            ..case
+        }
+    })
+}
+
 /// One input channel to a few, with kernels of any shape.
 pub(crate) fn few_channel_cases() -> impl Strategy<Value = Case> {
     let axes = || axis_of(1..=7_usize, 30, 20);

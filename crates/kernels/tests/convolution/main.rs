@@ -5,7 +5,7 @@ mod case;
 #[path = "../common/mod.rs"]
 mod common;
 
-use case::{Case, cases, depthwise_cases, few_channel_cases, winograd_cases};
+use case::{Case, cases, depthwise_cases, few_channel_cases, wide_winograd_cases, winograd_cases};
 use common::{Buffer, bits, cast, l2_error, on_one_and_two_threads};
 use proptest::prelude::*;
 use stream_grad_kernels::oracle::Plane;
@@ -31,6 +31,13 @@ proptest! {
     }
 
     #[test]
+    fn wide_winograd_matches_the_oracle(case in wide_winograd_cases()) {
+        prop_assert!(case.convolution.is_winograd());
+        case.check::<f32>();
+        case.check::<f64>();
+    }
+
+    #[test]
     fn few_channels_match_the_oracle(case in few_channel_cases()) {
         case.check::<f32>();
         case.check::<f64>();
@@ -45,7 +52,7 @@ proptest! {
     /// Cutting the output into four regions, each from the part of the input it needs, changes no bit.
     #[test]
     fn forward_does_not_depend_on_the_tiling(
-        case in prop_oneof![cases(), winograd_cases(), depthwise_cases()],
+        case in prop_oneof![cases(), winograd_cases(), wide_winograd_cases(), depthwise_cases()],
         cut in [0..10_usize, 0..10_usize],
     ) {
         let data = case.data();
@@ -118,7 +125,7 @@ fn large(in_channels: usize, out_channels: usize, groups: usize, stride: usize) 
     }
 }
 
-fn large_cases() -> [Case; 5] {
+fn large_cases() -> [Case; 7] {
     let with_kernel = |kernel: usize, case: Case| Case {
         convolution: Convolution {
             window: Window {
@@ -132,6 +139,8 @@ fn large_cases() -> [Case; 5] {
     };
     [
         large(70, 150, 1, 1),
+        large(200, 40, 1, 1),
+        large(528, 40, 1, 1),
         large(24, 70, 2, 2),
         large(90, 90, 90, 1),
         with_kernel(7, large(3, 64, 1, 2)),
@@ -241,7 +250,7 @@ fn errors(case: &Case, exact: &Case) -> [f64; 3] {
 
 #[test]
 fn winograd_errs_at_most_three_times_as_much_as_direct_arithmetic() {
-    for (inputs, outputs) in [(64, 64), (70, 150), (256, 128), (512, 64)] {
+    for (inputs, outputs) in [(64, 64), (70, 150), (256, 128), (512, 64), (528, 64)] {
         let winograd = large(inputs, outputs, 1, 1);
         let mut direct = winograd.clone();
         direct.convolution = direct.convolution.arithmetic(Arithmetic::Direct);
