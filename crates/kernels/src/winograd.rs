@@ -11,6 +11,8 @@
 pub(crate) mod forward;
 mod inverse;
 pub(crate) mod patches;
+mod products;
+mod way;
 pub(crate) mod weight_gradient;
 
 pub(crate) use forward::run;
@@ -114,6 +116,27 @@ struct Transformed {
     tile_step: usize,
 }
 
+impl Transformed {
+    /// Values that keep products from lying a multiple of a power of two apart, which would map them all to the same few sets
+    /// of the caches.
+    const PADDING: usize = 16;
+
+    const fn new(tiles: usize, channels: usize) -> Self {
+        // Whole registers of any width.
+        let tile_step = channels.next_multiple_of(16);
+        let product_step = tiles.saturating_mul(tile_step);
+        Self {
+            product_step: product_step.saturating_add(Self::PADDING),
+            tile_step,
+        }
+    }
+
+    /// Values of all products of some tiles.
+    const fn values(tiles: usize, channels: usize) -> usize {
+        PRODUCTS.saturating_mul(Self::new(tiles, channels).product_step)
+    }
+}
+
 /// Fewest channels, in and out, from which on Winograd's convolution is chosen.
 const FEWEST_CHANNELS: usize = 32;
 
@@ -157,8 +180,8 @@ pub(crate) fn transform_weights<const LANES: usize>(
 /// Values of scratch that forward pass and data gradient need.
 pub(crate) fn scratch_len<T>(convolution: &Convolution) -> usize {
     if convolution.is_winograd() {
-        forward::scratch_len::<T>(convolution.in_channels)
-            .max(forward::scratch_len::<T>(convolution.out_channels))
+        way::scratch_len::<T>(convolution.in_channels)
+            .max(way::scratch_len::<T>(convolution.out_channels))
     } else {
         0
     }

@@ -6,8 +6,10 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::patches::{PatchTask, Source, transform};
+use super::products::{PRODUCT_BYTES, Products};
+use super::way::{FEW_BYTES, LONGEST_SUM, MANY_BYTES, Way, shared_tiles};
 use super::{Grid, PATCH, PRODUCTS, TILE, TileAxis, Transformed};
-use crate::element::sealed::{lanes, load, load_some, store, store_some};
+use crate::element::sealed::{lanes, load_some, store_some};
 use crate::gather::product::{TERMS_BETWEEN_FETCHES, Terms, accumulate, accumulate_and_fetch};
 use crate::gather::{Axis, Gather};
 use crate::instructions::dispatch;
@@ -17,27 +19,8 @@ use crate::stack::Stack;
 use crate::weights::Panel;
 use crate::{Element, Existing};
 
-/// Most tiles of one task: their products, for one panel, lie on the stack.
-const TASK_TILES: usize = 48;
-
-/// Bytes of these products: of a panel of up to four registers, and one register more to keep the products apart.
-const PRODUCT_BYTES: usize = PRODUCTS * (4 * TASK_TILES + 1) * 64;
-
-/// Tiles of a task that transforms its patches itself, where all weights fit in the second-level cache beside these.
-const FEW_TILES: usize = 24;
-
-/// The same where they do not: weights come past once for each task, and more tiles are to share them.
-const MANY_TILES: [usize; 2] = [48, 24];
-
-/// Bytes of the patches that such tasks hold on the stack.
-const FEW_BYTES: usize = private_values(FEW_TILES, LONGEST_SUM) * 4;
-const MANY_BYTES: usize = private_values(MANY_TILES[0], 2 * LONGEST_SUM) * 4;
-
 /// Tasks worth having; fewer only where there is nothing to cut.
 const TASKS: usize = 16;
-
-/// Longest sum held in registers: its weights stay in the first-level cache while all tiles of a task pass.
-const LONGEST_SUM: usize = 128;
 
 /// A multiple of most micro-kernels' groups.
 const GROUP: usize = 12;
@@ -49,72 +32,6 @@ fn tile_axis(axis: &Axis, before: usize) -> TileAxis {
         source: axis.source_first - crate::convolution::signed(before),
         low: axis.low,
         high: axis.high,
-    }
-}
-
-/// Channels filled up to whole registers of any width.
-pub(super) const fn padded(channels: usize) -> usize {
-    channels.next_multiple_of(16)
-}
-
-/// Most values of patches that all tasks share at a time.
-const SHARED_VALUES: usize = 1 << 20;
-
-/// How a convolution's patches are transformed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// By each task for itself, `FEW_TILES` at a time.
-    Few,
-    /// By each task for itself, so many tiles at a time.
-    Many(usize),
-    /// For all tasks at once, since a task's would not stay in the second-level cache.
-    Shared,
-}
-
-impl Way {
-    fn new<T>(channels: usize) -> Self {
-        let bytes = |tiles| private_values(tiles, channels).saturating_mul(size_of::<T>());
-        if channels <= LONGEST_SUM && bytes(FEW_TILES) <= FEW_BYTES {
-            return Self::Few;
-        }
-        let mut many = MANY_TILES.into_iter();
-        many.find(|&tiles| bytes(tiles) <= MANY_BYTES)
-            .map_or(Self::Shared, Self::Many)
-    }
-
-    /// Most tiles of a task.
-    const fn tiles(self) -> usize {
-        match self {
-            Self::Few => FEW_TILES,
-            Self::Many(tiles) => tiles,
-            Self::Shared => TASK_TILES,
-        }
-    }
-}
-
-/// Values of the patches of a task's tiles.
-const fn private_values(tiles: usize, channels: usize) -> usize {
-    PRODUCTS.saturating_mul(product_step(tiles, channels))
-}
-
-/// Tiles whose patches are transformed at a time.
-fn shared_tiles(channels: usize) -> usize {
-    (SHARED_VALUES / (PRODUCTS * padded(channels)))
-        .next_multiple_of(TASK_TILES)
-        .max(TASK_TILES)
-}
-
-/// From one product's values to the next: not a multiple of a power of two, which would map them all to the same few sets of
-/// the caches.
-const fn product_step(tiles: usize, channels: usize) -> usize {
-    tiles.saturating_mul(padded(channels)).saturating_add(16)
-}
-
-/// Values of scratch that a convolution needs which reads `channels` channels.
-pub(super) fn scratch_len<T>(channels: usize) -> usize {
-    match Way::new::<T>(channels) {
-        Way::Few | Way::Many(_) => 0,
-        Way::Shared => private_values(shared_tiles(channels), channels),
     }
 }
 
@@ -161,7 +78,7 @@ pub(crate) fn run<T: Element>(mut gather: Gather<'_, T>, before: [usize; 2], scr
         return;
     }
     let batch = shared_tiles(channels);
-    let layout = layout(batch, channels);
+    let layout = Transformed::new(batch, channels);
     let shared = Shared::new(scratch);
     let shared = &shared;
     for start in (0..tiles).step_by(batch) {
@@ -198,13 +115,6 @@ pub(crate) fn run<T: Element>(mut gather: Gather<'_, T>, before: [usize; 2], scr
                     },
                 });
             });
-    }
-}
-
-fn layout(tiles: usize, channels: usize) -> Transformed {
-    Transformed {
-        product_step: product_step(tiles, channels),
-        tile_step: padded(channels),
     }
 }
 
@@ -265,7 +175,7 @@ impl<T: Element, const BYTES: usize> WithSimd for OwnPatches<'_, T, BYTES> {
         let mut patches = Stack::<BYTES>::uninit();
         let mut products = Stack::<PRODUCT_BYTES>::uninit();
         let patches = patches.as_mut_ptr().cast::<T>();
-        let layout = layout(task.tiles.len(), source.channels);
+        let layout = Transformed::new(task.tiles.len(), source.channels);
         let mut next = task.ahead_of_patches(source);
         // SAFETY: so many bytes are room for all tiles of a task.
         unsafe {
@@ -316,7 +226,7 @@ impl<T: Element> Task<'_, T> {
         simd: S,
         patches: *const T,
         layout: &Transformed,
-        products: &mut Stack<PRODUCT_BYTES>,
+        stack: &mut Stack<PRODUCT_BYTES>,
         next: &mut Ahead<T>,
     ) {
         for index in self.panels.clone() {
@@ -325,15 +235,15 @@ impl<T: Element> Task<'_, T> {
             unsafe {
                 if S::REGISTER_COUNT >= 32 {
                     match panel.vectors {
-                        1 => self.panel::<S, 1, 12>(simd, panel, patches, layout, products, next),
-                        2 => self.panel::<S, 2, 12>(simd, panel, patches, layout, products, next),
-                        3 => self.panel::<S, 3, 8>(simd, panel, patches, layout, products, next),
-                        _ => self.panel::<S, 4, 6>(simd, panel, patches, layout, products, next),
+                        1 => self.panel::<S, 1, 12>(simd, panel, patches, layout, stack, next),
+                        2 => self.panel::<S, 2, 12>(simd, panel, patches, layout, stack, next),
+                        3 => self.panel::<S, 3, 8>(simd, panel, patches, layout, stack, next),
+                        _ => self.panel::<S, 4, 6>(simd, panel, patches, layout, stack, next),
                     }
                 } else {
                     match panel.vectors {
-                        1 => self.panel::<S, 1, 12>(simd, panel, patches, layout, products, next),
-                        _ => self.panel::<S, 2, 6>(simd, panel, patches, layout, products, next),
+                        1 => self.panel::<S, 1, 12>(simd, panel, patches, layout, stack, next),
+                        _ => self.panel::<S, 2, 6>(simd, panel, patches, layout, stack, next),
                     }
                 }
             }
@@ -350,7 +260,7 @@ impl<T: Element> Task<'_, T> {
         panel: Panel,
         patches: *const T,
         layout: &Transformed,
-        products: &mut Stack<PRODUCT_BYTES>,
+        stack: &mut Stack<PRODUCT_BYTES>,
         next: &mut Ahead<T>,
     ) {
         let [mut residuals, mut targets] = self.ahead_of_stores(panel);
@@ -358,23 +268,29 @@ impl<T: Element> Task<'_, T> {
         let [lines, residual_lines, target_lines] =
             [next.lines(), residuals.lines(), targets.lines()].map(|lines| lines.div_ceil(groups));
         let depth = self.gather.source_channels;
-        let lanes = lanes::<S, T>();
-        let width = VECTORS * lanes;
+        let width = VECTORS * lanes::<S, T>();
         let weights = &self.gather.weights.values()[panel.offset..][..PRODUCTS * depth * width];
-        let products = products.as_mut_ptr().cast::<T>();
-        // Not a multiple of the first-level cache's ways.
-        let product_step = TASK_TILES * width + lanes;
+        let products = Products::<T, VECTORS>::new(stack);
         let tiles = self.tiles.len();
         let blocks = depth.div_ceil(LONGEST_SUM);
         for product in 0..PRODUCTS {
-            let products = products.wrapping_add(product * product_step);
             for block in 0..blocks {
                 let terms = block * depth / blocks..(block + 1) * depth / blocks;
+                let patches = patches.wrapping_add(product * layout.product_step + terms.start);
                 let weights = &weights[(product * depth + terms.start) * width..];
-                let following = weights.as_ptr().wrapping_add(terms.len() * width);
-                let mut weights_ahead = Ahead::new(following, [0, 0], [1, 1], terms.len() * width);
-                let fetches = tiles.div_ceil(GROUP) * terms.len().div_ceil(TERMS_BETWEEN_FETCHES);
+                let terms = Terms {
+                    weights: weights.as_ptr(),
+                    count: terms.len(),
+                };
+                let following = terms.weights.wrapping_add(terms.count * width);
+                let mut weights_ahead = Ahead::new(following, [0, 0], [1, 1], terms.count * width);
+                let fetches = tiles.div_ceil(GROUP) * terms.count.div_ceil(TERMS_BETWEEN_FETCHES);
                 let weight_lines = weights_ahead.lines().div_ceil(fetches.max(1));
+                let existing = if block > 0 {
+                    Existing::Add
+                } else {
+                    Existing::Replace
+                };
                 for first in (0..tiles).step_by(GROUP) {
                     if block == 0 {
                         next.fetch(lines);
@@ -384,16 +300,10 @@ impl<T: Element> Task<'_, T> {
                     let mut places = [patches; GROUP];
                     for (tile, place) in places.iter_mut().enumerate() {
                         let tile = (first + tile).min(tiles - 1);
-                        let offset =
-                            product * layout.product_step + tile * layout.tile_step + terms.start;
-                        *place = patches.wrapping_add(offset);
+                        *place = patches.wrapping_add(tile * layout.tile_step);
                     }
                     let mut sums = [[T::splat(simd, T::ZERO); VECTORS]; GROUP];
-                    let terms = Terms {
-                        weights: weights.as_ptr(),
-                        count: terms.len(),
-                    };
-                    // SAFETY: patches and weights have all these terms.
+                    // SAFETY: patches and weights have all these terms; the block before put what is added to.
                     unsafe {
                         if blocks > 1 {
                             let (ahead, lines) = (&mut weights_ahead, weight_lines);
@@ -401,33 +311,15 @@ impl<T: Element> Task<'_, T> {
                         } else {
                             accumulate(simd, &mut sums, &places, &terms);
                         }
-                    }
-                    for (tile, sums) in sums.iter().enumerate().take(tiles - first) {
-                        let to = products.wrapping_add((first + tile) * width);
-                        for (vector, &sum) in sums.iter().enumerate() {
-                            let to = to.wrapping_add(vector * lanes);
-                            // SAFETY: there is room for all tiles of a task; the block before wrote what is added to.
-                            unsafe {
-                                let sum = if block > 0 {
-                                    T::vector_add(simd, load::<S, T>(simd, to), sum)
-                                } else {
-                                    sum
-                                };
-                                store::<S, T>(simd, to, sum);
-                            }
-                        }
+                        products.put(simd, product, first..tiles, &sums, existing);
                     }
                 }
             }
         }
         for tile in 0..tiles {
             for vector in 0..VECTORS {
-                let mut values = [T::splat(simd, T::ZERO); PRODUCTS];
-                for (product, value) in values.iter_mut().enumerate() {
-                    let from = product * product_step + tile * width + vector * lanes;
-                    // SAFETY: all products of the tile were written.
-                    *value = unsafe { load::<S, T>(simd, products.add(from)) };
-                }
+                // SAFETY: all products of all tiles were put there.
+                let values = unsafe { products.of_tile(simd, tile, vector) };
                 self.store(simd, panel, self.tiles.start + tile, vector, &values);
             }
         }

@@ -15,7 +15,7 @@ use crate::element::sealed::{lanes, load, load_some, store_some};
 use crate::prefetch::Ahead;
 use crate::stack::Stack;
 use crate::weight_gradient::cut::{
-    ALIGNMENT, COLUMNS, Cut, Destination, Part, Place, Summed, Target, columns, slots,
+    COLUMNS, Cut, Destination, Part, Place, Summed, Target, columns, slots,
 };
 use crate::weight_gradient::product::{Extent, Rows, Sums, multiply};
 use crate::{Convolution, Element, Image, Region, Windows};
@@ -35,9 +35,6 @@ const ROWS_BETWEEN_FETCHES: usize = 12;
 
 /// Chunks of the longest sum in the element's own precision.
 const STRIP_CHUNKS: usize = 32;
-
-/// Values between one product's values and the next: without it, all would map to the same few sets of the caches.
-const PADDING: usize = 16;
 
 /// Input channels of a block.
 const fn block_rows<T>() -> usize {
@@ -156,20 +153,13 @@ struct Block<'a, T> {
 }
 
 /// Bytes of the transformed values of one side of a block, for a chunk of tiles.
-const SIDE_BYTES: usize = PRODUCTS * (CHUNK_BYTES * COLUMNS + PADDING * size_of::<f64>());
+const SIDE_BYTES: usize =
+    PRODUCTS * (CHUNK_BYTES * COLUMNS + Transformed::PADDING * size_of::<f64>());
 
 /// Bytes of the sums of a block's products.
 const SUM_BYTES: usize = PRODUCTS * ROW_BYTES * COLUMNS;
 
 const _: () = assert!(block_rows::<f32>() <= COLUMNS);
-
-fn layout<T>(channels: usize) -> Transformed {
-    let pitch = channels.next_multiple_of(ALIGNMENT);
-    Transformed {
-        product_step: chunk_tiles::<T>() * pitch + PADDING,
-        tile_step: pitch,
-    }
-}
 
 /// `A` times two values, except for the sign of the last.
 #[inline(always)]
@@ -219,7 +209,11 @@ impl<T: Element> Summed<T> for Block<'_, T> {
     fn sum<S: Simd>(&self, simd: S, tiles: Range<usize>, target: &Target<'_, T>) {
         let job = self.job;
         let place = self.place();
-        let (from, to) = (layout::<T>(place.rows), layout::<T>(place.columns));
+        let chunk_tiles = chunk_tiles::<T>();
+        let (from, to) = (
+            Transformed::new(chunk_tiles, place.rows),
+            Transformed::new(chunk_tiles, place.columns),
+        );
         let mut patches = Stack::<SIDE_BYTES>::uninit();
         let mut cotangents = Stack::<SIDE_BYTES>::uninit();
         let mut products = Stack::<SUM_BYTES>::uninit();
@@ -227,7 +221,6 @@ impl<T: Element> Summed<T> for Block<'_, T> {
         let cotangents = cotangents.as_mut_ptr().cast::<T>();
         let products = products.as_mut_ptr().cast::<T>();
         let product_step = block_rows::<T>() * COLUMNS;
-        let chunk_tiles = chunk_tiles::<T>();
         let source = Source {
             data: &job.input.data()[self.inputs.start..],
             width: job.input.width(),
