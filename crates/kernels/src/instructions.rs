@@ -187,6 +187,7 @@ mod tests {
             Convolution::new(Window::new([7, 7]).stride([2, 2]), 3, 64),
             Convolution::new(Window::new([3, 3]), 37, 70),
             Convolution::new(Window::new([3, 3]), 140, 40),
+            Convolution::new(Window::new([3, 3]), 528, 40),
         ] {
             let best = (results::<f32>(&convolution), results::<f64>(&convolution));
             for choice in [1, 2] {

@@ -41,6 +41,12 @@ impl<T: Copy> Ahead<T> {
         }
     }
 
+    /// So many values that lie side by side.
+    #[inline(always)]
+    pub(crate) fn values(first: *const T, count: usize) -> Self {
+        Self::new(first, [0, 0], [1, 1], count)
+    }
+
     /// No pixels.
     #[inline(always)]
     pub(crate) fn nothing() -> Self {

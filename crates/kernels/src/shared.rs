@@ -9,7 +9,8 @@ pub(crate) struct Shared<'a, T> {
 }
 
 #[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
-// SAFETY: the pointer is only used in unsafe blocks, each of which writes places that belong to its task alone.
+// SAFETY: the pointer is only read and written through in unsafe blocks: each writes places that belong to its task alone, and reads
+// those or what tasks wrote that are done.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T> Shared<'a, T> {

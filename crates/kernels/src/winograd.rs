@@ -11,8 +11,8 @@
 pub(crate) mod forward;
 mod inverse;
 pub(crate) mod patches;
+mod patching;
 mod products;
-mod way;
 pub(crate) mod weight_gradient;
 
 pub(crate) use forward::run;
@@ -22,6 +22,7 @@ pub(crate) use weight_gradient::{scratch_len as weight_gradient_scratch_len, wei
 use std::ops::Range;
 
 use crate::Convolution;
+use crate::weight_gradient::cut::ALIGNMENT;
 
 /// Edge of a tile of outputs.
 const TILE: usize = 2;
@@ -122,8 +123,7 @@ impl Transformed {
     const PADDING: usize = 16;
 
     const fn new(tiles: usize, channels: usize) -> Self {
-        // Whole registers of any width.
-        let tile_step = channels.next_multiple_of(16);
+        let tile_step = channels.div_ceil(ALIGNMENT).saturating_mul(ALIGNMENT);
         let product_step = tiles.saturating_mul(tile_step);
         Self {
             product_step: product_step.saturating_add(Self::PADDING),
@@ -180,8 +180,8 @@ pub(crate) fn transform_weights<const LANES: usize>(
 /// Values of scratch that forward pass and data gradient need.
 pub(crate) fn scratch_len<T>(convolution: &Convolution) -> usize {
     if convolution.is_winograd() {
-        way::scratch_len::<T>(convolution.in_channels)
-            .max(way::scratch_len::<T>(convolution.out_channels))
+        patching::scratch_len::<T>(convolution.in_channels)
+            .max(patching::scratch_len::<T>(convolution.out_channels))
     } else {
         0
     }

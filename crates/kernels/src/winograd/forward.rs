@@ -6,8 +6,8 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::patches::{PatchTask, Source, transform};
+use super::patching::{Cut, FEW_BYTES, LONGEST_SUM, MANY_BYTES, Patching, shared_tiles};
 use super::products::{PRODUCT_BYTES, Products};
-use super::way::{FEW_BYTES, LONGEST_SUM, MANY_BYTES, Way, shared_tiles};
 use super::{Grid, PATCH, PRODUCTS, TILE, TileAxis, Transformed};
 use crate::element::sealed::{lanes, load_some, store_some};
 use crate::gather::product::{TERMS_BETWEEN_FETCHES, Terms, accumulate, accumulate_and_fetch};
@@ -19,11 +19,8 @@ use crate::stack::Stack;
 use crate::weights::Panel;
 use crate::{Element, Existing};
 
-/// Tasks worth having; fewer only where there is nothing to cut.
-const TASKS: usize = 16;
-
-/// A multiple of most micro-kernels' groups.
-const GROUP: usize = 12;
+/// Most lines of weights that are fetched at a time: more than the processor can have under way only wait.
+const MOST_LINES: usize = 16;
 
 fn tile_axis(axis: &Axis, before: usize) -> TileAxis {
     TileAxis {
@@ -55,15 +52,10 @@ pub(crate) fn run<T: Element>(mut gather: Gather<'_, T>, before: [usize; 2], scr
         pitch: channels,
         channels,
     };
-    let way = Way::new::<T>(channels);
-    // Where tiles are few, tasks take parts of the panels, and after that fewer tiles.
-    let step = tiles
-        .div_ceil(TASKS.div_ceil(panels.max(1)))
-        .next_multiple_of(GROUP)
-        .min(way.tiles());
-    if way != Way::Shared {
+    let patching = Patching::new::<T>(channels);
+    let Cut { step, parts } = Cut::new(patching, tiles, panels);
+    if patching != Patching::Shared {
         let chunks = tiles.div_ceil(step);
-        let parts = TASKS.div_ceil(chunks).min(panels);
         (0..chunks * parts).into_par_iter().for_each(|task| {
             let (chunk, part) = (task / parts, task % parts);
             T::winograd(Task {
@@ -72,7 +64,11 @@ pub(crate) fn run<T: Element>(mut gather: Gather<'_, T>, before: [usize; 2], scr
                 target: &target,
                 tiles: chunk * step..((chunk + 1) * step).min(tiles),
                 panels: part * panels / parts..(part + 1) * panels / parts,
-                patches: Patches::Own(source, way),
+                patches: if patching == Patching::Few {
+                    Patches::Few(source)
+                } else {
+                    Patches::Many(source)
+                },
             });
         });
         return;
@@ -120,7 +116,11 @@ pub(crate) fn run<T: Element>(mut gather: Gather<'_, T>, before: [usize; 2], scr
 
 /// Where a task's transformed patches come from.
 enum Patches<'a, T> {
-    Own(Source<'a, T>, Way),
+    /// The task itself, which has room for `FEW_BYTES` of them.
+    Few(Source<'a, T>),
+    /// The task itself, which has room for `MANY_BYTES` of them.
+    Many(Source<'a, T>),
+    /// All tasks.
     Shared {
         values: &'a Shared<'a, T>,
         first: usize,
@@ -144,8 +144,8 @@ impl<T: Element> Task<'_, T> {
     pub(crate) fn run(&self) {
         let task = self;
         match self.patches {
-            Patches::Own(source, Way::Few) => dispatch(OwnPatches::<T, FEW_BYTES> { task, source }),
-            Patches::Own(source, _) => dispatch(OwnPatches::<T, MANY_BYTES> { task, source }),
+            Patches::Few(source) => dispatch(OwnPatches::<T, FEW_BYTES> { task, source }),
+            Patches::Many(source) => dispatch(OwnPatches::<T, MANY_BYTES> { task, source }),
             Patches::Shared {
                 values,
                 first,
@@ -176,8 +176,16 @@ impl<T: Element, const BYTES: usize> WithSimd for OwnPatches<'_, T, BYTES> {
         let mut products = Stack::<PRODUCT_BYTES>::uninit();
         let patches = patches.as_mut_ptr().cast::<T>();
         let layout = Transformed::new(task.tiles.len(), source.channels);
-        let mut next = task.ahead_of_patches(source);
-        // SAFETY: so many bytes are room for all tiles of a task.
+        // Other tasks that multiply the same tiles go on with other panels of them.
+        let mut next = if task.panels.end == task.gather.weights.layout.panel_count() {
+            task.ahead_of_patches(source)
+        } else {
+            Ahead::nothing()
+        };
+        debug_assert!(
+            Transformed::values(task.tiles.len(), source.channels) * size_of::<T>() <= BYTES
+        );
+        // SAFETY: that, since `Patching` holds, and a task has at most its tiles.
         unsafe {
             transform(
                 simd,
@@ -283,9 +291,12 @@ impl<T: Element> Task<'_, T> {
                     count: terms.len(),
                 };
                 let following = terms.weights.wrapping_add(terms.count * width);
-                let mut weights_ahead = Ahead::new(following, [0, 0], [1, 1], terms.count * width);
+                let mut weights_ahead = Ahead::values(following, terms.count * width);
                 let fetches = tiles.div_ceil(GROUP) * terms.count.div_ceil(TERMS_BETWEEN_FETCHES);
-                let weight_lines = weights_ahead.lines().div_ceil(fetches.max(1));
+                let weight_lines = weights_ahead
+                    .lines()
+                    .div_ceil(fetches.max(1))
+                    .min(MOST_LINES);
                 let existing = if block > 0 {
                     Existing::Add
                 } else {
@@ -325,7 +336,7 @@ impl<T: Element> Task<'_, T> {
         }
     }
 
-    /// What the next task will transform, but for the rows that this one has read.
+    /// What the next task will transform of its first row of tiles, but for the rows that this one has read.
     #[inline(always)]
     fn ahead_of_patches(&self, source: Source<'_, T>) -> Ahead<T> {
         let (row, column) = self.grid.place(self.tiles.end);
@@ -340,7 +351,7 @@ impl<T: Element> Task<'_, T> {
         Ahead::new(first, pitches, extent, source.channels)
     }
 
-    /// What the task will read and write when it stores: residuals and targets of a panel.
+    /// What the task will read and write when it stores its first row of tiles: residuals and targets of a panel.
     #[inline(always)]
     fn ahead_of_stores(&self, panel: Panel) -> [Ahead<T>; 2] {
         let gather = self.gather;

@@ -125,7 +125,7 @@ fn large(in_channels: usize, out_channels: usize, groups: usize, stride: usize) 
     }
 }
 
-fn large_cases() -> [Case; 7] {
+fn large_cases() -> [Case; 8] {
     let with_kernel = |kernel: usize, case: Case| Case {
         convolution: Convolution {
             window: Window {
@@ -140,6 +140,7 @@ fn large_cases() -> [Case; 7] {
     [
         large(70, 150, 1, 1),
         large(200, 40, 1, 1),
+        large(300, 200, 1, 1),
         large(528, 40, 1, 1),
         large(24, 70, 2, 2),
         large(90, 90, 90, 1),
