@@ -176,16 +176,18 @@ impl Parser<'_> {
         drawn.points.sort_by(|a, b| a.0.total_cmp(&b.0));
         let points = drawn.points.iter().map(|(_, point)| *point);
         let shape = match drawn.kind {
-            Kind::Outline if drawn.points.len() < 3 => {
-                return Err(self.wrong(
-                    "an outline of three points or more",
-                    format!("{} points", drawn.points.len()),
-                ));
+            Kind::Outline => {
+                let mut ring = LineString::new(points.collect());
+                ring.close();
+                // The first point stands at the end, too.
+                if ring.0.len() < 4 {
+                    return Err(self.wrong(
+                        "an outline of three points or more",
+                        format!("{} points", ring.0.len().saturating_sub(1)),
+                    ));
+                }
+                Shape::Area(MultiPolygon::new(vec![Polygon::new(ring, Vec::new())]))
             }
-            Kind::Outline => Shape::Area(MultiPolygon::new(vec![Polygon::new(
-                LineString::new(points.collect()),
-                Vec::new(),
-            )])),
             Kind::Points => Shape::Points(MultiPoint::new(points.map(Point).collect())),
         };
         let mut annotation =

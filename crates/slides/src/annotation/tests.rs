@@ -131,6 +131,12 @@ fn what_is_wrong_is_named_with_its_place() {
             "an outline of three points",
         ),
         (
+            "<ASAP_Annotations><Annotation Type='Polygon'><Coordinate Order='0' X='9' Y='0'/>\
+             <Coordinate Order='1' X='1' Y='1'/><Coordinate Order='2' X='9' Y='0'/></Annotation>",
+            "byte 163",
+            "an outline of three points",
+        ),
+        (
             "<ASAP_Annotations><Annotation Type='Dot'><Coordinate Order='0' X='1e300' Y='0'/></Annotation>",
             "byte 93",
             "coordinates on a slide",
