@@ -177,16 +177,19 @@ impl Parser<'_> {
         let points = drawn.points.iter().map(|(_, point)| *point);
         let shape = match drawn.kind {
             Kind::Outline => {
-                let mut ring = LineString::new(points.collect());
-                ring.close();
-                // The first point stands at the end, too.
-                if ring.0.len() < 4 {
+                let mut points: Vec<_> = points.collect();
+                if points.len() > 1 && points.first() == points.last() {
+                    points.pop();
+                }
+                if points.len() < 3 {
                     return Err(self.wrong(
                         "an outline of three points or more",
-                        format!("{} points", ring.0.len().saturating_sub(1)),
+                        format!("{} points", points.len()),
                     ));
                 }
-                Shape::Area(MultiPolygon::new(vec![Polygon::new(ring, Vec::new())]))
+                // Closes the outline.
+                let outline = Polygon::new(LineString::new(points), Vec::new());
+                Shape::Area(MultiPolygon::new(vec![outline]))
             }
             Kind::Points => Shape::Points(MultiPoint::new(points.map(Point).collect())),
         };

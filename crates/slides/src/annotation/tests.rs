@@ -163,6 +163,9 @@ fn what_is_wrong_is_named_with_its_place() {
         );
         assert!(error.to_string().starts_with("drawn.txt, "), "{error}");
     }
+    let single = "<ASAP_Annotations><Annotation Type='Polygon'><Coordinate Order='0' X='9' Y='0'/></Annotation>";
+    let error = parse(single).unwrap_err().to_string();
+    assert!(error.contains("1 points"), "{error}");
     let error = Annotations::parse(Path::new("x"), b"<ASAP\xff").unwrap_err();
     assert!(error.to_string().contains("byte 5"), "{error}");
     let lost = Shape::Points(MultiPoint::new(vec![point!(x: f64::NAN, y: 0.0)]));
