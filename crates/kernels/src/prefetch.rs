@@ -57,7 +57,7 @@ impl<T: Copy> Ahead<T> {
     #[inline(always)]
     pub(crate) fn of(
         image: Image<'_, T>,
-        (row, column): (usize, usize),
+        [row, column]: [usize; 2],
         extent: [usize; 2],
         channels: &Range<usize>,
     ) -> Self {

@@ -94,14 +94,26 @@ impl Grid {
         (tile / width, tile % width)
     }
 
+    /// The row and column, and the length, of the first row of `count` tiles from `tile` on.
+    #[inline(always)]
+    fn first_run(&self, tile: usize, count: usize) -> ([usize; 2], usize) {
+        let (row, column) = self.place(tile);
+        ([row, column], count.min(self.columns.tiles() - column))
+    }
+
+    /// Where the patch of the tile in a row and column begins: at 0 where that is before the source.
+    #[inline(always)]
+    fn patch(&self, [row, column]: [usize; 2]) -> [usize; 2] {
+        [self.rows.patch(row), self.columns.patch(column)].map(|at| at.max(0).unsigned_abs())
+    }
+
     /// Rows of tiles, and the tiles of each, that make up `tiles`.
     #[inline(always)]
     fn runs(&self, tiles: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
-        let width = self.columns.tiles();
+        let grid = *self;
         let mut next = tiles.start;
         std::iter::from_fn(move || {
-            let (row, column) = (next / width, next % width);
-            let count = (width - column).min(tiles.end - next);
+            let ([row, column], count) = grid.first_run(next, tiles.end - next);
             next += count;
             (count > 0).then_some((row, column..column + count))
         })

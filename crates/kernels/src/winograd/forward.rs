@@ -339,13 +339,11 @@ impl<T: Element> Task<'_, T> {
     /// What the next task will transform of its first row of tiles, but for the rows that this one has read.
     #[inline(always)]
     fn ahead_of_patches(&self, source: Source<'_, T>) -> Ahead<T> {
-        let (row, column) = self.grid.place(self.tiles.end);
-        let tiles = self.tiles.len().min(self.grid.columns.tiles() - column);
+        let (tile, tiles) = self.grid.first_run(self.tiles.end, self.tiles.len());
         let shared = PATCH - TILE;
-        let row = self.grid.rows.patch(row).max(0).unsigned_abs() + shared;
-        let column = self.grid.columns.patch(column).max(0).unsigned_abs();
+        let [row, column] = self.grid.patch(tile);
         let pitches = [source.width * source.pitch, source.pitch];
-        let first = row * pitches[0] + column * pitches[1];
+        let first = (row + shared) * pitches[0] + column * pitches[1];
         let first = source.data.as_ptr().wrapping_add(first);
         let extent = [TILE, TILE * tiles + shared];
         Ahead::new(first, pitches, extent, source.channels)
@@ -355,8 +353,7 @@ impl<T: Element> Task<'_, T> {
     #[inline(always)]
     fn ahead_of_stores(&self, panel: Panel) -> [Ahead<T>; 2] {
         let gather = self.gather;
-        let (row, column) = self.grid.place(self.tiles.start);
-        let width = self.tiles.len().min(self.grid.columns.tiles() - column);
+        let ([row, column], width) = self.grid.first_run(self.tiles.start, self.tiles.len());
         let (row, column) = (
             (TILE * row).saturating_sub(self.grid.rows.before),
             (TILE * column).saturating_sub(self.grid.columns.before),

@@ -290,12 +290,10 @@ impl<T: Element> Block<'_, T> {
     #[inline(always)]
     fn ahead(&self, tile: usize) -> [Ahead<T>; 2] {
         let job = self.job;
-        let (row, column) = job.grid.place(tile);
-        let width = chunk_tiles::<T>().min(job.grid.columns.tiles() - column);
+        let ([row, column], width) = job.grid.first_run(tile, chunk_tiles::<T>());
         let region = job.region;
-        let cotangent = (region.row + TILE * row, region.column + TILE * column);
-        let patch = (job.grid.rows.patch(row), job.grid.columns.patch(column));
-        let patch = (patch.0.max(0).unsigned_abs(), patch.1.max(0).unsigned_abs());
+        let cotangent = [region.row + TILE * row, region.column + TILE * column];
+        let patch = job.grid.patch([row, column]);
         [
             Ahead::of(job.input, patch, [PATCH, TILE * width + 2], &self.inputs),
             Ahead::of(
