@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use candle_core::{Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, TrainError};
@@ -44,22 +44,97 @@ impl Default for OptimizerKind {
     }
 }
 
+impl OptimizerKind {
+    /// Checks the settings; legal is what PyTorch takes, where it is finite.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`].
+    pub fn check(&self) -> Result<()> {
+        let decay = |value: f64| (0.0..1.0).contains(&value);
+        let amount = |value: f64| value.is_finite() && value >= 0.0;
+        let (decays, amounts) = match *self {
+            Self::AdamW {
+                first_decay,
+                second_decay,
+                epsilon,
+                weight_decay,
+            } => (
+                vec![("first_decay", first_decay), ("second_decay", second_decay)],
+                [("epsilon", epsilon), ("weight_decay", weight_decay)],
+            ),
+            Self::Sgd {
+                momentum,
+                weight_decay,
+            } => (
+                Vec::new(),
+                [("momentum", momentum), ("weight_decay", weight_decay)],
+            ),
+        };
+        let illegal = |name: &str, expected, value| {
+            TrainError::setting(format!("train.optimizer.{name}"), expected, value)
+        };
+        for (name, value) in decays {
+            if !decay(value) {
+                return Err(illegal(name, "0 or more and less than 1", value));
+            }
+        }
+        for (name, value) in amounts {
+            if !amount(value) {
+                return Err(illegal(name, "a finite number of 0 or more", value));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// An optimiser: a rule, the variables it changes, and its state.
+///
+/// As in PyTorch each variable has a state of its own, which begins with its first gradient, and AdamW corrects the bias of
+/// its means by the number of gradients that *this variable* has had. So one that is unfrozen late starts as if the run began
+/// there. A variable without a gradient is left alone: neither its means nor its weights decay.
+///
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// use stream_grad_train::{gradients::Gradients, optimizer::{Optimizer, OptimizerKind}};
+/// let variables: Vec<_> = ["a", "b"]
+///     .map(|name| (name.to_owned(), Var::new(&[1_f64], &Device::Cpu).unwrap()))
+///     .into();
+/// let mut optimizer = Optimizer::new(OptimizerKind::default(), variables.clone());
+/// let mut gradients = Gradients::default();
+/// gradients.add("a", &Tensor::new(&[1_f64], &Device::Cpu)?)?;
+/// optimizer.step(&gradients, 0.1)?;
+/// assert!(variables[0].1.to_vec1::<f64>()?[0] < 1.0);
+/// assert_eq!(variables[1].1.to_vec1::<f64>()?, [1.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Optimizer {
     kind: OptimizerKind,
-    variables: Vec<State>,
+    variables: Vec<Stepped>,
     steps: u64,
 }
 
+/// A variable and what is remembered of its gradients.
 #[derive(Debug)]
-struct State {
+struct Stepped {
     name: String,
     variable: Var,
-    /// Mean of gradients, or velocity.
-    first: Option<Tensor>,
-    /// Mean of squares.
-    second: Option<Tensor>,
+    memory: Option<Memory>,
+}
+
+#[derive(Debug)]
+enum Memory {
+    /// Of AdamW.
+    Means {
+        /// Gradients so far.
+        steps: u64,
+        /// Of gradients.
+        first: Tensor,
+        /// Of their squares.
+        second: Tensor,
+    },
+    /// Of gradient descent with momentum.
+    Velocity(Tensor),
 }
 
 impl Optimizer {
@@ -68,11 +143,10 @@ impl Optimizer {
     pub fn new(kind: OptimizerKind, variables: NamedVariables) -> Self {
         let variables = variables
             .into_iter()
-            .map(|(name, variable)| State {
+            .map(|(name, variable)| Stepped {
                 name,
                 variable,
-                first: None,
-                second: None,
+                memory: None,
             })
             .collect();
         Self {
@@ -82,7 +156,7 @@ impl Optimizer {
         }
     }
 
-    /// Steps made so far.
+    /// Steps made so far, whichever variables had gradients in them.
     #[must_use]
     pub fn steps(&self) -> u64 {
         self.steps
@@ -91,73 +165,66 @@ impl Optimizer {
     /// Changes every variable that has a gradient, at `learning_rate`.
     ///
     /// # Errors
-    /// [`TrainError::Tensor`] if a gradient does not have its variable's shape.
+    /// [`TrainError::State`] if a gradient does not have its variable's shape and type: then nothing is changed.
     pub fn step(&mut self, gradients: &Gradients, learning_rate: f64) -> Result<()> {
+        for Stepped { name, variable, .. } in &self.variables {
+            if let Some(gradient) = gradients.get(name) {
+                check_form(name, gradient, variable)?;
+            }
+        }
         self.steps += 1;
-        let steps = i32::try_from(self.steps).unwrap_or(i32::MAX);
-        for state in &mut self.variables {
-            let Some(gradient) = gradients.get(&state.name) else {
-                continue;
-            };
-            let value = state.variable.as_detached_tensor();
-            let value = match self.kind {
-                OptimizerKind::AdamW {
-                    first_decay,
-                    second_decay,
-                    epsilon,
-                    weight_decay,
-                } => {
-                    let first = blend(state.first.as_ref(), gradient, first_decay)?;
-                    let second = blend(state.second.as_ref(), &gradient.sqr()?, second_decay)?;
-                    let step_size = learning_rate / (1.0 - first_decay.powi(steps));
-                    let root = (second.sqrt()? / (1.0 - second_decay.powi(steps)).sqrt())?;
-                    let update = (first.div(&(root + epsilon)?)? * step_size)?;
-                    state.first = Some(first);
-                    state.second = Some(second);
-                    ((value * (1.0 - learning_rate * weight_decay))? - update)?
-                }
-                OptimizerKind::Sgd {
-                    momentum,
-                    weight_decay,
-                } => {
-                    let gradient = (gradient + (&value * weight_decay)?)?;
-                    let velocity = match &state.first {
-                        Some(velocity) => ((velocity * momentum)? + gradient)?,
-                        None => gradient,
-                    };
-                    let value = (value - (&velocity * learning_rate)?)?;
-                    state.first = Some(velocity);
-                    value
-                }
-            };
-            state.variable.set(&value)?;
+        for stepped in &mut self.variables {
+            if let Some(gradient) = gradients.get(&stepped.name) {
+                stepped.step(self.kind, gradient, learning_rate)?;
+            }
         }
         Ok(())
     }
 
-    /// The state under names made from the variables': `first.NAME` and `second.NAME`. The number of steps is apart.
-    #[must_use]
-    pub fn state(&self) -> HashMap<String, Tensor> {
+    /// The state under names made from the variables'. Of AdamW these are `step.NAME` (how many gradients it has had, a
+    /// scalar of `i64`), `first.NAME` and `second.NAME`; of momentum `first.NAME`. The number of steps is apart.
+    ///
+    /// # Errors
+    /// [`TrainError::Tensor`].
+    pub fn state(&self) -> Result<HashMap<String, Tensor>> {
         let mut tensors = HashMap::new();
-        for state in &self.variables {
-            for (kind, tensor) in [("first", &state.first), ("second", &state.second)] {
-                if let Some(tensor) = tensor {
-                    tensors.insert(format!("{kind}.{}", state.name), tensor.clone());
+        for Stepped {
+            name,
+            variable,
+            memory,
+        } in &self.variables
+        {
+            match memory {
+                Some(Memory::Means {
+                    steps,
+                    first,
+                    second,
+                }) => {
+                    let steps = count_tensor(*steps, variable.device())?;
+                    tensors.insert(format!("{STEP}{name}"), steps);
+                    tensors.insert(format!("{FIRST}{name}"), first.clone());
+                    tensors.insert(format!("{SECOND}{name}"), second.clone());
                 }
+                Some(Memory::Velocity(velocity)) => {
+                    tensors.insert(format!("{FIRST}{name}"), velocity.clone());
+                }
+                None => {}
             }
         }
-        tensors
+        Ok(tensors)
     }
 
     /// Takes up a state that [`state`](Self::state) gave, after `steps` steps.
     ///
     /// # Errors
-    /// [`TrainError::State`] for a tensor that belongs to no variable or does not have its shape.
+    /// [`TrainError::State`] for a tensor that belongs to no variable, does not have its shape and type, or lacks another one
+    /// that belongs to it: then nothing is changed.
     pub fn load_state(&mut self, steps: u64, mut tensors: HashMap<String, Tensor>) -> Result<()> {
-        for state in &mut self.variables {
-            state.first = take(&mut tensors, "first", state)?;
-            state.second = take(&mut tensors, "second", state)?;
-        }
+        let memories = self
+            .variables
+            .iter()
+            .map(|stepped| stepped.memory_from(self.kind, &mut tensors))
+            .collect::<Result<Vec<_>>>()?;
         if let Some(name) = tensors.into_keys().min() {
             return Err(TrainError::State {
                 name,
@@ -165,30 +232,155 @@ impl Optimizer {
                 found: "a tensor that belongs to none".to_owned(),
             });
         }
+        for (stepped, memory) in self.variables.iter_mut().zip(memories) {
+            stepped.memory = memory;
+        }
         self.steps = steps;
         Ok(())
     }
 }
 
-fn take(
-    tensors: &mut HashMap<String, Tensor>,
-    kind: &str,
-    state: &State,
-) -> Result<Option<Tensor>> {
-    let name = format!("{kind}.{}", state.name);
-    let Some(tensor) = tensors.remove(&name) else {
-        return Ok(None);
-    };
-    if tensor.shape() == state.variable.shape() && tensor.dtype() == state.variable.dtype() {
-        return Ok(Some(tensor));
+const STEP: &str = "step.";
+const FIRST: &str = "first.";
+const SECOND: &str = "second.";
+
+/// Gives a state the numbers of gradients that it lacks: one from before they were counted by variable. All that had a
+/// gradient take `steps`, by which their bias was corrected so far; the others have none.
+pub(crate) fn count_by_variable(state: &mut HashMap<String, Tensor>, steps: u64) -> Result<()> {
+    let names: Vec<String> = state
+        .keys()
+        .filter_map(|name| name.strip_prefix(SECOND).map(str::to_owned))
+        .collect();
+    for name in names {
+        let count = count_tensor(steps, &Device::Cpu)?;
+        state.insert(format!("{STEP}{name}"), count);
+    }
+    Ok(())
+}
+
+fn count_tensor(steps: u64, device: &Device) -> Result<Tensor> {
+    let steps = i64::try_from(steps).unwrap_or(i64::MAX);
+    Ok(Tensor::new(steps, device)?)
+}
+
+impl Stepped {
+    fn step(&mut self, kind: OptimizerKind, gradient: &Tensor, learning_rate: f64) -> Result<()> {
+        let value = self.variable.as_detached_tensor();
+        let (value, memory) = match kind {
+            OptimizerKind::AdamW {
+                first_decay,
+                second_decay,
+                epsilon,
+                weight_decay,
+            } => {
+                let (steps, first, second) = match &self.memory {
+                    Some(Memory::Means {
+                        steps,
+                        first,
+                        second,
+                    }) => (*steps, Some(first), Some(second)),
+                    _ => (0, None, None),
+                };
+                let first = blend(first, gradient, first_decay)?;
+                let second = blend(second, &gradient.sqr()?, second_decay)?;
+                let steps = steps.saturating_add(1);
+                let exponent = i32::try_from(steps).unwrap_or(i32::MAX);
+                let step_size = learning_rate / (1.0 - first_decay.powi(exponent));
+                let root = (second.sqrt()? / (1.0 - second_decay.powi(exponent)).sqrt())?;
+                let update = (first.div(&(root + epsilon)?)? * step_size)?;
+                let value = ((value * (1.0 - learning_rate * weight_decay))? - update)?;
+                let memory = Memory::Means {
+                    steps,
+                    first,
+                    second,
+                };
+                (value, Some(memory))
+            }
+            OptimizerKind::Sgd {
+                momentum,
+                weight_decay,
+            } => {
+                let gradient = (gradient + (&value * weight_decay)?)?;
+                let velocity = match &self.memory {
+                    Some(Memory::Velocity(velocity)) => ((velocity * momentum)? + gradient)?,
+                    _ => gradient,
+                };
+                let value = (value - (&velocity * learning_rate)?)?;
+                // Without momentum nothing is remembered: of an infinite velocity zero times would be no number.
+                (
+                    value,
+                    (momentum > 0.0).then_some(Memory::Velocity(velocity)),
+                )
+            }
+        };
+        self.variable.set(&value)?;
+        self.memory = memory;
+        Ok(())
+    }
+
+    /// Takes what belongs to this variable out of a stored state.
+    fn memory_from(
+        &self,
+        kind: OptimizerKind,
+        tensors: &mut HashMap<String, Tensor>,
+    ) -> Result<Option<Memory>> {
+        let mut take = |part| tensors.remove_entry(&format!("{part}{}", self.name));
+        let first = take(FIRST).map(|entry| self.fitting(entry)).transpose()?;
+        if let OptimizerKind::Sgd { momentum, .. } = kind {
+            // Version 1 of checkpoints keeps one without momentum, too.
+            return Ok(first.filter(|_| momentum > 0.0).map(Memory::Velocity));
+        }
+        let second = take(SECOND).map(|entry| self.fitting(entry)).transpose()?;
+        let steps = take(STEP).map(count_from).transpose()?;
+        match (first, second, steps) {
+            (Some(first), Some(second), Some(steps)) => Ok(Some(Memory::Means {
+                steps,
+                first,
+                second,
+            })),
+            (None, None, None) => Ok(None),
+            (first, second, _) => {
+                let lacking = match (first, second) {
+                    (None, _) => FIRST,
+                    (_, None) => SECOND,
+                    _ => STEP,
+                };
+                Err(TrainError::State {
+                    name: format!("{lacking}{}", self.name),
+                    expected: "all of `step`, `first` and `second` of a variable, or none"
+                        .to_owned(),
+                    found: "others without it".to_owned(),
+                })
+            }
+        }
+    }
+
+    fn fitting(&self, (name, tensor): (String, Tensor)) -> Result<Tensor> {
+        check_form(&name, &tensor, &self.variable)?;
+        Ok(tensor)
+    }
+}
+
+fn count_from((name, tensor): (String, Tensor)) -> Result<u64> {
+    let count = tensor.to_scalar::<i64>().ok();
+    match count.and_then(|count| u64::try_from(count).ok()) {
+        Some(count @ 1..) => Ok(count),
+        _ => Err(TrainError::State {
+            name,
+            expected: "a whole number above 0, as a scalar of I64".to_owned(),
+            found: format!("{tensor}"),
+        }),
+    }
+}
+
+/// Checks that a tensor has a variable's shape and type.
+fn check_form(name: &str, tensor: &Tensor, variable: &Var) -> Result<()> {
+    if tensor.shape() == variable.shape() && tensor.dtype() == variable.dtype() {
+        return Ok(());
     }
     Err(TrainError::State {
-        name,
-        expected: format!(
-            "{:?} of {:?}",
-            state.variable.dtype(),
-            state.variable.dims()
-        ),
+        name: name.to_owned(),
+        expected: format!("{:?} of {:?}", variable.dtype(), variable.dims()),
         found: format!("{:?} of {:?}", tensor.dtype(), tensor.dims()),
     })
 }
@@ -203,143 +395,4 @@ fn blend(mean: Option<&Tensor>, value: &Tensor, decay: f64) -> Result<Tensor> {
 }
 
 #[cfg(test)]
-mod tests {
-    use candle_core::Device;
-    use serde_json::Value;
-
-    use super::*;
-    use crate::schedule::Schedule;
-
-    fn variables() -> NamedVariables {
-        let first: Vec<f64> = (0..6).map(|i| -1.0 + 0.4 * f64::from(i)).collect();
-        vec![
-            (
-                "a".to_owned(),
-                Var::from_vec(first, (2, 3), &Device::Cpu).unwrap(),
-            ),
-            (
-                "b".to_owned(),
-                Var::from_vec(vec![0.5_f64; 4], 4, &Device::Cpu).unwrap(),
-            ),
-        ]
-    }
-
-    fn gradients(step: u32) -> Gradients {
-        let values: Vec<f64> = (0..10)
-            .map(|i| (1.3 * f64::from(i) + 0.7 * f64::from(step)).cos() * (1.0 + f64::from(i)))
-            .collect();
-        let mut gradients = Gradients::default();
-        gradients
-            .add(
-                "a",
-                &Tensor::from_slice(&values[..6], (2, 3), &Device::Cpu).unwrap(),
-            )
-            .unwrap();
-        gradients
-            .add(
-                "b",
-                &Tensor::from_slice(&values[6..], 4, &Device::Cpu).unwrap(),
-            )
-            .unwrap();
-        gradients
-    }
-
-    fn values(variables: &NamedVariables) -> Vec<f64> {
-        variables
-            .iter()
-            .flat_map(|(_, v)| v.flatten_all().unwrap().to_vec1::<f64>().unwrap())
-            .collect()
-    }
-
-    fn check_against_torch(kind: OptimizerKind, schedule: Schedule, peak: f64, golden: &Value) {
-        let variables = variables();
-        let mut optimizer = Optimizer::new(kind, variables.clone());
-        for (step, expected) in (0_u32..).zip(golden.as_array().unwrap()) {
-            let mut gradients = gradients(step);
-            let norm = gradients.clip(2.0).unwrap();
-            assert!((norm - expected["norm"].as_f64().unwrap()).abs() < 1e-10);
-            let rate = schedule.rate(peak, u64::from(step), 11);
-            assert!(
-                (rate - expected["rate"].as_f64().unwrap()).abs() < 1e-15,
-                "{rate} {}",
-                expected["rate"]
-            );
-            optimizer.step(&gradients, rate).unwrap();
-            for (found, expected) in values(&variables)
-                .iter()
-                .zip(expected["values"].as_array().unwrap())
-            {
-                assert!(
-                    (found - expected.as_f64().unwrap()).abs() < 1e-13,
-                    "step {step}: {found} {expected}"
-                );
-            }
-        }
-    }
-
-    /// PyTorch 2.15: see `tests/golden/optimizers.py`.
-    #[test]
-    fn agrees_with_torch() {
-        let golden: Value =
-            serde_json::from_str(include_str!("../tests/golden/optimizers.json")).unwrap();
-        check_against_torch(
-            OptimizerKind::default(),
-            Schedule::default(),
-            2e-3,
-            &golden["adamw"],
-        );
-        let sgd = OptimizerKind::Sgd {
-            momentum: 0.9,
-            weight_decay: 1e-3,
-        };
-        check_against_torch(sgd, Schedule::Constant, 1e-2, &golden["sgd"]);
-    }
-
-    #[test]
-    fn goes_on_from_a_saved_state() {
-        for kind in [
-            OptimizerKind::default(),
-            OptimizerKind::Sgd {
-                momentum: 0.9,
-                weight_decay: 0.0,
-            },
-        ] {
-            let whole = variables();
-            let mut optimizer = Optimizer::new(kind, whole.clone());
-            let halved = variables();
-            let mut first_half = Optimizer::new(kind, halved.clone());
-            for step in 0..3 {
-                optimizer.step(&gradients(step), 1e-2).unwrap();
-                first_half.step(&gradients(step), 1e-2).unwrap();
-            }
-            let mut second_half = Optimizer::new(kind, halved.clone());
-            second_half
-                .load_state(first_half.steps(), first_half.state())
-                .unwrap();
-            for step in 3..6 {
-                optimizer.step(&gradients(step), 1e-2).unwrap();
-                second_half.step(&gradients(step), 1e-2).unwrap();
-            }
-            assert_eq!(values(&whole), values(&halved));
-        }
-    }
-
-    #[test]
-    fn a_foreign_state_is_refused() {
-        let mut optimizer = Optimizer::new(OptimizerKind::default(), variables());
-        let tensor = Tensor::zeros(4, candle_core::DType::F64, &Device::Cpu).unwrap();
-        let error = optimizer
-            .load_state(1, HashMap::from([("first.a".to_owned(), tensor.clone())]))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("first.a") && error.contains("[2, 3]") && error.contains("[4]"),
-            "{error}"
-        );
-        let error = optimizer
-            .load_state(1, HashMap::from([("first.c".to_owned(), tensor)]))
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("first.c"), "{error}");
-    }
-}
+mod tests;

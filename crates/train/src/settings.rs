@@ -181,6 +181,14 @@ mod tests {
             ),
             ("[cohort]\njpeg_quality = 0\n", "cohort.jpeg_quality"),
             ("[train.optimizer]\nkind = \"adam\"\n", "adam"),
+            (
+                "[train.optimizer]\nkind = \"sgd\"\nmomentum = -0.9\nweight_decay = 0.0\n",
+                "train.optimizer.momentum",
+            ),
+            (
+                "[train.schedule]\nkind = \"one_cycle\"\nrising_share = 30.0\ninitial_divisor = 25.0\nfinal_divisor = 1e4\n",
+                "train.schedule.rising_share",
+            ),
         ] {
             let message = Settings::from_toml(text).unwrap_err().to_string();
             assert!(message.contains(part), "{part:?} in {message:?}");

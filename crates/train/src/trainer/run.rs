@@ -188,7 +188,7 @@ impl Run<'_> {
             recipes: self.model.recipes(),
             ..state.progress.clone()
         };
-        let optimizer = state.optimizer.state();
+        let optimizer = state.optimizer.state()?;
         Checkpoint {
             progress,
             model: self.model.tensors(),

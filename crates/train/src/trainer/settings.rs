@@ -86,6 +86,8 @@ impl TrainSettings {
                 self.clip_norm,
             ));
         }
+        self.optimizer.check()?;
+        self.schedule.check()?;
         self.augmentation.check()
     }
 }

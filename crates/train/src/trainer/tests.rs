@@ -12,6 +12,7 @@ use stream_grad::TileSource;
 
 use super::*;
 use crate::augment::AugmentationSettings;
+use crate::checkpoint::Checkpoint;
 use crate::data::{Sample, Task};
 use crate::error::{Result, TrainError};
 use crate::model::{Model, ModelSettings, StreamedModel};
@@ -201,6 +202,36 @@ fn a_stopped_run_goes_on_as_if_it_had_not() {
     };
     assert_eq!(untimed(summary), untimed(expected));
     assert_eq!(bits(&model), bits(&whole));
+}
+
+/// The file is of the code before checkpoints had a version: see `tests/golden/README.md`. It goes on as the same content in
+/// the current version does.
+#[test]
+fn an_unversioned_checkpoint_goes_on() {
+    let (samples, images) = cohort(12);
+    let settings = settings(2);
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/checkpoint_unversioned.safetensors");
+    let old = Checkpoint::load(&committed).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let [unversioned, current] = ["unversioned", "current"].map(|name| folder.path().join(name));
+    std::fs::copy(&committed, &unversioned).unwrap();
+    old.save(&current).unwrap();
+    let ends = [unversioned, current].map(|path| {
+        let model = model();
+        let summary = finished(run(&settings, &samples, &images, &model, Some(&path)).unwrap());
+        assert_eq!(summary.history[..1], old.progress.history);
+        assert_eq!(summary.history.len(), 2);
+        // Two epochs of two groups.
+        let last = Checkpoint::load(&path).unwrap();
+        for (name, tensor) in &last.optimizer {
+            if name.starts_with("step.") {
+                assert_eq!(tensor.to_scalar::<i64>().unwrap(), 4, "{name}");
+            }
+        }
+        bits(&model)
+    });
+    assert_eq!(ends[0], ends[1]);
 }
 
 #[test]

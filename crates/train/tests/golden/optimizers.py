@@ -1,12 +1,14 @@
-"""Writes optimizers.json: ten steps of torch.optim's AdamW with one cycle and SGD with momentum, with gradients clipped.
+"""Writes optimizers.json: steps of torch.optim's AdamW and SGD, and the rates of its OneCycleLR.
 
 usage: optimizers.py      (torch; the version used is in the file)
-The gradient of entry i at step k is cos(1.3 i + 0.7 k) (1 + i), in double precision.
+The gradient of entry i at step k is cos(1.3 i + 0.7 k) (1 + i), in double precision; the last four entries are those of
+the second parameter. Gradients are clipped. Under `late` the second parameter has no gradient before step 3 and in step 5,
+as one that is unfrozen, or that a loss does not reach. `unfrozen` is one weight of 1 whose gradient is 1 from step 3 on.
 """
 import json, pathlib
 import torch
 
-def run(make, schedule):
+def run(make, schedule, second_has_gradient=lambda k: True):
     parameters = [torch.nn.Parameter(torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(2, 3)), torch.nn.Parameter(torch.full((4,), .5, dtype=torch.float64))]
     optimizer = make(parameters)
     scheduler = schedule(optimizer)
@@ -17,6 +19,8 @@ def run(make, schedule):
             i = torch.arange(offset, offset + p.numel(), dtype=torch.float64)
             p.grad = (torch.cos(1.3*i + .7*k)*(1 + i)).reshape(p.shape)
             offset += p.numel()
+        if not second_has_gradient(k):
+            parameters[1].grad = None
         norm = torch.nn.utils.clip_grad_norm_(parameters, 2.)
         rate = optimizer.param_groups[0]["lr"]
         optimizer.step()
@@ -24,9 +28,39 @@ def run(make, schedule):
         steps.append({"rate": rate, "norm": norm.item(), "values": torch.cat([p.detach().flatten() for p in parameters]).tolist()})
     return steps
 
+def unfrozen():
+    a, b = (torch.nn.Parameter(torch.ones(1, dtype=torch.float64)) for _ in range(2))
+    optimizer = torch.optim.AdamW([a, b], .1, weight_decay=0.)
+    values = []
+    for k in range(6):
+        a.grad, b.grad = torch.ones_like(a), torch.ones_like(b) if k >= 3 else None
+        optimizer.step()
+        values.append(b.item())
+    return values
+
+def rates(total, rising_share):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 1.)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1., total, pct_start=rising_share, cycle_momentum=False)
+    found = [scheduler.get_last_lr()[0]]
+    for _ in range(total - 1):
+        optimizer.step()
+        scheduler.step()
+        found.append(scheduler.get_last_lr()[0])
+    return {"total": total, "rising_share": rising_share, "rates": found}
+
 one_cycle = lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 2e-3, 11, cycle_momentum=False)
 constant = lambda o: torch.optim.lr_scheduler.ConstantLR(o, 1.)
+adamw = lambda p: torch.optim.AdamW(p, 2e-3, weight_decay=1e-2)
+sgd = lambda p: torch.optim.SGD(p, 1e-2, momentum=.9, weight_decay=1e-3)
+plain = lambda p: torch.optim.SGD(p, 1e-2, weight_decay=1e-3)
+late = lambda k: k >= 3 and k != 5
+# Where the rise would end at step 0 exactly, as in 10 steps with a share of 0.1, PyTorch divides by zero.
+cycles = [rates(total, share) for total in (1, 2, 3, 7, 10) for share in (0., .1, .3, .5, 1.) if abs(total*share - 1) > 1e-9]
 out = {"torch": torch.__version__,
-       "adamw": run(lambda p: torch.optim.AdamW(p, 2e-3, weight_decay=1e-2), one_cycle),
-       "sgd": run(lambda p: torch.optim.SGD(p, 1e-2, momentum=.9, weight_decay=1e-3), constant)}
+       "adamw": run(adamw, one_cycle),
+       "sgd": run(sgd, constant),
+       "plain_sgd": run(plain, constant),
+       "late": {"adamw": run(adamw, constant, late), "sgd": run(sgd, constant, late)},
+       "unfrozen": unfrozen(),
+       "one_cycle": cycles}
 pathlib.Path(__file__).with_name("optimizers.json").write_text(json.dumps(out) + "\n")

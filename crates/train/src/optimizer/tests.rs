@@ -1,0 +1,276 @@
+//! Against PyTorch, and states that are saved.
+
+use candle_core::DType;
+use serde_json::Value;
+
+use super::*;
+use crate::schedule::Schedule;
+
+fn variables() -> NamedVariables {
+    let first: Vec<f64> = (0..6).map(|i| -1.0 + 0.4 * f64::from(i)).collect();
+    vec![
+        (
+            "a".to_owned(),
+            Var::from_vec(first, (2, 3), &Device::Cpu).unwrap(),
+        ),
+        (
+            "b".to_owned(),
+            Var::from_vec(vec![0.5_f64; 4], 4, &Device::Cpu).unwrap(),
+        ),
+    ]
+}
+
+fn gradients(step: u32) -> Gradients {
+    let values: Vec<f64> = (0..10)
+        .map(|i| (1.3 * f64::from(i) + 0.7 * f64::from(step)).cos() * (1.0 + f64::from(i)))
+        .collect();
+    let mut gradients = Gradients::default();
+    gradients
+        .add(
+            "a",
+            &Tensor::from_slice(&values[..6], (2, 3), &Device::Cpu).unwrap(),
+        )
+        .unwrap();
+    gradients
+        .add(
+            "b",
+            &Tensor::from_slice(&values[6..], 4, &Device::Cpu).unwrap(),
+        )
+        .unwrap();
+    gradients
+}
+
+fn values(variables: &NamedVariables) -> Vec<f64> {
+    variables
+        .iter()
+        .flat_map(|(_, v)| v.flatten_all().unwrap().to_vec1::<f64>().unwrap())
+        .collect()
+}
+
+/// Steps as `tests/golden/optimizers.py` makes them; the second variable has a gradient only where it says so.
+fn check_against_torch(
+    kind: OptimizerKind,
+    rate: impl Fn(u32) -> f64,
+    second_has_gradient: impl Fn(u32) -> bool,
+    golden: &Value,
+) {
+    let variables = variables();
+    let mut optimizer = Optimizer::new(kind, variables.clone());
+    for (step, expected) in (0_u32..).zip(golden.as_array().unwrap()) {
+        let mut gradients = gradients(step);
+        if !second_has_gradient(step) {
+            let mut first = Gradients::default();
+            first.add("a", gradients.get("a").unwrap()).unwrap();
+            gradients = first;
+        }
+        let norm = gradients.clip(2.0).unwrap();
+        assert!((norm - expected["norm"].as_f64().unwrap()).abs() < 1e-10);
+        let rate = rate(step);
+        assert!(
+            (rate - expected["rate"].as_f64().unwrap()).abs() < 1e-15,
+            "{rate} {}",
+            expected["rate"]
+        );
+        optimizer.step(&gradients, rate).unwrap();
+        for (found, expected) in values(&variables)
+            .iter()
+            .zip(expected["values"].as_array().unwrap())
+        {
+            assert!(
+                (found - expected.as_f64().unwrap()).abs() < 1e-13,
+                "step {step}: {found} {expected}"
+            );
+        }
+    }
+}
+
+/// PyTorch 2.15: see `tests/golden/optimizers.py`.
+fn golden() -> Value {
+    serde_json::from_str(include_str!("../../tests/golden/optimizers.json")).unwrap()
+}
+
+fn sgd(momentum: f64) -> OptimizerKind {
+    OptimizerKind::Sgd {
+        momentum,
+        weight_decay: 1e-3,
+    }
+}
+
+#[test]
+fn agrees_with_torch() {
+    let golden = golden();
+    check_against_torch(
+        OptimizerKind::default(),
+        |step| Schedule::default().rate(2e-3, u64::from(step), 11),
+        |_| true,
+        &golden["adamw"],
+    );
+    check_against_torch(sgd(0.9), |_| 1e-2, |_| true, &golden["sgd"]);
+    check_against_torch(sgd(0.0), |_| 1e-2, |_| true, &golden["plain_sgd"]);
+}
+
+/// A variable that has no gradient at first, and once later.
+#[test]
+fn counts_and_remembers_by_variable_as_torch() {
+    let golden = &golden()["late"];
+    let late = |step| step >= 3 && step != 5;
+    let kind = OptimizerKind::default();
+    check_against_torch(kind, |_| 2e-3, late, &golden["adamw"]);
+    check_against_torch(sgd(0.9), |_| 1e-2, late, &golden["sgd"]);
+}
+
+#[test]
+fn a_weight_that_is_unfrozen_late_begins_anew() {
+    let kind = OptimizerKind::AdamW {
+        first_decay: 0.9,
+        second_decay: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+    };
+    let variables: NamedVariables = ["a", "b"]
+        .map(|name| (name.to_owned(), Var::new(&[1_f64], &Device::Cpu).unwrap()))
+        .into();
+    let mut optimizer = Optimizer::new(kind, variables.clone());
+    let one = Tensor::new(&[1_f64], &Device::Cpu).unwrap();
+    for (step, expected) in golden()["unfrozen"].as_array().unwrap().iter().enumerate() {
+        let mut gradients = Gradients::default();
+        gradients.add("a", &one).unwrap();
+        if step >= 3 {
+            gradients.add("b", &one).unwrap();
+        }
+        optimizer.step(&gradients, 0.1).unwrap();
+        let found = values(&variables)[1];
+        assert!(
+            (found - expected.as_f64().unwrap()).abs() < 1e-15,
+            "step {step}: {found} {expected}"
+        );
+    }
+}
+
+#[test]
+fn a_gradient_of_another_form_changes_nothing() {
+    let variables = variables();
+    let mut optimizer = Optimizer::new(OptimizerKind::default(), variables.clone());
+    let before = values(&variables);
+    let zeros = |shape: &[usize], dtype| Tensor::zeros(shape, dtype, &Device::Cpu).unwrap();
+    for (wrong, part) in [
+        (zeros(&[3], DType::F64), "F64 of [3]"),
+        (zeros(&[4], DType::F32), "F32 of [4]"),
+    ] {
+        let mut mixed = Gradients::default();
+        mixed.add("a", gradients(0).get("a").unwrap()).unwrap();
+        mixed.add("b", &wrong).unwrap();
+        let error = optimizer.step(&mixed, 0.1).unwrap_err().to_string();
+        assert!(
+            error.contains("`b`") && error.contains(part) && error.contains("F64 of [4]"),
+            "{error}"
+        );
+    }
+    assert_eq!(values(&variables), before);
+    assert_eq!(
+        (optimizer.steps(), optimizer.state().unwrap().len()),
+        (0, 0)
+    );
+}
+
+#[test]
+fn settings_that_torch_refuses_are_refused() {
+    let adamw = |first_decay, second_decay, epsilon, weight_decay| OptimizerKind::AdamW {
+        first_decay,
+        second_decay,
+        epsilon,
+        weight_decay,
+    };
+    for kind in [
+        OptimizerKind::default(),
+        adamw(0.0, 0.0, 0.0, 0.0),
+        sgd(2.0),
+    ] {
+        kind.check().unwrap();
+    }
+    for (kind, part) in [
+        (adamw(1.0, 0.9, 0.0, 0.0), "first_decay"),
+        (adamw(0.9, f64::NAN, 0.0, 0.0), "second_decay"),
+        (adamw(0.9, 0.9, -1.0, 0.0), "epsilon"),
+        (adamw(0.9, 0.9, 0.0, f64::INFINITY), "weight_decay"),
+        (sgd(-0.1), "momentum"),
+    ] {
+        let error = kind.check().unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("train.optimizer.{part}")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn goes_on_from_a_saved_state() {
+    for kind in [
+        OptimizerKind::default(),
+        OptimizerKind::Sgd {
+            momentum: 0.9,
+            weight_decay: 0.0,
+        },
+    ] {
+        let whole = variables();
+        let mut optimizer = Optimizer::new(kind, whole.clone());
+        let halved = variables();
+        let mut first_half = Optimizer::new(kind, halved.clone());
+        for step in 0..3 {
+            optimizer.step(&gradients(step), 1e-2).unwrap();
+            first_half.step(&gradients(step), 1e-2).unwrap();
+        }
+        let mut second_half = Optimizer::new(kind, halved.clone());
+        second_half
+            .load_state(first_half.steps(), first_half.state().unwrap())
+            .unwrap();
+        for step in 3..6 {
+            optimizer.step(&gradients(step), 1e-2).unwrap();
+            second_half.step(&gradients(step), 1e-2).unwrap();
+        }
+        assert_eq!(values(&whole), values(&halved));
+    }
+}
+
+#[test]
+fn a_foreign_or_torn_state_is_refused() {
+    let variables = variables();
+    let mut optimizer = Optimizer::new(OptimizerKind::default(), variables.clone());
+    let tensor = Tensor::zeros(4, DType::F64, &Device::Cpu).unwrap();
+    let one = count_tensor(1, &Device::Cpu).unwrap();
+    let none = count_tensor(0, &Device::Cpu).unwrap();
+    type Stored<'a> = &'a [(&'a str, &'a Tensor)];
+    let cases: [(Stored<'_>, &[&str]); 6] = [
+        (&[("first.a", &tensor)], &["first.a", "[2, 3]", "[4]"]),
+        (&[("first.c", &tensor)], &["first.c", "none"]),
+        (&[("first.b", &tensor), ("second.b", &tensor)], &["step.b"]),
+        (&[("first.b", &tensor), ("step.b", &one)], &["second.b"]),
+        (&[("second.b", &tensor), ("step.b", &one)], &["first.b"]),
+        (
+            &[
+                ("first.b", &tensor),
+                ("second.b", &tensor),
+                ("step.b", &none),
+            ],
+            &["step.b", "above 0"],
+        ),
+    ];
+    for (state, parts) in cases {
+        let state = state
+            .iter()
+            .map(|(name, tensor)| ((*name).to_owned(), (*tensor).clone()));
+        let error = optimizer.load_state(1, state.collect()).unwrap_err();
+        for part in parts {
+            assert!(error.to_string().contains(part), "{error} lacks {part}");
+        }
+        assert_eq!(
+            (optimizer.steps(), optimizer.state().unwrap().len()),
+            (0, 0)
+        );
+    }
+    // A state of AdamW is none of momentum.
+    let mut adamw = Optimizer::new(OptimizerKind::default(), variables.clone());
+    adamw.step(&gradients(0), 0.1).unwrap();
+    let mut other = Optimizer::new(sgd(0.9), variables);
+    assert!(other.load_state(1, adamw.state().unwrap()).is_err());
+}
