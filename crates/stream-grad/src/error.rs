@@ -107,10 +107,16 @@ pub enum StreamError {
         source: ExternalError,
     },
     /// A feature sink, cotangent source or gradient sink failed.
-    #[error("{what}: {source}")]
+    #[error("{what}, image {image}, rows {rows:?}, columns {columns:?}: {source}")]
     Exchange {
         /// Which one.
         what: &'static str,
+        /// Index in the batch.
+        image: usize,
+        /// Rows that were handed over, in the map's own positions.
+        rows: std::ops::Range<u64>,
+        /// Columns, likewise.
+        columns: std::ops::Range<u64>,
         /// Its error.
         source: ExternalError,
     },

@@ -5,8 +5,10 @@ use stream_grad_tiling::{PerAxis, Span, Sweep, Tile};
 use super::buffer::{Slab, Stored, clear, combine_rows, disjoint, offset, strided, strided_mut};
 use super::operations::Gradients;
 use super::working::{Parts, Working};
-use super::{BlockStore, Engine, Phase, Saved, Schedule, TilePlace, internal, pixel_region};
-use crate::error::{Result, StreamError};
+use super::{
+    BlockStore, Engine, Phase, Saved, Schedule, TilePlace, exchange_failed, internal, pixel_region,
+};
+use crate::error::Result;
 use crate::exchange::{CotangentSource, InputGradientSink, TileSource};
 use crate::observer::{Progress, SweepKind};
 use crate::prepared::{Prepared, scalar};
@@ -346,18 +348,10 @@ impl<T: Scalar> BackwardSweep<'_, T> {
             };
             let y = strided(y, at_start(features), owned).ok_or_else(|| internal(name))?;
             let g = strided_mut(g, at_start(cotangent), owned).ok_or_else(|| internal(name))?;
+            let region = pixel_region(owned);
             cotangents
-                .read(
-                    place.image,
-                    index,
-                    &pixel_region(owned),
-                    T::tile(y),
-                    T::tile_mut(g),
-                )
-                .map_err(|source| StreamError::Exchange {
-                    what: "cotangent source",
-                    source,
-                })?;
+                .read(place.image, index, &region, T::tile(y), T::tile_mut(g))
+                .map_err(exchange_failed("cotangent source", place.image, region))?;
         }
         Ok(())
     }
@@ -370,11 +364,9 @@ impl<T: Scalar> BackwardSweep<'_, T> {
         let buffer = self.engine.cotangent(place, 0);
         let gradient =
             strided(self.engine.arena, buffer, owned).ok_or_else(|| internal("image"))?;
-        sink.add(place.image, &pixel_region(owned), T::tile(gradient))
-            .map_err(|source| StreamError::Exchange {
-                what: "input gradient sink",
-                source,
-            })
+        let region = pixel_region(owned);
+        sink.add(place.image, &region, T::tile(gradient))
+            .map_err(exchange_failed("input gradient sink", place.image, region))
     }
 
     /// Hands the cotangents of the halos to the tiles above and to the left, which own them.

@@ -5,9 +5,10 @@ use stream_grad_tiling::{Sweep, Tile};
 use super::buffer::{Slab, strided};
 use super::working::{Parts, Working};
 use super::{
-    BlockStore, Engine, Memory, Phase, Saved, Schedule, TilePlace, internal, pixel_region,
+    BlockStore, Engine, Memory, Phase, Saved, Schedule, TilePlace, exchange_failed, internal,
+    pixel_region,
 };
-use crate::error::{Result, StreamError};
+use crate::error::Result;
 use crate::exchange::{FeatureSink, TileSource};
 use crate::observer::{Progress, SweepKind};
 use crate::prepared::Prepared;
@@ -174,11 +175,9 @@ impl<T: Scalar> Engine<'_, T> {
                 Slab::Saved => &*store.saved,
             };
             let features = strided(slab, buffer, owned).ok_or_else(|| internal(name))?;
-            sink.write(place.image, index, &pixel_region(owned), T::tile(features))
-                .map_err(|source| StreamError::Exchange {
-                    what: "feature sink",
-                    source,
-                })?;
+            let region = pixel_region(owned);
+            sink.write(place.image, index, &region, T::tile(features))
+                .map_err(exchange_failed("feature sink", place.image, region))?;
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use stream_grad_tiling::{
     Block, Buffers, Geometry, PerAxis, Place, Residual, Span, Storage, Sweep, Tile,
 };
 
-use crate::error::{Result, StreamError};
+use crate::error::{ExternalError, Result, StreamError};
 use crate::exchange::TileSource;
 use crate::observer::Observer;
 use crate::operation::{Kind, Operation};
@@ -460,6 +460,21 @@ fn internal(layer: &str) -> StreamError {
     StreamError::Internal {
         layer: layer.to_owned(),
         what: "a region lies outside its buffer",
+    }
+}
+
+/// What a sink or a cotangent source says of a region that it was given.
+pub(crate) fn exchange_failed(
+    what: &'static str,
+    image: usize,
+    region: PixelRegion,
+) -> impl FnOnce(ExternalError) -> StreamError {
+    move |source| StreamError::Exchange {
+        what,
+        image,
+        rows: region.rows,
+        columns: region.columns,
+        source,
     }
 }
 

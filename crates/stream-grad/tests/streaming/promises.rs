@@ -269,6 +269,64 @@ impl CotangentSource for SquaredNorm {
     }
 }
 
+/// A sink on a full disk.
+struct Full;
+
+impl FeatureSink for Full {
+    fn write(
+        &mut self,
+        _: usize,
+        _: usize,
+        _: &PixelRegion,
+        _: TileRef<'_>,
+    ) -> Result<(), ExternalError> {
+        Err("y.safetensors: no space left".into())
+    }
+}
+
+impl CotangentSource for Full {
+    fn read(
+        &mut self,
+        _: usize,
+        _: usize,
+        _: &PixelRegion,
+        _: TileRef<'_>,
+        _: TileMut<'_>,
+    ) -> Result<(), ExternalError> {
+        Err("y_bar.safetensors: cut off".into())
+    }
+}
+
+#[test]
+fn what_a_sink_or_a_source_says_is_told_with_its_place() {
+    let (net, _variables) = build(&steps(), 3, DType::F64, 11);
+    let image = tensor(&[1, 3, 90, 70], DType::F64, 12);
+    let request = PlanRequest::new(90, 70).dtype(DType::F64).tile(32);
+    let plan = net.plan(request.features(Maps::Streamed)).unwrap();
+    let error = plan
+        .forward_to(&image, &mut Full)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.starts_with("feature sink, image 0, rows 0..")
+            && error.ends_with(": y.safetensors: no space left"),
+        "{error}"
+    );
+    let residuals = plan
+        .forward_to(&image, &mut SquaredNorm(Vec::new()))
+        .unwrap();
+    let error = plan.vjp_from(residuals, &mut Full, None).err().unwrap();
+    let error = error.to_string();
+    // The last tile is the first to be swept back.
+    assert!(
+        error.starts_with("cotangent source, image 0, rows ")
+            && error.contains("..23, columns ")
+            && error.ends_with("..18: y_bar.safetensors: cut off"),
+        "{error}"
+    );
+}
+
 #[test]
 fn features_and_cotangents_can_stream() {
     let (net, _variables) = build(&steps(), 3, DType::F64, 11);
