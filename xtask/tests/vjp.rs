@@ -72,6 +72,15 @@ impl Files {
         command
     }
 
+    /// Files beside the output that are under way, or were.
+    fn partial(&self) -> usize {
+        let entries = std::fs::read_dir(self.folder.path()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names
+            .filter(|name| name.starts_with(".g.safetensors."))
+            .count()
+    }
+
     /// An image of 1024 x 1024 pixels, of which tiles of 32 save several mebibytes.
     fn save_large_input(&self) {
         let image = Tensor::rand(-1f32, 1.0, (1, 3, 1024, 1024), &Device::Cpu).unwrap();
@@ -214,6 +223,77 @@ fn bad_input_is_named_and_nothing_is_written() {
     );
     std::fs::remove_file(files.path("x.safetensors")).unwrap();
     fails("numerics", &[], &["x.safetensors"]);
+}
+
+#[test]
+fn no_output_is_written_over_an_input_or_the_other_output() {
+    let files = Files::new();
+    let slide = files.path("slide.svs");
+    std::fs::copy(slide_files::asset("default.svs"), &slide).unwrap();
+    std::fs::create_dir(files.path("x")).unwrap();
+    std::fs::hard_link(files.path("w.safetensors"), files.path("hard.safetensors")).unwrap();
+    let content = |name: &str| std::fs::read(files.path(name)).unwrap();
+    let inputs = ["x.safetensors", "w.safetensors", "slide.svs"];
+    let before = inputs.map(content);
+    let tensors = ["--input", "x.safetensors"];
+    let slide = ["--slide", "slide.svs", "--mpp", "8"];
+    let cases: [(&[&str], &[&str], [&str; 2]); 7] = [
+        (
+            &tensors,
+            &["--output", "x.safetensors"],
+            ["x.safetensors", "read"],
+        ),
+        (
+            &tensors,
+            &["--output", "x/../w.safetensors"],
+            ["w.safetensors", "read"],
+        ),
+        (
+            &tensors,
+            &["--output", "hard.safetensors"],
+            ["w.safetensors", "read"],
+        ),
+        (&slide, &["--output", "./slide.svs"], ["slide.svs", "read"]),
+        (
+            &slide,
+            &["--output", "w.safetensors"],
+            ["w.safetensors", "read"],
+        ),
+        (
+            &tensors,
+            &["--output", "g.safetensors", "--report", "w.safetensors"],
+            ["w.safetensors", "read"],
+        ),
+        (
+            &tensors,
+            &[
+                "--output",
+                "g.safetensors",
+                "--report",
+                "x/../g.safetensors",
+            ],
+            ["--output", "--report"],
+        ),
+    ];
+    for (source, outputs, parts) in cases {
+        let run = files.vjp_of("numerics", &[source, outputs].concat());
+        let message = String::from_utf8_lossy(&run.stderr);
+        assert!(
+            !run.status.success() && !message.contains("panicked"),
+            "{message}"
+        );
+        for part in parts {
+            assert!(message.contains(part), "{message} lacks {part}");
+        }
+        assert!(
+            inputs.map(content) == before,
+            "{outputs:?} changed an input"
+        );
+        assert!(
+            !files.path("g.safetensors").exists(),
+            "an output was written"
+        );
+    }
 }
 
 #[test]
@@ -386,6 +466,31 @@ fn a_spill_folder_that_fills_up_is_named_and_nothing_is_written() {
     );
 }
 
+/// A limit on the size of files stands for a full disk.
+#[cfg(unix)]
+#[test]
+fn a_disk_without_room_for_the_output_is_told_with_its_name() {
+    let files = Files::new();
+    let streamed = files.command(
+        "numerics",
+        &["--input", "x.safetensors", "--output", "g.safetensors"],
+    );
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\""])
+        .arg(streamed.get_program())
+        .args(streamed.get_args())
+        .current_dir(files.folder.path());
+    let run = limited.output().unwrap();
+    let message = String::from_utf8_lossy(&run.stderr);
+    assert!(
+        !run.status.success() && message.contains("g.safetensors: File too large"),
+        "{message}"
+    );
+    assert!(!message.contains("panicked"), "{message}");
+    assert!(!files.path("g.safetensors").exists() && files.partial() == 0);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn nothing_is_left_of_a_process_that_is_killed() {
@@ -415,4 +520,9 @@ fn nothing_is_left_of_a_process_that_is_killed() {
         0,
         "a file was left"
     );
+    // What was written of the output is removed by the next run.
+    assert_eq!(files.partial(), 1);
+    files.save_input(&files.golden["y_bar"]);
+    assert!(files.vjp("numerics", &[]).status.success());
+    assert_eq!(files.partial(), 0);
 }

@@ -1,7 +1,6 @@
 //! Weights to and from files: safetensors, and PyTorch's `.pth`.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
@@ -9,6 +8,7 @@ use candle_core::pickle::PthTensors;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
 use stream_grad::Net;
+use stream_grad_files::write_whole;
 
 use crate::error::{ModelError, Result};
 
@@ -182,44 +182,20 @@ pub fn save_map(path: impl AsRef<Path>, variables: &VarMap) -> Result<()> {
     save_tensors(path, &tensors.collect())
 }
 
-/// Saves tensors as safetensors. The file appears whole or not at all: it is written beside its place, flushed to the
-/// disk, and renamed.
+/// Saves tensors as safetensors. The file appears whole or not at all, with the permissions of any new file or of the one
+/// that it replaces: see [`stream_grad_files`].
 ///
 /// # Errors
 /// A folder or disk that cannot be written to; a file that was there before is then as it was.
 pub fn save_tensors(path: impl AsRef<Path>, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let path = path.as_ref();
-    let write = |source| ModelError::Write {
+    let failed = |source| ModelError::Write {
         path: path.into(),
         source,
     };
-    let Some(name) = path.file_name() else {
-        return Err(write("the path names no file".into()));
-    };
-    let mut partial = std::ffi::OsString::from(".");
-    partial.push(name);
-    partial.push(format!(".{}.partial", std::process::id()));
-    let partial = path.with_file_name(partial);
-    write_and_rename(&partial, path, tensors).map_err(|source| {
-        // The partial file may not exist, and the first error is the one that matters.
-        let _ = fs::remove_file(&partial);
-        write(source)
-    })
-}
-
-fn write_and_rename(
-    partial: &Path,
-    path: &Path,
-    tensors: &BTreeMap<String, Tensor>,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let tensors: HashMap<&str, Tensor> = tensors
-        .iter()
-        .map(|(name, tensor)| (name.as_str(), tensor.clone()))
-        .collect();
-    candle_core::safetensors::save(&tensors, partial)?;
-    File::options().write(true).open(partial)?.sync_all()?;
-    fs::rename(partial, path)?;
-    Ok(())
+    // candle's `save` would make a file that is its owner's alone.
+    let bytes = safetensors::serialize(tensors, None).map_err(|error| failed(error.into()))?;
+    write_whole(path, &bytes).map_err(|error| failed(error.into()))
 }
 
 fn by_name(variables: &VarMap) -> BTreeMap<String, Var> {

@@ -102,6 +102,21 @@ fn what_was_saved_is_loaded() {
     );
 }
 
+#[cfg(unix)]
+#[test]
+fn weights_have_the_permissions_of_any_new_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let mode = |name: &str| {
+        let metadata = std::fs::metadata(folder.path().join(name)).unwrap();
+        metadata.permissions().mode()
+    };
+    std::fs::write(folder.path().join("plain"), "").unwrap();
+    let (_, variables) = tiny_resnet(DType::F32);
+    save_map(folder.path().join("weights.safetensors"), &variables).unwrap();
+    assert_eq!(mode("weights.safetensors"), mode("plain"));
+}
+
 fn entries(folder: &Path) -> Vec<String> {
     let names = std::fs::read_dir(folder).unwrap();
     names

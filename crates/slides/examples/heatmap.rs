@@ -23,6 +23,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
         return Err("usage: heatmap SLIDE OUT.tiff [OUT.dzi]".into());
     };
     let slide = Slide::open(input)?;
+    for output in [output].into_iter().chain(rest) {
+        slide.check_output(output)?;
+    }
     let edge = MicronsPerPixel::new(2.0)?;
     let view = slide.view(Target::MicronsPerPixel(edge))?;
     let Extent { height, width } = view.extent();

@@ -14,6 +14,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     };
     let edge = rest.first().map_or(Ok(1024), |edge| edge.parse())?;
     let slide = Slide::open(input)?;
+    slide.check_output(output)?;
     for (index, level) in slide.levels().iter().enumerate() {
         println!(
             "level {index}: {}, downsample {}",

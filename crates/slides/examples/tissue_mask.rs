@@ -13,6 +13,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
         return Err("usage: tissue_mask SLIDE OUT.png".into());
     };
     let slide = Slide::open(input)?;
+    slide.check_output(output)?;
     let mask = Mask::of_tissue(&slide, &TissueOptions::default())?;
     mask.write_png(output)?;
     println!(

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use stream_grad_files::FileError;
+
 use crate::geometry::{Level, Region};
 use crate::numbers::wide;
 
@@ -162,12 +164,22 @@ pub enum SlideError {
         #[source]
         source: std::io::Error,
     },
+    /// A destination that cannot be written to, such as a device or an input.
+    #[error(transparent)]
+    Destination(FileError),
 }
 
 /// Results of this crate.
 pub type Result<T, E = SlideError> = std::result::Result<T, E>;
 
 impl SlideError {
+    pub(crate) fn file(error: FileError) -> Self {
+        match error {
+            FileError::Io { path, source } => Self::Io { path, source },
+            other => Self::Destination(other),
+        }
+    }
+
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
         Self::Io {
             path: path.to_path_buf(),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use image::RgbImage;
+use stream_grad_files::refuse_input;
 
 use crate::bad_regions::{BadRegion, BadRegionPolicy};
 use crate::bands::{Parallelism, read_blocks};
@@ -170,6 +171,15 @@ impl Slide {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.inner.path
+    }
+
+    /// Refuses to have `output` written over the file that this slide is read from, by whatever name, link or hard link. To be
+    /// called before a writer is begun that does not know the slide, such as [`PyramidWriter`](crate::PyramidWriter).
+    ///
+    /// # Errors
+    /// [`SlideError::Destination`].
+    pub fn check_output(&self, output: impl AsRef<Path>) -> Result<()> {
+        refuse_input(output.as_ref(), [self.path()]).map_err(SlideError::file)
     }
 
     /// What the slide says about itself.

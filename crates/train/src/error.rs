@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use stream_grad::StreamError;
+use stream_grad_files::FileError;
 use stream_grad_models::ModelError;
 use stream_grad_slides::SlideError;
 
@@ -26,6 +27,9 @@ pub enum TrainError {
     /// A settings file that is no valid TOML, or has unknown settings.
     #[error("settings: {0}")]
     Settings(String),
+    /// A destination that cannot be written to, such as a device or an input.
+    #[error(transparent)]
+    Destination(FileError),
     /// A file or folder could not be read or written.
     #[error("{}: {source}", path.display())]
     File {
@@ -200,6 +204,15 @@ pub enum TrainError {
         /// What the system said.
         reason: String,
     },
+}
+
+impl From<FileError> for TrainError {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::Io { path, source } => Self::File { path, source },
+            other => Self::Destination(other),
+        }
+    }
 }
 
 impl TrainError {

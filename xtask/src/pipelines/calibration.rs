@@ -3,13 +3,13 @@
 //! A file that cannot be read, or is of another machine or version, is measured anew; one that cannot be written costs the next
 //! command three seconds. Neither is an error. What a busy machine measured is replaced by `cargo xtask calibrate`.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use etcetera::BaseStrategy;
 use serde::{Deserialize, Serialize};
 use stream_grad::{CostModel, Net, PlanRequest};
+use stream_grad_files::write_whole;
 
 use crate::machine::processor;
 
@@ -119,11 +119,7 @@ impl Cache {
         let folder = path.parent().context("a cache without a folder")?;
         let failed = || format!("writing {}", path.display());
         std::fs::create_dir_all(folder).with_context(failed)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder).with_context(failed)?;
-        file.write_all(&serde_json::to_vec_pretty(&stored)?)
-            .with_context(failed)?;
-        file.persist(path).with_context(failed)?;
-        Ok(())
+        Ok(write_whole(path, &serde_json::to_vec_pretty(&stored)?)?)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::Context;
 use serde::Serialize;
+use stream_grad_files::write_whole;
 
 /// Recipe, memory and time of one image, forward and backward.
 #[derive(Debug, Serialize)]
@@ -36,7 +36,7 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
-        let text = serde_json::to_string_pretty(self)?;
-        std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        Ok(write_whole(path, text.as_bytes())?)
     }
 }

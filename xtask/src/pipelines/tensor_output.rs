@@ -1,13 +1,14 @@
 //! A safetensors file that is written by position, so that no tensor in it has to exist as a whole.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use candle_core::{DType, Tensor};
 use serde_json::json;
 use stream_grad::{ExternalError, FeatureSink, InputGradientSink, PixelRegion, Strided, TileRef};
+use stream_grad_files::{FileError, NewFile};
 
 use crate::position;
 
@@ -37,11 +38,11 @@ impl Declared {
 }
 
 /// A safetensors file under construction, beside its final place until it is complete.
+///
+/// Its length is that of the whole from the start, but the disk gives the place only as it is written: a full one shows then.
 #[derive(Debug)]
 pub(crate) struct TensorOutput {
-    path: PathBuf,
-    partial: PathBuf,
-    file: File,
+    file: NewFile,
     /// Each tensor with its first byte.
     tensors: Vec<(Declared, u64)>,
 }
@@ -49,14 +50,6 @@ pub(crate) struct TensorOutput {
 impl TensorOutput {
     /// Makes the file, with zeros as the values of all its tensors.
     pub(crate) fn create(path: &Path, tensors: Vec<Declared>) -> anyhow::Result<Self> {
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        Self::create_at(path, &partial, tensors)
-            .with_context(|| format!("making {}", partial.display()))
-    }
-
-    fn create_at(path: &Path, partial: &Path, tensors: Vec<Declared>) -> anyhow::Result<Self> {
         let mut header = serde_json::Map::new();
         let mut placed = Vec::with_capacity(tensors.len());
         let mut end = 0_u64;
@@ -82,21 +75,15 @@ impl TensorOutput {
         let mut header = serde_json::to_vec(&header)?;
         header.resize(header.len().next_multiple_of(8), b' ');
         let length = u64::try_from(header.len())?;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(partial)?;
-        file.write_all(&length.to_le_bytes())?;
-        file.write_all(&header)?;
-        file.set_len(8 + length + end)?;
+        let mut file = NewFile::create(path)?;
+        file.write_all(&length.to_le_bytes())
+            .and_then(|()| file.write_all(&header))
+            .and_then(|()| file.file().set_len(8 + length + end))
+            .map_err(|source| failed(path, source))?;
         for (_, start) in &mut placed {
             *start += 8 + length;
         }
         Ok(Self {
-            path: path.to_owned(),
-            partial: partial.to_owned(),
             file,
             tensors: placed,
         })
@@ -126,7 +113,8 @@ impl TensorOutput {
                 .flat_map(|value| value.to_le_bytes())
                 .collect(),
         };
-        position::write_all_at(&self.file, &bytes, start)
+        position::write_all_at(self.file.file(), &bytes, start)
+            .map_err(|source| failed(self.file.path(), source))
             .with_context(|| format!("writing `{name}`"))
     }
 
@@ -142,7 +130,12 @@ impl TensorOutput {
             .try_into()
             .map_err(|shape| anyhow::anyhow!("`{name}`: expected [N, C, H, W], found {shape:?}"))?;
         Ok(MapOutput {
-            file: self.file.try_clone()?,
+            path: self.file.path().to_owned(),
+            file: self
+                .file
+                .file()
+                .try_clone()
+                .map_err(|source| failed(self.file.path(), source))?,
             start,
             shape,
         })
@@ -150,11 +143,7 @@ impl TensorOutput {
 
     /// Puts the file in its place.
     pub(crate) fn finish(self) -> anyhow::Result<()> {
-        self.file
-            .sync_all()
-            .with_context(|| format!("writing {}", self.partial.display()))?;
-        std::fs::rename(&self.partial, &self.path)
-            .with_context(|| format!("moving to {}", self.path.display()))
+        Ok(self.file.commit()?)
     }
 
     fn find(&self, name: &str) -> anyhow::Result<(&Declared, u64)> {
@@ -168,16 +157,16 @@ impl TensorOutput {
     }
 }
 
-impl Drop for TensorOutput {
-    /// Leaves no incomplete file behind; a finished one has been moved away.
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.partial);
-    }
+/// An error that names the file.
+fn failed(path: &Path, source: io::Error) -> FileError {
+    let path = path.to_owned();
+    FileError::Io { path, source }
 }
 
 /// A tensor `[N, C, H, W]` in a file that takes regions as they come.
 #[derive(Debug)]
 pub(crate) struct MapOutput {
+    path: PathBuf,
     file: File,
     start: u64,
     shape: [u64; 4],
@@ -265,7 +254,8 @@ impl MapOutput {
         while values.len() > 0 {
             let bytes = &mut chunk[..values.len().min(CHUNK) * T::BYTES];
             if combine == Combine::Add {
-                position::read_exact_at(&self.file, bytes, offset)?;
+                position::read_exact_at(&self.file, bytes, offset)
+                    .map_err(|source| failed(&self.path, source))?;
             }
             for (bytes, mut value) in bytes.chunks_exact_mut(T::BYTES).zip(&mut values) {
                 if combine == Combine::Add {
@@ -273,7 +263,8 @@ impl MapOutput {
                 }
                 value.put(bytes);
             }
-            position::write_all_at(&self.file, bytes, offset)?;
+            position::write_all_at(&self.file, bytes, offset)
+                .map_err(|source| failed(&self.path, source))?;
             offset += u64::try_from(bytes.len())?;
         }
         Ok(())
@@ -400,6 +391,39 @@ mod tests {
                     assert_eq!(x_bar[column], 2.0 * expected);
                 }
             }
+        }
+    }
+
+    /// A device that is always full: features fail as they are written, gradients as they are written back.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_told_with_the_file() {
+        let full = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let mut output = MapOutput {
+            path: "folder/g.safetensors".into(),
+            file: full,
+            start: 8,
+            shape: [1, 1, 1, 2],
+        };
+        let region = PixelRegion {
+            rows: 0..1,
+            columns: 0..2,
+        };
+        let values = [1_f32, 2.0];
+        let tile = || TileRef::F32(Strided::new(&values, 1, 2, 2).unwrap());
+        for error in [
+            output.write(0, 0, &region, tile()).unwrap_err(),
+            output.add(0, &region, tile()).unwrap_err(),
+        ] {
+            let message = error.to_string();
+            assert!(
+                message.contains("folder/g.safetensors") && message.contains("No space left"),
+                "{message}"
+            );
         }
     }
 

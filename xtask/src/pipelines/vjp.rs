@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use candle_core::backprop::GradStore;
 use stream_grad::{ByteCount, CotangentSource, InputGradientSink, Net, Plan, TileSource};
+use stream_grad_files::{is_same_place, refuse_input};
 use stream_grad_models::load_net;
 use xtask::arguments::{Arithmetic, VjpArguments};
 
@@ -96,6 +97,7 @@ impl Input {
 
 /// Streams the image and writes features, gradients and report.
 pub(crate) fn run(arguments: &VjpArguments, allocator: &CountingAllocator) -> anyhow::Result<()> {
+    check_outputs(arguments)?;
     let dtype = model::dtype(arguments.recipe.dtype);
     let (name, net) = model::build(&arguments.model, dtype)?;
     load_net(&arguments.weights, &net)?;
@@ -122,6 +124,25 @@ pub(crate) fn run(arguments: &VjpArguments, allocator: &CountingAllocator) -> an
             shape[0],
         );
         report.write(path)?;
+    }
+    Ok(())
+}
+
+/// Refuses to write over what is read, or over one output with the other, before anything is computed.
+fn check_outputs(arguments: &VjpArguments) -> anyhow::Result<()> {
+    let inputs = [
+        Some(&arguments.weights),
+        arguments.input.as_ref(),
+        arguments.slide.as_ref(),
+    ];
+    refuse_input(&arguments.output, inputs.into_iter().flatten())?;
+    if let Some(report) = &arguments.report {
+        refuse_input(report, inputs.into_iter().flatten())?;
+        ensure!(
+            !is_same_place(&arguments.output, report),
+            "--output and --report are both {}",
+            report.display()
+        );
     }
     Ok(())
 }

@@ -4,10 +4,10 @@ mod level;
 
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
+use stream_grad_files::NewFolder;
 
 use crate::error::{Result, SlideError};
-use crate::files::{folder_of, write_whole};
+use crate::files::write_whole;
 use crate::geometry::Extent;
 use crate::numbers::{to_usize, wide};
 
@@ -78,8 +78,7 @@ impl DeepZoomFormat {
 #[derive(Debug)]
 pub struct DeepZoomWriter {
     path: PathBuf,
-    tiles: PathBuf,
-    folder: TempDir,
+    folder: NewFolder,
     options: DeepZoomOptions,
     extent: Extent,
     /// Finest first.
@@ -114,11 +113,7 @@ impl DeepZoomWriter {
                 found: tiles.display().to_string(),
             });
         }
-        let folder = tempfile::Builder::new()
-            .prefix(&name)
-            .suffix(".partial")
-            .tempdir_in(folder_of(&path))
-            .map_err(|error| SlideError::io(&path, error))?;
+        let folder = NewFolder::create(&tiles).map_err(SlideError::file)?;
         let mut sizes = vec![extent];
         let mut size = extent;
         while size.height.max(size.width) > 1 {
@@ -133,14 +128,13 @@ impl DeepZoomWriter {
             .into_iter()
             .enumerate()
             .map(|(index, size)| {
-                let place = folder.path().join((coarsest - index).to_string());
+                let place = folder.partial().join((coarsest - index).to_string());
                 std::fs::create_dir(&place).map_err(|error| SlideError::io(&place, error))?;
                 Ok(ZoomLevel::new(size, place, *options))
             })
             .collect::<Result<_>>()?;
         Ok(Self {
             path,
-            tiles,
             folder,
             options: *options,
             extent,
@@ -183,9 +177,7 @@ impl DeepZoomWriter {
         if self.failed || self.rows_given != self.extent.height {
             return Err(self.row_count(self.rows_given));
         }
-        let folder = self.folder.path();
-        open_to_others(folder).map_err(|error| SlideError::io(folder, error))?;
-        std::fs::rename(folder, &self.tiles).map_err(|error| SlideError::io(&self.tiles, error))?;
+        self.folder.commit().map_err(SlideError::file)?;
         let DeepZoomOptions {
             tile_edge,
             overlap,
@@ -221,18 +213,6 @@ impl DeepZoomWriter {
             found,
         }
     }
-}
-
-/// Temporary folders are their owner's alone; web servers are others.
-#[cfg(unix)]
-fn open_to_others(folder: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
-}
-
-#[cfg(not(unix))]
-fn open_to_others(_: &Path) -> std::io::Result<()> {
-    Ok(())
 }
 
 fn check(extent: Extent, options: &DeepZoomOptions) -> Result<()> {

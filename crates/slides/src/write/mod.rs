@@ -5,14 +5,12 @@ mod encode;
 mod level;
 mod sample;
 
-use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use stream_grad_files::NewFile;
 
 use crate::error::{Result, SlideError};
-use crate::files::{persist, temporary_beside};
 use crate::geometry::{Extent, MicronsPerPixel};
 use crate::numbers::{float, to_usize, wide};
 
@@ -127,7 +125,8 @@ impl PyramidOptions {
 /// which OpenSlide and the viewers built on it read both. Memory is about two rows of tiles of the finest level, twice over.
 ///
 /// The file is written beside its destination under a temporary name, and renamed by [`finish`](Self::finish). Dropped
-/// earlier, or after an error such as a full disk, it leaves nothing behind and whatever stood there before stays.
+/// earlier, or after an error such as a full disk, it leaves nothing behind and whatever stood there before stays. It does not
+/// know what is read: [`Slide::check_output`](crate::Slide::check_output) keeps a slide from being written over.
 ///
 /// # Examples
 /// ```
@@ -161,7 +160,7 @@ impl PyramidOptions {
 #[derive(Debug)]
 pub struct PyramidWriter<S = u8> {
     path: PathBuf,
-    file: TiffFile<BufWriter<NamedTempFile<File>>>,
+    file: TiffFile<BufWriter<NewFile>>,
     options: PyramidOptions,
     extent: Extent,
     levels: Vec<LevelWriter<S>>,
@@ -225,8 +224,8 @@ impl<S: Sample> PyramidWriter<S> {
             TiffKind::Big => Container::Big,
             TiffKind::Automatic => Container::for_pixels(extent, pixel_bytes),
         };
-        let file = temporary_beside(&path).map_err(|error| SlideError::io(&path, error))?;
-        let file = TiffFile::begin(BufWriter::new(file), container, &path)?;
+        let file = BufWriter::new(NewFile::create(&path).map_err(SlideError::file)?);
+        let file = TiffFile::begin(file, container, &path)?;
         let mut levels = vec![LevelWriter::new(extent, format)];
         let mut size = extent;
         while size.height.max(size.width) > u64::from(options.tile_edge) {
@@ -355,12 +354,12 @@ impl<S: Sample> PyramidWriter<S> {
             };
             self.file.write_directory(&directory)?;
         }
-        let temporary = self
+        let file = self
             .file
             .finish()?
             .into_inner()
             .map_err(|error| SlideError::io(&self.path, error.into_error()))?;
-        persist(temporary, &self.path)
+        file.commit().map_err(SlideError::file)
     }
 
     /// Adds one row to the finest level and what follows from it to the overviews.

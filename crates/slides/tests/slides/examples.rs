@@ -50,6 +50,36 @@ fn thumbnail_and_mask_are_pictures_of_the_slide() {
     assert!(thumbnail::run(&arguments(&[&"no/such.svs", &picture])).is_err());
 }
 
+/// By its own name, another path to it, a link and a hard link.
+#[test]
+fn a_slide_is_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    image::RgbImage::from_pixel(64, 64, image::Rgb([180, 90, 140]))
+        .save(at("slide.png"))
+        .unwrap();
+    std::fs::create_dir(at("x")).unwrap();
+    std::fs::hard_link(at("slide.png"), at("hard.png")).unwrap();
+    let mut same = vec![at("slide.png"), at("x/../slide.png"), at("hard.png")];
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("slide.png", at("link.png")).unwrap();
+        same.push(at("link.png"));
+    }
+    let before = std::fs::read(at("slide.png")).unwrap();
+    for output in same {
+        for run in [thumbnail::run, tissue_mask::run, heatmap::run] {
+            let error = run(&arguments(&[&at("slide.png"), &output])).unwrap_err();
+            assert!(
+                error.to_string().contains("slide.png, which is read"),
+                "{error}"
+            );
+        }
+        assert_eq!(std::fs::read(at("slide.png")).unwrap(), before);
+    }
+    thumbnail::run(&arguments(&[&at("slide.png"), &at("thumbnail.png")])).unwrap();
+}
+
 #[test]
 fn a_grid_of_patches_is_gone_on_with() {
     let folder = tempfile::tempdir().unwrap();

@@ -67,6 +67,23 @@ fn slides_repeat_and_read_back_with_their_scale() {
 }
 
 #[test]
+fn a_table_of_other_slides_is_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = folder.path().join("slides.csv");
+    std::fs::write(&table, "slide,label\na.svs,1\n").unwrap();
+    let made = generate(
+        &small(4, 2),
+        folder.path(),
+        &AtomicBool::new(false),
+        &|_, _| {},
+    );
+    let error = made.unwrap_err().to_string();
+    assert!(error.contains("slides.csv"), "{error}");
+    assert_eq!(std::fs::read(&table).unwrap(), b"slide,label\na.svs,1\n");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
 fn a_cut_off_call_goes_on_and_other_settings_are_refused() {
     let config = small(6, 2);
     let folder = tempfile::tempdir().unwrap();

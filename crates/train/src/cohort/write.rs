@@ -16,6 +16,8 @@ use crate::files::write_whole;
 
 /// Changes whenever the same settings would give other pixels.
 const GENERATOR: u32 = 2;
+/// Name of the table of slides.
+const TABLE: &str = "slides.csv";
 /// Rows that are painted at a time.
 const BAND: u32 = 256;
 
@@ -37,7 +39,7 @@ pub type CohortProgress<'a> = &'a (dyn Fn(usize, usize) + Sync);
 ///
 /// # Errors
 /// [`TrainError::Setting`] for settings that cannot be used, [`TrainError::Checkpoint`] if the folder holds a cohort of other
-/// settings, [`TrainError::File`] or [`TrainError::Slide`] if it cannot be written to.
+/// settings or a table of other slides, [`TrainError::File`] or [`TrainError::Slide`] if it cannot be written to.
 pub fn generate(
     config: &CohortConfig,
     folder: &Path,
@@ -63,7 +65,7 @@ pub fn generate(
     if done.load(Ordering::Relaxed) < samples.len() {
         return Ok(None);
     }
-    write_table(&folder.join("slides.csv"), &samples)?;
+    write_table(&folder.join(TABLE), &samples)?;
     Ok(Some(samples))
 }
 
@@ -83,6 +85,15 @@ fn check_manifest(config: &CohortConfig, folder: &Path) -> Result<()> {
             path,
             expected: "a cohort of the same settings".to_owned(),
             found: "one of other settings; give another folder or remove this one".to_owned(),
+        });
+    }
+    // It is written first: a table without it is someone else's.
+    let table = folder.join(TABLE);
+    if table.exists() {
+        return Err(TrainError::Checkpoint {
+            path: table,
+            expected: "a folder without slides, or one with a made-up cohort".to_owned(),
+            found: "a table of other slides; give another folder".to_owned(),
         });
     }
     let text = serde_json::to_vec_pretty(&manifest).map_err(TrainError::json(&path))?;

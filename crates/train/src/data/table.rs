@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use stream_grad_files::refuse_input;
+
 use super::{Sample, Split, Task, check_patients};
 use crate::error::{Result, TrainError};
 
@@ -67,8 +69,9 @@ fn parse(path: &Path, bytes: &[u8], task: Task) -> Result<Vec<Sample>> {
 /// Writes `samples` as a table that [`read_table`] reads, beside its place first and then renamed.
 ///
 /// # Errors
-/// [`TrainError::File`], [`TrainError::Csv`].
+/// [`TrainError::File`], [`TrainError::Csv`]; [`TrainError::Destination`] if `path` is one of the slides.
 pub fn write_table(path: &Path, samples: &[Sample]) -> Result<()> {
+    refuse_input(path, samples.iter().map(|sample| &sample.slide))?;
     crate::files::write_whole(path, &table(path, samples)?)
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use stream_grad_files::refuse_input;
 
 use crate::checkpoint::EpochRecord;
 use crate::error::{Result, TrainError};
@@ -160,25 +161,31 @@ impl Report {
         }
     }
 
-    /// Writes `summary.txt`, `summary.json`, `epochs.csv`, `resolutions.csv` and `metric.svg` into `folder`.
+    /// The files that [`write`](Self::write) writes.
+    pub const FILES: [&str; 5] = [
+        "summary.txt",
+        "summary.json",
+        "epochs.csv",
+        "resolutions.csv",
+        "metric.svg",
+    ];
+
+    /// Writes [`FILES`](Self::FILES) into `folder`.
     ///
     /// # Errors
     /// [`TrainError::File`], [`TrainError::Csv`], [`TrainError::Json`], [`TrainError::Plot`].
     pub fn write(&self, folder: &Path) -> Result<()> {
-        write_whole(&folder.join("summary.txt"), self.to_string().as_bytes())?;
-        let path = folder.join("summary.json");
+        let [text, summary, epochs, resolutions, plot] = Self::FILES.map(|name| folder.join(name));
+        write_whole(&text, self.to_string().as_bytes())?;
         let json = serde_json::to_vec_pretty(&Summary {
             report: self,
             verdict: self.verdict(),
         })
-        .map_err(TrainError::json(&path))?;
-        write_whole(&path, &json)?;
-        let path = folder.join("epochs.csv");
-        write_whole(&path, &self.epochs_csv(&path)?)?;
-        let path = folder.join("resolutions.csv");
-        write_whole(&path, &self.resolutions_csv(&path)?)?;
-        let path = folder.join("metric.svg");
-        write_whole(&path, self.svg(&path)?.as_bytes())
+        .map_err(TrainError::json(&summary))?;
+        write_whole(&summary, &json)?;
+        write_whole(&epochs, &self.epochs_csv(&epochs)?)?;
+        write_whole(&resolutions, &self.resolutions_csv(&resolutions)?)?;
+        write_whole(&plot, self.svg(&plot)?.as_bytes())
     }
 
     fn epochs_csv(&self, path: &Path) -> Result<Vec<u8>> {
@@ -250,8 +257,10 @@ struct Summary<'a> {
 /// Writes a table of the predictions of `evaluation`: slide, label and one column for each output.
 ///
 /// # Errors
-/// [`TrainError::File`], [`TrainError::Csv`].
+/// [`TrainError::File`], [`TrainError::Csv`]; [`TrainError::Destination`] if `path` is one of the slides.
 pub fn write_predictions(path: &Path, evaluation: &Evaluation) -> Result<()> {
+    let slides = evaluation.predictions.iter();
+    refuse_input(path, slides.map(|prediction| &prediction.slide))?;
     let outputs = evaluation
         .predictions
         .first()

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use stream_grad::CostModel;
+use stream_grad_files::refuse_input;
 use stream_grad_train::cohort::{SplitSizes, generate};
 use stream_grad_train::data::{Sample, Split, Task, assign_splits, read_camelyon17, read_table};
 use stream_grad_train::experiment::Experiment;
@@ -27,6 +28,9 @@ pub(crate) fn run(arguments: &CamelyonArguments) -> anyhow::Result<()> {
         .context("catching Ctrl-C")?;
 
     let output = arguments.output();
+    for name in Report::FILES {
+        refuse_input(&output.join(name), arguments.csv.iter())?;
+    }
     let settings = settings(arguments)?;
     let (samples, data) = samples(arguments, &output, &settings, &stop)?;
     let cost_model = cost_model(&settings)?;

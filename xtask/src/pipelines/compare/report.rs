@@ -6,13 +6,14 @@ use std::path::Path;
 
 use serde::Serialize;
 use stream_grad::ByteCount;
+use stream_grad_files::write_whole;
 
 use super::entry::{Contender, Entry};
 use super::measured::{StepMeasurement, median};
 use super::plot;
 use super::runner::Runner;
 use super::scope::Run;
-use super::store::{Origin, Timed, place};
+use super::store::{Origin, Timed};
 use super::targets::Target;
 
 /// Everything that was measured, in the order of its runs.
@@ -90,13 +91,13 @@ impl Report {
 
     /// Writes `compare.txt`, `compare.json` and an SVG for each image.
     pub(crate) fn write(&self, folder: &Path) -> anyhow::Result<()> {
-        place(&folder.join("compare.txt"), self.to_string().as_bytes())?;
+        write_whole(folder.join("compare.txt"), self.to_string().as_bytes())?;
         let json = serde_json::to_vec_pretty(self)?;
-        place(&folder.join("compare.json"), &json)?;
+        write_whole(folder.join("compare.json"), &json)?;
         for group in &self.groups {
             if let Some(svg) = plot::svg(group)? {
                 let name = group.title.replace(", ", "-").replace(' ', "-");
-                place(&folder.join(format!("{name}.svg")), svg.as_bytes())?;
+                write_whole(folder.join(format!("{name}.svg")), svg.as_bytes())?;
             }
         }
         Ok(())

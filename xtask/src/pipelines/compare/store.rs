@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
+use stream_grad_files::write_whole;
 
 use super::measured::{RateMeasurement, StepMeasurement};
 use crate::machine::processor;
@@ -133,16 +134,9 @@ impl Store {
     }
 
     fn write(&self) -> anyhow::Result<()> {
-        place(&self.path, &serde_json::to_vec_pretty(&self.content)?)
+        let json = serde_json::to_vec_pretty(&self.content)?;
+        Ok(write_whole(&self.path, &json)?)
     }
-}
-
-/// Writes a file beside its place and renames it, so that it is whole or not there.
-pub(crate) fn place(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let partial = path.with_extension("partial");
-    std::fs::write(&partial, bytes)
-        .and_then(|()| std::fs::rename(&partial, path))
-        .with_context(|| format!("writing {}", path.display()))
 }
 
 #[cfg(test)]
