@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use candle_core::DType;
 use stream_grad::StreamError;
 
+use crate::weights::Comparison;
+
 /// What this crate's functions return.
 pub type Result<T, E = ModelError> = std::result::Result<T, E>;
 
@@ -36,19 +38,33 @@ pub enum ModelError {
     /// Candle refused an operation.
     #[error("tensor operation: {0}")]
     Tensor(#[from] candle_core::Error),
-    /// The file's name does not say how its weights are stored.
-    #[error("`{}`: expected a name ending in .safetensors, .pth, .pt or .bin", path.display())]
+    /// The file's first bytes are those of another kind of file.
+    #[error("`{}`: expected safetensors or a file of `torch.save`, found {found}", path.display())]
     UnknownFormat {
         /// The file.
         path: PathBuf,
+        /// What kind of file it is.
+        found: &'static str,
+    },
+    /// A file of `torch.save` holds a tensor or an object with tensors that is not read.
+    #[error(
+        "`{}` holds `{found}`, which is not read here; expected tensors of float16, bfloat16, float32, float64, integers \
+         or bool, as `torch.save(model.float().state_dict(), ...)` writes them",
+        path.display()
+    )]
+    UnsupportedObject {
+        /// The file.
+        path: PathBuf,
+        /// Its type's name in Python.
+        found: String,
     },
     /// The file could not be read.
     #[error("reading weights from `{}`: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What candle found.
-        source: candle_core::Error,
+        /// What the system or the reader of its format reported.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The file was read and holds no tensors.
     #[error("`{}` holds no named tensors: expected a state_dict", path.display())]
@@ -65,14 +81,50 @@ pub enum ModelError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A tensor that the model needs is not in the file.
-    #[error("`{}` lacks `{name}`, expected with shape {expected:?}", path.display())]
+    #[error("`{}` lacks `{prefix}{name}`, expected with shape {expected:?}; {comparison}", path.display())]
     MissingTensor {
         /// The file.
         path: PathBuf,
+        /// What the file has before the names of the most of the model's tensors.
+        prefix: String,
         /// The tensor's name.
         name: String,
         /// The shape that the model needs.
         expected: Vec<usize>,
+        /// All that is missing, beside the nearest that the file has.
+        comparison: Box<Comparison>,
+    },
+    /// The file holds all of the model's tensors more than once, and they differ.
+    #[error(
+        "`{}` holds the model's tensors more than once, under {prefixes}, and `{name}` differs; expected one of them, \
+         chosen with `StateDict::under` or alone in a file",
+        path.display()
+    )]
+    AmbiguousTensors {
+        /// The file.
+        path: PathBuf,
+        /// The first tensor that differs.
+        name: String,
+        /// The prefixes, separated by commas.
+        prefixes: String,
+    },
+    /// No tensor's name begins as was asked for.
+    #[error("`{}` has no names that begin with `{found}`, expected one of: {known}", path.display())]
+    UnknownPrefix {
+        /// The file.
+        path: PathBuf,
+        /// What was asked for.
+        found: String,
+        /// How names do begin, separated by commas.
+        known: String,
+    },
+    /// No tensor has the name that was asked for.
+    #[error("`{}` holds no tensor `{name}`", path.display())]
+    NoSuchTensor {
+        /// The file.
+        path: PathBuf,
+        /// What was asked for.
+        name: String,
     },
     /// A tensor of the file does not belong to the model.
     #[error("`{}` holds `{name}` with shape {found:?}, which the model does not have", path.display())]
@@ -96,15 +148,15 @@ pub enum ModelError {
         /// The shape in the file.
         found: Vec<usize>,
     },
-    /// A tensor is not of a floating type.
-    #[error("`{}`, tensor `{name}`: expected floating-point numbers, found {found:?}", path.display())]
+    /// A tensor is of a type that weights cannot have here.
+    #[error("`{}`, tensor `{name}`: expected float16, bfloat16, float32 or float64, found {found}", path.display())]
     TensorType {
         /// The file.
         path: PathBuf,
         /// The tensor's name.
         name: String,
-        /// Its type in the file.
-        found: DType,
+        /// Its type's name in the file.
+        found: String,
     },
     /// A tensor that is to be changed is not a candle `Var`.
     #[error("`{name}` cannot be changed: expected a variable, found a constant tensor")]

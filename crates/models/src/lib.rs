@@ -38,4 +38,4 @@ pub use registry::{KNOWN_MODELS, ModelName, ObservedBorders};
 pub use resnet::{ResNetConfig, ResidualBlock, resnet18, resnet34, resnet50};
 pub use sequential::{imagenette, numerics};
 pub use small::SmallConfig;
-pub use weights::{StateDict, load_map, load_net, save_map, save_tensors};
+pub use weights::{Comparison, Loaded, StateDict, load_map, load_net, save_map, save_tensors};
