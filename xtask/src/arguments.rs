@@ -129,7 +129,7 @@ pub struct VjpArguments {
     /// The network: resnet18, resnet34, resnet50, numerics, imagenette or another known one
     #[arg(long, value_name = "NAME")]
     pub model: String,
-    /// Weights, as safetensors or .pth, under torchvision's names
+    /// Weights, as safetensors or a file of torch.save, under torchvision's names, with any prefix before them all
     #[arg(long, value_name = "FILE")]
     pub weights: PathBuf,
     /// Safetensors with `input` [N, 3, H, W] and `y_bar`, the cotangent of the features

@@ -100,7 +100,8 @@ pub(crate) fn run(arguments: &VjpArguments, allocator: &CountingAllocator) -> an
     check_outputs(arguments)?;
     let dtype = model::dtype(arguments.recipe.dtype);
     let (name, net) = model::build(&arguments.model, dtype)?;
-    load_net(&arguments.weights, &net)?;
+    let loaded = load_net(&arguments.weights, &net)?;
+    eprintln!("{loaded}");
     let input = Input::open(arguments)?;
     let shape = input.shape();
     let plan = plan(&net, &input, arguments)?;
