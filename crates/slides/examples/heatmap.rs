@@ -3,6 +3,8 @@
 //!
 //! The values are the amount of haematoxylin in squares of 64 x 64 pixels at 2 microns per pixel, of those that hold tissue;
 //! in their place would stand a network's predictions.
+//!
+//! Of a slide with bounds, only what lies inside is drawn, as QuPath shows it.
 
 use std::error::Error;
 
@@ -27,7 +29,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
         slide.check_output(output)?;
     }
     let edge = MicronsPerPixel::new(2.0)?;
-    let view = slide.view(Target::MicronsPerPixel(edge))?;
+    let view = slide
+        .view(Target::MicronsPerPixel(edge))?
+        .cropped_to_bounds()?;
     let Extent { height, width } = view.extent();
     // Whole squares; the map is spread over just these.
     let (rows, columns) = (

@@ -1,7 +1,8 @@
 //! Writes the patches of a slide that hold tissue as PNGs:
 //! `cargo run --example patches -- SLIDE FOLDER [MICRONS_PER_PIXEL [EDGE [MINIMUM_SHARE_OF_TISSUE]]]`.
 //!
-//! A second run finds the tissue mask and the patches of the first and goes on from there.
+//! The name of a patch says where its corner lies, in pixels of that scale from the corner of level 0 (not of the bounds, from
+//! which QuPath counts). A second run finds the tissue mask and the patches of the first and goes on from there.
 
 use std::error::Error;
 use std::path::PathBuf;

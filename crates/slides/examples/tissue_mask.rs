@@ -1,4 +1,5 @@
-//! Writes a slide's tissue mask: `cargo run --example tissue_mask -- SLIDE OUT.png`.
+//! Writes a slide's tissue mask: `cargo run --example tissue_mask -- SLIDE OUT.png`. It covers all of level 0, also where a slide
+//! has bounds.
 
 use std::error::Error;
 

@@ -16,7 +16,9 @@ pub struct Properties {
     pub scale: Option<PixelScale>,
     /// Magnification of the objective, such as 20 or 40.
     pub objective_power: Option<f64>,
-    /// The part of level 0 that was scanned, in level-0 pixels, where the file says so.
+    /// The part of level 0 that was scanned, in level-0 pixels, where the file says so in `openslide.bounds-*`. As the file
+    /// says it: it may leave the slide. None where one of the numbers is missing or no whole number, or the size not above
+    /// zero.
     pub bounds: Option<Region>,
     /// What shows where nothing was scanned.
     pub background: Rgb,

@@ -8,7 +8,7 @@ use crate::bands::{BlockRow, Parallelism, fill_outside, for_each_band, placement
 use crate::cache::BLOCK_EDGE;
 use crate::error::{Result, SlideError, check_rgb_length};
 use crate::geometry::{Extent, Level, MicronsPerPixel, Region};
-use crate::numbers::{float, position, to_usize, whole};
+use crate::numbers::{float, floor, position, to_usize, whole};
 use crate::resample::{Axis, Taps, add_weighted, filter_row};
 use crate::slide::Slide;
 
@@ -157,6 +157,31 @@ impl SlideView {
             crop,
             ..self.clone()
         })
+    }
+
+    /// Shows only what was scanned: the slide's [`bounds`](crate::Properties::bounds), to whole pixels outwards. Slides without
+    /// bounds are shown as they are.
+    ///
+    /// QuPath shows this part alone, so a picture that is to lie on QuPath's slide, such as a heat map, is written of this
+    /// view: its corner is that of the bounds, within a pixel, or exactly where the bounds' corner is a multiple of
+    /// [`downsample`](Self::downsample). ASAP shows all of level 0.
+    ///
+    /// # Errors
+    /// [`SlideError::InvalidArgument`] if the bounds lie outside of this view.
+    pub fn cropped_to_bounds(&self) -> Result<Self> {
+        let Some(bounds) = &self.slide.properties().bounds else {
+            return Ok(self.clone());
+        };
+        let within = |span: &Range<i64>, step: f64, start: i64| {
+            let place = |pixel: i64| position(pixel) / step;
+            floor(place(span.start)).saturating_sub(start)
+                ..floor(place(span.end).ceil()).saturating_sub(start)
+        };
+        let (row_step, column_step) = self.downsample;
+        self.cropped(&Region::new(
+            within(&bounds.rows, row_step, self.crop.rows.start),
+            within(&bounds.columns, column_step, self.crop.columns.start),
+        ))
     }
 
     /// Size of this view.

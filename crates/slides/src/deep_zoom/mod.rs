@@ -57,6 +57,10 @@ impl DeepZoomFormat {
 
 /// Writes an RGB image as Deep Zoom, without ever holding it: a `.dzi` file and a folder of tiles beside it.
 ///
+/// Positions count from the corner of what is written. Of a whole view that is the corner of level 0, as with OpenSlide's
+/// `DeepZoomGenerator`; with its `limit_bounds` they count from the bounds, as of
+/// [`SlideView::cropped_to_bounds`](crate::SlideView::cropped_to_bounds).
+///
 /// Rows go in from top to bottom; each level is half of the one before (a 2 x 2 mean, sides rounded up), down to one
 /// pixel. The folder is written under a temporary name and renamed by [`finish`](Self::finish), the `.dzi` file last;
 /// dropped earlier, or after an error, nothing is left behind.

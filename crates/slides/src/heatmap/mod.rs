@@ -34,6 +34,10 @@ impl Default for HeatmapStyle {
 
 /// A grid of values over a slide, such as predictions or attention; NaN where there is none.
 ///
+/// It lies right on any view of the slide. As a picture for QuPath, draw it over
+/// [`SlideView::cropped_to_bounds`](crate::SlideView::cropped_to_bounds): where a slide has bounds, QuPath shows what lies
+/// inside only.
+///
 /// # Examples
 /// ```
 /// use stream_grad_slides::{Extent, Heatmap, HeatmapStyle, OpenOptions, Region, Slide, Target};

@@ -16,7 +16,8 @@ use crate::view::SlideView;
 pub(crate) use file::MaskFile;
 use morphology::Bitmap;
 
-/// A yes or no for each pixel of a slide at low resolution.
+/// A yes or no for each pixel of a slide at low resolution. Masks of slides and pictures of them cover all of level 0, whatever
+/// bounds the slide has.
 ///
 /// Made of tissue by [`of_tissue`](Self::of_tissue), of annotations by [`LabelMap::mask_of`](crate::LabelMap::mask_of) and
 /// of any picture by [`from_picture`](Self::from_picture). The share of any region of any view costs four look-ups.
