@@ -16,7 +16,8 @@
 //!
 //! # What is on a slide
 //! - [`Mask`]: tissue at low resolution, annotations or a user's own picture; the share of any region costs four look-ups.
-//! - [`Annotations`]: ASAP's XML and QuPath's GeoJSON, as labels of pixels and areas in square millimetres.
+//! - [`Annotations`]: ASAP's XML and QuPath's GeoJSON, as labels of pixels and areas in square millimetres. QuPath counts from
+//!   the corner of what was scanned, which a [`GeoJsonFrame`] says.
 //! - [`StainProfile`], by [Macenko](MacenkoProfile) or [Reinhard](ReinhardProfile), and [`separate_hed`]: stains, made alike on
 //!   all slides.
 //!
@@ -82,7 +83,10 @@ mod write;
 #[doc = include_str!("guide.md")]
 pub mod guide {}
 
-pub use annotation::{Annotation, Annotations, LabelMap, Shape};
+pub use annotation::{
+    Annotation, AnnotationFile, AnnotationOptions, Annotations, GeoJsonFrame, LabelMap, PassedOver,
+    Shape, Strictness,
+};
 pub use bad_regions::{BadRegion, BadRegionLog, BadRegionPolicy};
 pub use cache::BlockCache;
 pub use color_profile::ColorManagement;

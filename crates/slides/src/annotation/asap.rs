@@ -8,16 +8,23 @@ use quick_xml::XmlVersion;
 use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, Event};
 use quick_xml::{Reader, Writer};
 
+use super::read::Notes;
+use super::shape::{LEAST_OF_OUTLINE, different_points};
 use super::{Annotation, Annotations, Shape};
 use crate::error::{Result, SlideError};
 use crate::geometry::Rgb;
+use crate::numbers::to_usize;
 
-/// Reads the text of a file; `path` is for errors.
-pub(super) fn parse(path: &Path, text: &str) -> Result<Annotations> {
+/// Reads the text of a file.
+pub(super) fn parse(text: &str, notes: &mut Notes<'_>) -> Result<Annotations> {
     let mut parser = Parser {
-        path,
+        text,
         reader: Reader::from_str(text),
-        has_root: false,
+        notes,
+        line: (0, 1),
+        depth: 0,
+        begun: 0,
+        is_within: false,
         drawn: None,
         found: Vec::new(),
         group_colors: HashMap::new(),
@@ -40,16 +47,24 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Annotations> {
         .collect())
 }
 
-struct Parser<'a> {
-    path: &'a Path,
-    reader: Reader<&'a [u8]>,
-    has_root: bool,
+struct Parser<'t, 'n, 'p> {
+    text: &'t str,
+    reader: Reader<&'t [u8]>,
+    notes: &'n mut Notes<'p>,
+    /// A byte and the line that it lies on.
+    line: (usize, usize),
+    /// Elements that are open.
+    depth: usize,
+    /// How many annotations began so far, and whether the last is still open.
+    begun: usize,
+    is_within: bool,
     drawn: Option<Drawn>,
     found: Vec<Annotation>,
     group_colors: HashMap<String, Rgb>,
 }
 
 /// An annotation whose end has not come yet.
+#[derive(Default)]
 struct Drawn {
     kind: Kind,
     class: Option<String>,
@@ -58,179 +73,281 @@ struct Drawn {
     points: Vec<(f64, Coord<f64>)>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default, PartialEq)]
 enum Kind {
     Outline,
     Points,
+    /// It was told already why.
+    #[default]
+    PassedOver,
 }
 
-impl Parser<'_> {
+impl Drawn {
+    fn new(element: &BytesStart<'_>, color: Option<Rgb>) -> Result<Self, Flaw> {
+        let kind = match needed(element, "Type")?.as_str() {
+            "Polygon" | "Spline" | "Rectangle" => Kind::Outline,
+            "Dot" | "PointSet" => Kind::Points,
+            // A ruler (`Measurement`) covers nothing, and ASAP neither shows nor paints what is `None`.
+            other => {
+                let known = "the type Polygon, Spline, Rectangle, Dot or PointSet";
+                return Err(Flaw::new(known, other));
+            }
+        };
+        let given = |text: &String| !text.is_empty();
+        Ok(Self {
+            kind,
+            class: attribute(element, "PartOfGroup")?
+                .filter(|group| given(group) && group != "None"),
+            name: attribute(element, "Name")?.filter(given),
+            color,
+            points: Vec::new(),
+        })
+    }
+}
+
+/// What should stand in the file, and what does.
+struct Flaw {
+    expected: String,
+    found: String,
+}
+
+impl Flaw {
+    fn new(expected: impl Into<String>, found: impl ToString) -> Self {
+        Self {
+            expected: expected.into(),
+            found: found.to_string(),
+        }
+    }
+}
+
+impl Parser<'_, '_, '_> {
     fn run(&mut self) -> Result<()> {
+        let mut has_root = false;
         loop {
-            let event = self
-                .reader
-                .read_event()
-                .map_err(|error| self.wrong("well-formed XML", error))?;
-            match event {
-                Event::Start(element) => self.begin(&element)?,
-                Event::Empty(element) => {
-                    self.begin(&element)?;
+            let event = match self.reader.read_event() {
+                Ok(event) => event,
+                Err(error) => return Err(self.refuse("well-formed XML", error)),
+            };
+            let (element, is_empty) = match event {
+                Event::Start(element) => (element, false),
+                Event::Empty(element) => (element, true),
+                Event::End(element) => {
+                    self.depth = self.depth.saturating_sub(1);
                     self.end(element.name().into_inner())?;
+                    continue;
                 }
-                Event::End(element) => self.end(element.name().into_inner())?,
                 Event::Eof => break,
-                _ => {}
+                _ => continue,
+            };
+            let name = element.name();
+            if !has_root && name.into_inner() != "ASAP_Annotations" {
+                return Err(self.refuse("<ASAP_Annotations>", format!("<{}>", name.into_inner())));
+            }
+            has_root = true;
+            self.begin(&element)?;
+            if is_empty {
+                self.end(name.into_inner())?;
+            } else {
+                self.depth += 1;
             }
         }
         if self.drawn.is_some() {
-            return Err(self.wrong("</Annotation>", "the end of the file"));
+            return Err(self.refuse("</Annotation>", "the end of the file"));
         }
-        if !self.has_root {
-            return Err(self.wrong("<ASAP_Annotations>", "no such element"));
+        if !has_root {
+            return Err(self.refuse("<ASAP_Annotations>", "no such element"));
+        }
+        if self.depth > 0 {
+            // What is missing may be annotations.
+            return Err(self.refuse("</ASAP_Annotations>", "the end of the file"));
         }
         Ok(())
     }
 
     fn begin(&mut self, element: &BytesStart<'_>) -> Result<()> {
-        let name = element.name();
-        if !self.has_root {
-            if name.into_inner() != "ASAP_Annotations" {
-                return Err(self.wrong("<ASAP_Annotations>", format!("<{}>", name.into_inner())));
+        match element.name().into_inner() {
+            "Annotation" if self.drawn.is_some() => {
+                Err(self.refuse("</Annotation>", "another <Annotation>"))
             }
-            self.has_root = true;
+            "Annotation" => {
+                self.begun += 1;
+                self.is_within = true;
+                let color = self.color(element)?;
+                let drawn = match Drawn::new(element, color) {
+                    Ok(drawn) => drawn,
+                    Err(flaw) => {
+                        self.pass_over(flaw)?;
+                        Drawn::default()
+                    }
+                };
+                self.drawn = Some(drawn);
+                Ok(())
+            }
+            "Coordinate" => self.coordinate(element),
+            "Group" => {
+                let color = self.color(element)?;
+                match attribute(element, "Name") {
+                    Ok(Some(name)) => {
+                        if let Some(color) = color {
+                            self.group_colors.insert(name, color);
+                        }
+                        Ok(())
+                    }
+                    Ok(None) => Ok(()),
+                    Err(flaw) => self.pass_over(flaw),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn color(&mut self, element: &BytesStart<'_>) -> Result<Option<Rgb>> {
+        match attribute(element, "Color") {
+            Ok(Some(text)) if !text.is_empty() => {
+                let color = color_of(&text);
+                if color.is_none() {
+                    self.pass_over(Flaw::new("a colour such as #f4fa58", text))?;
+                }
+                Ok(color)
+            }
+            Ok(_) => Ok(None),
+            Err(flaw) => self.pass_over(flaw).map(|()| None),
+        }
+    }
+
+    fn coordinate(&mut self, element: &BytesStart<'_>) -> Result<()> {
+        let kind = self.drawn.as_ref().map(|drawn| drawn.kind);
+        if kind == Some(Kind::PassedOver) {
             return Ok(());
         }
-        match name.into_inner() {
-            "Annotation" if self.drawn.is_some() => {
-                return Err(self.wrong("</Annotation>", "another <Annotation>"));
+        match (point(element), &mut self.drawn) {
+            (Ok(point), Some(drawn)) => {
+                drawn.points.push(point);
+                Ok(())
             }
-            "Annotation" => self.drawn = Some(self.drawn(element)?),
-            "Coordinate" => {
-                let point = self.coordinate(element)?;
-                match &mut self.drawn {
-                    Some(drawn) => drawn.points.push(point),
-                    None => return Err(self.wrong("<Annotation>", "<Coordinate> outside of one")),
+            (Ok(_), None) => {
+                self.pass_over(Flaw::new("<Annotation>", "<Coordinate> outside of one"))
+            }
+            (Err(flaw), drawn) => {
+                // Of points the others are good; an outline without a corner would be another one.
+                if let Some(drawn) = drawn
+                    && drawn.kind == Kind::Outline
+                {
+                    drawn.kind = Kind::PassedOver;
                 }
+                self.pass_over(flaw)
             }
-            "Group" => {
-                let name = self.attribute(element, "Name")?;
-                let color = self.attribute(element, "Color")?;
-                if let (Some(name), Some(color)) = (name, color.as_deref().and_then(color_of)) {
-                    self.group_colors.insert(name, color);
-                }
-            }
-            _ => {}
         }
-        Ok(())
-    }
-
-    fn drawn(&self, element: &BytesStart<'_>) -> Result<Drawn> {
-        let kind = match self.needed(element, "Type")?.as_str() {
-            "Polygon" | "Spline" | "Rectangle" => Kind::Outline,
-            "Dot" | "PointSet" => Kind::Points,
-            other => {
-                let known = "the type Polygon, Spline, Rectangle, Dot or PointSet";
-                return Err(self.wrong(known, other));
-            }
-        };
-        let given = |text: &String| !text.is_empty();
-        Ok(Drawn {
-            kind,
-            class: self
-                .attribute(element, "PartOfGroup")?
-                .filter(|group| given(group) && group != "None"),
-            name: self.attribute(element, "Name")?.filter(given),
-            color: self
-                .attribute(element, "Color")?
-                .as_deref()
-                .and_then(color_of),
-            points: Vec::new(),
-        })
-    }
-
-    fn coordinate(&self, element: &BytesStart<'_>) -> Result<(f64, Coord<f64>)> {
-        let number = |name: &'static str| {
-            let text = self.needed(element, name)?;
-            // Some versions write a decimal comma.
-            let value: Option<f64> = text.trim().replace(',', ".").parse().ok();
-            value
-                .filter(|value| value.is_finite())
-                .ok_or_else(|| self.wrong(&format!("a number as {name}"), &text))
-        };
-        Ok((
-            number("Order")?,
-            Coord {
-                x: number("X")?,
-                y: number("Y")?,
-            },
-        ))
     }
 
     fn end(&mut self, name: &str) -> Result<()> {
-        if name != "Annotation" {
-            return Ok(());
+        match self.drawn.take_if(|_| name == "Annotation") {
+            Some(drawn) => {
+                self.finish(drawn)?;
+                self.is_within = false;
+                Ok(())
+            }
+            None => Ok(()),
         }
-        let Some(mut drawn) = self.drawn.take() else {
-            return Ok(());
-        };
+    }
+
+    fn finish(&mut self, mut drawn: Drawn) -> Result<()> {
         drawn.points.sort_by(|a, b| a.0.total_cmp(&b.0));
         let points = drawn.points.iter().map(|(_, point)| *point);
         let shape = match drawn.kind {
+            Kind::PassedOver => return Ok(()),
             Kind::Outline => {
-                let mut points: Vec<_> = points.collect();
-                if points.len() > 1 && points.first() == points.last() {
-                    points.pop();
-                }
-                if points.len() < 3 {
-                    return Err(self.wrong(
+                // Closes the outline.
+                let outline = Polygon::new(points.collect(), Vec::new());
+                let different = different_points(outline.exterior());
+                if different < LEAST_OF_OUTLINE {
+                    return self.pass_over(Flaw::new(
                         "an outline of three points or more",
-                        format!("{} points", points.len()),
+                        format!("{different} points"),
                     ));
                 }
-                // Closes the outline.
-                let outline = Polygon::new(LineString::new(points), Vec::new());
                 Shape::Area(MultiPolygon::new(vec![outline]))
+            }
+            Kind::Points if drawn.points.is_empty() => {
+                return self.pass_over(Flaw::new("at least one point", "none"));
             }
             Kind::Points => Shape::Points(MultiPoint::new(points.map(Point).collect())),
         };
-        let mut annotation =
-            Annotation::new(shape).map_err(|error| self.wrong("coordinates on a slide", error))?;
-        annotation.class = drawn.class;
-        annotation.name = drawn.name;
-        annotation.color = drawn.color;
-        self.found.push(annotation);
-        Ok(())
-    }
-
-    fn needed(&self, element: &BytesStart<'_>, name: &'static str) -> Result<String> {
-        self.attribute(element, name)?.ok_or_else(|| {
-            let missing = format!("none in <{}>", element.name().into_inner());
-            self.wrong(&format!("the attribute {name}"), missing)
-        })
-    }
-
-    fn attribute(&self, element: &BytesStart<'_>, name: &'static str) -> Result<Option<String>> {
-        let found = element
-            .try_get_attribute(name)
-            .map_err(|error| self.wrong("well-formed attributes", error))?;
-        found
-            .map(|attribute| {
-                attribute
-                    .normalized_value(XmlVersion::Implicit1_0)
-                    .map(|value| value.into_owned())
-                    .map_err(|error| self.wrong(&format!("text as {name}"), error))
-            })
-            .transpose()
-    }
-
-    fn wrong(&self, expected: &str, found: impl ToString) -> SlideError {
-        SlideError::Malformed {
-            path: self.path.to_path_buf(),
-            place: format!("byte {}", self.reader.buffer_position()),
-            expected: expected.to_owned(),
-            found: found.to_string(),
+        match Annotation::new(shape) {
+            Ok(mut annotation) => {
+                annotation.class = drawn.class;
+                annotation.name = drawn.name;
+                annotation.color = drawn.color;
+                self.found.push(annotation);
+                Ok(())
+            }
+            Err(error) => self.pass_over(Flaw::new("coordinates on a slide", error)),
         }
     }
+
+    fn pass_over(&mut self, flaw: Flaw) -> Result<()> {
+        let place = self.place();
+        self.notes.pass_over(place, flaw.expected, flaw.found)
+    }
+
+    fn refuse(&mut self, expected: &str, found: impl ToString) -> SlideError {
+        let place = self.place();
+        self.notes.refuse(place, expected, found)
+    }
+
+    /// What was read last.
+    fn place(&mut self) -> String {
+        let byte = to_usize(self.reader.buffer_position());
+        let (from, line) = self.line;
+        let between = self.text.as_bytes().get(from..byte).unwrap_or_default();
+        let line = line + between.iter().filter(|&&byte| byte == b'\n').count();
+        self.line = (byte.max(from), line);
+        let mut place = format!("byte {byte}, line {line}");
+        if self.is_within {
+            place += &format!(", annotation {}", self.begun.saturating_sub(1));
+        }
+        place
+    }
+}
+
+/// A point and its place in the order.
+fn point(element: &BytesStart<'_>) -> Result<(f64, Coord<f64>), Flaw> {
+    let number = |name: &'static str| {
+        let text = needed(element, name)?;
+        // Some versions write a decimal comma.
+        let value: Option<f64> = text.trim().replace(',', ".").parse().ok();
+        value
+            .filter(|value| value.is_finite())
+            .ok_or_else(|| Flaw::new(format!("a number as {name}"), &text))
+    };
+    Ok((
+        number("Order")?,
+        Coord {
+            x: number("X")?,
+            y: number("Y")?,
+        },
+    ))
+}
+
+fn needed(element: &BytesStart<'_>, name: &'static str) -> Result<String, Flaw> {
+    attribute(element, name)?.ok_or_else(|| {
+        let missing = format!("none in <{}>", element.name().into_inner());
+        Flaw::new(format!("the attribute {name}"), missing)
+    })
+}
+
+fn attribute(element: &BytesStart<'_>, name: &'static str) -> Result<Option<String>, Flaw> {
+    let found = element
+        .try_get_attribute(name)
+        .map_err(|error| Flaw::new("well-formed attributes", error))?;
+    found
+        .map(|attribute| {
+            attribute
+                .normalized_value(XmlVersion::Implicit1_0)
+                .map(|value| value.into_owned())
+                .map_err(|error| Flaw::new(format!("text as {name}"), error))
+        })
+        .transpose()
 }
 
 /// `#rrggbb`.
@@ -317,7 +434,6 @@ fn pieces(path: &Path, annotation: &Annotation) -> Result<Vec<Piece>> {
     match annotation.shape() {
         Shape::Area(polygons) => Ok(polygons
             .iter()
-            .filter(|polygon| !polygon.exterior().0.is_empty())
             .map(|polygon| ("Polygon", one_outline(polygon)))
             .collect()),
         Shape::Points(points) => {

@@ -16,6 +16,8 @@ impl Annotations {
     /// Labels for the pixels of `view`: each class (`None`: what has no class) with its label, in the order in which they
     /// are painted, so that later ones cover earlier ones. What is not in `classes`, lines and points are left out.
     ///
+    /// Positions are those of the view, which lies on level 0, whatever frame a file counted in.
+    ///
     /// CAMELYON's exclusions are thus `[(Some("metastases"), 1), (Some("normal"), 0)]`.
     #[must_use]
     pub fn label_map(&self, view: &SlideView, classes: &[(Option<&str>, u8)]) -> LabelMap {

@@ -2,44 +2,27 @@
 
 mod area;
 mod asap;
+mod encoding;
+mod frame;
 mod labels;
+mod not_a_number;
 mod qupath;
+mod read;
+mod shape;
 
 use std::path::Path;
-
-use geo::{Coord, CoordsIter, MultiLineString, MultiPoint, MultiPolygon};
 
 use crate::error::{Result, SlideError};
 use crate::files::write_whole;
 use crate::geometry::{PixelScale, Rgb};
 
+use encoding::decode;
+use read::Notes;
+
+pub use frame::GeoJsonFrame;
 pub use labels::LabelMap;
-
-/// Coordinates beyond this, in level-0 pixels, lie on no slide.
-const FARTHEST: f64 = 4_294_967_296.0;
-
-/// What was drawn, in level-0 pixels: `x` to the right and `y` down, from the upper left corner of the first pixel, so
-/// that pixel `(row, column)` covers `[column, column + 1) x [row, row + 1)`.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Shape {
-    /// Polygons, each with any number of holes. A point lies in a polygon if a ray from it crosses the polygon's rings
-    /// an odd number of times (the even-odd rule, which gives outlines that cross themselves a meaning, too).
-    Area(MultiPolygon<f64>),
-    /// Open lines.
-    Line(MultiLineString<f64>),
-    /// Single points.
-    Points(MultiPoint<f64>),
-}
-
-impl Shape {
-    fn coordinates(&self) -> Box<dyn Iterator<Item = Coord<f64>> + '_> {
-        match self {
-            Self::Area(polygons) => Box::new(polygons.coords_iter()),
-            Self::Line(lines) => Box::new(lines.coords_iter()),
-            Self::Points(points) => Box::new(points.coords_iter()),
-        }
-    }
-}
+pub use read::{AnnotationFile, AnnotationOptions, PassedOver, Strictness};
+pub use shape::Shape;
 
 /// One thing that was drawn.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,16 +37,11 @@ impl Annotation {
     /// An annotation without class, name or colour.
     ///
     /// # Errors
-    /// [`SlideError::InvalidArgument`] for coordinates that are not finite or lie 2^32 pixels or more from the origin.
+    /// [`SlideError::InvalidArgument`] for coordinates that are not finite or lie 2^32 pixels or more from the origin, for a
+    /// shape without any piece, for outlines (of holes, too) of fewer than three different points and for lines of fewer
+    /// than two points.
     pub fn new(shape: Shape) -> Result<Self> {
-        let lost = |value: f64| value.is_nan() || value.abs() >= FARTHEST;
-        if let Some(Coord { x, y }) = shape.coordinates().find(|at| lost(at.x) || lost(at.y)) {
-            return Err(SlideError::InvalidArgument {
-                what: "a coordinate of an annotation",
-                expected: "finite, and less than 2^32 pixels from the origin",
-                found: format!("({x}, {y})"),
-            });
-        }
+        shape.check()?;
         Ok(Self {
             shape,
             class: None,
@@ -126,14 +104,15 @@ impl Annotation {
 
 /// The annotations of a slide.
 ///
-/// Read and written as ASAP's XML (which CAMELYON is published in) and as the GeoJSON of QuPath. Both hold level-0 pixels,
-/// and so does this.
+/// Read and written as ASAP's XML (which CAMELYON is published in) and as the GeoJSON of QuPath. Here they are in level-0
+/// pixels, whatever the file counts in: ASAP's XML counts from level 0, of GeoJSON a [`GeoJsonFrame`] says it.
 ///
 /// # Examples
 /// ```
 /// use stream_grad_slides::geo::{MultiPolygon, polygon};
 /// use stream_grad_slides::{
-///     Annotation, Annotations, Extent, MicronsPerPixel, OpenOptions, PixelScale, Region, Shape, Slide, Target,
+///     Annotation, AnnotationOptions, Annotations, Extent, GeoJsonFrame, MicronsPerPixel, OpenOptions, PixelScale, Region,
+///     Shape, Slide, Target,
 /// };
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let ring = polygon!(
@@ -153,11 +132,14 @@ impl Annotation {
 /// labels.read(&Region::new(2..3, 0..6), &mut row)?;
 /// assert_eq!(row, [0, 1, 0, 0, 1, 0]);
 ///
-/// // And to a file and back.
+/// // And to a file for QuPath and back.
 /// let folder = tempfile::tempdir()?;
 /// let path = folder.path().join("slide.geojson");
-/// drawn.write_geojson(&path)?;
-/// assert_eq!(Annotations::read(&path)?, drawn);
+/// let frame = GeoJsonFrame::bounds_of(&slide);
+/// drawn.write_geojson(&path, frame)?;
+/// let file = Annotations::read(&path, &AnnotationOptions::new(frame))?;
+/// assert_eq!(file.annotations, drawn);
+/// assert!(file.passed_over.is_empty());
 /// # Ok(())
 /// # }
 /// ```
@@ -187,34 +169,49 @@ impl Annotations {
     /// Reads ASAP's XML or GeoJSON; what begins with `<` is XML.
     ///
     /// Of XML, annotations of the types `Polygon`, `Spline` and `Rectangle` become areas, `Dot` and `PointSet` points. Of
-    /// GeoJSON, a feature collection, a feature, a list of features and a geometry are read; measurements and other
-    /// properties are not kept.
+    /// GeoJSON, a feature collection, a feature, a list of features and a geometry are read; of a collection of geometries,
+    /// areas, lines and points become an annotation each. A feature whose geometry is `null` draws nothing. Measurements are
+    /// not kept: those of places, such as QuPath's "Centroid X µm", count from the corner of the file's frame; areas are the
+    /// same in both.
+    ///
+    /// What cannot be used is passed over and told in [`AnnotationFile::passed_over`], and in one warning through `tracing`:
+    /// ASAP's rulers (`Measurement`) and annotations of no or another type; outlines of fewer than three different points,
+    /// as stray clicks leave them; coordinates that are no finite numbers or lie on no slide, each with the polygon, line or
+    /// point that it belongs to; colours, names and classes that cannot be understood; bare `NaN` and `Infinity`, which are
+    /// not JSON and which QuPath wrote among measurements before 0.5; bytes that are not what the file's encoding says. An
+    /// encoding is told by a byte order mark or an XML declaration; others are UTF-8.
     ///
     /// # Errors
-    /// [`SlideError::Io`], [`SlideError::Malformed`] with the place in the file.
-    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+    /// [`SlideError::Io`]; [`SlideError::Malformed`] with the place in the file, where it is not JSON or XML, ends too early
+    /// or holds something else, and with [`Strictness::Refuse`] for the first thing that would be passed over.
+    pub fn read(path: impl AsRef<Path>, options: &AnnotationOptions) -> Result<AnnotationFile> {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(|error| SlideError::io(path, error))?;
-        Self::parse(path, &bytes)
+        let file = Self::parse(path, &bytes, options)?;
+        if let Some(first) = file.passed_over.first() {
+            let count = file.passed_over.len();
+            tracing::warn!(path = %path.display(), count, %first, "parts of annotations were passed over");
+        }
+        Ok(file)
     }
 
     /// Parses the content of a file; `path` is for errors.
-    fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let text = std::str::from_utf8(bytes).map_err(|error| SlideError::Malformed {
-            path: path.to_path_buf(),
-            place: format!("byte {}", error.valid_up_to()),
-            expected: "text in UTF-8".to_owned(),
-            found: "other bytes".to_owned(),
-        })?;
-        let text = text.trim_start_matches('\u{feff}').trim_start();
-        if text.starts_with('<') {
-            asap::parse(path, text)
+    fn parse(path: &Path, bytes: &[u8], options: &AnnotationOptions) -> Result<AnnotationFile> {
+        let mut notes = Notes::new(path, options.strictness);
+        let text = decode(bytes, &mut notes)?;
+        let text = text.trim_start();
+        let annotations = if text.starts_with('<') {
+            asap::parse(text, &mut notes)?
         } else {
-            qupath::parse(path, text)
-        }
+            qupath::parse(text, options.geojson_frame, &mut notes)?
+        };
+        Ok(AnnotationFile {
+            annotations,
+            passed_over: notes.into_passed_over(),
+        })
     }
 
-    /// Writes ASAP's XML, beside its place first and then renamed.
+    /// Writes ASAP's XML, which counts from level 0, beside its place first and then renamed.
     ///
     /// ASAP knows no holes: a polygon with holes becomes one outline that runs to each hole, around it and back, which
     /// covers the same pixels and the same area. Each of several polygons becomes an annotation. Lines cannot be written.
@@ -228,11 +225,15 @@ impl Annotations {
 
     /// Writes GeoJSON as QuPath reads it, beside its place first and then renamed.
     ///
+    /// What was read in a frame is written in it with the same coordinates, bit for bit; what was drawn otherwise may be moved
+    /// by rounding, by less than 10^-6 pixels.
+    ///
     /// # Errors
-    /// [`SlideError::Io`].
-    pub fn write_geojson(&self, path: impl AsRef<Path>) -> Result<()> {
+    /// [`SlideError::InvalidArgument`] for what cannot be read again, since in this frame it lies 2^32 pixels or more from the
+    /// corner or its points become one by rounding; [`SlideError::Io`].
+    pub fn write_geojson(&self, path: impl AsRef<Path>, frame: GeoJsonFrame) -> Result<()> {
         let path = path.as_ref();
-        write_whole(path, &qupath::to_geojson(path, self)?)
+        write_whole(path, &qupath::to_geojson(path, self, frame)?)
     }
 
     /// The annotations, in the order of the file.

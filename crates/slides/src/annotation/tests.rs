@@ -1,4 +1,7 @@
-use geo::{LineString, MultiLineString, Polygon, point, polygon};
+mod flaws;
+mod frames;
+
+use geo::{LineString, MultiLineString, MultiPoint, MultiPolygon, Polygon, point, polygon};
 use proptest::prelude::*;
 
 use super::*;
@@ -29,8 +32,18 @@ const XML: &str = r##"<?xml version="1.0"?>
 </ASAP_Annotations>
 "##;
 
+/// On level 0.
+const STRICT: AnnotationOptions =
+    AnnotationOptions::new(GeoJsonFrame::Level0).with_strictness(Strictness::Refuse);
+
 fn parse(text: &str) -> Result<Annotations> {
-    Annotations::parse(Path::new("drawn.txt"), text.as_bytes())
+    let file = Annotations::parse(Path::new("drawn.txt"), text.as_bytes(), &STRICT)?;
+    assert_eq!(file.passed_over, []);
+    Ok(file.annotations)
+}
+
+fn read(path: &Path) -> Annotations {
+    Annotations::read(path, &STRICT).unwrap().annotations
 }
 
 fn view(height: u64, width: u64, downsample: f64) -> SlideView {
@@ -166,7 +179,7 @@ fn what_is_wrong_is_named_with_its_place() {
     let single = "<ASAP_Annotations><Annotation Type='Polygon'><Coordinate Order='0' X='9' Y='0'/></Annotation>";
     let error = parse(single).unwrap_err().to_string();
     assert!(error.contains("1 points"), "{error}");
-    let error = Annotations::parse(Path::new("x"), b"<ASAP\xff").unwrap_err();
+    let error = Annotations::parse(Path::new("x"), b"<ASAP\xff", &STRICT).unwrap_err();
     assert!(error.to_string().contains("byte 5"), "{error}");
     let lost = Shape::Points(MultiPoint::new(vec![point!(x: f64::NAN, y: 0.0)]));
     assert!(Annotation::new(lost).is_err());
@@ -193,7 +206,7 @@ fn both_formats_keep_what_they_can_hold() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("drawn");
     plain.write_asap(&path).unwrap();
-    let mut back = Annotations::read(&path).unwrap();
+    let mut back = read(&path);
     assert_eq!(
         back.items[1].color(),
         Some(Rgb([0xf4, 0xfa, 0x58])),
@@ -214,15 +227,11 @@ fn both_formats_keep_what_they_can_hold() {
             .unwrap()
             .with_name("n"),
     ]);
-    rich.write_geojson(&path).unwrap();
-    assert_eq!(Annotations::read(&path).unwrap(), rich);
+    rich.write_geojson(&path, GeoJsonFrame::Level0).unwrap();
+    assert_eq!(read(&path), rich);
     let error = rich.write_asap(&path).unwrap_err();
     assert!(matches!(error, SlideError::Unsupported { .. }), "{error}");
-    assert_eq!(
-        Annotations::read(&path).unwrap(),
-        rich,
-        "nothing was written"
-    );
+    assert_eq!(read(&path), rich, "nothing was written");
 }
 
 #[test]
@@ -242,7 +251,7 @@ fn a_hole_survives_asap_in_pixels_and_area() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hole.xml");
         drawn.write_asap(&path).unwrap();
-        let back = Annotations::read(&path).unwrap();
+        let back = read(&path);
         let view = view(45, 45, 1.0);
         let labels = |drawn: &Annotations| drawn.label_map(&view, &[(None, 7)]).to_image().unwrap();
         assert_eq!(labels(&drawn), labels(&back));
@@ -332,6 +341,8 @@ const JSON_PARTS: &[&str] = &[
     "[1]",
     "[]",
     "1e400",
+    "NaN",
+    "-Infinity",
     "-0",
     "null",
     "\"properties\"",
@@ -370,9 +381,22 @@ fn cases() -> ProptestConfig {
     ProptestConfig::with_cases(cases.and_then(|text| text.parse().ok()).unwrap_or(20_000))
 }
 
-/// Whatever the readers accept can be painted, measured and written, and comes back the same.
-fn accepted_is_usable(bytes: &[u8]) {
-    let Ok(found) = Annotations::parse(Path::new("fuzz"), bytes) else {
+/// Whatever the readers accept can be painted, measured and written, and comes back the same. What is accepted strictly is
+/// accepted otherwise, too, with nothing to tell.
+fn accepted_is_usable(bytes: &[u8], frame: GeoJsonFrame) {
+    let path = Path::new("fuzz");
+    let lenient = AnnotationOptions::new(frame);
+    let strict = lenient.with_strictness(Strictness::Refuse);
+    let file = Annotations::parse(path, bytes, &lenient);
+    match (Annotations::parse(path, bytes, &strict), &file) {
+        (Ok(strict), Ok(lenient)) => assert_eq!(&strict, lenient),
+        (Err(_), Ok(lenient)) => assert!(!lenient.passed_over.is_empty(), "{lenient:?}"),
+        (strict, Err(_)) => assert!(strict.is_err(), "{strict:?}"),
+    }
+    let Ok(AnnotationFile {
+        annotations: found, ..
+    }) = file
+    else {
         return;
     };
     let view = view(8, 8, 1.0);
@@ -381,9 +405,10 @@ fn accepted_is_usable(bytes: &[u8]) {
     let scale = PixelScale::square(MicronsPerPixel::new(0.25).unwrap());
     let area = found.area_mm2(None, scale);
     assert!(area.is_finite() && area >= 0.0, "{area}");
-    let json = qupath::to_geojson(Path::new("fuzz"), &found).unwrap();
-    assert_eq!(Annotations::parse(Path::new("fuzz"), &json).unwrap(), found);
-    if let Ok(xml) = asap::to_xml(Path::new("fuzz"), &found) {
+    let json = qupath::to_geojson(path, &found, frame).unwrap();
+    let back = Annotations::parse(path, &json, &strict).unwrap();
+    assert_eq!(back.annotations, found);
+    if let Ok(xml) = asap::to_xml(path, &found) {
         let text = String::from_utf8(xml).unwrap();
         parse(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
     }
@@ -400,7 +425,8 @@ proptest! {
         damaged_json in damaged(GEOJSON.to_owned()),
     ) {
         for bytes in [xml.as_bytes(), json.as_bytes(), &damaged_xml, &damaged_json] {
-            accepted_is_usable(bytes);
+            accepted_is_usable(bytes, GeoJsonFrame::Level0);
+            accepted_is_usable(bytes, GeoJsonFrame::Bounds { row: 70_001, column: -3 });
         }
     }
 }

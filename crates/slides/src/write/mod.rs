@@ -124,6 +124,11 @@ impl PyramidOptions {
 /// does not count), computed on the way, until one fits into a tile. With a scale or an objective power the file carries an Aperio description, from
 /// which OpenSlide and the viewers built on it read both. Memory is about two rows of tiles of the finest level, twice over.
 ///
+/// The file states no bounds: what is written is the whole slide, and coordinates on it count from its corner. Outlines of a
+/// slide with bounds lie right on a copy of all of it in level-0 pixels only, on a copy of
+/// [`SlideView::cropped_to_bounds`](crate::SlideView::cropped_to_bounds) in those of
+/// [`GeoJsonFrame::Bounds`](crate::GeoJsonFrame::Bounds).
+///
 /// The file is written beside its destination under a temporary name, and renamed by [`finish`](Self::finish). Dropped
 /// earlier, or after an error such as a full disk, it leaves nothing behind and whatever stood there before stays. It does not
 /// know what is read: [`Slide::check_output`](crate::Slide::check_output) keeps a slide from being written over.

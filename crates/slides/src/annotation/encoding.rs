@@ -1,0 +1,71 @@
+//! Bytes of a file as text.
+
+use std::borrow::Cow;
+
+use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
+use quick_xml::Reader;
+use quick_xml::events::Event;
+
+use super::read::Notes;
+use crate::error::Result;
+
+/// The text, by its byte order mark, else by what its zero bytes tell of UTF-16, else by its XML declaration, else as UTF-8.
+///
+/// What is not valid in its encoding is told; then bytes that are not UTF-8 are read as Windows-1252, which programs write
+/// that take the system's encoding, and others become U+FFFD.
+pub(super) fn decode<'a>(bytes: &'a [u8], notes: &mut Notes<'_>) -> Result<Cow<'a, str>> {
+    let (encoding, bytes) = match Encoding::for_bom(bytes) {
+        Some((encoding, mark)) => (encoding, bytes.get(mark..).unwrap_or_default()),
+        None => match bytes {
+            // The first character of both formats is ASCII.
+            [0, 1..=u8::MAX, ..] => (UTF_16BE, bytes),
+            [1..=u8::MAX, 0, ..] => (UTF_16LE, bytes),
+            _ => (declared(bytes, notes)?, bytes),
+        },
+    };
+    if let Some(text) = encoding.decode_without_bom_handling_and_without_replacement(bytes) {
+        return Ok(text);
+    }
+    let place = match std::str::from_utf8(bytes) {
+        Err(error) if encoding == UTF_8 => format!("byte {}", error.valid_up_to()),
+        _ => "the whole text".to_owned(),
+    };
+    notes.pass_over(place, format!("text in {}", encoding.name()), "other bytes")?;
+    let likely = if encoding == UTF_8 {
+        WINDOWS_1252
+    } else {
+        encoding
+    };
+    Ok(likely.decode_without_bom_handling(bytes).0)
+}
+
+/// The encoding of an XML declaration; UTF-8 where there is none.
+fn declared(bytes: &[u8], notes: &mut Notes<'_>) -> Result<&'static Encoding> {
+    let bytes = bytes.trim_ascii_start();
+    let declaration = bytes
+        .starts_with(b"<?xml")
+        .then(|| {
+            let end = bytes.windows(2).position(|pair| pair == b"?>")?;
+            bytes.get(..end + 2)
+        })
+        .flatten()
+        .and_then(|declaration| std::str::from_utf8(declaration).ok());
+    let Some(declaration) = declaration else {
+        return Ok(UTF_8);
+    };
+    let Ok(Event::Decl(declaration)) = Reader::from_str(declaration).read_event() else {
+        return Ok(UTF_8);
+    };
+    let Some(Ok(name)) = declaration.encoding() else {
+        return Ok(UTF_8);
+    };
+    match Encoding::for_label(name.as_bytes()) {
+        // The declaration was read byte by byte, so this is wrong: .NET writes it of text that it keeps in memory.
+        Some(encoding) if encoding == UTF_16LE || encoding == UTF_16BE => Ok(UTF_8),
+        Some(encoding) => Ok(encoding),
+        None => {
+            notes.pass_over("the XML declaration", "a known encoding", name)?;
+            Ok(UTF_8)
+        }
+    }
+}
