@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import shapely
+import shapely.affinity
 import tifffile
 from PIL import Image
 from scipy import ndimage
@@ -75,6 +76,65 @@ def runs(bits):
     changes = np.flatnonzero(np.diff(flat))
     lengths = np.diff(np.concatenate([[0], changes])).tolist()
     return lengths
+
+
+# ------------------------------------------------------------------------------------------------------------ bounds
+
+NANOMETRES = 500
+
+
+def scn_image(name, place, dimensions, power):
+    """The part of a Leica description that places an image on the glass; all numbers but of `dimensions` are pixels."""
+    x, y, width, height = (value * NANOMETRES for value in place)
+    pixels = "".join(
+        f'<dimension sizeX="{w}" sizeY="{h}" r="{r}" ifd="{ifd}"/>' for ifd, r, w, h in dimensions
+    )
+    return (
+        f'<image name="{name}"><creationDate>2020-01-01T00:00:00.0Z</creationDate><device model="m" version="1"/>'
+        f'<pixels>{pixels}</pixels><view sizeX="{width}" sizeY="{height}" offsetX="{x}" offsetY="{y}" spacingZ="0"/>'
+        f"<scanSettings><objectiveSettings><objective>{power}</objective></objectiveSettings><illuminationSettings>"
+        "<numericalAperture>0.5</numericalAperture><illuminationSource>brightfield</illuminationSource>"
+        "</illuminationSettings></scanSettings></image>"
+    )
+
+
+def bounds():
+    """A slide of which a part was scanned, a piece of tissue on it, and its outline in both frames."""
+    (glass_width, glass_height), (left, top, width, height) = (640, 512), (96, 64, 384, 320)
+    outline = [[40.125, 30.625], [200.75, 44.25], [170.375, 150.125], [60.875, 120.875]]
+    tissue = shapely.Polygon(outline)
+    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    inside = shapely.contains_xy(tissue, x, y)
+    assert not shapely.intersects_xy(tissue.boundary, x, y).any(), "a centre lies on an edge: take other points"
+    scanned = np.full((height, width, 3), 240, np.uint8)
+    scanned[inside] = (150, 60, 140)
+    glass = scn_image("glass", (0, 0, glass_width, glass_height), [(1, 0, glass_width // 8, glass_height // 8)], 1)
+    part = scn_image("part", (left, top, width, height), [(0, 0, width, height)], 20)
+    description = (
+        '<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01">'
+        f'<collection name="c" sizeX="{glass_width * NANOMETRES}" sizeY="{glass_height * NANOMETRES}">'
+        f"<barcode>YQ==</barcode>{glass}{part}</collection></scn>"
+    )
+    options = dict(photometric="rgb", tile=(128, 128), compression="zlib", metadata=None, resolutionunit="CENTIMETER")
+    with tifffile.TiffWriter(DATA / "bounds.scn", bigtiff=True) as file:
+        resolution = 1e7 / NANOMETRES
+        file.write(scanned, description=description, resolution=(resolution, resolution), **options)
+        overview = np.full((glass_height // 8, glass_width // 8, 3), 200, np.uint8)
+        file.write(overview, resolution=(resolution / 8, resolution / 8), **options)
+    on_glass = shapely.affinity.translate(tissue, left, top)
+    x, y = np.meshgrid(np.arange(glass_width) + 0.5, np.arange(glass_height) + 0.5)
+    write_json(
+        "bounds.json",
+        {
+            "glass": [glass_height, glass_width],
+            "bounds": {"row": top, "column": left, "height": height, "width": width},
+            "in_bounds": outline,
+            "on_level_0": [list(point) for point in on_glass.exterior.coords[:-1]],
+            "area": tissue.area,
+            "tissue": int(inside.sum()),
+            "inside": runs(shapely.contains_xy(on_glass, x, y)),
+        },
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ tissue
@@ -173,6 +233,7 @@ def main():
     DATA.mkdir(exist_ok=True)
     slide = tifffile.imread(sys.argv[1], key=0)
     polygons()
+    bounds()
     tissues(slide)
     stains(slide)
 

@@ -9,7 +9,7 @@ use stream_grad_slides::{Mask, Slide, TissueOptions};
 mod batch;
 #[allow(dead_code, reason = "an example's own `main`")]
 #[path = "../../examples/heatmap.rs"]
-mod heatmap;
+pub(crate) mod heatmap;
 #[allow(dead_code, reason = "an example's own `main`")]
 #[path = "../../examples/patches.rs"]
 mod patches;

@@ -3,9 +3,9 @@
 use serde_json::Value;
 use stream_grad_slides::geo::{LineString, MultiPolygon, Polygon};
 use stream_grad_slides::{
-    Annotation, Annotations, Extent, MacenkoOptions, MacenkoProfile, Mask, MicronsPerPixel,
-    OpenOptions, PenMarks, PixelScale, ReinhardProfile, Shape, Slide, Target, TissueOptions,
-    combine_hed, separate_hed,
+    Annotation, AnnotationOptions, Annotations, Extent, GeoJsonFrame, Level, MacenkoOptions,
+    MacenkoProfile, Mask, MicronsPerPixel, OpenOptions, PenMarks, PixelScale, Region,
+    ReinhardProfile, Shape, Slide, Target, TissueOptions, combine_hed, separate_hed,
 };
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/slides/data");
@@ -77,10 +77,7 @@ fn polygons_hold_the_pixels_and_the_area_that_shapely_says() {
             assert_eq!(view.extent(), extent);
             let map = annotations.label_map(&view, &[(Some("drawn"), 1)]);
             let labels = map.to_image().unwrap().into_raw();
-            let mut expected = Vec::new();
-            for (index, run) in numbers(&level["inside"]).into_iter().enumerate() {
-                expected.extend(std::iter::repeat_n((index % 2) as u8, run as usize));
-            }
+            let expected = bits(&level["inside"]);
             let wrong = labels.iter().zip(&expected).filter(|(a, b)| a != b).count();
             assert_eq!(
                 (labels.len(), wrong),
@@ -89,6 +86,112 @@ fn polygons_hold_the_pixels_and_the_area_that_shapely_says() {
             );
         }
     }
+}
+
+/// Lengths of runs, the first of zeros.
+fn bits(runs: &Value) -> Vec<u8> {
+    let runs = numbers(runs).into_iter().enumerate();
+    runs.flat_map(|(index, run)| std::iter::repeat_n((index % 2) as u8, run as usize))
+        .collect()
+}
+
+#[test]
+fn on_a_slide_with_bounds_outlines_lie_on_the_tissue_in_either_frame() {
+    let golden = json("bounds.json");
+    let slide = Slide::open(format!("{FOLDER}/bounds.scn")).unwrap();
+    let number = |name: &str| golden["bounds"][name].as_i64().unwrap();
+    let frame = GeoJsonFrame::bounds_of(&slide);
+    let (row, column) = (number("row"), number("column"));
+    assert_eq!(frame, GeoJsonFrame::Bounds { row, column });
+
+    // The tissue itself, in level-0 pixels.
+    let view = slide.view(Target::Level(Level(0))).unwrap();
+    let expected = bits(&golden["inside"]);
+    let pixels = view.to_image().unwrap();
+    let tissue: Vec<u8> = pixels.pixels().map(|at| u8::from(at.0[1] < 100)).collect();
+    assert_eq!(tissue.len(), expected.len());
+    assert!(tissue == expected, "the slide is not as it was made");
+
+    let folder = tempfile::tempdir().unwrap();
+    let scale = slide.scale().unwrap();
+    let check = |file: &std::path::Path, frame: GeoJsonFrame| {
+        let drawn = Annotations::read(file, &AnnotationOptions::new(frame)).unwrap();
+        assert_eq!(drawn.passed_over, []);
+        let drawn = drawn.annotations;
+        let labels = drawn.label_map(&view, &[(None, 1)]).to_image().unwrap();
+        assert!(labels.into_raw() == expected, "{frame:?}");
+        let area = drawn.area_mm2(None, scale) * 1e6 / (scale.x.get() * scale.y.get());
+        let expected = golden["area"].as_f64().unwrap();
+        assert!((area - expected).abs() < expected * 1e-6, "{area}");
+        drawn
+    };
+    let path = folder.path().join("drawn.geojson");
+    for (name, frame) in [("in_bounds", frame), ("on_level_0", GeoJsonFrame::Level0)] {
+        let outline = &golden[name];
+        let geometry = serde_json::json!({"type": "Polygon", "coordinates": [outline]});
+        std::fs::write(&path, geometry.to_string()).unwrap();
+        let drawn = check(&path, frame);
+        // Each can be written for either, and for ASAP, which counts from level 0 on this slide, too.
+        for frame in [frame, GeoJsonFrame::Level0, GeoJsonFrame::bounds_of(&slide)] {
+            drawn.write_geojson(&path, frame).unwrap();
+            check(&path, frame);
+        }
+        let path = folder.path().join("drawn.xml");
+        drawn.write_asap(&path).unwrap();
+        check(&path, GeoJsonFrame::bounds_of(&slide));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let first = golden["on_level_0"][0][0].as_f64().unwrap();
+        assert!(text.contains(&format!("X=\"{first}\"")), "{text}");
+    }
+
+    // What QuPath shows: in it, pixels lie where QuPath counts them.
+    for (downsample, cut) in [(1.0, 1), (4.0, 4)] {
+        let shown = slide.view(Target::Downsample(downsample)).unwrap();
+        let shown = shown.cropped_to_bounds().unwrap();
+        let extent = Extent {
+            height: golden["bounds"]["height"].as_u64().unwrap() / cut,
+            width: golden["bounds"]["width"].as_u64().unwrap() / cut,
+        };
+        assert_eq!(shown.extent(), extent);
+        assert_eq!(shown.to_level_0(0.0, 0.0), (row as f64, column as f64));
+        let again = shown.cropped_to_bounds().unwrap();
+        assert_eq!(
+            (again.extent(), again.to_level_0(0.0, 0.0)),
+            (extent, (row as f64, column as f64))
+        );
+    }
+    // To whole pixels, outwards.
+    let shown = slide.view(Target::Downsample(10.0)).unwrap();
+    let shown = shown.cropped_to_bounds().unwrap();
+    assert_eq!(shown.to_level_0(0.0, 0.0), (60.0, 90.0));
+    assert_eq!(
+        shown.extent(),
+        Extent {
+            height: 33,
+            width: 39
+        }
+    );
+    // A part without any of the bounds.
+    let corner = view.cropped(&Region::new(0..10, 0..10)).unwrap();
+    assert!(corner.cropped_to_bounds().is_err());
+}
+
+#[test]
+fn a_heat_map_covers_what_qupath_shows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("map.tiff");
+    let slide = format!("{FOLDER}/bounds.scn");
+    let arguments = [slide, path.to_str().unwrap().to_owned()];
+    crate::examples::heatmap::run(&arguments).unwrap();
+    // Bounds of 320 x 384 pixels of half a micron, in whole squares of 64 x 64 at two microns.
+    let found = Slide::open(&path).unwrap();
+    assert_eq!(
+        found.extent(),
+        Extent {
+            height: 64,
+            width: 64
+        }
+    );
 }
 
 #[test]
