@@ -106,6 +106,24 @@ fn a_corner_may_lie_outside_of_the_slide() {
 
 proptest! {
     #[test]
+    fn rounding_moves_what_is_written_in_another_frame_by_less_than_a_millionth(
+        points in proptest::collection::vec((-1e9..1e9_f64, -1.0..1.0_f64), 1..12),
+        (row, column) in (-3_000_000_000..3_000_000_000_i64, -300_000..300_000_i64),
+    ) {
+        let frame = GeoJsonFrame::Bounds { row, column };
+        let shape = Shape::Points(points.iter().copied().collect());
+        let drawn = Annotations::from_iter([Annotation::new(shape).unwrap()]);
+        let found = written_and_read(&drawn, frame).unwrap();
+        let Shape::Points(found) = found.items[0].shape() else {
+            panic!("{found:?}")
+        };
+        prop_assert_eq!(found.0.len(), points.len());
+        for (found, (x, y)) in found.iter().zip(points) {
+            prop_assert!((found.x() - x).abs() < 1e-6 && (found.y() - y).abs() < 1e-6);
+        }
+    }
+
+    #[test]
     fn what_is_read_in_a_frame_is_written_in_it_bit_for_bit(
         points in proptest::collection::vec((-1e6..1e6_f64, -1e-3..1e3_f64), 3..12),
         (row, column) in (-300_000..300_000_i64, -300_000..300_000_i64),
