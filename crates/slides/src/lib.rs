@@ -75,6 +75,7 @@ mod read_ahead;
 mod resample;
 mod slide;
 mod stain;
+mod table;
 mod tissue;
 mod view;
 mod write;
@@ -105,6 +106,9 @@ pub use slide::Slide;
 pub use stain::{
     HedJitter, MacenkoOptions, MacenkoProfile, ReinhardProfile, StainMethod, StainNormalizer,
     StainProfile, TissueSample, combine_hed, sample_tissue, separate_hed,
+};
+pub use table::{
+    CopyKind, FurtherCell, SlideCopy, SlideRow, SlideTable, TextRow, TextTable, find_copies,
 };
 pub use tissue::{PenMarks, TissueOptions};
 pub use view::{SlideView, Target};

@@ -1,13 +1,12 @@
 //! Many slides: a folder or a table of them.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Result, SlideError};
-use crate::files::folder_of;
 use crate::geometry::MicronsPerPixel;
 use crate::options::OpenOptions;
 use crate::slide::Slide;
+use crate::table::{FurtherCell, SlideTable};
 
 /// How the names of slides end, in small letters.
 const EXTENSIONS: [&str; 16] = [
@@ -23,6 +22,8 @@ pub struct ListedSlide {
     pub path: PathBuf,
     /// Scale of the finest level, if the list states it.
     pub microns_per_pixel: Option<MicronsPerPixel>,
+    /// What else the list states, in its order.
+    pub further: Vec<FurtherCell>,
 }
 
 impl ListedSlide {
@@ -62,6 +63,7 @@ pub fn slides_in_folder(folder: impl AsRef<Path>) -> Result<Vec<ListedSlide>> {
             slides.push(ListedSlide {
                 path,
                 microns_per_pixel: None,
+                further: Vec::new(),
             });
         }
     }
@@ -69,9 +71,11 @@ pub fn slides_in_folder(folder: impl AsRef<Path>) -> Result<Vec<ListedSlide>> {
     Ok(slides)
 }
 
-/// The slides of a CSV table with the column `slide` and, if wanted, `microns_per_pixel`; other columns are for others.
+/// The slides of a table with the column `slide` and, if wanted, `microns_per_pixel`; other columns are kept.
 ///
-/// Paths are taken from the table's own folder unless they are absolute. The files are not opened here.
+/// [`SlideTable`] says which tables are read. Paths are taken from the table's own folder unless they are absolute, and a file
+/// may stand there once, under whatever names. The files are not opened as slides here. Two files of one content are told as
+/// a warning of `tracing`; [`SlideTable::same_content`] returns them.
 ///
 /// # Errors
 /// [`SlideError::Io`], [`SlideError::Malformed`] with the line.
@@ -85,81 +89,31 @@ pub fn slides_in_folder(folder: impl AsRef<Path>) -> Result<Vec<ListedSlide>> {
 /// std::fs::write(&table, "slide,label,microns_per_pixel\na.svs,1,\nb.png,0,0.5\n")?;
 /// let slides = slides_in_table(&table)?;
 /// assert_eq!(slides[0].path, folder.path().join("a.svs"));
+/// assert_eq!((slides[0].further[0].column.as_str(), slides[0].further[0].text.as_str()), ("label", "1"));
 /// assert_eq!(slides[1].microns_per_pixel.map(|edge| edge.get()), Some(0.5));
 /// # Ok(())
 /// # }
 /// ```
 pub fn slides_in_table(table: impl AsRef<Path>) -> Result<Vec<ListedSlide>> {
-    let path = table.as_ref();
-    let bytes = std::fs::read(path).map_err(|error| SlideError::io(path, error))?;
-    parse(path, &bytes)
-}
-
-/// Parses the content of a table; `path` is for errors and for the folder of the slides.
-fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<ListedSlide>> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let mut reader = csv::ReaderBuilder::new()
-        .trim(csv::Trim::All)
-        .from_reader(bytes);
-    let headings = reader
-        .headers()
-        .map_err(|error| not_csv(path, &error))?
-        .clone();
-    let column = |name: &str| headings.iter().position(|heading| heading == name);
-    let wrong = |line: u64, expected: &str, found: String| SlideError::Malformed {
-        path: path.to_path_buf(),
-        place: format!("line {line}"),
-        expected: expected.to_owned(),
-        found,
-    };
-    let slide_column = column("slide").ok_or_else(|| {
-        let found = headings.iter().collect::<Vec<_>>().join(",");
-        wrong(1, "a column `slide`", format!("`{found}`"))
-    })?;
-    let scale_column = column("microns_per_pixel");
-    let mut lines: HashMap<PathBuf, u64> = HashMap::new();
-    let mut slides = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(|error| not_csv(path, &error))?;
-        let line = record.position().map_or(0, csv::Position::line);
-        let name = record.get(slide_column).unwrap_or_default();
-        if name.is_empty() {
-            return Err(wrong(line, "the path of a slide", "nothing".to_owned()));
-        }
-        let slide = folder_of(path).join(name);
-        if let Some(first) = lines.insert(slide.clone(), line) {
-            let found = format!("`{name}`, which stands on line {first} already");
-            return Err(wrong(line, "each slide once", found));
-        }
-        let scale = scale_column.and_then(|column| record.get(column));
-        let microns_per_pixel = scale
-            .filter(|text| !text.is_empty())
-            .map(|text| {
-                let edge = text
-                    .parse()
-                    .ok()
-                    .and_then(|number| MicronsPerPixel::new(number).ok());
-                edge.ok_or_else(|| wrong(line, "microns per pixel above 0", format!("`{text}`")))
-            })
-            .transpose()?;
-        slides.push(ListedSlide {
-            path: slide,
-            microns_per_pixel,
-        });
+    let table = SlideTable::read(table)?;
+    let slides = listed(&table);
+    for &(first, second) in table.same_content() {
+        let (first, second) = (slides[first].path.display(), slides[second].path.display());
+        tracing::warn!(%first, %second, "two slides have one content");
     }
     Ok(slides)
 }
 
-fn not_csv(path: &Path, error: &csv::Error) -> SlideError {
-    SlideError::Malformed {
-        path: path.to_path_buf(),
-        place: error.position().map_or_else(
-            || "line 1".to_owned(),
-            |position| format!("line {}", position.line()),
-        ),
-        expected: "CSV with as many fields in each line".to_owned(),
-        found: error.to_string(),
-    }
+fn listed(table: &SlideTable) -> Vec<ListedSlide> {
+    let known = ["slide", "microns_per_pixel"];
+    table
+        .rows()
+        .map(|row| ListedSlide {
+            path: row.slide.to_path_buf(),
+            microns_per_pixel: row.microns_per_pixel,
+            further: table.text().further(row.text, &known),
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -169,7 +123,7 @@ mod tests {
     use super::*;
 
     fn read(text: &[u8]) -> Result<Vec<ListedSlide>> {
-        parse(Path::new("tables/t.csv"), text)
+        SlideTable::parse("tables/t.csv", text).map(|table| listed(&table))
     }
 
     #[test]

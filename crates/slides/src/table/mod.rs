@@ -1,0 +1,175 @@
+//! Tables of slides: the one reader for all of them.
+
+mod copies;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+pub use copies::{CopyKind, SlideCopy, find_copies};
+pub use text::{FurtherCell, TextRow, TextTable};
+
+use crate::error::{Result, SlideError};
+use crate::geometry::MicronsPerPixel;
+use text::malformed;
+
+/// A table with the column `slide`, as [`TextTable`] reads it, and the files that its rows name.
+///
+/// Paths are taken from the table's own folder unless they are absolute. `microns_per_pixel` has a meaning too; other
+/// columns are for the caller, or are handed on ([`TextTable::further`]).
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlideTable {
+    text: TextTable,
+    slides: Vec<PathBuf>,
+    scales: Vec<Option<MicronsPerPixel>>,
+    same_content: Vec<(usize, usize)>,
+}
+
+/// A row of a [`SlideTable`].
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct SlideRow<'a> {
+    /// The slide's file.
+    pub slide: &'a Path,
+    /// Scale of the slide's finest level, if the table states it.
+    pub microns_per_pixel: Option<MicronsPerPixel>,
+    /// All cells.
+    pub text: &'a TextRow,
+}
+
+impl SlideTable {
+    /// Reads a table, and refuses one file on two rows, under whatever names ([`CopyKind::OneFile`]). Slides that are not there
+    /// are no error, and none is opened as a slide.
+    ///
+    /// # Errors
+    /// [`SlideError::Io`], [`SlideError::Malformed`] with the line.
+    ///
+    /// # Examples
+    /// ```
+    /// use stream_grad_slides::SlideTable;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let folder = tempfile::tempdir()?;
+    /// let path = folder.path().join("slides.csv");
+    /// std::fs::write(&path, "slide,age\na.svs,61\nb.svs,47\n")?;
+    /// let table = SlideTable::read(&path)?;
+    /// let ages: Vec<_> = table.rows().filter_map(|row| table.text().cell(row.text, "age")).collect();
+    /// assert_eq!(ages, ["61", "47"]);
+    ///
+    /// std::fs::write(folder.path().join("a.svs"), "pixels")?;
+    /// std::fs::write(&path, "slide\na.svs\n./a.svs\n")?;
+    /// assert!(SlideTable::read(&path).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(|error| SlideError::io(path, error))?;
+        let mut table = Self::parse(path, &bytes)?;
+        for copy in find_copies(&table.slides) {
+            match copy.kind {
+                CopyKind::OneFile => return Err(table.repeated(copy.first, copy.second)),
+                CopyKind::SameContent => table.same_content.push((copy.first, copy.second)),
+            }
+        }
+        Ok(table)
+    }
+
+    /// Parses the content of a table; `path` is for errors and for the folder of the slides, which are not looked for: of two
+    /// names of one file only those are found that differ in a `.` at most.
+    ///
+    /// # Errors
+    /// [`SlideError::Malformed`] with the line.
+    pub fn parse(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Self> {
+        let path = path.as_ref();
+        let text = TextTable::parse(path, bytes, "slide")?;
+        let folder = path.parent().unwrap_or_else(|| Path::new(""));
+        let mut table = Self {
+            slides: Vec::with_capacity(text.rows().len()),
+            scales: Vec::with_capacity(text.rows().len()),
+            same_content: Vec::new(),
+            text,
+        };
+        let mut places: HashMap<PathBuf, usize> = HashMap::new();
+        for place in 0..table.text.rows().len() {
+            let row = &table.text.rows()[place];
+            let wrong =
+                |expected: &str, found| Err(malformed(path, row.line, expected.to_owned(), found));
+            let Some(name) = table.text.cell(row, "slide") else {
+                return wrong("the path of a slide", "nothing".to_owned());
+            };
+            let slide = folder.join(name);
+            let scale = match table.text.cell(row, "microns_per_pixel") {
+                None => None,
+                Some(text) => {
+                    let number = text.parse().ok();
+                    match number.and_then(|number| MicronsPerPixel::new(number).ok()) {
+                        Some(scale) => Some(scale),
+                        None => {
+                            let found = format!("`{text}`");
+                            return wrong("microns per pixel above 0", found);
+                        }
+                    }
+                }
+            };
+            table.scales.push(scale);
+            table.slides.push(slide);
+            let spelled = table.slides[place].strip_prefix(".");
+            let spelled = spelled.unwrap_or(&table.slides[place]).to_path_buf();
+            if let Some(first) = places.insert(spelled, place) {
+                return Err(table.repeated(first, place));
+            }
+        }
+        Ok(table)
+    }
+
+    /// All cells.
+    #[must_use]
+    pub fn text(&self) -> &TextTable {
+        &self.text
+    }
+
+    /// All rows that are not blank.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = SlideRow<'_>> {
+        let rows = self.text.rows().iter().enumerate();
+        rows.map(|(place, text)| SlideRow {
+            slide: &self.slides[place],
+            microns_per_pixel: self.scales[place],
+            text,
+        })
+    }
+
+    /// Pairs of rows, by place, whose files have one content under two names ([`CopyKind::SameContent`]); none where the table
+    /// was parsed and not read.
+    #[must_use]
+    pub fn same_content(&self) -> &[(usize, usize)] {
+        &self.same_content
+    }
+
+    /// The error for two rows that name one file.
+    fn repeated(&self, first: usize, second: usize) -> SlideError {
+        let line = |place: usize| self.text.rows()[place].line;
+        let (known, slide) = (&self.slides[first], &self.slides[second]);
+        let found = if known == slide {
+            format!(
+                "`{}`, which stands on line {} already",
+                slide.display(),
+                line(first)
+            )
+        } else {
+            format!(
+                "`{}`, which is the file of line {} (`{}`)",
+                slide.display(),
+                line(first),
+                known.display()
+            )
+        };
+        malformed(
+            self.text.path(),
+            line(second),
+            "each slide once".to_owned(),
+            found,
+        )
+    }
+}
