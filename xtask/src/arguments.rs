@@ -211,7 +211,8 @@ pub struct CamelyonArguments {
     /// Folder with CAMELYON17 in its published layout; without it and --csv, a made-up cohort is written and used
     #[arg(long, value_name = "DIR", conflicts_with = "csv")]
     pub data: Option<PathBuf>,
-    /// Table of slides with the columns `slide`, `label` and, if wanted, `split` and `patient`
+    /// Table of slides with the columns `slide`, `label` and, if wanted, `split`, `patient` and `microns_per_pixel`. Splits that
+    /// are given stay, blank ones are drawn by patient; further columns are handed on to the predictions
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
     /// Settings as TOML; what is not in it is as by default

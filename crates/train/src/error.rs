@@ -46,15 +46,17 @@ pub enum TrainError {
         /// What the reader said.
         source: csv::Error,
     },
-    /// A table with a column that has no meaning here, or without one that is needed.
-    #[error("table {}: {problem} column `{column}`; expected slide,label[,split][,patient]", path.display())]
+    /// A table without a column that is needed, or with one twice.
+    #[error("table {}: {problem} column `{column}`; expected {expected}, each once, and whatever others", path.display())]
     Column {
         /// The table.
         path: PathBuf,
-        /// Unknown, missing or repeated.
+        /// Missing or repeated.
         problem: &'static str,
         /// Name of the column.
         column: String,
+        /// All columns that have a meaning, those that may lack in brackets.
+        expected: &'static str,
     },
     /// A value in a table that cannot be used.
     #[error("table {}, line {line}, column `{column}`: expected {expected}, found `{found}`", path.display())]
@@ -82,8 +84,16 @@ pub enum TrainError {
         /// Its second line.
         second: u64,
     },
+    /// Two files of which one is meant, such as those of one name in two folders.
+    #[error("{} and {} may both be meant, and differ in content; expected one of them", first.display(), second.display())]
+    TwoFiles {
+        /// One file.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
     /// Slides of a table that are not on disk.
-    #[error("table {}: {missing} of {total} slides are missing, the first is {}", path.display(), first.display())]
+    #[error("table {}: {missing} of {total} slides are missing, the first is {}{}", path.display(), first.display(), separators(first))]
     MissingSlides {
         /// The table.
         path: PathBuf,
@@ -212,6 +222,15 @@ impl From<FileError> for TrainError {
             FileError::Io { path, source } => Self::File { path, source },
             other => Self::Destination(other),
         }
+    }
+}
+
+/// A hint for paths of another system.
+fn separators(path: &Path) -> &'static str {
+    if !cfg!(windows) && path.as_os_str().as_encoded_bytes().contains(&b'\\') {
+        " (on this system folders end with `/`, not with `\\`)"
+    } else {
+        ""
     }
 }
 

@@ -125,6 +125,7 @@ impl Experiment {
         let [train, validation, test] = Split::ALL.map(|split| self.split(split));
         let scale = MicronsPerPixel::new(microns_per_pixel)?;
         let loader = SlideLoader::with_folder(scale, settings.read.clone(), &self.folder)?;
+        loader.state_scales(&self.samples);
         let outputs = settings.task.outputs();
         let model = StreamedModel::new(&settings.model, outputs, settings.train.seed)?
             .cost_model(self.cost_model.clone());
@@ -177,10 +178,8 @@ mod tests {
 
     fn sample(name: &str, label: f64, split: Split) -> Sample {
         Sample {
-            slide: name.into(),
-            label,
             split: Some(split),
-            patient: None,
+            ..Sample::new(name, label)
         }
     }
 

@@ -115,10 +115,9 @@ fn samples(config: &CohortConfig, folder: &Path) -> Vec<Sample> {
             let slide = folder.join(format!("slide_{:04}.tif", samples.len()));
             let label = if place % 2 == 1 { 1.0 } else { 0.0 };
             samples.push(Sample {
-                slide,
-                label,
                 split: Some(split),
                 patient: Some(format!("patient_{:04}", samples.len())),
+                ..Sample::new(slide, label)
             });
         }
     }

@@ -141,10 +141,8 @@ mod tests {
     fn samples() -> Vec<Sample> {
         (0..60)
             .map(|i| Sample {
-                slide: format!("{i}.tif").into(),
-                label: f64::from(u8::from(i % 3 == 0)),
-                split: None,
                 patient: Some(format!("p{}", i / 2)),
+                ..Sample::new(format!("{i}.tif"), f64::from(u8::from(i % 3 == 0)))
             })
             .collect()
     }

@@ -8,11 +8,12 @@ mod table;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use stream_grad_slides::{FurtherCell, MicronsPerPixel};
 
 pub use camelyon17::read_camelyon17;
 pub use folds::{Fold, SplitShares, assign_splits, cross_validation};
 pub use sampling::{Sampling, epoch_order};
-pub(crate) use table::table;
+pub(crate) use table::{further_cell, further_columns, table};
 pub use table::{read_table, write_table};
 
 use crate::error::{Result, TrainError};
@@ -28,9 +29,28 @@ pub struct Sample {
     pub split: Option<Split>,
     /// Whose slide it is; slides of one patient stay in one split.
     pub patient: Option<String>,
+    /// Scale of the slide's finest level, where it is stated beside the slide; used in place of the file's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub microns_per_pixel: Option<MicronsPerPixel>,
+    /// What else a table states, in its order; handed on to the predictions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<FurtherCell>,
 }
 
 impl Sample {
+    /// A slide with a label, of which nothing else is known.
+    #[must_use]
+    pub fn new(slide: impl Into<PathBuf>, label: f64) -> Self {
+        Self {
+            slide: slide.into(),
+            label,
+            split: None,
+            patient: None,
+            microns_per_pixel: None,
+            further: Vec::new(),
+        }
+    }
+
     /// The patient, or the slide's own name where none is known.
     #[must_use]
     pub fn patient_or_slide(&self) -> String {

@@ -56,12 +56,7 @@ mod tests {
 
     fn samples(positives: usize, total: usize) -> Vec<Sample> {
         (0..total)
-            .map(|i| Sample {
-                slide: i.to_string().into(),
-                label: f64::from(u8::from(i < positives)),
-                split: None,
-                patient: None,
-            })
+            .map(|i| Sample::new(i.to_string(), f64::from(u8::from(i < positives))))
             .collect()
     }
 

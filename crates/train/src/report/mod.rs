@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use stream_grad_files::refuse_input;
 
 use crate::checkpoint::EpochRecord;
+use crate::data::{further_cell, further_columns};
 use crate::error::{Result, TrainError};
 use crate::files::write_whole;
 use crate::metrics::Estimate;
@@ -254,28 +255,61 @@ struct Summary<'a> {
     verdict: Verdict,
 }
 
-/// Writes a table of the predictions of `evaluation`: slide, label and one column for each output.
+/// Writes a table of the predictions of `evaluation`: slide, label, one column for each output, the patient if one is known, and
+/// the further columns of the slides' table.
+///
+/// A further column that is called as one of those before it, in whatever case, gets `table_` before its name, as often as
+/// needed: `logit_0` becomes `table_logit_0`.
 ///
 /// # Errors
 /// [`TrainError::File`], [`TrainError::Csv`]; [`TrainError::Destination`] if `path` is one of the slides.
 pub fn write_predictions(path: &Path, evaluation: &Evaluation) -> Result<()> {
-    let slides = evaluation.predictions.iter();
-    refuse_input(path, slides.map(|prediction| &prediction.slide))?;
-    let outputs = evaluation
-        .predictions
+    let predictions = &evaluation.predictions;
+    refuse_input(path, predictions.iter().map(|prediction| &prediction.slide))?;
+    let outputs = predictions
         .first()
         .map_or(0, |prediction| prediction.logits.len());
+    let has_patients = predictions
+        .iter()
+        .any(|prediction| prediction.patient.is_some());
+    let further = further_columns(
+        predictions
+            .iter()
+            .map(|prediction| prediction.further.as_slice()),
+    );
     let mut heading = vec!["slide".to_owned(), "label".to_owned()];
     heading.extend((0..outputs).map(|output| format!("logit_{output}")));
-    let rows = evaluation.predictions.iter().map(|prediction| {
+    heading.extend(has_patients.then(|| "patient".to_owned()));
+    for column in &further {
+        heading.push(free_name(column, &heading));
+    }
+    let rows = predictions.iter().map(|prediction| {
         let mut row = vec![
             prediction.slide.display().to_string(),
             prediction.label.to_string(),
         ];
         row.extend(prediction.logits.iter().map(f64::to_string));
+        row.extend(has_patients.then(|| prediction.patient.clone().unwrap_or_default()));
+        row.extend(
+            further
+                .iter()
+                .map(|column| further_cell(&prediction.further, column).to_owned()),
+        );
         row
     });
     write_whole(path, &csv_bytes(path, &heading, rows)?)
+}
+
+/// `column`, or a name made of it that is not in `taken`.
+fn free_name(column: &str, taken: &[String]) -> String {
+    let mut name = column.to_owned();
+    while taken
+        .iter()
+        .any(|taken| taken.to_lowercase() == name.to_lowercase())
+    {
+        name.insert_str(0, "table_");
+    }
+    name
 }
 
 fn csv_bytes(

@@ -1,5 +1,7 @@
 //! Reports say what was measured and where the data came from.
 
+use stream_grad_slides::FurtherCell;
+
 use super::*;
 use crate::trainer::Prediction;
 
@@ -140,6 +142,8 @@ fn predictions_have_a_column_for_each_output() {
         label: 1.0,
         logits: vec![0.5, -2.0],
         pixels: 4,
+        patient: None,
+        further: Vec::new(),
     };
     write_predictions(
         &path,
@@ -152,5 +156,48 @@ fn predictions_have_a_column_for_each_output() {
     assert_eq!(
         std::fs::read_to_string(&path).unwrap(),
         "slide,label,logit_0,logit_1\n\"a, b.tif\",1,0.5,-2\n"
+    );
+}
+
+#[test]
+fn predictions_end_with_what_the_table_had_besides() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("predictions.csv");
+    let cell = |(column, text): (&str, &str)| FurtherCell {
+        column: column.to_owned(),
+        text: text.to_owned(),
+    };
+    let prediction = |slide: &str, patient: Option<&str>, further: &[(&str, &str)]| Prediction {
+        slide: slide.into(),
+        label: 1.0,
+        logits: vec![0.5],
+        pixels: 4,
+        patient: patient.map(str::to_owned),
+        further: further.iter().copied().map(cell).collect(),
+    };
+    // Two slides of one stem, columns that clash with the table's own and with each other, and one that a slide lacks.
+    let predictions = vec![
+        prediction(
+            "c0/n0.tif",
+            Some("p1"),
+            &[
+                ("age", "61"),
+                ("Logit_0", "0.1"),
+                ("table_logit_0", "x"),
+                ("prediction", "a, b"),
+            ],
+        ),
+        prediction("c1/n0.tif", None, &[("age", "47"), ("site", "3")]),
+    ];
+    let evaluation = Evaluation {
+        predictions,
+        skipped: Vec::new(),
+    };
+    write_predictions(&path, &evaluation).unwrap();
+    assert_eq!(
+        std::fs::read_to_string(&path).unwrap(),
+        "slide,label,logit_0,patient,age,table_Logit_0,table_table_logit_0,prediction,site\n\
+         c0/n0.tif,1,0.5,p1,61,0.1,x,\"a, b\",\n\
+         c1/n0.tif,1,0.5,,47,,,,3\n"
     );
 }

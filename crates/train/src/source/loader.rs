@@ -13,6 +13,7 @@ use stream_grad_slides::{
 
 use super::slide::{Normalisation, Pixels, SlideSource, signed};
 use super::{BadRegions, ImageLoader, ReadSettings, Trim};
+use crate::data::Sample;
 use crate::error::{Result, TrainError};
 
 /// Loads slides at one scale, decoding those to come on threads of its own.
@@ -41,6 +42,8 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Scales that are stated beside slides.
+    scales: HashMap<PathBuf, MicronsPerPixel>,
     queue: VecDeque<PathBuf>,
     decoding: HashSet<PathBuf>,
     held: HashMap<PathBuf, Held>,
@@ -113,6 +116,15 @@ impl SlideLoader {
                 })?);
         }
         Ok(loader)
+    }
+
+    /// Scales that `samples` state for their slides' finest levels; they are used in place of the files' and the settings'. To be
+    /// called before slides are asked for.
+    pub fn state_scales(&self, samples: &[Sample]) {
+        let stated = samples
+            .iter()
+            .filter_map(|sample| Some((sample.slide.clone(), sample.microns_per_pixel?)));
+        self.shared.lock().scales.extend(stated);
     }
 
     /// The part of a slide that is an image, at the loader's scale.
@@ -281,8 +293,10 @@ impl Shared {
         if self.settings.bad_regions == BadRegions::Background {
             options = options.with_bad_regions(BadRegionPolicy::Background(Arc::clone(&self.bad)));
         }
-        if let Some(edge) = self.settings.scale_override {
-            options.scale = Some(PixelScale::square(MicronsPerPixel::new(edge)?));
+        let stated = self.lock().scales.get(path).copied();
+        let given = self.settings.scale_override.map(MicronsPerPixel::new);
+        if let Some(edge) = stated.map_or(given.transpose()?, Some) {
+            options.scale = Some(PixelScale::square(edge));
         }
         let slide = Slide::open_with(path, &options)?;
         let view = slide.view(Target::MicronsPerPixel(self.scale))?;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
+use stream_grad_slides::FurtherCell;
 
 use super::events::{SkipReason, TrainEvent, TrainObserver};
 use crate::data::{Sample, Split, Task, label_class};
@@ -25,6 +26,12 @@ pub struct Prediction {
     pub logits: Vec<f64>,
     /// Pixels of its image.
     pub pixels: u64,
+    /// Its patient, where one is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patient: Option<String>,
+    /// What else its table states.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<FurtherCell>,
 }
 
 /// What an evaluation gave.
@@ -72,6 +79,8 @@ pub fn evaluate(
                     label: sample.label,
                     logits,
                     pixels,
+                    patient: sample.patient.clone(),
+                    further: sample.further.clone(),
                 });
                 None
             }

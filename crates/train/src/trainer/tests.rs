@@ -54,12 +54,7 @@ fn cohort(slides: usize) -> (Vec<Sample>, Images) {
             let positive = index % 2 == 1;
             let slide = PathBuf::from(format!("slide_{index:02}"));
             images.insert(slide.clone(), image(index, positive));
-            Sample {
-                slide,
-                label: f64::from(u8::from(positive)),
-                split: None,
-                patient: None,
-            }
+            Sample::new(slide, f64::from(u8::from(positive)))
         })
         .collect();
     (samples, Images(images))
@@ -281,6 +276,44 @@ fn a_loader_may_stop_training_and_evaluation() {
     let set = (samples.as_slice(), crate::data::Split::Test);
     let error = evaluate(&model, &loader, set, &stop, &mut NoObserver).unwrap_err();
     assert!(error.to_string().contains("slide_03"), "{error}");
+}
+
+#[test]
+fn predictions_have_what_is_known_of_their_slides() {
+    let (mut samples, mut images) = cohort(3);
+    images.0.remove(&samples[1].slide);
+    for (sample, age) in samples.iter_mut().zip(["61", "", "47"]) {
+        sample.patient = Some(format!("patient of {age}"));
+        sample.further = vec![stream_grad_slides::FurtherCell {
+            column: "age".to_owned(),
+            text: age.to_owned(),
+        }];
+    }
+    let (stop, set) = (
+        AtomicBool::new(false),
+        (samples.as_slice(), crate::data::Split::Test),
+    );
+    let evaluation = evaluate(&model(), &images, set, &stop, &mut NoObserver)
+        .unwrap()
+        .unwrap();
+    let known = |prediction: &Prediction| {
+        (
+            prediction.slide.clone(),
+            prediction.patient.clone(),
+            prediction.further.clone(),
+        )
+    };
+    let right = [&samples[0], &samples[2]].map(|sample| {
+        (
+            sample.slide.clone(),
+            sample.patient.clone(),
+            sample.further.clone(),
+        )
+    });
+    assert_eq!(
+        evaluation.predictions.iter().map(known).collect::<Vec<_>>(),
+        right
+    );
 }
 
 #[test]

@@ -110,6 +110,33 @@ fn slides_decoded_ahead_are_the_same_and_memory_is_bounded() {
     }
 }
 
+/// Of what a sample, the settings and the file state, the first that is there holds.
+#[test]
+fn a_scale_beside_a_slide_comes_before_the_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let [stated, other] = ["a.tif", "b.tif"].map(|name| slide(folder.path(), name, 0));
+    let samples = [
+        Sample {
+            microns_per_pixel: Some(MicronsPerPixel::new(0.5).unwrap()),
+            ..Sample::new(&stated, 1.0)
+        },
+        Sample::new(&other, 0.0),
+    ];
+    for (scale_override, right) in [
+        (None, [(30, 40), (60, 80)]),
+        (Some(2.0), [(30, 40), (120, 160)]),
+    ] {
+        let settings = ReadSettings {
+            scale_override,
+            ..ReadSettings::default()
+        };
+        let loader = SlideLoader::new(MicronsPerPixel::new(1.0).unwrap(), settings).unwrap();
+        loader.state_scales(&samples);
+        let extents = [&stated, &other].map(|slide| loader.load(slide).unwrap().extent());
+        assert_eq!(extents, right);
+    }
+}
+
 #[test]
 fn a_missing_slide_is_named_each_time() {
     let loader =
