@@ -92,6 +92,22 @@ pub enum TrainError {
         /// The other.
         second: PathBuf,
     },
+    /// Samples that have a split where none may be given, or none where one is needed.
+    #[error("{place}: expected {expected}, found {count} of {total} {found}, the first is {}", first.display())]
+    Splits {
+        /// What needs it.
+        place: &'static str,
+        /// What is needed.
+        expected: &'static str,
+        /// How many samples are not so.
+        count: usize,
+        /// How many samples there are.
+        total: usize,
+        /// How they are.
+        found: &'static str,
+        /// The first of them.
+        first: PathBuf,
+    },
     /// Slides of a table that are not on disk.
     #[error("table {}: {missing} of {total} slides are missing, the first is {}{}", path.display(), first.display(), separators(first))]
     MissingSlides {

@@ -1,14 +1,18 @@
 //! Splits and cross-validation folds by patient.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Sample, Split};
+use super::{Sample, Split, Task, check_patients};
 use crate::error::{Result, TrainError};
+
+/// How many parts scores are cut into by rank.
+const QUARTERS: usize = 4;
 
 /// Shares of the patients in each split; what is left over is the training split.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -27,12 +31,69 @@ pub struct Fold {
     pub samples: Vec<Sample>,
 }
 
-/// Gives every patient a split by chance, patients with and without positive slides apart so that shares hold for both.
-/// Splits that samples have already are replaced.
+/// How many slides got their split in which way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DrawnSplits {
+    /// Slides that had one.
+    pub given: usize,
+    /// Slides that took that of their patient.
+    pub of_patient: usize,
+    /// Slides whose patient was drawn.
+    pub drawn: usize,
+}
+
+impl fmt::Display for DrawnSplits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            given,
+            of_patient,
+            drawn,
+        } = self;
+        write!(
+            f,
+            "splits of {given} slides were given, {of_patient} took their patient's, {drawn} were drawn"
+        )
+    }
+}
+
+/// Gives every sample a split. What is given stays; a sample without a split takes that of its patient; the patients of which
+/// nothing is given are drawn by chance, whole.
+///
+/// - Of a test or validation split of which some samples are given, these are all: nothing is drawn into it. So where only `test`
+///   is given, the rest is drawn into training and validation; where `test` and `validation` are given, the rest is trained on.
+/// - The training split takes patients beside those that are given, and what is left over.
+/// - Shares are those of the patients in the splits that are drawn into, those given to the training split included, and keep
+///   their ratio: with shares of 0.1 and 0.3, and `test` given, a seventh of the others is for validation (0.1 of 0.7). Where fewer
+///   patients are undrawn than validation and test lack, training gets none of them.
+/// - Shares hold in each stratum: among the patients of each class, by the highest of their slides; for scores, among the four
+///   quarters of the patients by rank. A stratum is rounded by itself, so that one of few patients may miss a split.
+///
+/// On an error nothing is changed.
 ///
 /// # Errors
-/// [`TrainError::Setting`] for shares outside 0 to 1, together 1 or more.
-pub fn assign_splits(samples: &mut [Sample], shares: SplitShares, seed: u64) -> Result<()> {
+/// [`TrainError::Setting`] for shares outside 0 to 1, together 1 or more; [`TrainError::SplitPatient`] for a patient of whom two
+/// different splits are given.
+///
+/// # Examples
+/// ```
+/// use stream_grad_train::data::{Sample, Split, SplitShares, Task, assign_splits};
+/// let mut samples: Vec<Sample> = (0..20).map(|i| Sample::new(format!("{i}.svs"), f64::from(i % 2))).collect();
+/// for sample in &mut samples[..6] {
+///     sample.split = Some(Split::Test);
+/// }
+/// let shares = SplitShares { validation: 0.1, test: 0.3 };
+/// let drawn = assign_splits(&mut samples, Task::Binary, shares, 1)?;
+/// assert_eq!((drawn.given, drawn.drawn), (6, 14));
+/// let count = |split| samples.iter().filter(|sample| sample.split == Some(split)).count();
+/// assert_eq!(Split::ALL.map(count), [12, 2, 6]);
+/// # Ok::<(), stream_grad_train::TrainError>(())
+/// ```
+pub fn assign_splits(
+    samples: &mut [Sample],
+    task: Task,
+    shares: SplitShares,
+    seed: u64,
+) -> Result<DrawnSplits> {
     let legal = |share: f64| (0.0..1.0).contains(&share);
     if !legal(shares.validation) || !legal(shares.test) || shares.validation + shares.test >= 1.0 {
         return Err(TrainError::setting(
@@ -41,32 +102,104 @@ pub fn assign_splits(samples: &mut [Sample], shares: SplitShares, seed: u64) -> 
             format!("{} and {}", shares.validation, shares.test),
         ));
     }
-    let mut splits: BTreeMap<String, Split> = BTreeMap::new();
-    for patients in shuffled_strata(samples, seed) {
-        let test = portion(patients.len(), shares.test);
-        let validation = portion(patients.len(), shares.validation);
+    check_patients(samples)?;
+    let given: BTreeMap<Patient, Split> = samples
+        .iter()
+        .filter_map(|sample| Some((Patient::of(sample), sample.split?)))
+        .collect();
+    let open = shares.open(&given);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut drawn: BTreeMap<Patient, Split> = BTreeMap::new();
+    for stratum in strata(samples, task) {
+        let training = |patient: &&Patient| given.get(*patient) == Some(&Split::Train);
+        let in_training = stratum.iter().filter(training).count();
+        let mut patients = stratum;
+        patients.retain(|patient| !given.contains_key(patient));
+        patients.shuffle(&mut rng);
+        let (test, validation) = open.counts(patients.len(), in_training);
         for (place, patient) in patients.into_iter().enumerate() {
             let split = match place {
                 place if place < test => Split::Test,
                 place if place < test + validation => Split::Validation,
                 _ => Split::Train,
             };
-            splits.insert(patient, split);
+            drawn.insert(patient, split);
         }
     }
+    let mut counts = DrawnSplits::default();
     for sample in samples {
-        sample.split = splits.get(&sample.patient_or_slide()).copied();
+        let patient = Patient::of(sample);
+        if sample.split.is_some() {
+            counts.given += 1;
+        } else if let Some(split) = given.get(&patient) {
+            counts.of_patient += 1;
+            sample.split = Some(*split);
+        } else {
+            counts.drawn += 1;
+            sample.split = drawn.get(&patient).copied();
+        }
     }
-    Ok(())
+    Ok(counts)
 }
 
-/// Deals the patients into `folds` parts, those with and without positive slides apart, and makes a round of each.
+impl SplitShares {
+    /// Shares of the splits that are drawn into where `given` is given, in the same ratio.
+    fn open(self, given: &BTreeMap<Patient, Split>) -> Self {
+        let is_given = |split| given.values().any(|given| *given == split);
+        let open = |share, split| if is_given(split) { 0.0 } else { share };
+        let (validation, test) = (
+            open(self.validation, Split::Validation),
+            open(self.test, Split::Test),
+        );
+        // Exactly 1 where nothing is given.
+        let rest = 1.0 - (self.validation - validation) - (self.test - test);
+        Self {
+            validation: validation / rest,
+            test: test / rest,
+        }
+    }
+
+    /// How many of `undrawn` patients of a stratum are for testing and for validation, beside `in_training` given ones.
+    fn counts(self, undrawn: usize, in_training: usize) -> (usize, usize) {
+        let pool = undrawn + in_training;
+        let (test, validation) = (portion(pool, self.test), portion(pool, self.validation));
+        if test + validation <= undrawn {
+            return (test, validation);
+        }
+        let test = portion(undrawn, self.test / (self.test + self.validation));
+        (test, undrawn - test)
+    }
+}
+
+/// Deals the patients into `folds` parts, each class or quarter of scores by itself, and makes a round of each.
+///
+/// Every patient is dealt, so none may have a split: leave those out that are for another test set, and clear the others.
 ///
 /// # Errors
-/// [`TrainError::Setting`] for fewer than three folds or more than patients.
-pub fn cross_validation(samples: &[Sample], folds: usize, seed: u64) -> Result<Vec<Fold>> {
-    let strata = shuffled_strata(samples, seed);
-    let patients: Vec<String> = strata.into_iter().flatten().collect();
+/// [`TrainError::Splits`] for samples with splits, [`TrainError::Setting`] for fewer than three folds or more than patients.
+pub fn cross_validation(
+    samples: &[Sample],
+    task: Task,
+    folds: usize,
+    seed: u64,
+) -> Result<Vec<Fold>> {
+    let with_split = |sample: &&Sample| sample.split.is_some();
+    if let Some(first) = samples.iter().find(with_split) {
+        return Err(TrainError::Splits {
+            place: "cross-validation",
+            expected: "samples without splits, since all are dealt into folds",
+            count: samples.iter().filter(with_split).count(),
+            total: samples.len(),
+            found: "with a split",
+            first: first.slide.clone(),
+        });
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut patients = Vec::new();
+    for mut stratum in strata(samples, task) {
+        stratum.shuffle(&mut rng);
+        patients.append(&mut stratum);
+    }
     if folds < 3 || folds > patients.len() {
         return Err(TrainError::setting(
             "folds",
@@ -74,13 +207,13 @@ pub fn cross_validation(samples: &[Sample], folds: usize, seed: u64) -> Result<V
             folds,
         ));
     }
-    let parts: BTreeMap<String, usize> = patients
+    let parts: BTreeMap<Patient, usize> = patients
         .into_iter()
         .enumerate()
         .map(|(place, patient)| (patient, place % folds))
         .collect();
     let split = |sample: &Sample, round: usize| {
-        let part = parts.get(&sample.patient_or_slide()).copied();
+        let part = parts.get(&Patient::of(sample)).copied();
         if part == Some(round) {
             Split::Test
         } else if part == Some((round + 1) % folds) {
@@ -102,25 +235,52 @@ pub fn cross_validation(samples: &[Sample], folds: usize, seed: u64) -> Result<V
         .collect())
 }
 
-/// Patients by their highest label, each group shuffled.
-fn shuffled_strata(samples: &[Sample], seed: u64) -> Vec<Vec<String>> {
-    let mut highest: BTreeMap<String, f64> = BTreeMap::new();
+/// A patient, or a slide of which none is known. In the order of names: it decides what a seed draws.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Patient {
+    name: String,
+    is_known: bool,
+}
+
+impl Patient {
+    fn of(sample: &Sample) -> Self {
+        Self {
+            name: sample.patient_or_slide(),
+            is_known: sample.patient.is_some(),
+        }
+    }
+}
+
+/// Patients by their highest class, or by the quarter that their highest score lies in, from low to high.
+fn strata(samples: &[Sample], task: Task) -> Vec<Vec<Patient>> {
+    let mut highest: BTreeMap<Patient, f64> = BTreeMap::new();
     for sample in samples {
         let label = highest
-            .entry(sample.patient_or_slide())
+            .entry(Patient::of(sample))
             .or_insert(f64::NEG_INFINITY);
         *label = label.max(sample.label);
     }
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let (mut positive, mut negative): (Vec<_>, Vec<_>) =
-        highest.into_iter().partition(|(_, label)| *label > 0.0);
-    [&mut negative, &mut positive]
-        .into_iter()
-        .map(|stratum| {
-            stratum.shuffle(&mut rng);
-            stratum.drain(..).map(|(patient, _)| patient).collect()
-        })
-        .collect()
+    let mut patients: Vec<(Patient, f64)> = highest.into_iter().collect();
+    patients.sort_by(|(_, a), (_, b)| a.total_cmp(b));
+    let number = patients.len();
+    let same = |(place, a): (usize, f64), (next, b): (usize, f64)| match task {
+        Task::Regression => place * QUARTERS / number == next * QUARTERS / number,
+        Task::Binary | Task::Classification { .. } => a == b,
+    };
+    let mut strata: Vec<Vec<Patient>> = Vec::new();
+    let mut last = None;
+    for (place, (patient, label)) in patients.into_iter().enumerate() {
+        match strata.last_mut() {
+            Some(stratum) if last.is_some_and(|last| same(last, (place, label))) => {
+                stratum.push(patient);
+            }
+            _ => strata.push(vec![patient]),
+        }
+        last = Some((place, label));
+    }
+    // Names decide what a seed draws, not labels.
+    strata.iter_mut().for_each(|stratum| stratum.sort());
+    strata
 }
 
 #[expect(
@@ -134,79 +294,4 @@ fn portion(count: usize, share: f64) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::{check_patients, of_split};
-
-    fn samples() -> Vec<Sample> {
-        (0..60)
-            .map(|i| Sample {
-                patient: Some(format!("p{}", i / 2)),
-                ..Sample::new(format!("{i}.tif"), f64::from(u8::from(i % 3 == 0)))
-            })
-            .collect()
-    }
-
-    #[test]
-    fn splits_keep_patients_together_and_shares() {
-        let mut samples = samples();
-        assign_splits(
-            &mut samples,
-            SplitShares {
-                validation: 0.2,
-                test: 0.3,
-            },
-            5,
-        )
-        .unwrap();
-        check_patients(&samples).unwrap();
-        let counts = Split::ALL.map(|split| of_split(&samples, split).len());
-        assert_eq!(counts.iter().sum::<usize>(), 60);
-        assert_eq!(counts, [30, 12, 18]);
-        let mut again = samples.clone();
-        assign_splits(
-            &mut again,
-            SplitShares {
-                validation: 0.2,
-                test: 0.3,
-            },
-            5,
-        )
-        .unwrap();
-        assert_eq!(samples, again);
-        assert!(
-            assign_splits(
-                &mut again,
-                SplitShares {
-                    validation: 0.5,
-                    test: 0.5
-                },
-                5
-            )
-            .is_err()
-        );
-    }
-
-    #[test]
-    fn each_slide_is_tested_once() {
-        let samples = samples();
-        let rounds = cross_validation(&samples, 5, 1).unwrap();
-        for index in 0..samples.len() {
-            let tested = rounds
-                .iter()
-                .filter(|round| round.samples[index].split == Some(Split::Test))
-                .count();
-            assert_eq!(tested, 1);
-        }
-        for round in &rounds {
-            check_patients(&round.samples).unwrap();
-            assert!(
-                Split::ALL
-                    .iter()
-                    .all(|split| of_split(&round.samples, *split).len() >= 10)
-            );
-        }
-        assert!(cross_validation(&samples, 31, 1).is_err());
-        assert!(cross_validation(&samples, 2, 1).is_err());
-    }
-}
+mod tests;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use stream_grad_slides::{FurtherCell, MicronsPerPixel};
 
 pub use camelyon17::read_camelyon17;
-pub use folds::{Fold, SplitShares, assign_splits, cross_validation};
+pub use folds::{DrawnSplits, Fold, SplitShares, assign_splits, cross_validation};
 pub use sampling::{Sampling, epoch_order};
 pub(crate) use table::{further_cell, further_columns, table};
 pub use table::{read_table, write_table};

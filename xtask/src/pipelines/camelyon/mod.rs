@@ -117,9 +117,9 @@ fn samples(
             return Ok((made, DataOrigin::MadeUp { seed }));
         }
     };
-    if samples.iter().any(|sample| sample.split.is_none()) {
-        assign_splits(&mut samples, settings.splits, settings.train.seed)?;
-    }
+    let (task, seed) = (settings.task, settings.train.seed);
+    let drawn = assign_splits(&mut samples, task, settings.splits, seed)?;
+    println!("{drawn}");
     let place = place.display().to_string();
     Ok((samples, DataOrigin::Given { place }))
 }
