@@ -84,6 +84,14 @@ pub enum TrainError {
         /// Its second line.
         second: u64,
     },
+    /// Slides that are one file under two names.
+    #[error("slides {} and {} are one file; expected each slide once", first.display(), second.display())]
+    OneFile {
+        /// One name.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
     /// Two files of which one is meant, such as those of one name in two folders.
     #[error("{} and {} may both be meant, and differ in content; expected one of them", first.display(), second.display())]
     TwoFiles {

@@ -8,7 +8,7 @@ use stream_grad::CostModel;
 use stream_grad_models::save_tensors;
 use stream_grad_slides::MicronsPerPixel;
 
-use crate::data::{self, Sample, Split, check_labels, of_split};
+use crate::data::{self, Sample, SampleWarning, Split, check_labels, check_samples, of_split};
 use crate::error::{Result, TrainError};
 use crate::files::write_whole;
 use crate::model::{Model, StreamedModel};
@@ -23,15 +23,18 @@ pub struct Experiment {
     folder: PathBuf,
     settings: Settings,
     samples: Vec<Sample>,
+    warnings: Vec<SampleWarning>,
     cost_model: CostModel,
 }
 
 impl Experiment {
-    /// Claims `folder` for an experiment: writes `settings.toml` and `samples.csv` there, or finds the same ones.
+    /// Claims `folder` for an experiment: writes `settings.toml` and `samples.csv` there, or finds the same ones. Every sample has
+    /// a split, and [`check_samples`] lets it pass.
     ///
     /// # Errors
     /// [`TrainError::OtherRun`] if the folder holds other settings or other slides; [`TrainError::Classes`] if the training or
-    /// the test split has labels of one kind only; [`TrainError::Setting`]; [`TrainError::File`].
+    /// the test split has labels of one kind only; [`TrainError::Splits`] for samples without a split; as [`check_samples`];
+    /// [`TrainError::Setting`]; [`TrainError::File`].
     pub fn open(
         folder: impl Into<PathBuf>,
         settings: Settings,
@@ -39,6 +42,8 @@ impl Experiment {
     ) -> Result<Self> {
         let folder = folder.into();
         settings.check()?;
+        check_splits(&samples)?;
+        let warnings = check_samples(&samples)?;
         check_labels("the training split", &of_split(&samples, Split::Train))?;
         check_labels("the test split", &of_split(&samples, Split::Test))?;
         settings.claim(&folder)?;
@@ -59,6 +64,7 @@ impl Experiment {
             folder,
             settings,
             samples,
+            warnings,
             cost_model: CostModel::FIXED,
         })
     }
@@ -75,6 +81,12 @@ impl Experiment {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// What is suspicious in the samples: to be told to whoever runs the experiment.
+    #[must_use]
+    pub fn warnings(&self) -> &[SampleWarning] {
+        &self.warnings
     }
 
     /// The samples of `split`.
@@ -166,6 +178,22 @@ impl Experiment {
     }
 }
 
+/// Samples without a split would be left out without a word.
+fn check_splits(samples: &[Sample]) -> Result<()> {
+    let without = |sample: &&Sample| sample.split.is_none();
+    match samples.iter().find(without) {
+        None => Ok(()),
+        Some(first) => Err(TrainError::Splits {
+            place: "an experiment",
+            expected: "a split for each sample (`assign_splits` draws them)",
+            count: samples.iter().filter(without).count(),
+            total: samples.len(),
+            found: "without one",
+            first: first.slide.clone(),
+        }),
+    }
+}
+
 fn stored(path: &Path) -> Result<ResolutionResult> {
     let text = std::fs::read(path).map_err(TrainError::file(path))?;
     serde_json::from_slice(&text).map_err(TrainError::json(path))
@@ -209,6 +237,43 @@ mod tests {
         others.push(sample("e.tif", 1.0, Split::Train));
         let error = open(Settings::default(), others).unwrap_err().to_string();
         assert!(error.contains("other slides"), "{error}");
+    }
+
+    #[test]
+    fn samples_without_a_split_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut some = samples();
+        some[2].split = None;
+        let error = Experiment::open(folder.path(), Settings::default(), some).unwrap_err();
+        for part in ["1 of 4", "c.tif", "without"] {
+            assert!(error.to_string().contains(part), "{part:?} in {error}");
+        }
+    }
+
+    #[test]
+    fn one_content_in_two_splits_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let samples: Vec<Sample> = samples()
+            .into_iter()
+            .map(|sample| {
+                let slide = folder.path().join(&sample.slide);
+                let content = if sample.label > 0.5 {
+                    "one content"
+                } else {
+                    ""
+                };
+                std::fs::write(&slide, content).unwrap();
+                Sample { slide, ..sample }
+            })
+            .collect();
+        let run = folder.path().join("run");
+        let experiment = Experiment::open(run, Settings::default(), samples).unwrap();
+        let [warning] = experiment.warnings() else {
+            panic!("{:?}", experiment.warnings())
+        };
+        for part in ["b.tif", "d.tif", "TWO SPLITS, train and test"] {
+            assert!(warning.to_string().contains(part), "{part:?} in {warning}");
+        }
     }
 
     #[test]

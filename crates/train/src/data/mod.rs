@@ -1,6 +1,7 @@
 //! Which slides there are, what is known of them, and which of them are trained on.
 
 mod camelyon17;
+mod findings;
 mod folds;
 mod sampling;
 mod table;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use stream_grad_slides::{FurtherCell, MicronsPerPixel};
 
 pub use camelyon17::read_camelyon17;
+pub use findings::{SampleWarning, check_samples};
 pub use folds::{DrawnSplits, Fold, SplitShares, assign_splits, cross_validation};
 pub use sampling::{Sampling, epoch_order};
 pub(crate) use table::{further_cell, further_columns, table};

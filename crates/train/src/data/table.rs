@@ -24,6 +24,7 @@ const UNKNOWN: [&str; 7] = ["na", "n/a", "#n/a", "<na>", "nan", "null", "none"];
 /// [`SlideTable`] says how a table may be spelled. A slide's path is taken from the table's own folder unless it is absolute. A
 /// blank split, patient or scale is unknown; [`assign_splits`](super::assign_splits) draws the splits. Every slide must exist,
 /// stand in the table once, under whatever name, and have a label that the task accepts.
+/// [`check_samples`](super::check_samples) tells what is suspicious but allowed.
 ///
 /// # Errors
 /// [`TrainError::Slide`] for a file that is no table or names a slide twice, [`TrainError::Column`], [`TrainError::Cell`],

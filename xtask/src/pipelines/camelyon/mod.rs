@@ -35,6 +35,9 @@ pub(crate) fn run(arguments: &CamelyonArguments) -> anyhow::Result<()> {
     let (samples, data) = samples(arguments, &output, &settings, &stop)?;
     let cost_model = cost_model(&settings)?;
     let experiment = Experiment::open(&output, settings, samples)?.cost_model(cost_model);
+    for warning in experiment.warnings() {
+        eprintln!("warning: {warning}");
+    }
     let mut report = report(experiment.settings(), data);
     for &microns in &experiment.settings().microns_per_pixel {
         let mut bars = Bars::new(
