@@ -13,6 +13,7 @@ use crate::plan::Plan;
 use crate::plan::timing::TimedNodes;
 use crate::request::PlanRequest;
 use crate::spill;
+use crate::threads::check_threads;
 
 /// About how long a calibration may take.
 const BUDGET: Duration = Duration::from_secs(3);
@@ -64,6 +65,7 @@ impl CostModel {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn calibrate(&mut self, net: &Net, request: &PlanRequest) -> Result<bool> {
+        check_threads(request.threads.unwrap_or(0))?;
         if self.covers(net, request) {
             return Ok(false);
         }

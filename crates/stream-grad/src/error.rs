@@ -131,6 +131,16 @@ pub enum StreamError {
     /// No gradient reached the features.
     #[error("the loss does not depend on the features: no gradient reaches them")]
     NoCotangent,
+    /// More threads than there is use for.
+    #[error("{threads} threads on {cores} cores: expected at most {most}, four for each core")]
+    TooManyThreads {
+        /// How many threads were asked for.
+        threads: usize,
+        /// Cores that this process may use.
+        cores: usize,
+        /// The most threads that are let to work.
+        most: usize,
+    },
     /// The thread pool could not be made.
     #[error("making a pool of {threads} threads: {reason}")]
     Threads {

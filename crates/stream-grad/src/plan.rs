@@ -29,6 +29,7 @@ use crate::reads::{backward_reads, forward_reads};
 use crate::request::PlanRequest;
 use crate::residuals::{Residuals, Stores};
 use crate::scalar::Scalar;
+use crate::threads::check_threads;
 use crate::weights::backward_weights;
 use crate::workspace::{Held, Workspace};
 
@@ -67,6 +68,7 @@ impl Plan {
                 expected: "at least 1 image",
             });
         }
+        check_threads(request.threads.unwrap_or(0))?;
         let net = net.computed_by(request.arithmetic);
         let planned = planning::plan(&net, &request)?;
         let file_bytes = planning::bytes_in_file(&planned, &net, &request)?;

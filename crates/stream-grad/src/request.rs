@@ -182,7 +182,8 @@ impl PlanRequest {
         self
     }
 
-    /// The number of threads; it changes neither the recipe nor any result.
+    /// The number of threads, 0 for one for each core; it changes neither the recipe nor any result. Planning refuses
+    /// [more than four](crate::THREADS_PER_CORE) for each core.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
