@@ -35,6 +35,16 @@ pub enum SlideError {
         /// The value that was given.
         found: f64,
     },
+    /// More threads than there is use for.
+    #[error("{threads} threads on {cores} cores: expected at most {most}, four for each core")]
+    TooManyThreads {
+        /// How many threads were asked for.
+        threads: usize,
+        /// Cores that this process may use.
+        cores: usize,
+        /// The most threads that are let to work.
+        most: usize,
+    },
     /// A level that the slide does not have.
     #[error("slide {} has levels 0 to {}, level {} was asked for", path.display(), levels.saturating_sub(1), level.0)]
     NoSuchLevel {

@@ -14,7 +14,7 @@ use crate::view::SlideView;
 /// How far and on how many threads to read ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadAheadOptions {
-    /// Threads that decode.
+    /// Threads that decode, at most four for each core.
     pub threads: NonZeroUsize,
     /// Regions decoded or being decoded but not yet taken, at most; memory is bounded by so many of the largest region.
     pub depth: NonZeroUsize,
@@ -89,8 +89,17 @@ impl ReadAhead {
     /// Starts to decode `schedule`, regions in pixels of `view`.
     ///
     /// # Errors
-    /// [`SlideError::Io`] if the system refuses a thread.
+    /// [`SlideError::TooManyThreads`] for more than four for each core, [`SlideError::Io`] if the system refuses a thread.
     pub fn new(view: SlideView, schedule: Vec<Region>, options: ReadAheadOptions) -> Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let (threads, most) = (options.threads.get(), 4 * cores);
+        if threads > most {
+            return Err(SlideError::TooManyThreads {
+                threads,
+                cores,
+                most,
+            });
+        }
         let mut places: HashMap<Region, VecDeque<usize>> = HashMap::new();
         for (place, region) in schedule.iter().enumerate() {
             places.entry(region.clone()).or_default().push_back(place);
@@ -329,6 +338,24 @@ mod tests {
         ahead.read(region, &mut rgb).unwrap();
         ahead.view().read(region, &mut expected).unwrap();
         assert_eq!(rgb, expected, "{region}");
+    }
+
+    #[test]
+    fn more_than_four_threads_for_each_core_are_refused() {
+        let cores = std::thread::available_parallelism().unwrap().get();
+        let refused = |threads| {
+            let ahead = ReadAhead::new(view(), schedule(), options(threads, 1));
+            ahead.err().map(|error| error.to_string())
+        };
+        assert_eq!(refused(4 * cores), None);
+        for threads in [4 * cores + 1, 999_999] {
+            let message = refused(threads).unwrap();
+            let expected = format!(
+                "{threads} threads on {cores} cores: expected at most {}",
+                4 * cores
+            );
+            assert!(message.contains(&expected), "{message}");
+        }
     }
 
     #[test]
