@@ -128,6 +128,50 @@ pub enum StreamError {
         /// Its error.
         source: ExternalError,
     },
+    /// A user's layer gave something else than it was asked for.
+    #[error("layer `{layer}`, {what}: expected {expected}, found {found}")]
+    LocalResult {
+        /// The layer's name.
+        layer: String,
+        /// Which result.
+        what: String,
+        /// What was asked for.
+        expected: String,
+        /// What it gave.
+        found: String,
+    },
+    /// A user's layer gives other values for a region than for the whole.
+    #[error(
+        "layer `{layer}`: output {entry:?} (channel, row, column) is {expected} where all outputs are asked for, and {found} for {region}"
+    )]
+    RegionDependence {
+        /// The layer's name.
+        layer: String,
+        /// Channel, row and column of the output.
+        entry: Vec<usize>,
+        /// Which outputs were asked for.
+        region: String,
+        /// Its value where all outputs are asked for.
+        expected: f64,
+        /// Its value for the region.
+        found: f64,
+    },
+    /// A gradient of a user's layer that is not that of its values.
+    #[error(
+        "layer `{layer}`, gradient of {entry}: expected {expected} by differences of the outputs, found {found} ({region})"
+    )]
+    Gradient {
+        /// The layer's name.
+        layer: String,
+        /// The input or the parameter by name, and which of its entries.
+        entry: String,
+        /// Which outputs were asked for.
+        region: String,
+        /// What differences of the outputs give.
+        expected: f64,
+        /// What the layer gives.
+        found: f64,
+    },
     /// No gradient reached the features.
     #[error("the loss does not depend on the features: no gradient reaches them")]
     NoCotangent,

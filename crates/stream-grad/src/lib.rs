@@ -60,7 +60,7 @@ pub use cost_model::CostModel;
 pub use error::{ExternalError, Result, StreamError};
 pub use exchange::{CotangentSource, FeatureSink, InputGradientSink, TileSource};
 pub use layers::{Conv2d, Padding, Pool2d};
-pub use local::{CandleFunction, CandleLayer, LocalLayer, LocalRegion};
+pub use local::{CandleFunction, CandleLayer, LocalLayer, LocalRegion, check_gradients};
 pub use net::{Layer, Net, NetBuilder};
 pub use observer::{NoObserver, Observer, Progress, SweepKind};
 pub use parameter::Parameter;

@@ -9,6 +9,11 @@ use stream_grad_tiling::{Axis, AxisRule, Geometry, LayerScratch, PerAxis, Span};
 use crate::error::ExternalError;
 use crate::operation::{Kind, Operation};
 
+mod check;
+pub(crate) mod results;
+
+pub use check::check_gradients;
+
 /// The part of a layer's plane that is being computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocalRegion {
@@ -20,9 +25,38 @@ pub struct LocalRegion {
     pub input_size: PerAxis<i64>,
 }
 
+impl LocalRegion {
+    /// The region of these outputs, which reads what the rule says.
+    pub(crate) fn of(
+        rule: &PerAxis<AxisRule>,
+        outputs: PerAxis<Span>,
+        input_size: PerAxis<i64>,
+    ) -> Self {
+        let needed = |axis: Axis| rule[axis].needed(outputs[axis], input_size[axis]);
+        Self {
+            outputs,
+            inputs: PerAxis::new(needed(Axis::Rows), needed(Axis::Columns)),
+            input_size,
+        }
+    }
+}
+
+impl fmt::Display for LocalRegion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PerAxis { rows, columns } = self.outputs;
+        write!(
+            f,
+            "outputs {}..{} x {}..{} of an input of {} x {}",
+            rows.lo, rows.hi, columns.lo, columns.hi, self.input_size.rows, self.input_size.columns
+        )
+    }
+}
+
 /// A local layer of the user's own: one input, one output, any rule that [`AxisRule`] can state.
 ///
-/// Both methods must give the same values whatever region they are asked for.
+/// Both methods must give the same values whatever region they are asked for. Results are held to the shapes and numbers that
+/// are said here, and to the dtype of the input or f64; what they hold is believed. [`check_gradients`] finds out whether it is
+/// right.
 pub trait LocalLayer: fmt::Debug + Send + Sync {
     /// Name for messages.
     fn name(&self) -> String;
@@ -56,7 +90,8 @@ pub trait LocalLayer: fmt::Debug + Send + Sync {
         input: &Tensor,
     ) -> Result<Tensor, ExternalError>;
 
-    /// The cotangents of `input` (same shape) and of each parameter, for the cotangent of the output.
+    /// The cotangents of `input` (same shape) and of each parameter, in the order and shapes of the parameters, for the cotangent
+    /// of the output.
     ///
     /// # Errors
     /// Whatever keeps the layer from computing.
@@ -72,15 +107,35 @@ pub trait LocalLayer: fmt::Debug + Send + Sync {
 /// The function that a [`CandleLayer`] wraps: `(padded input, parameters) -> output`.
 pub type CandleFunction = dyn Fn(&Tensor, &[Tensor]) -> candle_core::Result<Tensor> + Send + Sync;
 
-/// A local layer from any differentiable candle function and its window; the VJP is candle's autograd on the tile.
+/// A local layer from a candle function and its window; the VJP is candle's autograd on the tile, and as right as that is.
 ///
 /// ```
 /// use std::sync::Arc;
-/// use stream_grad::CandleLayer;
 /// use stream_grad::tiling::{AxisRule, PerAxis};
+/// use stream_grad::{CandleLayer, check_gradients};
 /// let square = CandleLayer::new("square", PerAxis::both(AxisRule::Pointwise), |x, _| x.sqr());
+/// check_gradients(&square, 3, -1.0..1.0)?; // once, where the layer is written
 /// # let _: Arc<dyn stream_grad::LocalLayer> = Arc::new(square);
+/// # Ok::<(), stream_grad::StreamError>(())
 /// ```
+///
+/// # What candle differentiates wrongly
+/// Candle 0.11.1 gives other gradients than those of the values, and says nothing, for these (a test holds this table to it):
+///
+/// | function | its gradient | right |
+/// |---|---|---|
+/// | `max_pool2d` | a quarter, for windows of 2 x 2; where values tie, more than there is | [`NetBuilder::max_pool2d`](crate::NetBuilder::max_pool2d) |
+/// | `avg_pool2d` of an input that is not whole windows | spread over the wrong pixels | [`NetBuilder::avg_pool2d`](crate::NetBuilder::avg_pool2d) |
+/// | `upsample_nearest2d`, `interpolate2d` of a tensor that is read elsewhere, too | what came from elsewhere may be lost | [`NetBuilder::upsample_nearest`](crate::NetBuilder::upsample_nearest) |
+/// | `max`, `min` along an axis | where values tie, each gets all of it | `maximum` and `minimum` of two tensors halve it |
+/// | `scatter` | goes to values that were overwritten | a mask: `where_cond` |
+/// | `scatter_add` | does not go to values that were added to | `index_add` |
+/// | `gelu`, `gelu_erf` | off by a part in a million | [`NetBuilder::gelu`](crate::NetBuilder::gelu) |
+/// | `candle_nn`'s `ops::layer_norm`, `ops::rms_norm`, `ops::softmax_last_dim`, and its modules that use them | none: refused here | [`NetBuilder::layer_norm`](crate::NetBuilder::layer_norm); `ops::layer_norm_slow`, `ops::rms_norm_slow`, `ops::softmax` |
+///
+/// At 0, where `relu` and `abs` have no derivative, candle takes 1 where PyTorch takes 0: both are right. Pooling with a stride
+/// that is not the window, `upsample_bilinear2d`, `conv_transpose1d`, and `conv2d` with a stride that leaves other remainders of
+/// the height than of the width, have no gradient, and candle says so.
 #[derive(Clone)]
 pub struct CandleLayer {
     name: String,
@@ -126,7 +181,8 @@ impl CandleLayer {
         self
     }
 
-    /// Adds a parameter under the name that its gradient gets.
+    /// Adds a parameter under the name that its gradient gets; the function gets them in the order in which they were added.
+    /// A variable that the function reads in any other way is refused by the VJP.
     #[must_use]
     pub fn parameter(mut self, name: impl Into<String>, tensor: Tensor) -> Self {
         self.parameters.push((name.into(), tensor));
@@ -206,6 +262,27 @@ impl LocalLayer for CandleLayer {
             .map(|var| var.as_tensor().clone())
             .collect();
         let output = (self.function)(input.as_tensor(), &tensors)?;
+        if !output.track_op() {
+            return Err(
+                "no gradient goes through this function: candle has none for a part of it, or it is detached".into(),
+            );
+        }
+        let own = |found: &Tensor| {
+            let mut own = tensors.iter().chain([input.as_tensor()]);
+            own.any(|one| one.id() == found.id())
+        };
+        let variables_read = output.sorted_nodes().into_iter();
+        if let Some(strange) = variables_read
+            .filter(|node| node.is_variable())
+            .find(|node| !own(node))
+        {
+            return Err(format!(
+                "the function reads a variable of shape {:?} that is none of its parameters, so its gradient would be lost: \
+                 add it by `parameter`, or detach it",
+                strange.dims()
+            )
+            .into());
+        }
         let gradients = (output * cotangent)?.sum_all()?.backward()?;
         let gradient = |var: &Var| match gradients.get(var.as_tensor()) {
             Some(gradient) => Ok(gradient.clone()),

@@ -7,6 +7,7 @@
 
 mod fusing;
 mod golden;
+mod local_layers;
 mod networks;
 mod promises;
 mod random_graphs;

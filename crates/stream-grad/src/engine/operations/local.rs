@@ -5,7 +5,8 @@ use stream_grad_tiling::{PerAxis, Span};
 
 use super::super::buffer::{Buffer, length};
 use super::step::{ForwardStep, VjpStep};
-use crate::error::{ExternalError, Result, StreamError};
+use crate::error::Result;
+use crate::local::results;
 use crate::local::{LocalLayer, LocalRegion};
 use crate::prepared::PreparedOperation;
 use crate::scalar::Scalar;
@@ -15,7 +16,7 @@ impl<T: Scalar> ForwardStep<'_, '_, T> {
         let PreparedOperation::Local { parameters } = self.prepared() else {
             return Err(self.unprepared());
         };
-        let region = region(layer, self.owned, self.plane());
+        let region = LocalRegion::of(&layer.rule(), self.owned, self.plane());
         let (input, output) = (self.input(0), self.output());
         let [from, to] = self.views([input, output])?;
         forward(layer, &region, parameters, (&input, from), (&output, to))
@@ -27,7 +28,7 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
         let PreparedOperation::Local { parameters } = self.prepared() else {
             return Err(self.unprepared());
         };
-        let region = region(layer, self.owned, self.plane());
+        let region = LocalRegion::of(&layer.rule(), self.owned, self.plane());
         let (node, input, cotangent) = (self.node, self.input(0), self.cotangent());
         let input_cotangent = self.cotangent_of(self.operation().inputs[0]);
         if self.wants_input() {
@@ -45,19 +46,6 @@ impl<T: Scalar> VjpStep<'_, '_, T> {
     }
 }
 
-/// What a layer is asked for: the owned outputs and the inputs they read.
-fn region(layer: &dyn LocalLayer, owned: PerAxis<Span>, input_size: PerAxis<i64>) -> LocalRegion {
-    let rule = layer.rule();
-    LocalRegion {
-        outputs: owned,
-        inputs: PerAxis::new(
-            rule.rows.needed(owned.rows, input_size.rows),
-            rule.columns.needed(owned.columns, input_size.columns),
-        ),
-        input_size,
-    }
-}
-
 /// Computes `region.outputs` into the output's buffer.
 fn forward<T: Scalar>(
     layer: &dyn LocalLayer,
@@ -66,16 +54,13 @@ fn forward<T: Scalar>(
     (input, from): (&Buffer, &[T]),
     (output, to): (&Buffer, &mut [T]),
 ) -> Result<()> {
-    let mut run = || -> Result<(), ExternalError> {
-        let x = gather(input, from, region.inputs)?;
-        let y = layer.forward(region, parameters, &x)?;
-        let values = checked(&y, output.channels, region.outputs)?;
-        scatter(output, to, region.outputs, &values, |place, value| {
-            *place = value
-        });
-        Ok(())
-    };
-    run().map_err(failed(layer))
+    let x = gather(input, from, region.inputs)?;
+    let y = results::forward(layer, region, parameters, &x, output.channels)?;
+    let values = values(&y)?;
+    scatter(output, to, region.outputs, &values, |place, value| {
+        *place = value
+    });
+    Ok(())
 }
 
 /// Adds the cotangent of the inputs to `input_cotangent` and those of the parameters to `sums`.
@@ -88,40 +73,25 @@ fn vjp<T: Scalar>(
     input_cotangent: Option<(&Buffer, &mut [T])>,
     sums: &mut [Vec<f64>],
 ) -> Result<()> {
-    let run = || -> Result<(), ExternalError> {
-        let x = gather(input, from, region.inputs)?;
-        let y_bar = gather(output, cotangent, region.outputs)?;
-        let (x_bar, parameter_cotangents) = layer.vjp(region, parameters, &x, &y_bar)?;
-        let values = checked::<T>(&x_bar, input.channels, region.inputs)?;
-        if let Some((buffer, to)) = input_cotangent {
-            scatter(buffer, to, region.inputs, &values, |place, value| {
-                *place += value
-            });
-        }
-        for (sum, gradient) in sums.iter_mut().zip(&parameter_cotangents) {
-            let gradient = gradient.to_dtype(candle_core::DType::F64)?.flatten_all()?;
-            for (sum, value) in sum.iter_mut().zip(gradient.to_vec1::<f64>()?) {
-                *sum += value;
-            }
-        }
-        Ok(())
-    };
-    run().map_err(failed(layer))
-}
-
-fn failed(layer: &dyn LocalLayer) -> impl Fn(ExternalError) -> StreamError + '_ {
-    |source| StreamError::LocalLayer {
-        layer: layer.name(),
-        source,
+    let x = gather(input, from, region.inputs)?;
+    let y_bar = gather(output, cotangent, region.outputs)?;
+    let (x_bar, parameter_cotangents) = results::vjp(layer, region, parameters, &x, &y_bar)?;
+    if let Some((buffer, to)) = input_cotangent {
+        let values = values(&x_bar)?;
+        scatter(buffer, to, region.inputs, &values, |place, value| {
+            *place += value
+        });
     }
+    for (sum, gradient) in sums.iter_mut().zip(&parameter_cotangents) {
+        for (sum, value) in sum.iter_mut().zip(values::<f64>(gradient)?) {
+            *sum += value;
+        }
+    }
+    Ok(())
 }
 
 /// A rectangle of a buffer as `[1, C, H, W]`, with zeros where it leaves the buffer: there is padding.
-fn gather<T: Scalar>(
-    buffer: &Buffer,
-    data: &[T],
-    rect: PerAxis<Span>,
-) -> Result<Tensor, ExternalError> {
+fn gather<T: Scalar>(buffer: &Buffer, data: &[T], rect: PerAxis<Span>) -> Result<Tensor> {
     let (height, width) = (length(rect.rows), length(rect.columns));
     let mut values = vec![T::ZERO; buffer.channels * height * width];
     for_each_position(buffer, rect, |position, at| {
@@ -166,18 +136,7 @@ fn for_each_position(buffer: &Buffer, rect: PerAxis<Span>, mut visit: impl FnMut
     }
 }
 
-fn checked<T: Scalar>(
-    tensor: &Tensor,
-    channels: usize,
-    rect: PerAxis<Span>,
-) -> Result<Vec<T>, ExternalError> {
-    let expected = [1, channels, length(rect.rows), length(rect.columns)];
-    if tensor.dims() != expected {
-        return Err(format!(
-            "expected a result of shape {expected:?}, found {:?}",
-            tensor.dims()
-        )
-        .into());
-    }
+/// The values of a tensor in any dtype and order, row by row.
+fn values<T: Scalar>(tensor: &Tensor) -> Result<Vec<T>> {
     Ok(tensor.to_dtype(T::KIND)?.flatten_all()?.to_vec1()?)
 }
