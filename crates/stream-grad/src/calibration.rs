@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use stream_grad_tiling::{ByteCount, NodeTime, TileTime};
+use stream_grad_tiling::{ByteCount, Maps, NodeTime, TileTime};
 
 use crate::cost_model::{CostModel, MachineCost, OperationCost, folder_key, keys, work};
 use crate::engine::timing::NodeSeconds;
@@ -18,7 +18,7 @@ use crate::threads::check_threads;
 /// About how long a calibration may take.
 const BUDGET: Duration = Duration::from_secs(3);
 /// About how long one image is measured before the next one is: a small one several times.
-const SLICE: Duration = Duration::from_millis(30);
+pub(crate) const SLICE: Duration = Duration::from_millis(30);
 /// Edges of the images, in pixels.
 const EDGES: std::ops::RangeInclusive<u64> = 64..=2048;
 /// The edge up to which time is no reason to stop: visits and positions are told apart by images of several sizes.
@@ -26,10 +26,10 @@ const ENOUGH: u64 = 256;
 /// The most heap bytes of a round over an image that is not the first, if the request has no smaller budget.
 const LARGEST_PEAK: ByteCount = ByteCount::gib(1);
 
-/// The least times that were measured of one image.
+/// What was measured of one image.
 struct Sample {
     plan: Plan,
-    least: TimedNodes,
+    timed: TimedNodes,
     /// How long measuring it took.
     took: Duration,
 }
@@ -41,7 +41,8 @@ impl CostModel {
     ///
     /// This takes about three seconds, on the threads of the request. Images of 64 pixels and more are used, as large as time
     /// and budget allow; without a budget a gibibyte does. They take turns until the time is over, and of each operation the
-    /// least time counts: other work on the machine makes it look slower only if it lasts.
+    /// least time counts: other work on the machine makes it look slower only if it lasts. How far the others lie from it is
+    /// [kept, too](Self::spread_per_mille); [`CostModel::probe`] finds out later whether the machine was busy all that time.
     ///
     /// # Errors
     /// As for [`Net::plan`] and [`Plan::vjp`](crate::Plan::vjp).
@@ -74,20 +75,7 @@ impl CostModel {
             self.folders
                 .insert(folder_key(folder), picoseconds(seconds));
         }
-        let mut small = request.clone();
-        let most = small
-            .memory
-            .take()
-            .unwrap_or(LARGEST_PEAK)
-            .min(LARGEST_PEAK);
-        small.tile = None;
-        small.block = None;
-        small.segments = None;
-        small.kept = None;
-        small.recipe = None;
-        small.spill = None;
-        small.batch = 1;
-        small.features = stream_grad_tiling::Maps::Whole;
+        let (small, most) = for_small_images(request);
         self.measure(net, small, most)?;
         Ok(true)
     }
@@ -124,64 +112,81 @@ impl CostModel {
     }
 
     fn take(&mut self, net: &Net, request: &PlanRequest, samples: &[Sample]) {
-        let mut measured: BTreeMap<String, Measured> = BTreeMap::new();
+        let mut measured: BTreeMap<String, Measured<'_>> = BTreeMap::new();
         for sample in samples {
             let sized = sample.plan.geometry().sized();
             let keys = keys(sample.plan.net(), request);
-            let nodes = keys.into_iter().zip(&sample.least.nodes);
+            let nodes = keys.into_iter().zip(&sample.timed.nodes);
             for (node, (key, seconds)) in nodes.enumerate() {
                 let entry = measured.entry(key).or_default();
                 entry.work = work(&sized.graph().nodes()[node]);
                 let positions = sized.plane(node).area();
                 let positions = u64::try_from(positions).unwrap_or(u64::MAX);
-                entry.times.entry(positions).or_default().push(*seconds);
+                entry.times.entry(positions).or_default().push(seconds);
             }
         }
         for (key, Measured { work, times }) in measured {
-            let curve = |select: fn(&NodeSeconds) -> f64| {
+            let curve = |select: fn(&NodeSeconds) -> &[f64]| {
                 curve(times.iter().map(|(&positions, seconds)| {
-                    let sum: f64 = seconds.iter().map(select).sum();
+                    let sum: f64 = seconds.iter().map(|one| least(select(one))).sum();
                     (positions, sum / seconds.len() as f64)
                 }))
             };
             let cost = OperationCost {
                 time: NodeTime {
-                    forward: curve(|seconds| seconds.forward),
-                    vjp: curve(|seconds| seconds.vjp),
+                    forward: curve(|seconds| &seconds.forward),
+                    vjp: curve(|seconds| &seconds.vjp),
                 },
                 forward_work: work.0,
                 vjp_work: work.1,
+                spread_per_mille: spread(times.values().flatten().copied()),
             };
             self.operations.insert(key, cost);
         }
         let parameters = net.parameters.iter();
         let values: usize = parameters.map(|one| one.tensor.elem_count()).sum();
-        let least = |select: fn(&TimedNodes) -> f64| {
-            let times = samples.iter().map(|sample| select(&sample.least));
+        let of_machine = |select: fn(&TimedNodes) -> f64| {
+            let times = samples.iter().map(|sample| select(&sample.timed));
             times.fold(f64::INFINITY, f64::min)
         };
         self.machine = Some(MachineCost {
-            copied_byte: picoseconds(least(|timed| timed.copied_byte)),
-            fresh_byte: picoseconds(least(|timed| timed.fresh_byte)),
-            parameter: picoseconds(least(|timed| timed.fixed) / values.max(1) as f64),
+            copied_byte: picoseconds(of_machine(|timed| timed.copied_byte)),
+            fresh_byte: picoseconds(of_machine(|timed| timed.fresh_byte)),
+            parameter: picoseconds(of_machine(|timed| timed.fixed) / values.max(1) as f64),
         });
     }
 }
 
+/// The request for small images that are measured, and the most heap bytes of a round over a larger one.
+pub(crate) fn for_small_images(request: &PlanRequest) -> (PlanRequest, ByteCount) {
+    let mut small = request.clone();
+    let memory = small.memory.take();
+    let most = memory.unwrap_or(LARGEST_PEAK).min(LARGEST_PEAK);
+    small.tile = None;
+    small.block = None;
+    small.segments = None;
+    small.kept = None;
+    small.recipe = None;
+    small.spill = None;
+    small.batch = 1;
+    small.features = Maps::Whole;
+    (small, most)
+}
+
 /// What was measured of the operations with one key.
 #[derive(Default)]
-struct Measured {
+struct Measured<'a> {
     /// Forward and VJP, for each position.
     work: (u64, u64),
     /// By number of positions.
-    times: BTreeMap<u64, Vec<NodeSeconds>>,
+    times: BTreeMap<u64, Vec<&'a NodeSeconds>>,
 }
 
 impl Sample {
     fn of(plan: Plan) -> Result<Self> {
         let start = Instant::now();
         Ok(Self {
-            least: plan.time_nodes(SLICE)?,
+            timed: plan.time_nodes(SLICE)?,
             plan,
             took: start.elapsed(),
         })
@@ -189,13 +194,13 @@ impl Sample {
 
     /// Measures once more.
     fn again(&mut self) -> Result<()> {
-        self.least.merge(&self.plan.time_nodes(SLICE)?);
+        self.timed.merge(&self.plan.time_nodes(SLICE)?);
         Ok(())
     }
 }
 
 /// The smallest of the edges that the network takes; where it takes none, what it refuses.
-fn smallest_edge(net: &Net, request: &PlanRequest) -> Result<u64> {
+pub(crate) fn smallest_edge(net: &Net, request: &PlanRequest) -> Result<u64> {
     let mut edge = *EDGES.start();
     loop {
         let taken = net.sized_graph(edge, edge);
@@ -239,8 +244,37 @@ fn curve(samples: impl Iterator<Item = (u64, f64)>) -> TileTime {
     TileTime::through(points)
 }
 
+/// The least of some times.
+pub(crate) fn least(seconds: &[f64]) -> f64 {
+    seconds.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+/// Times of which a median says something.
+const REPEATS: usize = 3;
+
+/// How many thousandths the medians of measured times are of the least ones, all nodes and sizes together that were measured at
+/// least three times; 0 if none was.
+fn spread<'a>(nodes: impl Iterator<Item = &'a NodeSeconds>) -> u64 {
+    let (mut medians, mut leasts) = (0.0, 0.0);
+    for seconds in nodes {
+        for times in [&seconds.forward, &seconds.vjp] {
+            if times.len() < REPEATS {
+                continue;
+            }
+            let mut times = times.clone();
+            times.sort_by(f64::total_cmp);
+            medians += times.get(times.len() / 2).copied().unwrap_or(0.0);
+            leasts += times.first().copied().unwrap_or(0.0);
+        }
+    }
+    // Both in picoseconds: in integers, as everything that is stored.
+    let (medians, leasts) = (picoseconds(medians), picoseconds(leasts));
+    let thousandths = u128::from(medians) * 1000 / u128::from(leasts.max(1));
+    u64::try_from(thousandths).unwrap_or(u64::MAX)
+}
+
 /// Seconds in whole picoseconds; what is no time counts as none.
-fn picoseconds(seconds: f64) -> u64 {
+pub(crate) fn picoseconds(seconds: f64) -> u64 {
     // A thousand times as long in nanoseconds.
     Duration::try_from_secs_f64(seconds * 1e3).map_or(0, |longer| {
         u64::try_from(longer.as_nanos()).unwrap_or(u64::MAX)
@@ -271,6 +305,24 @@ mod tests {
         let one = curve([(10, 50e-12)].into_iter());
         assert_eq!(one, TileTime::through([(0, 0), (10, 50)]));
         assert_eq!(curve(std::iter::empty()), TileTime::default());
+    }
+
+    #[test]
+    fn spreads_are_of_medians_over_least_times() {
+        let seconds = |forward: &[f64], vjp: &[f64]| NodeSeconds {
+            forward: forward.to_vec(),
+            vjp: vjp.to_vec(),
+        };
+        let even = seconds(&[2e-9, 2e-9, 2e-9], &[1e-9, 1e-9, 1e-9]);
+        assert_eq!(spread([&even].into_iter()), 1000);
+        // Medians 30 and 50 over 10 and 40.
+        let busy = seconds(&[90e-9, 10e-9, 30e-9], &[50e-9, 40e-9, 60e-9]);
+        assert_eq!(spread([&busy].into_iter()), 1600);
+        assert_eq!(spread([&busy, &even].into_iter()), 1566);
+        // Two times have no middle.
+        let few = seconds(&[5e-9, 50e-9], &[1e-9]);
+        assert_eq!(spread([&few, &even].into_iter()), 1000);
+        assert_eq!(spread([&few].into_iter()), 0);
     }
 
     #[test]

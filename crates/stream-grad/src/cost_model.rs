@@ -51,6 +51,8 @@ pub(crate) struct OperationCost {
     /// What others of the kind are in proportion to, per output position.
     pub(crate) forward_work: u64,
     pub(crate) vjp_work: u64,
+    /// How many thousandths the medians of the measured times are of the least ones; 0 if there were too few.
+    pub(crate) spread_per_mille: u64,
 }
 
 impl CostModel {
@@ -70,6 +72,32 @@ impl CostModel {
     pub fn operations(&self) -> impl Iterator<Item = (&str, &NodeTime)> {
         let operations = self.operations.iter();
         operations.map(|(operation, cost)| (operation.as_str(), &cost.time))
+    }
+
+    /// How far measured times lay from the least ones, which count: how many thousandths the median is of the least, of the
+    /// operation in the middle. A quiet machine gives up to some 1200; more says that something else was at work.
+    ///
+    /// `None` if nothing was measured three times.
+    pub fn spread_per_mille(&self) -> Option<u64> {
+        let mut spreads: Vec<u64> = self
+            .operations
+            .values()
+            .map(|cost| cost.spread_per_mille)
+            .filter(|&spread| spread > 0)
+            .collect();
+        spreads.sort_unstable();
+        spreads.get(spreads.len() / 2).copied()
+    }
+
+    /// The same without what was measured of the operations of `net`, as `request` has it computed, and of the machine.
+    #[must_use]
+    pub fn without(mut self, net: &Net, request: &PlanRequest) -> Self {
+        let net = net.computed_by(request.arithmetic);
+        for key in keys(&net, request) {
+            self.operations.remove(&key);
+        }
+        self.machine = None;
+        self
     }
 
     /// Whether every operation of `net` was measured as `request` has it computed, and the folder for a file, if it names one.
@@ -321,6 +349,7 @@ mod tests {
                 time: time.clone(),
                 forward_work,
                 vjp_work,
+                spread_per_mille: 1000,
             },
         );
         assert_eq!(times(&model, &measured, &request).nodes[2], time);

@@ -14,19 +14,14 @@ use crate::exchange::TileSource;
 use crate::prepared::{Prepared, scalar};
 use crate::scalar::Scalar;
 
-/// Seconds that the computations of one node took.
-#[derive(Debug, Clone, Copy)]
+/// Seconds that the computations of one node took, each time.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct NodeSeconds {
-    pub(crate) forward: f64,
-    pub(crate) vjp: f64,
+    pub(crate) forward: Vec<f64>,
+    pub(crate) vjp: Vec<f64>,
 }
 
-const UNMEASURED: NodeSeconds = NodeSeconds {
-    forward: f64::INFINITY,
-    vjp: f64::INFINITY,
-};
-
-/// The least time of each node over rounds of forward and backward through one tile, for as long as `slice`.
+/// The times of each node in rounds of forward and backward through one tile, for as long as `slice`.
 pub(crate) fn time_nodes<T: Scalar>(
     schedule: Schedule<'_>,
     prepared: &Prepared<T>,
@@ -67,23 +62,23 @@ pub(crate) fn time_nodes<T: Scalar>(
         block: 0,
         tile: Tile { band: 0, column: 0 },
     };
-    let mut least = vec![UNMEASURED; nodes];
+    let mut seconds = vec![NodeSeconds::default(); nodes];
     let began = Instant::now();
     loop {
-        for (node, least) in least.iter_mut().enumerate() {
+        for (node, seconds) in seconds.iter_mut().enumerate() {
             let start = Instant::now();
             let phase = Phase::Forward(Sweep::Saving);
             sweep.engine.forward_node(place, node, phase, &mut store)?;
-            least.forward = least.forward.min(start.elapsed().as_secs_f64());
+            seconds.forward.push(start.elapsed().as_secs_f64());
         }
         sweep.recompute(place, &mut store)?;
-        for (node, least) in least.iter_mut().enumerate().rev() {
+        for (node, seconds) in seconds.iter_mut().enumerate().rev() {
             let start = Instant::now();
             sweep.node(place, node, &mut store, gradients, &mut exchange)?;
-            least.vjp = least.vjp.min(start.elapsed().as_secs_f64());
+            seconds.vjp.push(start.elapsed().as_secs_f64());
         }
         if began.elapsed() >= slice {
-            return Ok(least);
+            return Ok(seconds);
         }
     }
 }

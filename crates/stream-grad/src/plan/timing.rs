@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use candle_core::{DType, Device, Tensor};
 
 use super::Plan;
+use crate::cost_model::CostModel;
 use crate::engine::backward::Exchange;
 use crate::engine::timing::{NodeSeconds, time_copies, time_fresh_memory, time_nodes};
 use crate::error::Result;
@@ -25,11 +26,11 @@ pub(crate) struct TimedNodes {
 }
 
 impl TimedNodes {
-    /// The least of these times and others of the same plan.
+    /// These times and others of the same plan; of what is no operation, the least.
     pub(crate) fn merge(&mut self, other: &Self) {
-        for (least, other) in self.nodes.iter_mut().zip(&other.nodes) {
-            least.forward = least.forward.min(other.forward);
-            least.vjp = least.vjp.min(other.vjp);
+        for (seconds, other) in self.nodes.iter_mut().zip(&other.nodes) {
+            seconds.forward.extend(&other.forward);
+            seconds.vjp.extend(&other.vjp);
         }
         self.fixed = self.fixed.min(other.fixed);
         self.copied_byte = self.copied_byte.min(other.copied_byte);
@@ -38,6 +39,20 @@ impl TimedNodes {
 }
 
 impl Plan {
+    /// What a model says that the operations take on one tile that is the whole image, forward and VJP once each.
+    pub(crate) fn operation_time(&self, model: &CostModel) -> Duration {
+        let sized = self.geometry.sized();
+        let time = model.time_model(&self.net, &self.request, sized.graph());
+        let nodes = time.nodes.iter().enumerate();
+        let total = nodes.fold(0_u128, |total, (node, time)| {
+            let positions = sized.plane(node).area();
+            total
+                .saturating_add(time.forward.of(positions).0)
+                .saturating_add(time.vjp.of(positions).0)
+        });
+        Duration::from_nanos(u64::try_from(total / 1000).unwrap_or(u64::MAX))
+    }
+
     /// Times each operation of a plan with one tile, over and over for `slice`, on a random image and cotangents: on an even
     /// one, all that a processor guesses would come true.
     pub(crate) fn time_nodes(&self, slice: Duration) -> Result<TimedNodes> {

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use stream_grad::{
-    ByteCount, Conv2d, ExternalError, FeatureSink, InputGradient, Maps, Net, NetBuilder,
+    ByteCount, Conv2d, CostModel, ExternalError, FeatureSink, InputGradient, Maps, Net, NetBuilder,
     PixelRegion, PlanRequest, StreamError, TileRef,
 };
 
@@ -46,6 +46,33 @@ fn tiles_blocks_segments_and_batches_of_zero_are_refused() {
         let message = refused(request);
         assert!(message.contains(what) && message.contains('0'), "{message}");
     }
+}
+
+/// A pool of so many threads would take minutes to start: nothing may begin to make it.
+#[test]
+fn more_than_four_threads_for_each_core_are_refused_with_both_numbers() {
+    let cores = stream_grad::cores();
+    for threads in [4 * cores + 1, 4000 * cores, 999_999, usize::MAX] {
+        let message = refused(PlanRequest::new(64, 64).threads(threads));
+        let expected = format!(
+            "{threads} threads on {cores} cores: expected at most {}",
+            4 * cores
+        );
+        assert!(message.contains(&expected), "{message}");
+        let request = PlanRequest::new(64, 64).threads(threads);
+        let mut model = CostModel::default();
+        let error = model.calibrate(&net(), &request).unwrap_err();
+        assert!(
+            matches!(error, StreamError::TooManyThreads { .. }),
+            "{error}"
+        );
+        assert!(model.probe(&net(), &request).is_err());
+    }
+    assert!(
+        net()
+            .plan(PlanRequest::new(64, 64).threads(4 * cores))
+            .is_ok()
+    );
 }
 
 #[test]
