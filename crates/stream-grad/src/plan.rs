@@ -9,7 +9,8 @@ use std::time::Duration;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 use stream_grad_tiling::{
-    Axis, Buffers, ByteCount, Cost, Geometry, HeldMemory, Maps, PeakBytes, Picoseconds, Recipe,
+    Axis, Buffers, ByteCount, Cost, FrontPoint, Geometry, HeldMemory, Maps, PeakBytes, Picoseconds,
+    Recipe,
 };
 
 use crate::engine::backward::{Exchange, backward};
@@ -123,6 +124,17 @@ impl Plan {
     pub fn predicted_time(&self) -> Duration {
         // A thousand picoseconds are a nanosecond.
         Duration::from_nanos(u64::try_from(self.time.0 / 1000).unwrap_or(u64::MAX))
+    }
+
+    /// The plan as a point of the [front](Net::front).
+    pub(crate) fn front_point(&self) -> FrontPoint {
+        FrontPoint {
+            recipe: self.recipe().clone(),
+            storage: self.buffers.storage(),
+            peak: self.peak,
+            cost: self.cost,
+            time: self.time,
+        }
     }
 
     /// Names of the nodes whose activations are kept.
