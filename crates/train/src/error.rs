@@ -258,6 +258,18 @@ fn separators(path: &Path) -> &'static str {
     }
 }
 
+/// Refuses a setting of more threads than there is [use for](stream_grad::check_threads).
+pub(crate) fn check_threads(setting: &str, threads: usize) -> Result<()> {
+    stream_grad::check_threads(threads).map_err(|error| match error {
+        StreamError::TooManyThreads { cores, most, .. } => TrainError::setting(
+            setting,
+            format!("at most {most} threads, four for each of {cores} cores"),
+            threads,
+        ),
+        error => error.into(),
+    })
+}
+
 impl TrainError {
     pub(crate) fn setting(
         setting: impl Into<String>,

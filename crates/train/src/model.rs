@@ -12,7 +12,7 @@ use stream_grad::tiling::{ByteCount, Recipe};
 use stream_grad::{CostModel, Net, Plan, PlanRequest, TileSource, Workspace};
 use stream_grad_models::{GlobalPooling, Head, HeadConfig, ModelName, Standardisation, seeded};
 
-use crate::error::{Result, TrainError};
+use crate::error::{Result, TrainError, check_threads};
 use crate::gradients::{Gradients, NamedVariables};
 
 /// A loss of logits `[1, outputs]`.
@@ -94,7 +94,7 @@ pub struct ModelSettings {
     pub statistics_weight: f64,
     /// Bytes that the sweeps of one image may take.
     pub memory_bytes: u64,
-    /// Threads; 0 for all.
+    /// Threads; 0 for one for each core, and at most four for each.
     pub threads: usize,
     /// A folder for a file of what does not fit in `memory_bytes`, or `None` for none.
     pub spill: Option<PathBuf>,
@@ -126,6 +126,14 @@ impl Default for ModelSettings {
 }
 
 impl ModelSettings {
+    /// Checks what does not depend on the network.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] for more than four threads for each core of this machine.
+    pub fn check(&self) -> Result<()> {
+        check_threads("model.threads", self.threads)
+    }
+
     fn head(&self) -> HeadConfig {
         let pooling = self.pooling.iter().map(|pooling| match pooling {
             Pooling::Average => GlobalPooling::Average,
@@ -185,8 +193,9 @@ impl StreamedModel {
     /// Builds a model with weights drawn from `seed`.
     ///
     /// # Errors
-    /// [`TrainError::Model`] for an unknown name or settings out of range.
+    /// [`TrainError::Model`] for an unknown name or settings out of range; as [`ModelSettings::check`].
     pub fn new(settings: &ModelSettings, outputs: usize, seed: u64) -> Result<Self> {
+        settings.check()?;
         let variables = VarMap::new();
         let builder = seeded(&variables, seed, DType::F32, &Device::Cpu);
         let net = settings

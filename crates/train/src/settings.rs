@@ -142,6 +142,7 @@ impl Settings {
         {
             return Err(TrainError::setting("task.classes", "2 or more", classes));
         }
+        self.model.check()?;
         self.read.check()?;
         self.train.check()?;
         self.cohort.check()
@@ -189,9 +190,30 @@ mod tests {
                 "[train.schedule]\nkind = \"one_cycle\"\nrising_share = 30.0\ninitial_divisor = 25.0\nfinal_divisor = 1e4\n",
                 "train.schedule.rising_share",
             ),
+            ("[model]\nthreads = 999999\n", "model.threads"),
+            ("[read]\ndecoding_threads = 4000\n", "read.decoding_threads"),
         ] {
             let message = Settings::from_toml(text).unwrap_err().to_string();
             assert!(message.contains(part), "{part:?} in {message:?}");
+        }
+    }
+
+    /// Settings of a larger machine say what is legal on this one.
+    #[test]
+    fn thread_counts_are_refused_with_both_numbers() {
+        let most = 4 * stream_grad::cores();
+        for section in ["[model]\nthreads", "[read]\ndecoding_threads"] {
+            let with = |threads: usize| Settings::from_toml(&format!("{section} = {threads}\n"));
+            with(most).unwrap();
+            let message = with(most + 1).unwrap_err().to_string();
+            let numbers = [
+                format!("at most {most} threads"),
+                format!("found {}", most + 1),
+            ];
+            assert!(
+                numbers.iter().all(|number| message.contains(number)),
+                "{message}"
+            );
         }
     }
 

@@ -15,7 +15,7 @@ pub use loader::SlideLoader;
 pub use slide::SlideSource;
 pub use stain::StainSettings;
 
-use crate::error::{Result, TrainError};
+use crate::error::{Result, TrainError, check_threads};
 
 /// How slides are read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ pub struct ReadSettings {
     pub trim: Trim,
     /// Bytes of decoded pixels that are held for the next epochs and for slides to come.
     pub held_bytes: u64,
-    /// Threads that decode ahead.
+    /// Threads that decode ahead, at most four for each core.
     pub decoding_threads: usize,
     /// What becomes of slides of which parts cannot be decoded.
     pub bad_regions: BadRegions,
@@ -86,9 +86,10 @@ impl ReadSettings {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`TrainError::Setting`] for means that are not finite, deviations or a scale that are not above 0, and a reference that
-    /// no stain has.
+    /// [`TrainError::Setting`] for means that are not finite, deviations or a scale that are not above 0, a reference that
+    /// no stain has, and more than four threads for each core of this machine.
     pub fn check(&self) -> Result<()> {
+        check_threads("read.decoding_threads", self.decoding_threads)?;
         if !self.mean.iter().all(|mean| mean.is_finite()) {
             return Err(TrainError::setting(
                 "read.mean",
