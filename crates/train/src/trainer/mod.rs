@@ -2,6 +2,7 @@
 
 mod evaluate;
 mod events;
+mod recipes;
 mod run;
 mod settings;
 mod timing;

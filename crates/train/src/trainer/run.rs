@@ -10,6 +10,7 @@ use stream_grad::TileSource;
 
 use super::evaluate::{all_failed, evaluate};
 use super::events::{SkipReason, TrainEvent, TrainObserver};
+use super::recipes::RecipeFile;
 use super::settings::TrainSettings;
 use super::timing::{Clock, Timed, Timing};
 use crate::augment::Augmented;
@@ -37,7 +38,8 @@ pub struct Run<'a> {
     pub model: &'a dyn Model,
     /// Where images come from.
     pub loader: &'a dyn ImageLoader,
-    /// File of the checkpoint: read first if it is there, written as the run goes on.
+    /// File of the checkpoint: read first if it is there, written as the run goes on. Beside it, how images are cut is stored
+    /// (`checkpoint.recipes.json`) before the first step that depends on it, and never changes.
     pub checkpoint: Option<&'a Path>,
 }
 
@@ -70,6 +72,7 @@ struct State {
     learning_rate: f64,
     last_failure: Option<(PathBuf, SkipReason)>,
     waiting: Clock,
+    recipes: RecipeFile,
 }
 
 /// A group under way: nothing of it shows in the state until it is complete.
@@ -136,6 +139,10 @@ impl Run<'_> {
             fingerprint,
             ..Progress::default()
         };
+        let mut recipes = match self.checkpoint {
+            Some(path) => RecipeFile::read(path, fingerprint)?,
+            None => RecipeFile::default(),
+        };
         if let Some(path) = self.checkpoint.filter(|path| path.exists()) {
             let checkpoint = Checkpoint::load(path)?;
             if checkpoint.progress.fingerprint != fingerprint {
@@ -146,9 +153,12 @@ impl Run<'_> {
                 });
             }
             self.model.load_tensors(&checkpoint.model)?;
-            self.model.load_recipes(checkpoint.progress.recipes.clone());
+            recipes.join(&checkpoint.progress.recipes);
             optimizer.load_state(checkpoint.progress.optimizer_steps, checkpoint.optimizer)?;
             progress = checkpoint.progress;
+        }
+        if !recipes.recipes().is_empty() {
+            self.model.load_recipes(recipes.recipes().to_vec());
         }
         Ok(State {
             progress,
@@ -156,6 +166,7 @@ impl Run<'_> {
             learning_rate: 0.0,
             last_failure: None,
             waiting: Clock::default(),
+            recipes,
         })
     }
 
@@ -377,6 +388,9 @@ impl Run<'_> {
         group: Group,
         observer: &mut dyn TrainObserver,
     ) -> Result<()> {
+        if let Some(path) = self.checkpoint {
+            state.recipes.keep(path, self.model.recipes())?;
+        }
         let progress = &mut state.progress;
         for (index, reason) in group.failures {
             match reason {

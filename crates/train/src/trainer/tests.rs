@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::{DType, Device, Tensor};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use stream_grad::TileSource;
+use stream_grad::{PlanRequest, TileSource};
 
 use super::*;
 use crate::augment::AugmentationSettings;
@@ -276,6 +276,70 @@ fn a_loader_may_stop_training_and_evaluation() {
     let set = (samples.as_slice(), crate::data::Split::Test);
     let error = evaluate(&model, &loader, set, &stop, &mut NoObserver).unwrap_err();
     assert!(error.to_string().contains("slide_03"), "{error}");
+}
+
+/// How a model cuts images, after a run.
+fn tiles(model: &StreamedModel) -> Vec<(u64, usize)> {
+    let recipes = model.recipes().into_iter();
+    recipes
+        .map(|recipe| (recipe.tile.rows, recipe.kept.len()))
+        .collect()
+}
+
+/// Killed after its first step and before its first checkpoint: the recipe is on disk, and another choice later changes no bit.
+#[test]
+fn a_killed_run_keeps_the_recipe_of_its_first_step() {
+    let (samples, images) = cohort(14);
+    let settings = TrainSettings {
+        checkpoint_every: 0,
+        ..settings(2)
+    };
+    let whole = model();
+    // Another choice, as what was measured later could make it.
+    let tiled = || {
+        let model = model();
+        let recipes = [(32, 48), (48, 32)].map(|(height, width)| {
+            let request = PlanRequest::new(height, width).tile(16);
+            model.net().plan(request).unwrap().recipe().clone()
+        });
+        model.load_recipes(recipes.to_vec());
+        model
+    };
+    run(&settings, &samples, &images, &whole, None).unwrap();
+    let other = tiled();
+    run(&settings, &samples, &images, &other, None).unwrap();
+    assert_ne!(tiles(&other), tiles(&whole));
+    assert_ne!(bits(&other), bits(&whole));
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let (train, validation) = samples.split_at(10);
+    let killed = model();
+    let mut steps = 0;
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let run = Run {
+            settings: &settings,
+            task: Task::Binary,
+            train,
+            validation,
+            model: &killed,
+            loader: &images,
+            checkpoint: Some(&path),
+        };
+        run.execute(&AtomicBool::new(false), &mut |event: &TrainEvent<'_>| {
+            if let TrainEvent::Stepped { .. } = event {
+                steps += 1;
+                panic!("killed");
+            }
+        })
+    }));
+    assert!(outcome.is_err() && steps == 1 && !path.exists());
+    assert!(path.with_extension("recipes.json").exists());
+
+    let resumed = tiled();
+    run(&settings, &samples, &images, &resumed, Some(&path)).unwrap();
+    assert_eq!(tiles(&resumed), tiles(&whole));
+    assert_eq!(bits(&resumed), bits(&whole));
 }
 
 #[test]
