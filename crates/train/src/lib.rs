@@ -5,6 +5,7 @@
 //! tells a [`TrainObserver`](trainer::TrainObserver) what happens. [`cohort`] makes slides to train on where there are none.
 
 pub mod augment;
+pub mod calibration;
 pub mod checkpoint;
 pub mod cohort;
 pub mod data;
@@ -13,6 +14,7 @@ pub mod experiment;
 mod files;
 pub mod gradients;
 pub mod loss;
+pub mod machine;
 pub mod metrics;
 pub mod model;
 pub mod optimizer;

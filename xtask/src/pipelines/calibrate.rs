@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use stream_grad::tiling::{NodeTime, TileTime};
 use stream_grad::{CostModel, Net, PlanRequest};
+use stream_grad_train::calibration::{CostModelCache, cache_folder};
 use xtask::arguments::CalibrateArguments;
 
-use crate::calibration::{Cache, cache_folder};
 use crate::model;
 
 /// Output positions of the tile whose times are shown.
@@ -20,7 +20,7 @@ pub(crate) fn run(arguments: &CalibrateArguments) -> anyhow::Result<()> {
     let (name, net) = model::build(&arguments.model, dtype)?;
     let threads = model::threads(arguments.threads);
     let request = PlanRequest::new(IMAGE, IMAGE).dtype(dtype).threads(threads);
-    let cache = Cache::new(cache_folder().as_deref(), threads);
+    let cache = CostModelCache::new(cache_folder().as_deref(), threads);
     let stored = cache.read().unwrap_or_default();
     let mut measured = CostModel::default();
     measured.calibrate(&net, &request)?;
@@ -47,8 +47,18 @@ pub(crate) fn run(arguments: &CalibrateArguments) -> anyhow::Result<()> {
         before.transpose()?.map(|time| time.as_secs_f64()),
     );
     println!("{IMAGE} x {IMAGE} pixels at once, forward and backward, predicted: {seconds} s");
+    match measured.spread_per_mille() {
+        Some(spread) => println!(
+            "half of the measured times are over {}.{:02} of the least ones: about 1 on a quiet machine",
+            spread / 1000,
+            spread % 1000 / 10
+        ),
+        None => println!(
+            "each operation was measured once or twice only: the machine is busy, or very slow"
+        ),
+    }
     cache.write(&measured)?;
-    match &cache.path {
+    match cache.path() {
         Some(path) => println!(
             "stored in {}; what was there is forgotten: other networks are measured when they are next needed",
             path.display()

@@ -1,11 +1,9 @@
 //! The heavy commands of `cargo xtask`, which builds this binary in release mode and becomes it.
 
 mod calibrate;
-mod calibration;
 mod camelyon;
 mod compare;
 mod counting_allocator;
-mod machine;
 mod model;
 mod numerics;
 mod plan;

@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarMap;
 use stream_grad::{InputGradient, Maps, Net, Parameter, Plan, PlanRequest};
 use stream_grad_models::{ModelName, seeded};
+use stream_grad_train::calibration::{CostModelCache, cache_folder};
 use xtask::arguments::{FloatType, RecipeArguments};
 
 /// Seed of weights that nothing depends on: they are replaced by a file's, or never read.
@@ -91,8 +92,22 @@ pub(crate) fn compute_ratio(plan: &Plan) -> f64 {
     ratio.numerator() as f64 / ratio.denominator() as f64
 }
 
+/// The request with a model of this machine that knows its operations, from the user's cache or measured now, on `threads`
+/// threads.
+///
+/// # Errors
+/// As [`CostModelCache::model`]: what planning would refuse, too.
+pub(crate) fn calibrated(
+    net: &Net,
+    request: PlanRequest,
+    threads: usize,
+) -> anyhow::Result<PlanRequest> {
+    let cache = CostModelCache::new(cache_folder().as_deref(), threads);
+    let model = cache.model(net, &request, &mut |notice| eprintln!("{notice}"))?;
+    Ok(request.cost_model(model))
+}
+
 /// Number of threads: what was asked for, or one for each core.
 pub(crate) fn threads(asked: Option<NonZeroUsize>) -> usize {
-    let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    asked.map_or_else(cores, NonZeroUsize::get)
+    asked.map_or_else(stream_grad::cores, NonZeroUsize::get)
 }

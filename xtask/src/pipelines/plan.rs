@@ -7,7 +7,6 @@ use stream_grad::tiling::{
 use stream_grad::{ByteCount, Net, Plan};
 use xtask::arguments::PlanArguments;
 
-use crate::calibration::calibrated;
 use crate::model;
 
 /// Tiles of the published method that are tried, as the power of two of the largest.
@@ -19,7 +18,7 @@ pub(crate) fn run(arguments: &PlanArguments) -> anyhow::Result<()> {
     let (name, net) = model::build(&arguments.model, dtype)?;
     let image = arguments.image;
     let request = model::unbounded_request(&arguments.recipe, image.height, image.width);
-    let unbounded = calibrated(&net, request, model::threads(arguments.recipe.threads))?;
+    let unbounded = model::calibrated(&net, request, model::threads(arguments.recipe.threads))?;
     let plan = net.plan(model::bounded(&arguments.recipe, unbounded.clone()))?;
     println!("{name}, image {image}");
     println!("{plan}");

@@ -10,7 +10,6 @@ use stream_grad_files::{is_same_place, refuse_input};
 use stream_grad_models::load_net;
 use xtask::arguments::{Arithmetic, VjpArguments};
 
-use crate::calibration::calibrated;
 use crate::counting_allocator::CountingAllocator;
 use crate::model;
 use crate::progress::SweepBar;
@@ -163,7 +162,7 @@ fn plan(net: &Net, input: &Input, arguments: &VjpArguments) -> anyhow::Result<Pl
         return Ok(net.plan(request)?);
     };
     let threads = model::threads(arguments.recipe.threads);
-    let request = calibrated(net, request.memory(memory), threads)?;
+    let request = model::calibrated(net, request.memory(memory), threads)?;
     let mut reading = 0;
     loop {
         let left = memory.get().saturating_sub(reading);

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use stream_grad::CostModel;
 use stream_grad_files::refuse_input;
+use stream_grad_train::calibration::{CostModelCache, cache_folder};
 use stream_grad_train::cohort::{SplitSizes, generate};
 use stream_grad_train::data::{Sample, Split, Task, assign_splits, read_camelyon17, read_table};
 use stream_grad_train::experiment::Experiment;
@@ -17,7 +18,6 @@ use stream_grad_train::report::{DataOrigin, PublishedFigure, PublishedRow, Repor
 use stream_grad_train::settings::Settings;
 use xtask::arguments::CamelyonArguments;
 
-use crate::calibration;
 use bars::Bars;
 
 /// Runs the experiment, or goes on with one that was stopped.
@@ -88,12 +88,11 @@ fn cost_model(settings: &Settings) -> anyhow::Result<CostModel> {
     let streamed = StreamedModel::new(model, task.outputs(), train.seed)?;
     // The size of the image does not matter.
     let request = streamed.request(1, 1);
-    let threads = match model.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
-    let folder = calibration::cache_folder();
-    calibration::model(streamed.net(), &request, threads, folder.as_deref())
+    let cache = CostModelCache::new(cache_folder().as_deref(), model.threads);
+    let model = cache.model(streamed.net(), &request, &mut |notice| {
+        eprintln!("{notice}")
+    })?;
+    Ok(model)
 }
 
 /// The slides with a split each, and where they come from.

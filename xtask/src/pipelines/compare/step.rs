@@ -14,7 +14,6 @@ use xtask::arguments::CompareStepArguments;
 
 use super::measured::{PlanMeasurement, RateMeasurement, StepMeasurement};
 use super::pixels::{Noise, Sum};
-use crate::calibration::calibrated;
 use crate::counting_allocator::{CountingAllocator, PeakWatch};
 use crate::slide_input::Ones;
 use crate::{model, resident_memory};
@@ -129,7 +128,7 @@ fn step(job: &StepJob, allocator: &CountingAllocator) -> anyhow::Result<StepMeas
     let (_, net) = model::build(&job.model, job.precision.dtype())?;
     let request = match job.bound {
         // Only here has the planner a choice.
-        Bound::Bytes(_) => calibrated(&net, request(job), job.threads)?,
+        Bound::Bytes(_) => model::calibrated(&net, request(job), job.threads)?,
         Bound::Nothing | Bound::Tile(_) => request(job),
     };
     let plan = net.plan(request)?;

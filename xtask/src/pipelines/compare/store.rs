@@ -8,9 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 use stream_grad_files::write_whole;
+use stream_grad_train::machine::processor;
 
 use super::measured::{RateMeasurement, StepMeasurement};
-use crate::machine::processor;
 
 /// The results of one folder.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! What this machine is called.
 
 /// The processor's name as the system gives it, or its architecture.
-pub(crate) fn processor() -> String {
+#[must_use]
+pub fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = text.lines().find(|line| line.starts_with("model name"));
     let name = line.and_then(|line| line.split_once(':'));
