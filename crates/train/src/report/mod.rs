@@ -1,5 +1,6 @@
 //! What an experiment gave: tables, a summary, a plot, predictions.
 
+mod front;
 mod plot;
 mod table;
 
@@ -15,6 +16,8 @@ use crate::error::{Result, TrainError};
 use crate::files::write_whole;
 use crate::metrics::Estimate;
 use crate::trainer::{Evaluation, Timing};
+
+pub use front::write_front;
 
 /// Where the slides came from; the report says so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

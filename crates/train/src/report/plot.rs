@@ -134,7 +134,7 @@ impl Report {
 }
 
 /// Smallest and largest of finite values.
-fn limits(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
+pub(super) fn limits(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     values
         .filter(|value| value.is_finite())
         .map(|value| (value, value))
