@@ -104,7 +104,7 @@ pub struct RecipeArguments {
     /// Asks for the gradient of the image, too
     #[arg(long)]
     pub input_gradient: bool,
-    /// Number of threads; without it, all cores
+    /// Number of threads, at most four for each core; without it, all cores
     #[arg(long, value_name = "COUNT")]
     pub threads: Option<NonZeroUsize>,
 }
@@ -121,6 +121,12 @@ pub struct PlanArguments {
     /// The recipe.
     #[command(flatten)]
     pub recipe: RecipeArguments,
+    /// Lists every recipe that no other beats, not only a dozen that matter
+    #[arg(long)]
+    pub all: bool,
+    /// SVG to write: what memory brings
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
 }
 
 /// Of `vjp`.
@@ -169,7 +175,7 @@ pub struct CalibrateArguments {
     /// Type of pixels, activations and gradients
     #[arg(long, value_enum, default_value = "f32", value_name = "TYPE")]
     pub dtype: FloatType,
-    /// Number of threads; without it, all cores
+    /// Number of threads, at most four for each core; without it, all cores
     #[arg(long, value_name = "COUNT")]
     pub threads: Option<NonZeroUsize>,
 }

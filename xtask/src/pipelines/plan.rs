@@ -4,13 +4,16 @@ use stream_grad::tiling::{
     Axis, FrontPoint, LostBorder, PerAxis, PublishedBorders, PublishedCost, ReceptiveField,
     SizedGraph, Storage, conventional_activation_bytes, strides,
 };
-use stream_grad::{ByteCount, Net, Plan};
+use stream_grad::{ByteCount, FrontRow, Net, Plan, front_rows};
+use stream_grad_train::report::write_front;
 use xtask::arguments::PlanArguments;
 
 use crate::model;
 
 /// Tiles of the published method that are tried, as the power of two of the largest.
 const LARGEST_PUBLISHED_TILE: u32 = 16;
+/// Rows of the front that are shown.
+const ROWS: usize = 12;
 
 /// Prints the plan; no pixel and no weight is read.
 pub(crate) fn run(arguments: &PlanArguments) -> anyhow::Result<()> {
@@ -41,26 +44,45 @@ pub(crate) fn run(arguments: &PlanArguments) -> anyhow::Result<()> {
     }
     let lost = observed.map_or(exact, |observed| observed.borders);
     println!("{}", published(&net, &plan, &lost, element_bytes)?);
-    println!(
-        "what memory brings (every recipe that no other beats in memory, time and compute ratio):"
-    );
-    println!("        memory  predicted time  compute ratio  segments  kept           tile");
-    for point in net.front(&unbounded)? {
-        println!("{}", front_row(&point));
+    let front = net.front(&unbounded)?;
+    let most = (!arguments.all).then_some(ROWS);
+    let rows = front_rows(&front, &plan, most);
+    println!("{}", front_title(front.len(), rows.len()));
+    println!("          memory  predicted time  compute ratio  segments  kept           tile");
+    for row in &rows {
+        println!("{}", front_row(row));
+    }
+    if let Some(path) = &arguments.plot {
+        let title = format!("{name}, {image}: what memory brings");
+        write_front(path, &title, &front_rows(&front, &plan, None))?;
+        println!("plotted in {}", path.display());
     }
     Ok(())
 }
 
-fn front_row(point: &FrontPoint) -> String {
+fn front_title(all: usize, shown: usize) -> String {
+    if shown < all {
+        format!(
+            "what memory brings ({shown} of {all} recipes that no other beats in memory, time and compute ratio; * is this plan; \
+             --all for the others):"
+        )
+    } else {
+        "what memory brings (every recipe that no other beats in memory, time and compute ratio; * is this plan):"
+            .to_owned()
+    }
+}
+
+fn front_row(row: &FrontRow) -> String {
     let FrontPoint {
         recipe,
         storage,
         peak,
         cost,
         time,
-    } = point;
+    } = &row.point;
     format!(
-        "{:>14}{:>16}{:>15}{:>10}{:>6}{:>15}{}",
+        "{:1}{:>15}{:>16}{:>15}{:>10}{:>6}{:>15}{}",
+        if row.chosen { "*" } else { "" },
         ByteCount::saturating(peak.peak()).to_string(),
         time.to_string(),
         cost.compute_ratio().to_string(),

@@ -39,6 +39,8 @@ const STOPPED: &str = "stopped: run the same command again to go on from here";
 /// Measures what has not been measured yet, and prints and writes everything.
 pub(crate) fn run(arguments: &CompareArguments) -> anyhow::Result<()> {
     let _: ModelName = arguments.model.parse()?;
+    let threads = model::threads(arguments.threads);
+    stream_grad::check_threads(threads)?;
     let stop = Arc::new(AtomicBool::new(false));
     let handler = Arc::clone(&stop);
     ctrlc::set_handler(move || handler.store(true, Ordering::Relaxed))
@@ -54,7 +56,6 @@ pub(crate) fn run(arguments: &CompareArguments) -> anyhow::Result<()> {
         eprintln!("The peers are not run: {reason}.");
     }
     let runs = scope::runs(arguments);
-    let threads = model::threads(arguments.threads);
     let mut runner = Runner::new(store, python, &stop, folder.join("work"))?;
     runner.run_all(&runs)?;
     let mut targets = Vec::new();
