@@ -1,15 +1,14 @@
 //! ICC profiles: found in files, and applied.
 
 use std::fmt;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 
 use image::{ImageDecoder, ImageReader};
 use moxcms::{ColorProfile, Layout, Transform8BitExecutor, TransformOptions};
 use serde::{Deserialize, Serialize};
-use tiff::tags::Tag;
+
+use crate::tiff_pages::TiffPages;
 
 /// Whether the colours of a file are changed when it is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,20 +21,27 @@ pub enum ColorManagement {
     ToSrgb,
 }
 
-/// The profile that stands in the file itself: TIFF and what is built on it, PNG, JPEG.
-pub(crate) fn embedded(path: &Path) -> Option<Vec<u8>> {
-    let in_tiff = || {
-        let file = BufReader::new(File::open(path).ok()?);
-        let mut decoder = tiff::decoder::Decoder::new(file).ok()?;
-        decoder.find_tag(Tag::IccProfile).ok()??.into_u8_vec().ok()
+/// What the pixels of a file are before they are read as RGB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum StoredColors {
+    Gray,
+    Rgb,
+    Cmyk,
+    /// Whoever reads the file does not say.
+    #[default]
+    Unknown,
+}
+
+/// The profile that stands in the file itself: in a page of a TIFF and what is built on it, in PNG or JPEG.
+pub(crate) fn embedded(path: &Path, page: usize) -> Option<Vec<u8>> {
+    let profile = match TiffPages::open(path).ok()? {
+        Some(tiff) => tiff.icc_profile(page)?,
+        None => {
+            let reader = ImageReader::open(path).ok()?.with_guessed_format().ok()?;
+            reader.into_decoder().ok()?.icc_profile().ok()??
+        }
     };
-    let in_image = || {
-        let reader = ImageReader::open(path).ok()?.with_guessed_format().ok()?;
-        reader.into_decoder().ok()?.icc_profile().ok()?
-    };
-    in_tiff()
-        .or_else(in_image)
-        .filter(|profile| !profile.is_empty())
+    (!profile.is_empty()).then_some(profile)
 }
 
 /// From a profile's colours to sRGB.

@@ -80,6 +80,14 @@ pub struct PixelScale {
 }
 
 impl PixelScale {
+    /// The scale of a picture turned by a right angle.
+    pub(crate) const fn transposed(self) -> Self {
+        Self {
+            x: self.y,
+            y: self.x,
+        }
+    }
+
     /// Square pixels.
     #[must_use]
     pub const fn square(edge: MicronsPerPixel) -> Self {

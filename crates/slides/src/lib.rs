@@ -1,7 +1,8 @@
 //! Whole-slide images through OpenSlide: regions at any microns per pixel, tissue, pyramid writing
 //!
 //! # Reading
-//! [`Slide::open`] opens what OpenSlide reads, and plain PNG, JPEG and TIFF. [`Slide::view`] gives the slide at one scale as a
+//! [`Slide::open`] opens what OpenSlide reads, and plain PNG, JPEG and TIFF (of 1 to 16 bits a sample; grey, RGB, palettes,
+//! YCbCr, CMYK; uncompressed, CCITT Group 4, LZW, Deflate, PackBits, JPEG, ZSTD, WebP). [`Slide::view`] gives the slide at one scale as a
 //! [`SlideView`], an image of known size; [`SlideView::read`] fills the caller's RGB buffer with any region of it, background
 //! where the region leaves the slide. What holds:
 //!
@@ -66,6 +67,7 @@ mod levels;
 mod list;
 mod mask;
 mod numbers;
+mod open;
 mod openslide_source;
 mod options;
 mod origin;
@@ -76,8 +78,10 @@ mod resample;
 mod slide;
 mod stain;
 mod table;
+mod tiff_pages;
 mod tissue;
 mod view;
+mod warning;
 mod write;
 
 /// A short guide.
@@ -112,4 +116,5 @@ pub use table::{
 };
 pub use tissue::{PenMarks, TissueOptions};
 pub use view::{SlideView, Target};
+pub use warning::SlideWarning;
 pub use write::{ColorModel, Compression, PyramidOptions, PyramidWriter, Sample, TiffKind};

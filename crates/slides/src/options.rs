@@ -11,7 +11,8 @@ use crate::geometry::{MicronsPerPixel, PixelScale};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes of a plain image (PNG, JPEG, TIFF without a pyramid) or of an associated image. 1 GiB by default.
+    /// Bytes of a plain image (PNG, JPEG, TIFF in strips), decoded as 3 bytes a pixel, or of an associated image. 1 GiB by
+    /// default.
     pub image_bytes: u64,
     /// Bytes of one tile of the file, decoded as 4 bytes a pixel. 256 MiB by default.
     pub tile_bytes: u64,

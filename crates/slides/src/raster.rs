@@ -1,31 +1,43 @@
-//! Plain images (PNG, JPEG, TIFF without a pyramid) decoded into memory.
+//! Plain images decoded into memory: PNG and JPEG here, TIFF by [`tiff_pages`](crate::tiff_pages).
 
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageReader};
-use tiff::tags::Tag;
 
+use crate::color_profile::StoredColors;
 use crate::error::{Result, SlideError};
-use crate::geometry::{Extent, PixelScale, Region};
+use crate::geometry::{Extent, Region};
 use crate::numbers::to_usize;
-use crate::properties::{ResolutionUnit, tiff_resolution};
 
 /// A whole image in memory: `height x width x 3` bytes.
 #[derive(Debug)]
 pub(crate) struct RasterSource {
     pub(crate) extent: Extent,
-    pub(crate) rgb: Vec<u8>,
+    rgb: Vec<u8>,
+    /// What the file's colours are stored as.
+    pub(crate) stored_colors: StoredColors,
 }
 
 impl RasterSource {
+    /// Over `height x width x 3` bytes.
+    pub(crate) const fn new(extent: Extent, rgb: Vec<u8>) -> Self {
+        Self {
+            extent,
+            rgb,
+            stored_colors: StoredColors::Rgb,
+        }
+    }
+
     /// Decodes the file as an image of at most `limit` bytes of RGB.
     pub(crate) fn open(path: &Path, limit: u64) -> Result<Self> {
-        let reader = ImageReader::open(path)
+        let mut reader = ImageReader::open(path)
             .and_then(ImageReader::with_guessed_format)
             .map_err(|error| SlideError::io(path, error))?;
+        // The decoders' own limit is 512 MiB, whatever the caller allows; the caller's is checked below.
+        let mut limits = image::Limits::default();
+        limits.max_alloc = limits.max_alloc.map(|usual| usual.max(limit));
+        reader.limits(limits);
         let mut decoder = reader
             .into_decoder()
             .map_err(|error| image_error(path, error))?;
@@ -44,6 +56,11 @@ impl RasterSource {
                 limit,
             });
         }
+        let stored_colors = if decoder.color_type().has_color() {
+            StoredColors::Rgb
+        } else {
+            StoredColors::Gray
+        };
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         let mut image =
             DynamicImage::from_decoder(decoder).map_err(|error| image_error(path, error))?;
@@ -55,6 +72,7 @@ impl RasterSource {
                 width: u64::from(rgb.width()),
             },
             rgb: rgb.into_raw(),
+            stored_colors,
         })
     }
 
@@ -75,28 +93,6 @@ impl RasterSource {
             }
         }
     }
-}
-
-/// The scale that a TIFF file states by its resolution tags.
-pub(crate) fn tiff_scale(path: &Path) -> Option<PixelScale> {
-    let mut decoder = tiff::decoder::Decoder::new(BufReader::new(File::open(path).ok()?)).ok()?;
-    let unit = match decoder.find_tag_unsigned::<u16>(Tag::ResolutionUnit).ok()? {
-        None | Some(2) => ResolutionUnit::Inch,
-        Some(3) => ResolutionUnit::Centimetre,
-        Some(_) => return None,
-    };
-    let mut axis = |tag| {
-        let tiff::decoder::ifd::Value::Rational(numerator, denominator) =
-            decoder.find_tag(tag).ok()??
-        else {
-            return None;
-        };
-        tiff_resolution(f64::from(numerator) / f64::from(denominator), unit)
-    };
-    Some(PixelScale {
-        x: axis(Tag::XResolution)?,
-        y: axis(Tag::YResolution)?,
-    })
 }
 
 fn image_error(path: &Path, error: ImageError) -> SlideError {

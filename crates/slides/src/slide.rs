@@ -1,6 +1,5 @@
 //! An open slide: levels, properties, exact reads by level, associated images.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,16 +9,18 @@ use stream_grad_files::refuse_input;
 use crate::bad_regions::{BadRegion, BadRegionPolicy};
 use crate::bands::{Parallelism, read_blocks};
 use crate::cache::{BLOCK_EDGE, Block, BlockCache, BlockKey, SlideKey};
-use crate::color_profile::{ColorManagement, ToSrgb, embedded};
+use crate::color_profile::{StoredColors, ToSrgb, embedded};
 use crate::error::{Result, SlideError, check_limit, check_rgb_length};
 use crate::geometry::{Extent, Level, MicronsPerPixel, PixelScale, Region, Rgb};
-use crate::levels::{LevelGeometry, check_tiles};
+use crate::levels::LevelGeometry;
 use crate::numbers::{float, to_usize};
 use crate::openslide_source::OpenSlideSource;
 use crate::options::{Limits, OpenOptions};
 use crate::properties::Properties;
-use crate::raster::{RasterSource, tiff_scale};
+use crate::raster::RasterSource;
+use crate::tiff_pages::TiffSource;
 use crate::view::{SlideView, Target};
+use crate::warning::SlideWarning;
 
 /// Bytes of decoded pixels that a slide keeps when it is not given a cache to share.
 const DEFAULT_CACHE_BYTES: u64 = 64 << 20;
@@ -60,14 +61,39 @@ struct Inner {
     cache: Arc<BlockCache>,
     key: SlideKey,
     bad_regions: BadRegionPolicy,
+    warnings: Vec<SlideWarning>,
+    /// The page of a TIFF file that is the finest level.
+    page: usize,
+    stored_colors: StoredColors,
     /// Applied to every block, if wanted.
     to_srgb: Option<ToSrgb>,
 }
 
+/// Where pixels come from.
 #[derive(Debug)]
-enum Source {
+pub(crate) enum Source {
     OpenSlide(OpenSlideSource),
+    /// Pages of a TIFF file; pictures that come with the slide are OpenSlide's, if it opens the file.
+    Pages(TiffSource, Option<OpenSlideSource>),
     Raster(RasterSource),
+}
+
+impl Source {
+    const fn openslide(&self) -> Option<&OpenSlideSource> {
+        match self {
+            Self::OpenSlide(source) | Self::Pages(_, Some(source)) => Some(source),
+            Self::Pages(_, None) | Self::Raster(_) => None,
+        }
+    }
+}
+
+/// What is known of a slide when it is opened.
+pub(crate) struct Parts {
+    pub(crate) levels: Vec<LevelGeometry>,
+    pub(crate) properties: Properties,
+    pub(crate) stored_colors: StoredColors,
+    pub(crate) page: usize,
+    pub(crate) warnings: Vec<SlideWarning>,
 }
 
 impl Drop for Inner {
@@ -77,44 +103,8 @@ impl Drop for Inner {
 }
 
 impl Slide {
-    /// Opens any file that OpenSlide reads, or a PNG, JPEG or plain TIFF, with the default [`OpenOptions`].
-    ///
-    /// # Errors
-    /// As [`open_with`](Self::open_with).
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::open_with(path, &OpenOptions::default())
-    }
-
-    /// Opens any file that OpenSlide reads, or a PNG, JPEG or plain TIFF.
-    ///
-    /// # Errors
-    /// [`SlideError::CannotOpen`] where no reader knows the file, [`SlideError::Io`] where it cannot be read at all,
-    /// [`SlideError::LimitExceeded`] where it declares more than [`Limits`] allow, [`SlideError::ImageFailed`] for an ICC
-    /// profile that cannot be applied though that is wanted.
-    pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
-        let path = path.as_ref();
-        std::fs::File::open(path).map_err(|error| SlideError::io(path, error))?;
-        let slide = match OpenSlideSource::open(path) {
-            Ok(source) => Self::from_openslide(path, source, options)?,
-            Err(openslide_error) => match RasterSource::open(path, options.limits.image_bytes) {
-                Ok(source) => Self::from_raster(path, source, tiff_scale(path), options),
-                Err(limit @ SlideError::LimitExceeded { .. }) => return Err(limit),
-                Err(image_error) => {
-                    return Err(SlideError::cannot_open(
-                        path,
-                        format!("as a slide: {openslide_error}; as an image: {image_error}"),
-                    ));
-                }
-            },
-        };
-        match options.colors {
-            ColorManagement::AsStored => Ok(slide),
-            ColorManagement::ToSrgb => slide.in_srgb(),
-        }
-    }
-
     /// The slide just opened, its colours converted from its profile.
-    fn in_srgb(self) -> Result<Self> {
+    pub(crate) fn in_srgb(self) -> Result<Self> {
         let Some(profile) = self.icc_profile()? else {
             return Ok(self);
         };
@@ -138,35 +128,6 @@ impl Slide {
         }
     }
 
-    /// A slide of one level over pixels in memory. `name` stands for the path in errors.
-    ///
-    /// # Shapes
-    /// `rgb`: `height x width x 3`.
-    ///
-    /// # Errors
-    /// [`SlideError::BufferLength`] if `rgb` has another length, [`SlideError::InvalidArgument`] if the extent is empty.
-    pub fn from_rgb(
-        name: impl Into<PathBuf>,
-        extent: Extent,
-        rgb: Vec<u8>,
-        options: &OpenOptions,
-    ) -> Result<Self> {
-        check_rgb_length("the image", extent.height, extent.width, rgb.len())?;
-        if rgb.is_empty() {
-            return Err(SlideError::InvalidArgument {
-                what: "the image's extent",
-                expected: "at least one pixel",
-                found: extent.to_string(),
-            });
-        }
-        Ok(Self::from_raster(
-            &name.into(),
-            RasterSource { extent, rgb },
-            None,
-            options,
-        ))
-    }
-
     /// The file this slide was opened from.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -186,6 +147,14 @@ impl Slide {
     #[must_use]
     pub fn properties(&self) -> &Properties {
         &self.inner.properties
+    }
+
+    /// What of the file is not shown, or shown in another way than its first page: empty for nearly all slides.
+    ///
+    /// Each is also told through `tracing` when the slide is opened.
+    #[must_use]
+    pub fn warnings(&self) -> &[SlideWarning] {
+        &self.inner.warnings
     }
 
     /// The levels, finest first; there is at least one.
@@ -296,9 +265,9 @@ impl Slide {
     /// # Errors
     /// [`SlideError::CannotOpen`] where the slide went bad since it was opened.
     pub fn associated_image_names(&self) -> Result<Vec<String>> {
-        match &self.inner.source {
-            Source::OpenSlide(source) => source.associated_image_names(),
-            Source::Raster(_) => Ok(Vec::new()),
+        match self.inner.source.openslide() {
+            Some(source) => source.associated_image_names(),
+            None => Ok(Vec::new()),
         }
     }
 
@@ -309,7 +278,7 @@ impl Slide {
     /// [`SlideError::NoSuchImage`], [`SlideError::LimitExceeded`], [`SlideError::ImageFailed`].
     pub fn associated_image(&self, name: &str) -> Result<RgbImage> {
         let known = self.associated_image_names()?;
-        let Source::OpenSlide(source) = &self.inner.source else {
+        let Some(source) = self.inner.source.openslide() else {
             return Err(self.no_such_image(name, known));
         };
         if !known.iter().any(|other| other == name) {
@@ -346,7 +315,7 @@ impl Slide {
             return Err(self.no_such_image(name, known));
         }
         #[cfg(feature = "openslide4")]
-        if let Source::OpenSlide(source) = &self.inner.source
+        if let Some(source) = self.inner.source.openslide()
             && let Some(profile) = source.associated_image_icc_profile(name)?
         {
             return Ok(Some(profile));
@@ -371,7 +340,7 @@ impl Slide {
         {
             return Ok(Some(profile));
         }
-        Ok(embedded(&self.inner.path))
+        Ok(embedded(&self.inner.path, self.inner.page))
     }
 
     /// Whether colours are converted from a profile.
@@ -410,6 +379,10 @@ impl Slide {
                         self.background(),
                         &mut rgb,
                     );
+                    self.apply_policy(read, &mut rgb)?;
+                }
+                Source::Pages(source, _) => {
+                    let read = source.read(level, &place, self.background(), &mut rgb);
                     self.apply_policy(read, &mut rgb)?;
                 }
                 Source::Raster(source) => source.read(&place, &mut rgb),
@@ -480,45 +453,14 @@ impl Slide {
         }
     }
 
-    fn from_openslide(path: &Path, source: OpenSlideSource, options: &OpenOptions) -> Result<Self> {
-        let raw: BTreeMap<String, String> = source.raw_properties()?.into_iter().collect();
-        let sizes = source.levels();
-        check_tiles(path, &raw, sizes.len(), options.limits.tile_bytes)?;
-        let levels = LevelGeometry::all(path, &sizes)?;
-        Ok(Self::assemble(
-            path,
-            Source::OpenSlide(source),
-            levels,
-            Properties::from_raw(raw),
-            options,
-        ))
-    }
-
-    fn from_raster(
-        path: &Path,
-        source: RasterSource,
-        stated: Option<PixelScale>,
-        options: &OpenOptions,
-    ) -> Self {
-        let level = LevelGeometry::single(source.extent);
-        let mut properties = Properties::from_raw(BTreeMap::new());
-        properties.scale = stated;
-        Self::assemble(
-            path,
-            Source::Raster(source),
-            vec![level],
-            properties,
-            options,
-        )
-    }
-
-    fn assemble(
+    /// A slide of its parts; what the caller states of it wins.
+    pub(crate) fn assemble(
         path: &Path,
         source: Source,
-        levels: Vec<LevelGeometry>,
-        mut properties: Properties,
+        parts: Parts,
         options: &OpenOptions,
     ) -> Self {
+        let mut properties = parts.properties;
         properties.scale = options.scale.or(properties.scale);
         let cache = options
             .cache
@@ -528,12 +470,15 @@ impl Slide {
             inner: Arc::new(Inner {
                 path: path.to_path_buf(),
                 source,
-                levels,
+                levels: parts.levels,
                 properties,
                 limits: options.limits,
                 cache,
                 key: SlideKey::next(),
                 bad_regions: options.bad_regions.clone(),
+                warnings: parts.warnings,
+                page: parts.page,
+                stored_colors: parts.stored_colors,
                 to_srgb: None,
             }),
         }

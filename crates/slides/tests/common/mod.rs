@@ -4,6 +4,7 @@
 
 mod assets;
 pub(crate) mod corpus;
+pub(crate) mod tiff_file;
 
 pub(crate) use assets::asset;
 

@@ -20,4 +20,7 @@ mod golden;
 mod limits;
 mod pyramids;
 mod real_slide;
+mod tiff_compressions;
+mod tiff_kinds;
+mod tiff_pages;
 mod views;
