@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use image::{ImageDecoder, ImageReader};
-use moxcms::{ColorProfile, Layout, Transform8BitExecutor, TransformOptions};
+use moxcms::{ColorProfile, DataColorSpace, Layout, Transform8BitExecutor, TransformOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::tiff_pages::TiffPages;
@@ -18,6 +18,9 @@ pub enum ColorManagement {
     #[default]
     AsStored,
     /// Pixels are converted from the file's ICC profile to sRGB. Without a profile they are taken as sRGB.
+    ///
+    /// A profile of RGB colours serves RGB and grey pixels, one of grey serves grey pixels. Any other profile, one that
+    /// does not fit the pixels, and one that is damaged is an error when the slide is opened.
     ToSrgb,
 }
 
@@ -30,6 +33,17 @@ pub(crate) enum StoredColors {
     /// Whoever reads the file does not say.
     #[default]
     Unknown,
+}
+
+impl StoredColors {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Gray => "grey",
+            Self::Rgb => "RGB",
+            Self::Cmyk => "CMYK",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// The profile that stands in the file itself: in a page of a TIFF and what is built on it, in PNG or JPEG.
@@ -46,7 +60,10 @@ pub(crate) fn embedded(path: &Path, page: usize) -> Option<Vec<u8>> {
 
 /// From a profile's colours to sRGB.
 #[derive(Clone)]
-pub(crate) struct ToSrgb(Arc<Transform8BitExecutor>);
+pub(crate) struct ToSrgb {
+    transform: Arc<Transform8BitExecutor>,
+    is_gray: bool,
+}
 
 impl fmt::Debug for ToSrgb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -55,24 +72,52 @@ impl fmt::Debug for ToSrgb {
 }
 
 impl ToSrgb {
-    /// From the bytes of an ICC profile of RGB colours.
-    pub(crate) fn new(profile: &[u8]) -> Result<Self, String> {
+    /// From the bytes of an ICC profile, for pixels that were stored as `stored` and are read as RGB.
+    pub(crate) fn new(profile: &[u8], stored: StoredColors) -> Result<Self, String> {
         let profile = ColorProfile::new_from_slice(profile).map_err(|error| error.to_string())?;
-        profile
+        let layout = match (profile.color_space, stored) {
+            (DataColorSpace::Rgb, StoredColors::Cmyk) => None,
+            (DataColorSpace::Rgb, _) => Some(Layout::Rgb),
+            (DataColorSpace::Gray, StoredColors::Gray | StoredColors::Unknown) => {
+                Some(Layout::Gray)
+            }
+            _ => None,
+        };
+        let Some(layout) = layout else {
+            return Err(format!(
+                "it is of {:?} colours and the pixels are stored as {}: it must be of RGB, or of grey for grey pixels",
+                profile.color_space,
+                stored.name()
+            ));
+        };
+        let transform = profile
             .create_transform_8bit(
-                Layout::Rgb,
+                layout,
                 &ColorProfile::new_srgb(),
                 Layout::Rgb,
                 TransformOptions::default(),
             )
-            .map(Self)
-            .map_err(|error| error.to_string())
+            .map_err(|error| error.to_string())?;
+        Ok(Self {
+            transform,
+            is_gray: layout == Layout::Gray,
+        })
     }
 
     /// Converts RGB pixels; each new pixel depends on its old one alone.
     pub(crate) fn apply(&self, rgb: &mut [u8]) -> Result<(), String> {
-        let stored = rgb.to_vec();
-        self.0
+        let stored = if self.is_gray {
+            let greys = rgb.chunks_exact(3).map(|pixel| match *pixel {
+                [r, g, b] if r == g && g == b => Ok(r),
+                _ => Err(format!(
+                    "a profile of grey, and a pixel of colour {pixel:?}"
+                )),
+            });
+            greys.collect::<Result<Vec<u8>, String>>()?
+        } else {
+            rgb.to_vec()
+        };
+        self.transform
             .transform(&stored, rgb)
             .map_err(|error| error.to_string())
     }

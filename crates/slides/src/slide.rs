@@ -108,7 +108,8 @@ impl Slide {
         let Some(profile) = self.icc_profile()? else {
             return Ok(self);
         };
-        let to_srgb = ToSrgb::new(&profile).map_err(|reason| self.bad_profile(reason))?;
+        let to_srgb = ToSrgb::new(&profile, self.inner.stored_colors)
+            .map_err(|reason| self.bad_profile(reason))?;
         match Arc::try_unwrap(self.inner) {
             Ok(mut inner) => {
                 inner.to_srgb = Some(to_srgb);
@@ -295,7 +296,7 @@ impl Slide {
         if self.inner.to_srgb.is_some()
             && let Some(profile) = self.associated_image_icc_profile(name)?
         {
-            ToSrgb::new(&profile)
+            ToSrgb::new(&profile, StoredColors::Unknown)
                 .and_then(|to_srgb| to_srgb.apply(&mut rgb))
                 .map_err(|reason| self.bad_profile(reason))?;
         }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use moxcms::ColorProfile;
 use stream_grad_slides::{
-    ColorManagement, Compression, MicronsPerPixel, OpenOptions, PyramidOptions, PyramidWriter,
-    Slide, SlideError,
+    ColorManagement, ColorModel, Compression, MicronsPerPixel, OpenOptions, PyramidOptions,
+    PyramidWriter, Slide, SlideError,
 };
 
 /// Colours that exist in sRGB, too.
@@ -207,4 +207,168 @@ fn a_thumbnail_has_the_slides_colours_and_photographs_have_their_own() {
         stored.associated_image_icc_profile("no such image"),
         Err(SlideError::NoSuchImage { .. })
     ));
+}
+
+/// A profile of grey with a plain power as its curve, by the ICC specification: header, white point and grey curve.
+fn gray_profile(gamma: u16) -> Vec<u8> {
+    let mut tags = Vec::new();
+    // XYZ of D50 in 16 bits before and 16 behind the point.
+    let white: [u32; 3] = [0xf6d6, 0x1_0000, 0xd32d];
+    tags.extend(b"XYZ \0\0\0\0");
+    tags.extend(white.iter().flat_map(|value| value.to_be_bytes()));
+    let curve_at = tags.len();
+    // One value: a power, 8 bits before and 8 behind the point.
+    tags.extend(b"curv\0\0\0\0");
+    tags.extend(1_u32.to_be_bytes());
+    tags.extend((gamma << 8).to_be_bytes());
+    tags.extend([0; 2]);
+    let start = 128 + 4 + 2 * 12;
+    let mut profile = vec![0; 128];
+    profile[8..12].copy_from_slice(&[2, 0x40, 0, 0]);
+    profile[12..16].copy_from_slice(b"mntr");
+    profile[16..20].copy_from_slice(b"GRAY");
+    profile[20..24].copy_from_slice(b"XYZ ");
+    profile[36..40].copy_from_slice(b"acsp");
+    for (place, value) in white.iter().enumerate() {
+        profile[68 + place * 4..72 + place * 4].copy_from_slice(&value.to_be_bytes());
+    }
+    profile.extend(2_u32.to_be_bytes());
+    for (name, place, length) in [(b"wtpt", 0, 20_u32), (b"kTRC", curve_at, 16)] {
+        profile.extend(name);
+        profile.extend(((start + place) as u32).to_be_bytes());
+        profile.extend(length.to_be_bytes());
+    }
+    profile.extend(tags);
+    let length = (profile.len() as u32).to_be_bytes();
+    profile[..4].copy_from_slice(&length);
+    profile
+}
+
+/// Writes grey levels 0 to 255, or the same as RGB, with a profile.
+fn ramp_with(path: &Path, profile: &[u8], color: ColorModel) {
+    let options = PyramidOptions::default()
+        .with_compression(Compression::Deflate)
+        .with_color(color)
+        .with_icc_profile(profile.to_vec());
+    let mut writer = PyramidWriter::create(path, 16, 16, &options).unwrap();
+    let ramp: Vec<u8> = match color {
+        ColorModel::Gray => (0..=255).collect(),
+        _ => (0..=255).flat_map(|value| [value; 3]).collect(),
+    };
+    writer.write_rows(&ramp).unwrap();
+    writer.finish().unwrap();
+}
+
+#[test]
+fn a_profile_of_grey_serves_grey_pixels() {
+    let options = OpenOptions::default().with_colors(ColorManagement::ToSrgb);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("grey.tiff");
+    for gamma in [1, 2] {
+        let profile = gray_profile(gamma);
+        ramp_with(&path, &profile, ColorModel::Gray);
+        let slide = Slide::open_with(&path, &options).unwrap();
+        assert_eq!(slide.icc_profile().unwrap(), Some(profile));
+        let found = crate::common::corpus::level_0(&slide);
+        for (value, pixel) in (0..=255_u8).zip(found.chunks_exact(3)) {
+            let light = (f64::from(value) / 255.0).powi(gamma.into());
+            let expected = 255.0
+                * if light > 0.003_130_8 {
+                    1.055 * light.powf(1.0 / 2.4) - 0.055
+                } else {
+                    light * 12.92
+                };
+            for channel in pixel {
+                let error = f64::from(*channel) - expected;
+                assert!(
+                    error.abs() <= 1.5,
+                    "{gamma}, {value}: {channel}, not {expected}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_profile_that_does_not_fit_the_pixels_is_named() {
+    let options = OpenOptions::default().with_colors(ColorManagement::ToSrgb);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("slide.tiff");
+    let mut cmyk = gray_profile(1);
+    cmyk[16..20].copy_from_slice(b"CMYK");
+    let mut lab = gray_profile(1);
+    lab[16..20].copy_from_slice(b"Lab ");
+    let cases = [
+        (ColorModel::Rgb, gray_profile(1), "Gray"),
+        (ColorModel::Rgb, cmyk.clone(), "Cmyk"),
+        (ColorModel::Gray, cmyk, "Cmyk"),
+        (ColorModel::Rgb, lab, "Lab"),
+    ];
+    for (color, profile, kind) in cases {
+        ramp_with(&path, &profile, color);
+        assert!(
+            Slide::open(&path).is_ok(),
+            "{kind}: who wants no conversion needs no profile"
+        );
+        let error = Slide::open_with(&path, &options).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            matches!(&error, SlideError::ImageFailed { name, .. } if name == "ICC profile")
+                && text.contains(kind),
+            "{text}"
+        );
+    }
+    // RGB profiles serve grey pixels.
+    ramp_with(
+        &path,
+        &ColorProfile::new_display_p3().encode().unwrap(),
+        ColorModel::Gray,
+    );
+    let slide = Slide::open_with(&path, &options).unwrap();
+    for (value, pixel) in (0..=255_u8).zip(crate::common::corpus::level_0(&slide).chunks_exact(3)) {
+        assert!(
+            pixel.iter().all(|channel| channel.abs_diff(value) <= 1),
+            "{value}: {pixel:?}"
+        );
+    }
+}
+
+/// Cut short anywhere and with any byte changed, a profile is applied or refused.
+#[test]
+fn damaged_profiles_are_errors() {
+    let options = OpenOptions::default().with_colors(ColorManagement::ToSrgb);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("slide.tiff");
+    let (mut applied, mut refused) = (0, 0);
+    for (color, profile) in [
+        (ColorModel::Gray, gray_profile(2)),
+        (
+            ColorModel::Rgb,
+            ColorProfile::new_display_p3().encode().unwrap(),
+        ),
+    ] {
+        let cuts = (1..profile.len())
+            .step_by(5)
+            .map(|length| profile[..length].to_vec());
+        let changed = (0..profile.len()).step_by(2).map(|place| {
+            let mut profile = profile.clone();
+            profile[place] ^= 0xff;
+            profile
+        });
+        for damaged in cuts.chain(changed) {
+            ramp_with(&path, &damaged, color);
+            match Slide::open_with(&path, &options) {
+                Ok(slide) => {
+                    crate::common::corpus::level_0(&slide);
+                    applied += 1;
+                }
+                Err(SlideError::ImageFailed { .. }) => refused += 1,
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+    assert!(
+        applied > 10 && refused > 10,
+        "{applied} applied, {refused} refused"
+    );
 }
