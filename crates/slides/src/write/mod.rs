@@ -122,7 +122,7 @@ impl PyramidOptions {
 ///
 /// Rows go in from top to bottom; each overview is half of the level before (a 2 x 2 mean, sides rounded up; of `f32`, NaN
 /// does not count), computed on the way, until one fits into a tile. With a scale or an objective power the file carries an Aperio description, from
-/// which OpenSlide and the viewers built on it read both. Memory is about two rows of tiles of the finest level, twice over.
+/// which OpenSlide and the viewers built on it read both. (Of `f32` OpenSlide reads no pixels; QuPath and ASAP do.) Memory is about two rows of tiles of the finest level, twice over.
 ///
 /// The file states no bounds: what is written is the whole slide, and coordinates on it count from its corner. Outlines of a
 /// slide with bounds lie right on a copy of all of it in level-0 pixels only, on a copy of
