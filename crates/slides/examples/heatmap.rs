@@ -10,8 +10,8 @@ use std::error::Error;
 
 use stream_grad_slides::{
     Compression, DeepZoomOptions, DeepZoomWriter, Extent, Heatmap, HeatmapStyle, Mask,
-    MicronsPerPixel, PyramidOptions, PyramidWriter, Region, Slide, Target, TissueOptions,
-    separate_hed,
+    MicronsPerPixel, PyramidLayout, PyramidOptions, PyramidWriter, Region, Slide, Target,
+    TissueOptions, separate_hed,
 };
 
 const SQUARE: i64 = 64;
@@ -76,6 +76,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     };
     let Extent { height, width } = view.extent();
     let options = PyramidOptions::default()
+        .with_layout(PyramidLayout::Aperio)
         .with_compression(Compression::Jpeg { quality: 85 })
         .with_microns_per_pixel(edge);
     let mut pyramid = PyramidWriter::create(output, height, width, &options)?;

@@ -1,10 +1,11 @@
-//! Writes a pyramid of every kind of pixel, compression and container, for other programs to read:
-//! `cargo run --example write_samples -- FOLDER`. `golden/slides/read_back.py` reads them with tifffile.
+//! Writes a pyramid of every layout, kind of pixel, compression and container, for other programs to read:
+//! `cargo run --example write_samples -- FOLDER`. `golden/slides/read_back.py` and `layouts.py` read them.
 
 use std::path::{Path, PathBuf};
 
 use stream_grad_slides::{
-    ColorModel, Compression, MicronsPerPixel, PyramidOptions, PyramidWriter, Sample, TiffKind,
+    ColorModel, Compression, MicronsPerPixel, PyramidLayout, PyramidOptions, PyramidWriter, Sample,
+    TiffKind,
 };
 
 const HEIGHT: u32 = 300;
@@ -15,38 +16,58 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: write_samples FOLDER".into());
     };
     std::fs::create_dir_all(&folder)?;
-    for (kind, container) in [(TiffKind::Classic, "classic"), (TiffKind::Big, "big")] {
-        for (color, colors) in [(ColorModel::Rgb, "rgb"), (ColorModel::Gray, "gray")] {
+    for (layout, name) in [
+        (PyramidLayout::Aperio, "aperio"),
+        (PyramidLayout::Plain, "plain"),
+        (PyramidLayout::OmeTiff, "ome"),
+    ] {
+        for (kind, container) in [(TiffKind::Classic, "classic"), (TiffKind::Big, "big")] {
             let options = PyramidOptions::default()
+                .with_layout(layout)
                 .with_kind(kind)
-                .with_color(color)
                 .with_tile_edge(128)
                 .with_microns_per_pixel(MicronsPerPixel::new(0.5)?)
                 .with_icc_profile(b"not a profile, but passed on".to_vec());
-            for (compression, name) in [
-                (Compression::Deflate, "deflate"),
-                (Compression::Lzw, "lzw"),
-                (Compression::Jpeg { quality: 95 }, "jpeg95"),
-                (Compression::Jpeg { quality: 80 }, "jpeg80"),
-            ] {
-                let options = options.clone().with_compression(compression);
-                let place =
-                    |kind: &str| folder.join(format!("{kind}-{colors}-{name}-{container}.tiff"));
-                write(&place("u8"), &options, |value| {
-                    Ok(u8::try_from(value % 256)?)
-                })?;
-                if !matches!(compression, Compression::Jpeg { .. }) {
-                    write(&place("u16"), &options, |value| {
-                        Ok(u16::try_from(value * 17 % 65_536)?)
-                    })?;
-                    write(&place("f32"), &options, |value| {
-                        Ok(f32::from(u16::try_from(value)?) / 7.0)
-                    })?;
-                }
-            }
+            write_kinds(&folder, (name, container), &options)?;
         }
     }
     println!("{}", folder.display());
+    Ok(())
+}
+
+/// Writes a file of each kind of pixel and compression, named after the layout, these and the container.
+fn write_kinds(
+    folder: &Path,
+    (layout, container): (&str, &str),
+    options: &PyramidOptions,
+) -> Result<(), Box<dyn std::error::Error>> {
+    for (color, colors) in [(ColorModel::Rgb, "rgb"), (ColorModel::Gray, "gray")] {
+        for (compression, name) in [
+            (Compression::Deflate, "deflate"),
+            (Compression::Lzw, "lzw"),
+            (Compression::Jpeg { quality: 95 }, "jpeg95"),
+            (Compression::Jpeg { quality: 80 }, "jpeg80"),
+        ] {
+            let options = options
+                .clone()
+                .with_color(color)
+                .with_compression(compression);
+            let place = |kind: &str| {
+                folder.join(format!("{layout}-{kind}-{colors}-{name}-{container}.tiff"))
+            };
+            write(&place("u8"), &options, |value| {
+                Ok(u8::try_from(value % 256)?)
+            })?;
+            if !matches!(compression, Compression::Jpeg { .. }) {
+                write(&place("u16"), &options, |value| {
+                    Ok(u16::try_from(value * 17 % 65_536)?)
+                })?;
+                write(&place("f32"), &options, |value| {
+                    Ok(f32::from(u16::try_from(value)?) / 7.0)
+                })?;
+            }
+        }
+    }
     Ok(())
 }
 

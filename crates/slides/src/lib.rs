@@ -117,4 +117,6 @@ pub use table::{
 pub use tissue::{PenMarks, TissueOptions};
 pub use view::{SlideView, Target};
 pub use warning::SlideWarning;
-pub use write::{ColorModel, Compression, PyramidOptions, PyramidWriter, Sample, TiffKind};
+pub use write::{
+    ColorModel, Compression, PyramidLayout, PyramidOptions, PyramidWriter, Sample, TiffKind,
+};

@@ -50,11 +50,20 @@ impl Container {
     }
 }
 
-/// Where a tile lies in the file.
+/// Where a tile or a strip lies in the file.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct StoredTile {
+pub(super) struct StoredBlock {
     offset: u64,
     bytes: u64,
+}
+
+/// The blocks that pixels are stored in.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Blocks<'a> {
+    /// In rows from the top left.
+    Tiles(&'a [StoredBlock]),
+    /// The whole picture.
+    Strip(StoredBlock),
 }
 
 /// What one directory says.
@@ -67,7 +76,9 @@ pub(super) struct Directory<'a> {
     pub(super) description: Option<&'a str>,
     pub(super) microns_per_pixel: Option<f64>,
     pub(super) icc_profile: Option<&'a [u8]>,
-    pub(super) tiles: &'a [StoredTile],
+    pub(super) blocks: Blocks<'a>,
+    /// Where directories lie that hold the same picture in other sizes.
+    pub(super) sub_directories: &'a [u64],
 }
 
 /// A TIFF file that grows at its end.
@@ -103,17 +114,36 @@ impl<W: Write + Seek> TiffFile<W> {
         &self.path
     }
 
-    pub(super) fn write_tile(&mut self, bytes: &[u8]) -> Result<StoredTile> {
-        let tile = StoredTile {
+    pub(super) fn write_block(&mut self, bytes: &[u8]) -> Result<StoredBlock> {
+        let block = StoredBlock {
             offset: self.position,
             bytes: wide(bytes.len()),
         };
         self.append(bytes)?;
-        Ok(tile)
+        Ok(block)
     }
 
     /// Appends a directory and links it to the one before.
     pub(super) fn write_directory(&mut self, directory: &Directory<'_>) -> Result<()> {
+        let (start, next_link) = self.append_directory(directory)?;
+        let link = self.offset(start)?;
+        let path = &self.path;
+        self.writer
+            .seek(SeekFrom::Start(self.link))
+            .and_then(|_| self.writer.write_all(&link))
+            .and_then(|()| self.writer.seek(SeekFrom::End(0)))
+            .map_err(|error| SlideError::io(path, error))?;
+        self.link = next_link;
+        Ok(())
+    }
+
+    /// Appends a directory that is in no chain, and returns where it lies.
+    pub(super) fn write_sub_directory(&mut self, directory: &Directory<'_>) -> Result<u64> {
+        Ok(self.append_directory(directory)?.0)
+    }
+
+    /// Appends a directory; returns where it lies and where it keeps the offset of the next one, which is none.
+    fn append_directory(&mut self, directory: &Directory<'_>) -> Result<(u64, u64)> {
         let fields = directory.fields(self.container);
         let mut entries = Vec::new();
         for field in fields {
@@ -144,15 +174,7 @@ impl<W: Write + Seek> TiffFile<W> {
         self.append(&entries)?;
         let next_link = self.position;
         self.append(&[0; 8][..self.container.offset_bytes()])?;
-        let link = self.offset(start)?;
-        let path = &self.path;
-        self.writer
-            .seek(SeekFrom::Start(self.link))
-            .and_then(|_| self.writer.write_all(&link))
-            .and_then(|()| self.writer.seek(SeekFrom::End(0)))
-            .map_err(|error| SlideError::io(path, error))?;
-        self.link = next_link;
-        Ok(())
+        Ok((start, next_link))
     }
 
     /// Hands back the file, with everything written to it.
@@ -314,18 +336,29 @@ impl Directory<'_> {
         if self.microns_per_pixel.is_some() {
             fields.push(Field::shorts(296, &[3]));
         }
-        fields.push(Field::long(322, u64::from(edge)));
-        fields.push(Field::long(323, u64::from(edge)));
-        fields.push(Field::offsets(
-            324,
-            container,
-            self.tiles.iter().map(|tile| tile.offset),
-        ));
-        fields.push(Field::offsets(
-            325,
-            container,
-            self.tiles.iter().map(|tile| tile.bytes),
-        ));
+        let offsets = |tag, blocks: &[StoredBlock]| {
+            Field::offsets(tag, container, blocks.iter().map(|block| block.offset))
+        };
+        let byte_counts = |tag, blocks: &[StoredBlock]| {
+            Field::offsets(tag, container, blocks.iter().map(|block| block.bytes))
+        };
+        fields.extend(match self.blocks {
+            Blocks::Tiles(tiles) => vec![
+                Field::long(322, u64::from(edge)),
+                Field::long(323, u64::from(edge)),
+                offsets(324, tiles),
+                byte_counts(325, tiles),
+            ],
+            Blocks::Strip(strip) => vec![
+                offsets(273, &[strip]),
+                Field::long(278, self.extent.height),
+                byte_counts(279, &[strip]),
+            ],
+        });
+        if !self.sub_directories.is_empty() {
+            let offsets = self.sub_directories.iter().copied();
+            fields.push(Field::offsets(330, container, offsets));
+        }
         fields.push(Field::shorts(339, &vec![sample_format; channels]));
         if color == ColorModel::Rgb
             && let Some(factor) = compression.subsampling()
@@ -340,6 +373,7 @@ impl Directory<'_> {
                 profile.to_vec(),
             ));
         }
+        fields.sort_by_key(|field| field.tag);
         fields
     }
 }

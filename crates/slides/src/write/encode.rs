@@ -58,17 +58,17 @@ impl Compression {
         }
     }
 
-    /// Compresses the bytes of `edge x edge` pixels.
+    /// Compresses the bytes of `(width, height)` pixels.
     pub(super) fn encode(
         self,
         bytes: &[u8],
-        edge: u32,
+        (width, height): (u32, u32),
         color: ColorModel,
     ) -> Result<Vec<u8>, String> {
         match self {
             Self::Jpeg { quality } => {
-                let edge = u16::try_from(edge).map_err(|error| error.to_string())?;
-                jpeg(bytes, (edge, edge), color, quality)
+                let side = |pixels: u32| u16::try_from(pixels).map_err(|error| error.to_string());
+                jpeg(bytes, (side(width)?, side(height)?), color, quality)
             }
             Self::Deflate => {
                 let packed = Vec::with_capacity(bytes.len() / 8);

@@ -4,7 +4,7 @@ use std::io::{Seek, Write};
 
 use rayon::prelude::*;
 
-use super::container::{StoredTile, TiffFile};
+use super::container::{StoredBlock, TiffFile};
 use super::encode::{ColorModel, Compression};
 use super::sample::{Sample, halve};
 use crate::error::{Result, SlideError};
@@ -27,7 +27,7 @@ pub(super) struct LevelWriter<S> {
     /// Up to a tile's edge of rows that are not written yet.
     band: Vec<S>,
     rows_taken: u64,
-    tiles: Vec<StoredTile>,
+    tiles: Vec<StoredBlock>,
 }
 
 impl<S: Sample> LevelWriter<S> {
@@ -45,12 +45,8 @@ impl<S: Sample> LevelWriter<S> {
         self.extent
     }
 
-    pub(super) const fn format(&self) -> TileFormat {
-        self.format
-    }
-
     /// Where the tiles went, in rows from the top left.
-    pub(super) fn tiles(&self) -> &[StoredTile] {
+    pub(super) fn tiles(&self) -> &[StoredBlock] {
         &self.tiles
     }
 
@@ -91,14 +87,20 @@ impl<S: Sample> LevelWriter<S> {
         let columns = to_usize(self.extent.width.div_ceil(u64::from(edge)));
         let tiles: Vec<Vec<u8>> = (0..columns)
             .into_par_iter()
-            .map(|column| compression.encode(&S::into_bytes(self.padded_tile(column)), edge, color))
+            .map(|column| {
+                compression.encode(
+                    &S::into_bytes(self.padded_tile(column)),
+                    (edge, edge),
+                    color,
+                )
+            })
             .collect::<Result<_, _>>()
             .map_err(|reason| SlideError::Encode {
                 path: file.path().to_path_buf(),
                 reason,
             })?;
         for tile in tiles {
-            self.tiles.push(file.write_tile(&tile)?);
+            self.tiles.push(file.write_block(&tile)?);
         }
         self.band.clear();
         Ok(())

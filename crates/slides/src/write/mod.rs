@@ -1,8 +1,11 @@
 //! Writing pyramidal tiled TIFF from a stream of rows or tiles.
 
 mod container;
+mod description;
 mod encode;
+mod layout;
 mod level;
+mod options;
 mod sample;
 
 use std::io::BufWriter;
@@ -11,118 +14,25 @@ use std::path::{Path, PathBuf};
 use stream_grad_files::NewFile;
 
 use crate::error::{Result, SlideError};
-use crate::geometry::{Extent, MicronsPerPixel};
-use crate::numbers::{float, to_usize, wide};
+use crate::geometry::Extent;
+use crate::numbers::{to_usize, wide};
 
-use container::{Container, Directory, TiffFile};
+use container::{Container, StoredBlock, TiffFile};
 pub(crate) use encode::jpeg;
 pub use encode::{ColorModel, Compression};
+use layout::Pages;
+pub use layout::PyramidLayout;
 use level::{LevelWriter, TileFormat};
+use options::check_options;
+pub use options::{PyramidOptions, TiffKind};
 pub use sample::Sample;
 pub(crate) use sample::halve;
-
-/// Which kind of TIFF file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TiffKind {
-    /// BigTIFF where the pixels, uncompressed, could pass 4 GiB; else classic.
-    #[default]
-    Automatic,
-    /// 32-bit offsets: at most 4 GiB.
-    Classic,
-    /// 64-bit offsets.
-    Big,
-}
-
-/// How to write a pyramid.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct PyramidOptions {
-    /// How tiles are compressed: JPEG of quality 90 by default.
-    pub compression: Compression,
-    /// Whether pixels have colours: RGB by default.
-    pub color: ColorModel,
-    /// Edge of the tiles, a multiple of 16: 256 by default.
-    pub tile_edge: u32,
-    /// Which kind of TIFF file.
-    pub kind: TiffKind,
-    /// Edge of a pixel of the finest level.
-    pub microns_per_pixel: Option<MicronsPerPixel>,
-    /// Magnification of the objective.
-    pub objective_power: Option<f64>,
-    /// ICC profile of the colours, to be passed on as it is.
-    pub icc_profile: Option<Vec<u8>>,
-}
-
-impl Default for PyramidOptions {
-    fn default() -> Self {
-        Self {
-            compression: Compression::Jpeg { quality: 90 },
-            color: ColorModel::Rgb,
-            tile_edge: 256,
-            kind: TiffKind::Automatic,
-            microns_per_pixel: None,
-            objective_power: None,
-            icc_profile: None,
-        }
-    }
-}
-
-impl PyramidOptions {
-    /// Sets the compression of the tiles.
-    #[must_use]
-    pub const fn with_compression(mut self, compression: Compression) -> Self {
-        self.compression = compression;
-        self
-    }
-
-    /// Sets whether pixels have colours.
-    #[must_use]
-    pub const fn with_color(mut self, color: ColorModel) -> Self {
-        self.color = color;
-        self
-    }
-
-    /// Sets the edge of the tiles.
-    #[must_use]
-    pub const fn with_tile_edge(mut self, tile_edge: u32) -> Self {
-        self.tile_edge = tile_edge;
-        self
-    }
-
-    /// Sets the kind of TIFF file.
-    #[must_use]
-    pub const fn with_kind(mut self, kind: TiffKind) -> Self {
-        self.kind = kind;
-        self
-    }
-
-    /// Sets the scale.
-    #[must_use]
-    pub const fn with_microns_per_pixel(mut self, edge: MicronsPerPixel) -> Self {
-        self.microns_per_pixel = Some(edge);
-        self
-    }
-
-    /// Sets the magnification of the objective.
-    #[must_use]
-    pub const fn with_objective_power(mut self, power: f64) -> Self {
-        self.objective_power = Some(power);
-        self
-    }
-
-    /// Passes on an ICC profile.
-    #[must_use]
-    pub fn with_icc_profile(mut self, profile: Vec<u8>) -> Self {
-        self.icc_profile = Some(profile);
-        self
-    }
-}
 
 /// Writes a pyramid as tiled TIFF, without ever holding the image: RGB or grey, of bytes, `u16` or `f32`.
 ///
 /// Rows go in from top to bottom; each overview is half of the level before (a 2 x 2 mean, sides rounded up; of `f32`, NaN
-/// does not count), computed on the way, until one fits into a tile. With a scale or an objective power the file carries an Aperio description, from
-/// which OpenSlide and the viewers built on it read both. (Of `f32` OpenSlide reads no pixels; QuPath and ASAP do.) Memory is about two rows of tiles of the finest level, twice over.
+/// does not count), computed on the way, until one fits into a tile. [`PyramidLayout`] says which programs see all of them,
+/// and the scale. Memory is about two rows of tiles of the finest level, twice over.
 ///
 /// The file states no bounds: what is written is the whole slide, and coordinates on it count from its corner. Outlines of a
 /// slide with bounds lie right on a copy of all of it in level-0 pixels only, on a copy of
@@ -169,6 +79,8 @@ pub struct PyramidWriter<S = u8> {
     options: PyramidOptions,
     extent: Extent,
     levels: Vec<LevelWriter<S>>,
+    /// What is halved out of the coarsest level.
+    thumbnail: Vec<S>,
     tiles: Option<TileBand<S>>,
     rows_given: u64,
     failed: bool,
@@ -218,11 +130,7 @@ impl<S: Sample> PyramidWriter<S> {
                 found: format!("{} bits", S::BITS),
             });
         }
-        let format = TileFormat {
-            edge: options.tile_edge,
-            color: options.color,
-            compression: options.compression,
-        };
+        let format = tile_format(options);
         let pixel_bytes = u64::from(S::BITS / 8) * wide(options.color.channels());
         let container = match options.kind {
             TiffKind::Classic => Container::Classic,
@@ -234,10 +142,7 @@ impl<S: Sample> PyramidWriter<S> {
         let mut levels = vec![LevelWriter::new(extent, format)];
         let mut size = extent;
         while size.height.max(size.width) > u64::from(options.tile_edge) {
-            size = Extent {
-                height: size.height.div_ceil(2),
-                width: size.width.div_ceil(2),
-            };
+            size = halved(size);
             levels.push(LevelWriter::new(size, format));
         }
         Ok(Self {
@@ -246,6 +151,7 @@ impl<S: Sample> PyramidWriter<S> {
             options: options.clone(),
             extent,
             levels,
+            thumbnail: Vec::new(),
             tiles: None,
             rows_given: 0,
             failed: false,
@@ -342,29 +248,49 @@ impl<S: Sample> PyramidWriter<S> {
         if self.failed || self.rows_given != self.extent.height {
             return Err(self.row_count(self.rows_given));
         }
-        let description = self.description();
-        for (index, level) in self.levels.iter().enumerate() {
-            let directory = Directory {
-                extent: level.extent(),
-                format: level.format(),
-                sample: (S::BITS, S::FORMAT),
-                is_overview: index > 0,
-                description: (index == 0).then_some(description.as_deref()).flatten(),
-                microns_per_pixel: self
-                    .options
-                    .microns_per_pixel
-                    .map(|edge| edge.get() * float(1 << index)),
-                icc_profile: self.options.icc_profile.as_deref(),
-                tiles: level.tiles(),
-            };
-            self.file.write_directory(&directory)?;
-        }
+        let thumbnail = self.write_thumbnail()?;
+        let pages = Pages {
+            options: &self.options,
+            format: tile_format(&self.options),
+            sample: (S::BITS, S::FORMAT),
+            levels: self
+                .levels
+                .iter()
+                .map(|level| (level.extent(), level.tiles()))
+                .collect(),
+            thumbnail,
+        };
+        pages.write(&mut self.file)?;
         let file = self
             .file
             .finish()?
             .into_inner()
             .map_err(|error| SlideError::io(&self.path, error.into_error()))?;
         file.commit().map_err(SlideError::file)
+    }
+
+    /// Writes the thumbnail's pixels, if the file is to have one.
+    fn write_thumbnail(&mut self) -> Result<Option<(Extent, StoredBlock)>> {
+        // Programs that take the second page for a thumbnail do so where there is a second page.
+        let [_, .., coarsest] = self.levels.as_slice() else {
+            return Ok(None);
+        };
+        if self.options.page_layout() != PyramidLayout::Aperio {
+            return Ok(None);
+        }
+        let extent = halved(coarsest.extent());
+        let side = |pixels: u64| u32::try_from(pixels).unwrap_or(u32::MAX);
+        let samples = S::into_bytes(std::mem::take(&mut self.thumbnail));
+        let PyramidOptions {
+            compression, color, ..
+        } = self.options;
+        let strip = compression
+            .encode(&samples, (side(extent.width), side(extent.height)), color)
+            .map_err(|reason| SlideError::Encode {
+                path: self.path.clone(),
+                reason,
+            })?;
+        Ok(Some((extent, self.file.write_block(&strip)?)))
     }
 
     /// Adds one row to the finest level and what follows from it to the overviews.
@@ -382,6 +308,7 @@ impl<S: Sample> PyramidWriter<S> {
             halved = level.push(&row, &mut self.file)?;
             coarser = rest;
         }
+        self.thumbnail.extend(halved.unwrap_or_default());
         Ok(())
     }
 
@@ -407,76 +334,22 @@ impl<S: Sample> PyramidWriter<S> {
             found,
         }
     }
+}
 
-    /// What Aperio's scanners write, as far as readers look at it.
-    fn description(&self) -> Option<String> {
-        let PyramidOptions {
-            microns_per_pixel,
-            objective_power,
-            ..
-        } = self.options;
-        if microns_per_pixel.is_none() && objective_power.is_none() {
-            return None;
-        }
-        let mut text = format!(
-            "Aperio Image\r\n{}x{}",
-            self.extent.width, self.extent.height
-        );
-        if let Some(power) = objective_power {
-            text.push_str(&format!("|AppMag = {power}"));
-        }
-        if let Some(edge) = microns_per_pixel {
-            text.push_str(&format!("|MPP = {}", edge.get()));
-        }
-        Some(text)
+/// The size of an overview.
+const fn halved(extent: Extent) -> Extent {
+    Extent {
+        height: extent.height.div_ceil(2),
+        width: extent.width.div_ceil(2),
     }
 }
 
-fn check_options(path: &Path, extent: Extent, options: &PyramidOptions) -> Result<()> {
-    if extent.region().is_empty() {
-        return Err(SlideError::InvalidArgument {
-            what: "the image's extent",
-            expected: "at least one pixel",
-            found: extent.to_string(),
-        });
+const fn tile_format(options: &PyramidOptions) -> TileFormat {
+    TileFormat {
+        edge: options.tile_edge,
+        color: options.color,
+        compression: options.compression,
     }
-    let longest = extent.height.max(extent.width);
-    let limit = u64::from(u32::MAX >> 1);
-    if longest > limit {
-        return Err(SlideError::LimitExceeded {
-            path: path.to_path_buf(),
-            what: "the longest side, in pixels,",
-            needed: longest,
-            limit,
-        });
-    }
-    if options.tile_edge == 0 || !options.tile_edge.is_multiple_of(16) || options.tile_edge > 32_768
-    {
-        return Err(SlideError::InvalidArgument {
-            what: "the edge of tiles",
-            expected: "a multiple of 16 from 16 to 32768",
-            found: options.tile_edge.to_string(),
-        });
-    }
-    if let Some(power) = options
-        .objective_power
-        .filter(|power| !power.is_finite() || *power <= 0.0)
-    {
-        return Err(SlideError::InvalidScale {
-            quantity: "objective power",
-            found: power,
-        });
-    }
-    if let Compression::Jpeg { quality } = options.compression
-        && !(1..=100).contains(&quality)
-    {
-        return Err(SlideError::InvalidArgument {
-            what: "JPEG quality",
-            expected: "from 1 to 100",
-            found: quality.to_string(),
-        });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -201,7 +201,7 @@ fn classic_files_refuse_to_grow_past_four_gigabytes() {
     let tile = vec![0; 1 << 26];
     let fill = |container| -> Result<()> {
         let mut file = TiffFile::begin(Bottomless(0), container, Path::new("giant.tiff"))?;
-        (0..64).try_for_each(|_| file.write_tile(&tile).map(drop))
+        (0..64).try_for_each(|_| file.write_block(&tile).map(drop))
     };
     let refused = fill(Container::Classic).unwrap_err();
     let SlideError::LimitExceeded { needed, limit, .. } = &refused else {

@@ -26,7 +26,7 @@ fn write(rgb: &[u8], options: &PyramidOptions) -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-fn read(slide: &Slide, level: usize) -> Vec<u8> {
+pub(crate) fn read(slide: &Slide, level: usize) -> Vec<u8> {
     let extent = slide.level(Level(level)).unwrap().extent;
     let mut rgb = vec![0; (extent.height * extent.width * 3) as usize];
     slide
@@ -36,7 +36,7 @@ fn read(slide: &Slide, level: usize) -> Vec<u8> {
 }
 
 /// The plain definition of an overview, rounded to nearest.
-fn halved(rgb: &[u8], height: usize, width: usize) -> (Vec<u8>, usize, usize) {
+pub(crate) fn halved(rgb: &[u8], height: usize, width: usize) -> (Vec<u8>, usize, usize) {
     let (rows, columns) = (height.div_ceil(2), width.div_ceil(2));
     let mut out = Vec::new();
     for row in 0..rows {
