@@ -47,6 +47,8 @@ fn slides_repeat_and_read_back_with_their_scale() {
         );
         let slide = Slide::open(&sample.slide).unwrap();
         assert!((slide.scale().unwrap().y.get() - 1.0).abs() < 1e-9);
+        assert_eq!(slide.levels().len(), 2);
+        assert_eq!(slide.associated_image_names().unwrap(), ["thumbnail"]);
         let coarse = slide
             .view(Target::MicronsPerPixel(MicronsPerPixel::new(2.0).unwrap()))
             .unwrap();

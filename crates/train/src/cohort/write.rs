@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
-use stream_grad_slides::{Compression, MicronsPerPixel, PyramidOptions, PyramidWriter};
+use stream_grad_slides::{
+    Compression, MicronsPerPixel, PyramidLayout, PyramidOptions, PyramidWriter,
+};
 
 use super::anatomy::{Anatomy, Label};
 use super::config::CohortConfig;
@@ -143,6 +145,7 @@ fn write_slide(config: &CohortConfig, index: usize, sample: &Sample) -> Result<(
         config.artefacts.sensor_noise,
     );
     let options = PyramidOptions::default()
+        .with_layout(PyramidLayout::Aperio)
         .with_compression(Compression::Jpeg {
             quality: config.jpeg_quality,
         })
