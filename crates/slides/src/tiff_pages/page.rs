@@ -194,6 +194,13 @@ impl Page {
         self.compression == 1 && (is_subsampled || bytes % 1024 != 0)
     }
 
+    /// Whether the page is of grey of 16 bits in tiles of which the right edge cuts some: these are garbled by the libtiff that
+    /// comes with OpenSlide 4.0.1, and right by that of Debian's 3.4.1.
+    fn has_wide_greys_at_the_edge(&self) -> bool {
+        let is_wide = self.bits.contains(&16);
+        is_wide && self.is_gray() && !self.stored.width.is_multiple_of(self.chunk.width.max(1))
+    }
+
     /// Whether libtiff, through which OpenSlide reads tiles, gives these pixels as they are meant.
     ///
     /// It takes a fourth sample for alpha whatever it is, turns each tile by itself, takes numbers with a sign for numbers
@@ -211,6 +218,7 @@ impl Page {
             && self.orientation == Orientation::TopLeft
             && self.sample_bits().is_ok_and(|bits| bits <= 16)
             && !self.has_odd_small_tiles()
+            && !(self.has_wide_greys_at_the_edge() && self.storage().is_ok())
             && self
                 .meaning()
                 .is_ok_and(|photometric| photometric.colours() == self.samples)

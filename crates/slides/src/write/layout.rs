@@ -41,7 +41,8 @@ use crate::numbers::float;
 ///
 /// - *No scale*: OpenSlide 3.4.1 makes none of a resolution, but hands it on, and [`Slide`](crate::Slide) takes it from there.
 /// - `f32`: OpenSlide opens such files and then fails at every read.
-/// - Grey `u16`: the library for TIFF that comes with OpenSlide 4.0.1 garbles tiles that the right edge of the image cuts.
+/// - Grey `u16`: the library for TIFF that comes with OpenSlide 4.0.1 garbles tiles that the right edge of the image cuts;
+///   [`Slide`](crate::Slide) does not read these through it.
 /// - JPEG of quality 90 or more has all its colours in full resolution, and Bio-Formats turns these into RGB twice. For it take
 ///   a lower quality or [`Deflate`](crate::Compression::Deflate).
 /// - cuCIM opens neither grey pixels nor `u16` that are compressed by Deflate, and garbles grey `u16` compressed by LZW.
