@@ -137,7 +137,7 @@ pub fn conventional_activation_bytes(sized: &SizedGraph, element_bytes: u64) -> 
     let nodes = graph.nodes();
     (0..nodes.len())
         .filter(|&index| {
-            let own = runs_vjp(index, &nodes[index]) && nodes[index].vjp_reads.output;
+            let own = nodes[index].has_cotangent && nodes[index].vjp_reads.output;
             let read = graph.consumers(index).iter().any(|&(consumer, _)| {
                 runs_vjp(consumer.0, &nodes[consumer.0]) && nodes[consumer.0].vjp_reads.inputs
             });

@@ -39,7 +39,7 @@ impl Edge {
 /// What a node's VJP reads besides the cotangent of its output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct VjpReads {
-    /// The node's own output (a ReLU's mask).
+    /// The node's own output (a ReLU's mask, or what a caller [wants to see](Graph::show)).
     pub output: bool,
     /// The node's inputs (weight gradients, max-pool's winners).
     pub inputs: bool,
@@ -63,8 +63,8 @@ pub struct Node {
     pub vjp_flops: u64,
     /// What the VJP reads.
     pub vjp_reads: VjpReads,
-    /// Whether the backward sweep needs a cotangent of this node: something trainable, or a wanted
-    /// input gradient, lies at or before it.
+    /// Whether the backward sweep needs a cotangent of this node: something trainable, a wanted input gradient, or a node
+    /// whose cotangent a caller wants to see, lies at or before it.
     pub has_cotangent: bool,
 }
 
@@ -146,6 +146,25 @@ impl Graph {
             }
         }
         self.outputs = outputs;
+        Ok(())
+    }
+
+    /// Has the backward sweep hold the activation of a node, which has a cotangent, until that is complete, so that a caller can
+    /// be shown both.
+    ///
+    /// # Errors
+    /// [`TilingError::UnknownNode`] if there is no such node.
+    pub fn show(&mut self, node: NodeId) -> Result<(), TilingError> {
+        let nodes = self.nodes.len();
+        let shown = self
+            .nodes
+            .get_mut(node.0)
+            .ok_or_else(|| TilingError::UnknownNode {
+                layer: "what is shown".into(),
+                source_node: node.0,
+                nodes,
+            })?;
+        shown.vjp_reads.output = true;
         Ok(())
     }
 

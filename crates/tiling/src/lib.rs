@@ -19,6 +19,7 @@ mod graph;
 mod keeping;
 mod lifetimes;
 mod memory;
+mod overlap;
 mod planner;
 mod published;
 mod receptive_field;
@@ -43,6 +44,7 @@ pub use memory::{
     FixedBytes, HeldMemory, LayerScratch, Maps, MemoryRequest, PeakBytes, PhaseBytes, file_bytes,
     peak_bytes,
 };
+pub use overlap::BlockOverlap;
 pub use planner::{FrontPoint, Keep, Planned, PlannerRequest, pareto, plan};
 pub use published::{PublishedBorders, PublishedCost};
 pub use receptive_field::{LostBorder, ReceptiveField, strides};

@@ -14,7 +14,7 @@ pub(crate) fn residuals(geometry: &Geometry) -> Vec<Residual> {
     let nodes = graph.nodes();
     let mut residuals = vec![Residual::Unused; nodes.len()];
     for node in (0..nodes.len()).rev() {
-        let read_by_vjp = has_vjp(geometry, node) && nodes[node].vjp_reads.output
+        let read_by_vjp = nodes[node].has_cotangent && nodes[node].vjp_reads.output
             || graph.outputs().iter().any(|output| output.0 == node)
             || graph.consumers(node).iter().any(|&(consumer, _)| {
                 has_vjp(geometry, consumer.0) && nodes[consumer.0].vjp_reads.inputs

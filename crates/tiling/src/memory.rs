@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use crate::buffers::{Buffers, Sweep};
 use crate::bytes::ByteCount;
+use crate::graph::NodeId;
+use crate::overlap::BlockOverlap;
 use crate::recipe::Geometry;
 use crate::saved::Storage;
 
@@ -65,6 +67,8 @@ pub struct MemoryRequest {
     pub input_gradient: Maps,
     /// What layers allocate for themselves, if any does.
     pub layers: Option<Arc<dyn LayerScratch>>,
+    /// Nodes whose activations and cotangents are shown to a caller: where blocks overlap, sums of the latter wait.
+    pub shown: Vec<NodeId>,
 }
 
 impl MemoryRequest {
@@ -78,6 +82,7 @@ impl MemoryRequest {
             features: Maps::Whole,
             input_gradient: Maps::Whole,
             layers: None,
+            shown: Vec::new(),
         }
     }
 }
@@ -130,6 +135,8 @@ pub struct PeakBytes {
     pub cotangent_carries: PhaseBytes,
     /// Saved halos and kept activations, as far as they are in memory.
     pub saved: PhaseBytes,
+    /// Cotangents that are shown to a caller, while other blocks still add to them.
+    pub shown: PhaseBytes,
     /// Buffers on the way to and from a file.
     pub file: PhaseBytes,
     /// Strips at the borders of segments.
@@ -198,7 +205,7 @@ impl PeakBytes {
     }
 
     /// Every class with its name.
-    pub fn classes(&self) -> [(&'static str, PhaseBytes); 18] {
+    pub fn classes(&self) -> [(&'static str, PhaseBytes); 19] {
         [
             ("weights", self.weights),
             ("weight-gradient accumulators", self.accumulators),
@@ -212,6 +219,7 @@ impl PeakBytes {
             ("transient carries", self.transient),
             ("cotangent carries", self.cotangent_carries),
             ("saved halos and kept activations", self.saved),
+            ("cotangents shown over blocks", self.shown),
             ("buffers of the file", self.file),
             ("strips at segment borders", self.borders),
             ("feature maps", self.features),
@@ -399,6 +407,9 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
     };
     let layers = layers.map_or(0, |layers| layers.bytes(geometry));
     let borders = over_blocks(&|block| buffers.border_length(block));
+    let shown = request.shown.iter().fold(0_u128, |sum, node| {
+        sum.saturating_add(bytes(BlockOverlap::of(geometry, node.0).values()))
+    });
     PeakBytes {
         weights: PhaseBytes {
             forward: fixed.forward_weights.saturating_add(packed(&|_| true)),
@@ -423,6 +434,7 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
         transient: PhaseBytes::sweeps(transient, backward_transient),
         cotangent_carries: PhaseBytes::sweeps(0, carries),
         saved: PhaseBytes::sweeps(saved, saved),
+        shown: PhaseBytes::sweeps(0, shown),
         file: PhaseBytes::sweeps(file, file),
         borders: PhaseBytes::sweeps(borders, borders),
         features: PhaseBytes::throughout(features),
