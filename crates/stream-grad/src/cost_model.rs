@@ -181,6 +181,8 @@ pub(crate) fn folder_key(folder: &Path) -> String {
 /// Of each operation, what decides its time, in words.
 pub(crate) fn keys(net: &Net, request: &PlanRequest) -> Vec<String> {
     let trainable = trainable_flags(&net.parameters, &request.trainable);
+    let taps = request.taps.iter();
+    let taps: Vec<usize> = taps.filter_map(|layer| net.operation_of(layer)).collect();
     let mut has_cotangent = Vec::with_capacity(net.operations.len());
     let dtype = request.dtype.as_str();
     let keys = net.operations.iter().map(|operation| {
@@ -190,7 +192,7 @@ pub(crate) fn keys(net: &Net, request: &PlanRequest) -> Vec<String> {
             inputs => inputs.iter().any(|&input| has_cotangent[input]),
         };
         let data = operation.inputs.first().map(|&input| has_cotangent[input]);
-        has_cotangent.push(trains || wanted);
+        has_cotangent.push(trains || wanted || taps.contains(&has_cotangent.len()));
         let gradients = match (trains, data == Some(true), wanted) {
             (true, true, _) => "both gradients",
             (true, false, _) => "weight gradient",
@@ -311,7 +313,7 @@ mod tests {
 
     fn times(model: &CostModel, net: &Net, request: &PlanRequest) -> TimeModel {
         let graph = net
-            .graph(&request.trainable, request.input_gradient)
+            .graph(&request.trainable, request.input_gradient, &[])
             .unwrap();
         model.time_model(net, request, &graph)
     }
@@ -334,7 +336,7 @@ mod tests {
         let request = PlanRequest::new(64, 64);
         let fixed = times(&CostModel::FIXED, &other, &request);
         let graph = measured
-            .graph(&request.trainable, request.input_gradient)
+            .graph(&request.trainable, request.input_gradient, &[])
             .unwrap();
         let mut model = CostModel::default();
         let key = keys(&measured, &request).swap_remove(2);

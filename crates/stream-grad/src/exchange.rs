@@ -116,6 +116,30 @@ pub trait InputGradientSink: Send {
     ) -> Result<(), ExternalError>;
 }
 
+/// Is shown the activation and the cotangent of [tapped](crate::PlanRequest::tap) layers during the backward sweep: every
+/// position of every tapped layer exactly once, however the image is cut and whatever is kept or computed again. Regions come in
+/// the order of the backward sweep, the last rows first.
+///
+/// Both are complete. Where blocks overlap, an activation is computed by several blocks, each time to the same bits, and a
+/// cotangent is the sum of what each gives; both are shown when the last of the blocks that need the position is swept.
+/// Only of a recipe with several blocks, positions that no output depends on are not shown: no block computes them, and
+/// their cotangent is zero.
+pub trait TapSink: Send {
+    /// Takes the activation and the cotangent of `region` of tapped layer `tap` of image `image`: height x width x channels, in
+    /// the plan's dtype, valid during the call.
+    ///
+    /// # Errors
+    /// Anything that keeps them from being taken; the sweep ends with it.
+    fn take(
+        &mut self,
+        image: usize,
+        tap: usize,
+        region: &PixelRegion,
+        activation: TileRef<'_>,
+        cotangent: TileRef<'_>,
+    ) -> Result<(), ExternalError>;
+}
+
 /// A tensor `[N, C, H, W]` on the CPU, in any floating dtype, is a source.
 impl TileSource for Tensor {
     fn batch(&self) -> usize {

@@ -40,6 +40,7 @@ mod net;
 mod observer;
 mod operation;
 mod parameter;
+mod part;
 mod plan;
 mod planning;
 mod prepared;
@@ -60,7 +61,7 @@ pub use stream_grad_tiling::{ByteCount, Corners, Maps};
 
 pub use cost_model::CostModel;
 pub use error::{ExternalError, Result, StreamError};
-pub use exchange::{CotangentSource, FeatureSink, InputGradientSink, TileSource};
+pub use exchange::{CotangentSource, FeatureSink, InputGradientSink, TapSink, TileSource};
 pub use front::{FrontRow, front_rows};
 pub use layers::{Conv2d, Padding, Pool2d};
 pub use local::{CandleFunction, CandleLayer, LocalLayer, LocalRegion, check_gradients};

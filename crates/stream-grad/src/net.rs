@@ -312,11 +312,20 @@ impl NetBuilder {
     /// A network with several outputs (a feature pyramid, say), in the order given.
     ///
     /// # Errors
-    /// No outputs, or a layer of another builder.
+    /// No outputs, a layer of another builder, or one that is named twice.
     pub fn build_named(self, outputs: Vec<(String, Layer)>) -> Result<Net> {
         let mut positions = Vec::with_capacity(outputs.len());
-        for &(_, layer) in &outputs {
-            self.channels(layer)?;
+        for (name, layer) in &outputs {
+            self.channels(*layer)?;
+            if positions.contains(&layer.0) {
+                // The cotangents of both would have to be added.
+                return Err(StreamError::Setting {
+                    layer: name.clone(),
+                    setting: "output",
+                    found: format!("{}, which is an output already", self.layers[layer.0].name),
+                    expected: "a layer of its own",
+                });
+            }
             positions.push(layer.0);
         }
         let (operations, place) = fuse(self.layers, &positions);
@@ -428,7 +437,7 @@ impl Net {
             outputs: outputs.into(),
         };
         // A graph that cannot be made for any image is refused here, not at the first plan.
-        net.graph(&Trainable::Variables, InputGradient::Skipped)?;
+        net.graph(&Trainable::Variables, InputGradient::Skipped, &[])?;
         Ok(net)
     }
 
@@ -515,7 +524,7 @@ impl Net {
     /// # Errors
     /// An image that is too small or too large, or inputs of a merge that differ in size.
     pub fn sized_graph(&self, height: u64, width: u64) -> Result<SizedGraph> {
-        let graph = self.graph(&Trainable::Variables, InputGradient::Skipped)?;
+        let graph = self.graph(&Trainable::Variables, InputGradient::Skipped, &[])?;
         Ok(SizedGraph::new(graph, PerAxis::new(height, width))?)
     }
 
@@ -533,16 +542,21 @@ impl Net {
         &self,
         trainable: &Trainable,
         input_gradient: InputGradient,
+        taps: &[usize],
     ) -> Result<Graph> {
         let flags = trainable_flags(&self.parameters, trainable);
-        let wants_input = input_gradient.is_computed();
+        let wants_input = input_gradient.is_computed() || taps.contains(&0);
         let mut graph = Graph::new(self.operations[0].channels as u64, wants_input);
         let mut has_cotangent = vec![wants_input];
-        for operation in &self.operations[1..] {
+        for (node, operation) in self.operations.iter().enumerate().skip(1) {
             let needs = operation.is_trainable(&flags)
-                || operation.inputs.iter().any(|&input| has_cotangent[input]);
+                || operation.inputs.iter().any(|&input| has_cotangent[input])
+                || taps.contains(&node);
             graph.push(operation.node(&flags, needs, &has_cotangent)?)?;
             has_cotangent.push(needs);
+        }
+        for &tap in taps {
+            graph.show(NodeId(tap))?;
         }
         graph.set_outputs(self.outputs.iter().map(|&(_, node)| NodeId(node)).collect())?;
         Ok(graph)

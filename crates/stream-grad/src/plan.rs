@@ -1,6 +1,7 @@
 //! Plans: everything decided before a pixel is touched, and the entry points that run them.
 
 mod display;
+mod tapped;
 pub(crate) mod timing;
 
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 use stream_grad_tiling::{
-    Axis, Buffers, ByteCount, Cost, FrontPoint, Geometry, HeldMemory, Maps, PeakBytes, Picoseconds,
+    Buffers, ByteCount, Cost, FrontPoint, Geometry, HeldMemory, Maps, PeakBytes, Picoseconds,
     Recipe,
 };
 
@@ -42,6 +43,7 @@ pub struct Plan {
     net: Net,
     request: PlanRequest,
     trainable: Vec<bool>,
+    taps: Vec<usize>,
     geometry: Arc<Geometry>,
     buffers: Arc<Buffers>,
     peak: PeakBytes,
@@ -77,6 +79,7 @@ impl Plan {
         let (peak, held) = planned.peak.holding(request.memory);
         Ok(Self {
             trainable: trainable_flags(&net.parameters, &request.trainable),
+            taps: planning::tapped_nodes(&net, &request)?,
             net,
             geometry: Arc::new(planned.geometry),
             buffers: Arc::new(planned.buffers),
@@ -178,29 +181,13 @@ impl Plan {
 
     /// Shape `[N, C, H, W]` of each output.
     pub fn output_shapes(&self) -> Vec<[usize; 4]> {
-        let shape = |&(_, node): &(String, usize)| {
-            let size = self.geometry.sized().size(node);
-            let extent = |axis: Axis| usize::try_from(size[axis]).unwrap_or(usize::MAX);
-            [
-                self.request.batch,
-                self.net.operations[node].channels,
-                extent(Axis::Rows),
-                extent(Axis::Columns),
-            ]
-        };
-        self.net.outputs.iter().map(shape).collect()
+        let outputs = self.net.outputs.iter();
+        outputs.map(|&(_, node)| self.shape_of(node)).collect()
     }
 
     /// Shape `[N, C, H, W]` of the images.
     fn input_shape(&self) -> [usize; 4] {
-        let size = self.geometry.sized().image();
-        let extent = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
-        [
-            self.request.batch,
-            self.net.input_channels(),
-            extent(size.rows),
-            extent(size.columns),
-        ]
+        self.shape_of(0)
     }
 
     /// Runs the forward sweep. The features `[N, C, H, W]` of the (first) output are a leaf that candle tracks, so a head can
@@ -373,6 +360,28 @@ impl Plan {
         cotangents: &'a mut dyn CotangentSource,
         input_gradient: Option<&'a mut dyn InputGradientSink>,
     ) -> Result<GradStore> {
+        if input_gradient.is_some() && !self.request.input_gradient.is_computed() {
+            return Err(StreamError::PlanMismatch {
+                what: "input gradient",
+                expected: "a run without it: ask for it in the request".into(),
+                found: "a sink for it".into(),
+            });
+        }
+        self.vjp_exchanging(
+            residuals,
+            Exchange {
+                cotangents,
+                input_gradient,
+                taps: None,
+            },
+        )
+    }
+
+    fn vjp_exchanging(
+        &self,
+        residuals: Residuals<'_>,
+        exchange: Exchange<'_>,
+    ) -> Result<GradStore> {
         if !Arc::ptr_eq(&residuals.geometry, &self.geometry) {
             return Err(StreamError::PlanMismatch {
                 what: "residuals",
@@ -380,17 +389,6 @@ impl Plan {
                 found: residuals.geometry.recipe().to_string(),
             });
         }
-        if input_gradient.is_some() && !self.geometry.sized().graph().nodes()[0].has_cotangent {
-            return Err(StreamError::PlanMismatch {
-                what: "input gradient",
-                expected: "a run without it: ask for it in the request".into(),
-                found: "a sink for it".into(),
-            });
-        }
-        let exchange = Exchange {
-            cotangents,
-            input_gradient,
-        };
         match residuals.stores {
             Stores::F32(kept) => self.sweep_backward(residuals.source, kept, exchange),
             Stores::F64(kept) => self.sweep_backward(residuals.source, kept, exchange),
@@ -468,6 +466,7 @@ impl Plan {
             buffers: &self.buffers,
             operations: &self.net.operations,
             outputs: &self.net.outputs,
+            taps: &self.taps,
             poison: self.request.poison,
             spill: spill.map(|folder| (folder, self.file_bytes().get())),
             observer: &*self.observer,

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use candle_core::DType;
 use stream_grad_kernels::{Convolution, DataGradientWeights, ForwardWeights, KernelError};
 use stream_grad_tiling::{
-    self as tiling, Axis, ByteCount, FixedBytes, FrontPoint, Geometry, Graph, Keep, MemoryRequest,
-    NodeId, PerAxis, Planned, PlannerRequest, Recipe, SizedGraph, Storage, TilingError, TimeModel,
-    file_bytes,
+    self as tiling, Axis, ByteCount, FixedBytes, FrontPoint, Geometry, Graph, Keep, Maps,
+    MemoryRequest, NodeId, PerAxis, Planned, PlannerRequest, Recipe, SizedGraph, Storage,
+    TilingError, TimeModel, file_bytes,
 };
 
 use crate::engine::scratch_length;
@@ -17,14 +17,19 @@ use crate::local::LocalScratch;
 use crate::net::Net;
 use crate::operation::{Kind, trainable_flags};
 use crate::parameter::ParameterId;
+use crate::part::unknown;
 use crate::prepared::{copied, kernel_error};
-use crate::request::PlanRequest;
+use crate::request::{InputGradient, PlanRequest};
 use crate::scalar::Scalar;
 use crate::spill::{self, SPILL_BYTES};
 use crate::weights::{BackwardWeights, backward_weights};
 
 pub(crate) fn plan(net: &Net, request: &PlanRequest) -> Result<Planned> {
-    let graph = net.graph(&request.trainable, request.input_gradient)?;
+    let graph = net.graph(
+        &request.trainable,
+        request.input_gradient,
+        &tapped_nodes(net, request)?,
+    )?;
     let time = request.cost_model.time_model(net, request, &graph);
     let sized = SizedGraph::new(graph, PerAxis::new(request.height, request.width))?;
     let memory = memory_request(net, request, sized.graph())?;
@@ -44,7 +49,11 @@ pub(crate) fn bytes_in_file(planned: &Planned, net: &Net, request: &PlanRequest)
 /// The recipes that no other beats in memory, time and arithmetic.
 pub(crate) fn front(net: &Net, request: &PlanRequest) -> Result<Vec<FrontPoint>> {
     let net = &net.computed_by(request.arithmetic);
-    let graph = net.graph(&request.trainable, request.input_gradient)?;
+    let graph = net.graph(
+        &request.trainable,
+        request.input_gradient,
+        &tapped_nodes(net, request)?,
+    )?;
     let time = request.cost_model.time_model(net, request, &graph);
     let sized = SizedGraph::new(graph, PerAxis::new(request.height, request.width))?;
     let memory = memory_request(net, request, sized.graph())?;
@@ -147,6 +156,12 @@ fn kept_nodes(net: &Net, names: &[String]) -> Result<Vec<NodeId>> {
     Ok(kept)
 }
 
+/// The operations that are tapped, in the order of the request.
+pub(crate) fn tapped_nodes(net: &Net, request: &PlanRequest) -> Result<Vec<usize>> {
+    let node = |layer: &String| net.operation_of(layer).ok_or_else(|| unknown(layer));
+    request.taps.iter().map(node).collect()
+}
+
 /// Bytes that every recipe of the network has in common.
 fn memory_request(net: &Net, request: &PlanRequest, graph: &Graph) -> Result<MemoryRequest> {
     let element: u64 = if request.dtype == DType::F64 { 8 } else { 4 };
@@ -234,7 +249,15 @@ fn memory_request(net: &Net, request: &PlanRequest, graph: &Graph) -> Result<Mem
     let mut memory = MemoryRequest::new(element, request.batch as u64, fixed);
     memory.packed_weights = packed_weights;
     memory.features = request.features;
-    memory.input_gradient = request.input_gradient.maps();
+    memory.input_gradient = match request.input_gradient {
+        // It may be computed for a tap.
+        InputGradient::Skipped => Maps::Streamed,
+        computed => computed.maps(),
+    };
+    memory.shown = tapped_nodes(net, request)?
+        .into_iter()
+        .map(NodeId)
+        .collect();
     memory.layers = LocalScratch::of(&net.operations, element);
     Ok(memory)
 }

@@ -80,6 +80,7 @@ pub struct PlanRequest {
     pub(crate) trainable: Trainable,
     pub(crate) features: Maps,
     pub(crate) input_gradient: InputGradient,
+    pub(crate) taps: Vec<String>,
     pub(crate) spill: Option<PathBuf>,
     pub(crate) poison: Option<f64>,
     pub(crate) workspace: Option<Workspace>,
@@ -105,6 +106,7 @@ impl PlanRequest {
             trainable: Trainable::Variables,
             features: Maps::Whole,
             input_gradient: InputGradient::Skipped,
+            taps: Vec::new(),
             spill: None,
             poison: None,
             workspace: None,
@@ -218,6 +220,27 @@ impl PlanRequest {
     #[must_use]
     pub fn input_gradient(mut self, input_gradient: InputGradient) -> Self {
         self.input_gradient = input_gradient;
+        self
+    }
+
+    /// Taps a layer: [`Plan::vjp_tapped`](crate::Plan::vjp_tapped) shows its activation and its cotangent to a
+    /// [`TapSink`](crate::TapSink). Several layers may be tapped; they count from 0 in the order of the calls.
+    ///
+    /// The layer is one of [`Net::operation_names`](crate::Net::operation_names), after fusing, or a module of which several
+    /// of these are part, such as `layer4`, whose output is that of its last operation; the first, `image`, is the image.
+    ///
+    /// A tapped layer has a cotangent though nothing before it be [trainable](Self::trainable), and its activation is held or
+    /// computed again until that is complete, which the peak has room for. Where the recipe has several blocks there is room, too, for the
+    /// cotangents of as many of its rows as one row of blocks needs.
+    ///
+    /// ```
+    /// use stream_grad::{PlanRequest, Trainable};
+    /// let request = PlanRequest::new(4096, 4096).tap("layer4").trainable(Trainable::Nothing);
+    /// # let _ = request;
+    /// ```
+    #[must_use]
+    pub fn tap(mut self, layer: impl Into<String>) -> Self {
+        self.taps.push(layer.into());
         self
     }
 

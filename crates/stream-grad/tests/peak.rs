@@ -12,7 +12,7 @@ use stream_grad::tiling::{AxisRule, PerAxis, Window};
 use stream_grad::{
     ByteCount, CandleLayer, Conv2d, CotangentSource, ExternalError, FeatureSink, InputGradient,
     InputGradientSink, Maps, Net, NetBuilder, PixelRegion, Plan, PlanRequest, Pool2d, StreamError,
-    TileMut, TileRef,
+    TapSink, TileMut, TileRef,
 };
 
 /// Counts the bytes that are allocated now, and the most since the last reset.
@@ -148,6 +148,31 @@ impl InputGradientSink for Ones {
     }
 }
 
+impl TapSink for Ones {
+    fn take(
+        &mut self,
+        _: usize,
+        _: usize,
+        _: &PixelRegion,
+        _: TileRef<'_>,
+        _: TileRef<'_>,
+    ) -> Result<(), ExternalError> {
+        Ok(())
+    }
+}
+
+/// As [`measure_streamed`], with every layer tapped.
+fn measure_tapped(net: &Net, request: PlanRequest, image: &Tensor) -> (u64, u64) {
+    let request = net.operation_names().fold(request, PlanRequest::tap);
+    let plan = net.plan(request.features(Maps::Streamed)).unwrap();
+    measure_steps(&plan, || {
+        let residuals = plan.forward_to(image, &mut Ones).unwrap();
+        plan.vjp_tapped_from(residuals, &mut Ones, &mut Ones)
+            .map(drop)
+            .unwrap();
+    })
+}
+
 /// Runs one plan for streamed maps and returns the promise and what was measured, in bytes.
 fn measure_streamed(net: &Net, request: PlanRequest, image: &Tensor) -> (u64, u64) {
     let plan = net.plan(request.features(Maps::Streamed)).unwrap();
@@ -264,6 +289,9 @@ fn measured_peaks_stay_below_the_promise_and_close_to_it() {
                 "blocks",
                 measure(&net, base.clone().tile(128).block(256), &image),
             );
+            for request in [base.clone().tile(128), base.clone().tile(128).block(256)] {
+                assert_kept("taps", measure_tapped(&net, request, &image));
+            }
             let input = base.clone().tile(128).input_gradient(InputGradient::Wanted);
             assert_kept("input gradient", measure(&net, input, &image));
             for input_gradient in [InputGradient::Skipped, InputGradient::Streamed] {

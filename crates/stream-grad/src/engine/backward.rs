@@ -4,12 +4,13 @@ use stream_grad_tiling::{PerAxis, Span, Sweep, Tile};
 
 use super::buffer::{Slab, Stored, clear, combine_rows, disjoint, offset, strided, strided_mut};
 use super::operations::Gradients;
+use super::tap::OverlapSums;
 use super::working::{Parts, Working};
 use super::{
     BlockStore, Engine, Phase, Saved, Schedule, TilePlace, exchange_failed, internal, pixel_region,
 };
 use crate::error::Result;
-use crate::exchange::{CotangentSource, InputGradientSink, TileSource};
+use crate::exchange::{CotangentSource, InputGradientSink, TapSink, TileSource};
 use crate::observer::{Progress, SweepKind};
 use crate::prepared::{Prepared, scalar};
 use crate::scalar::Scalar;
@@ -19,6 +20,7 @@ use crate::workspace::Held;
 pub(crate) struct Exchange<'a> {
     pub(crate) cotangents: &'a mut dyn CotangentSource,
     pub(crate) input_gradient: Option<&'a mut dyn InputGradientSink>,
+    pub(crate) taps: Option<&'a mut dyn TapSink>,
 }
 
 /// Runs the backward sweep over every block of every image, in reverse. It works in memory from `held`, where what was saved
@@ -52,10 +54,16 @@ pub(crate) fn backward<T: Scalar>(
         spill,
         scratch,
     };
-    let mut sweep = BackwardSweep { engine, carries };
+    let mut sweep = BackwardSweep {
+        engine,
+        carries,
+        sums: Vec::new(),
+    };
+    sweep.begin_taps(&exchange);
     let blocks = geometry.blocks();
     while let Some(mut store) = stores.pop() {
         let (image, block) = (stores.len() / blocks, stores.len() % blocks);
+        sweep.begin_tapped_block(block);
         if sweep.engine.spill.is_some() {
             let length = offset(sweep.engine.schedule.buffers.saved_length(block));
             let schedule = &sweep.engine.schedule;
@@ -88,6 +96,8 @@ pub(super) struct BackwardSweep<'p, T> {
     pub(super) engine: Engine<'p, T>,
     /// Cotangents on their way to tiles above and to the left.
     pub(super) carries: &'p mut [T],
+    /// Of each tapped node, where several blocks add to what is shown.
+    pub(super) sums: Vec<OverlapSums<T>>,
 }
 
 impl<T: Scalar> BackwardSweep<'_, T> {
@@ -225,10 +235,11 @@ impl<T: Scalar> BackwardSweep<'_, T> {
         if !self.engine.has_cotangent(node) {
             return Ok(());
         }
+        self.show(place, node, store, exchange)?;
         if !self.engine.owned(place, node).is_empty() {
             if node == 0 {
                 self.emit_input_gradient(place, exchange)?;
-            } else {
+            } else if self.has_gradients(node, gradients) {
                 self.engine.vjp(place, node, store, gradients)?;
             }
         }
@@ -239,6 +250,14 @@ impl<T: Scalar> BackwardSweep<'_, T> {
         }
         self.hand_on(place, node);
         Ok(())
+    }
+
+    /// Whether a node's VJP gives anything: before one that is tapped there may be nothing that needs a cotangent.
+    fn has_gradients(&self, node: usize, gradients: &Gradients<T>) -> bool {
+        let operation = &self.engine.schedule.operations[node];
+        let mut inputs = operation.inputs.iter();
+        inputs.any(|&input| self.engine.has_cotangent(input))
+            || operation.is_trainable(&gradients.trainable)
     }
 
     /// Sets a node's cotangent to zero, or to what the caller gives for an output.
@@ -424,7 +443,7 @@ impl<T: Scalar> BackwardSweep<'_, T> {
     }
 }
 
-fn add<T: Scalar>(to: &mut [T], from: &[T]) {
+pub(super) fn add<T: Scalar>(to: &mut [T], from: &[T]) {
     for (to, from) in to.iter_mut().zip(from) {
         *to += *from;
     }

@@ -9,6 +9,7 @@ mod buffer;
 pub(crate) mod forward;
 mod memory;
 pub(crate) mod operations;
+mod tap;
 pub(crate) mod timing;
 mod working;
 
@@ -37,6 +38,8 @@ pub(crate) struct Schedule<'p> {
     pub(crate) buffers: &'p Buffers,
     pub(crate) operations: &'p [Operation],
     pub(crate) outputs: &'p [(String, usize)],
+    /// Nodes that are shown to a caller.
+    pub(crate) taps: &'p [usize],
     pub(crate) poison: Option<f64>,
     /// The folder for a file, and how much it will hold.
     pub(crate) spill: Option<(&'p Path, u64)>,

@@ -56,7 +56,11 @@ pub(crate) fn time_nodes<T: Scalar>(
         spill: None,
         scratch,
     };
-    let mut sweep = BackwardSweep { engine, carries };
+    let mut sweep = BackwardSweep {
+        engine,
+        carries,
+        sums: Vec::new(),
+    };
     let place = TilePlace {
         image: 0,
         block: 0,

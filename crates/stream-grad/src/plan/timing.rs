@@ -82,6 +82,7 @@ impl Plan {
             let exchange = Exchange {
                 cotangents: &mut source,
                 input_gradient: sink.as_mut().map(|sink| sink as &mut dyn InputGradientSink),
+                taps: None,
             };
             let schedule = self.schedule();
             let nodes = time_nodes(schedule, &prepared, &image, &mut gradients, exchange, slice)?;

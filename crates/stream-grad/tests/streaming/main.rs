@@ -14,6 +14,7 @@ mod random_graphs;
 mod reads;
 mod refusals;
 mod spilling;
+mod taps;
 mod weights;
 mod winograd;
 mod workspace;

@@ -74,15 +74,34 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
 /// do not allow are refused later, when a plan is made.
 pub(crate) fn build(steps: &[Step], channels: usize, dtype: DType, seed: u64) -> (Net, VarMap) {
     let variables = VarMap::new();
-    let vb = VarBuilder::from_varmap(&variables, dtype, &Device::Cpu);
-    let mut net = NetBuilder::new(channels);
-    let mut x = net.input();
-    for (index, step) in steps.iter().enumerate() {
-        x = push(&mut net, x, step, vb.pp(format!("s{index}")));
-    }
-    let net = net.build(x).unwrap();
+    let (net, layers) = steps_from(0, steps, channels, dtype, &variables);
+    let net = net.build(layers[steps.len()]).unwrap();
     fill(&variables, seed);
     (net, variables)
+}
+
+/// Step `first` of a network and those after it, with parameters of `variables`; and the layer before each step, and after the
+/// last.
+pub(crate) fn steps_from(
+    first: usize,
+    steps: &[Step],
+    channels: usize,
+    dtype: DType,
+    variables: &VarMap,
+) -> (NetBuilder, Vec<Layer>) {
+    let vb = VarBuilder::from_varmap(variables, dtype, &Device::Cpu);
+    let mut net = NetBuilder::new(channels);
+    let mut layers = vec![net.input()];
+    for (index, step) in steps.iter().enumerate().skip(first) {
+        let x = push(
+            &mut net,
+            layers[index - first],
+            step,
+            vb.pp(format!("s{index}")),
+        );
+        layers.push(x);
+    }
+    (net, layers)
 }
 
 /// Values from a small generator of our own, so that a case is the same on every run.
@@ -108,7 +127,7 @@ pub(crate) fn tensor(shape: &[usize], dtype: DType, seed: u64) -> Tensor {
         .unwrap()
 }
 
-fn fill(variables: &VarMap, seed: u64) {
+pub(crate) fn fill(variables: &VarMap, seed: u64) {
     let data = variables.data().lock().unwrap();
     let mut names: Vec<&String> = data.keys().collect();
     names.sort();

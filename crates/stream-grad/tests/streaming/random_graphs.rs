@@ -13,18 +13,54 @@ use crate::networks::{Step, build, step, tensor};
 
 /// One random case: a network, an image and a way to cut it.
 #[derive(Debug, Clone)]
-struct Case {
-    steps: Vec<Step>,
-    size: (usize, usize),
+pub(crate) struct Case {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) size: (usize, usize),
     tile: (u64, u64),
     block: Option<u64>,
     segments: u64,
     kept: u32,
-    batch: usize,
-    seed: u64,
+    pub(crate) batch: usize,
+    pub(crate) seed: u64,
 }
 
-fn case() -> impl Strategy<Value = Case> {
+impl Case {
+    /// A request for images of the case's size, on one tile.
+    pub(crate) fn whole(&self) -> PlanRequest {
+        let (height, width) = self.size;
+        PlanRequest::new(height as u64, width as u64)
+            .dtype(DType::F64)
+            .batch(self.batch)
+            .tile(1 << 20)
+    }
+
+    /// `request`, cut as the case says.
+    pub(crate) fn cut(&self, net: &Net, request: PlanRequest) -> PlanRequest {
+        let names = net.operation_names().enumerate();
+        let kept = names
+            .filter(|(index, _)| self.kept >> (index % 32) & 1 == 1)
+            .map(|(_, name)| name.to_owned());
+        let request = request
+            .tiles(self.tile.0, self.tile.1)
+            .segments(self.segments)
+            .kept(kept);
+        match self.block {
+            Some(edge) => request.block(edge),
+            None => request,
+        }
+    }
+
+    pub(crate) fn image(&self, channels: usize) -> Tensor {
+        let (height, width) = self.size;
+        tensor(
+            &[self.batch, channels, height, width],
+            DType::F64,
+            self.seed,
+        )
+    }
+}
+
+pub(crate) fn case() -> impl Strategy<Value = Case> {
     (
         prop::collection::vec(step(), 1..6),
         (8_usize..40, 8_usize..40),
@@ -78,7 +114,7 @@ fn run(net: &Net, plan: &Plan, image: &Tensor, seed: u64) -> Outcome {
     }
 }
 
-fn flat(tensor: &Tensor) -> Vec<f64> {
+pub(crate) fn flat(tensor: &Tensor) -> Vec<f64> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
@@ -113,39 +149,19 @@ fn assert_bitwise(what: &str, a: &Tensor, b: &Tensor) {
 fn check(case: &Case) -> Result<(), TestCaseError> {
     let channels = 2;
     let (net, _variables) = build(&case.steps, channels, DType::F64, case.seed);
-    let (height, width) = case.size;
-    let base = PlanRequest::new(height as u64, width as u64)
-        .dtype(DType::F64)
-        .batch(case.batch)
-        .input_gradient(InputGradient::Wanted);
-    let Ok(whole) = net.plan(base.clone().tile(1 << 20)) else {
+    let base = case.whole().input_gradient(InputGradient::Wanted);
+    let Ok(whole) = net.plan(base.clone()) else {
         return Err(TestCaseError::reject(
             "the image is too small for the network",
         ));
     };
-    let kept: Vec<String> = net
-        .operation_names()
-        .enumerate()
-        .filter(|(index, _)| case.kept >> (index % 32) & 1 == 1)
-        .map(|(_, name)| name.to_owned())
-        .collect();
-    let mut request = base
-        .tiles(case.tile.0, case.tile.1)
-        .segments(case.segments)
-        .kept(kept);
-    if let Some(edge) = case.block {
-        request = request.block(edge);
-    }
+    let request = case.cut(&net, base);
     let Ok(nan) = net.plan(request.clone().poison(f64::NAN)) else {
         return Err(TestCaseError::reject(
             "more segments than bands, or outputs without inputs",
         ));
     };
-    let image = tensor(
-        &[case.batch, channels, height, width],
-        DType::F64,
-        case.seed,
-    );
+    let image = case.image(channels);
     let expected = run(&net, &whole, &image, case.seed);
     let poisoned = run(&net, &nan, &image, case.seed);
     assert_close("features", &poisoned.features, &expected.features);
@@ -177,13 +193,13 @@ fn check(case: &Case) -> Result<(), TestCaseError> {
 }
 
 /// A folder that stays empty, for files in it have no names.
-fn spill_folder() -> &'static Path {
+pub(crate) fn spill_folder() -> &'static Path {
     static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
     FOLDER.get_or_init(|| tempfile::tempdir().unwrap()).path()
 }
 
 /// `STREAM_GRAD_CASES` sets the number of cases.
-fn cases() -> u32 {
+pub(crate) fn cases() -> u32 {
     std::env::var("STREAM_GRAD_CASES")
         .ok()
         .and_then(|cases| cases.parse().ok())
