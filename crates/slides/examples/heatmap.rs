@@ -9,9 +9,8 @@
 use std::error::Error;
 
 use stream_grad_slides::{
-    Compression, DeepZoomOptions, DeepZoomWriter, Extent, Heatmap, HeatmapStyle, Mask,
-    MicronsPerPixel, PyramidLayout, PyramidOptions, PyramidWriter, Region, Slide, Target,
-    TissueOptions, separate_hed,
+    DeepZoomOptions, DeepZoomWriter, Extent, Heatmap, HeatmapStyle, Mask, MicronsPerPixel, Region,
+    Slide, Target, TissueOptions, separate_hed,
 };
 
 const SQUARE: i64 = 64;
@@ -74,27 +73,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
         values: 0.0..=highest,
         ..HeatmapStyle::default()
     };
-    let Extent { height, width } = view.extent();
-    let options = PyramidOptions::default()
-        .with_layout(PyramidLayout::Aperio)
-        .with_compression(Compression::Jpeg { quality: 85 })
-        .with_microns_per_pixel(edge);
-    let mut pyramid = PyramidWriter::create(output, height, width, &options)?;
-    let mut zoom = rest
-        .first()
-        .map(|path| DeepZoomWriter::create(path, height, width, &DeepZoomOptions::default()))
-        .transpose()?;
-    let mut band = vec![0; usize::try_from(SQUARE.unsigned_abs() * width * 3)?];
-    for row in 0..rows {
-        let region = Region::new(row * SQUARE..(row + 1) * SQUARE, 0..columns * SQUARE);
-        map.draw_over(&view, &region, &mut band, &style)?;
-        pyramid.write_rows(&band)?;
-        if let Some(zoom) = &mut zoom {
-            zoom.write_rows(&band)?;
-        }
-    }
-    pyramid.finish()?;
-    if let Some(zoom) = zoom {
+    map.write_pyramid(output, &view, &style)?;
+    if let Some(path) = rest.first() {
+        let Extent { height, width } = view.extent();
+        let mut zoom = DeepZoomWriter::create(path, height, width, &DeepZoomOptions::default())?;
+        map.draw_bands(&view, &style, &mut |rows| zoom.write_rows(rows))?;
         zoom.finish()?;
     }
     println!("{output}: {rows} x {columns} values up to {highest:.3}");

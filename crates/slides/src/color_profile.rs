@@ -12,6 +12,7 @@ use crate::tiff_pages::TiffPages;
 
 /// Whether the colours of a file are changed when it is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ColorManagement {
     /// Pixels are as the file holds them; [`Slide::icc_profile`](crate::Slide::icc_profile) passes on what they mean.

@@ -24,7 +24,7 @@
 //!
 //! # Writing
 //! [`PyramidWriter`] writes pyramids as tiled TIFF from a stream of rows or tiles, [`DeepZoomWriter`] images for web pages;
-//! [`Heatmap`] draws values over a slide. Files appear under their name when they are complete.
+//! [`Heatmap`] draws values over a slide and outlines them. Files appear under their name when they are complete.
 //!
 //! # Building
 //! [OpenSlide](https://openslide.org) 3.4.1 or later must be installed with its headers, and `pkg-config` and libclang to
@@ -101,7 +101,7 @@ pub use geo;
 pub use geometry::{Extent, Level, MicronsPerPixel, PixelScale, Region, Rgb};
 pub use heatmap::{ColorMap, Heatmap, HeatmapStyle};
 pub use levels::LevelGeometry;
-pub use list::{ListedSlide, slides_in_folder, slides_in_table};
+pub use list::{ListedSlide, is_slide_name, slides_in_folder, slides_in_table};
 pub use mask::Mask;
 pub use options::{Limits, OpenOptions};
 pub use properties::Properties;
@@ -112,7 +112,8 @@ pub use stain::{
     StainProfile, TissueSample, combine_hed, sample_tissue, separate_hed,
 };
 pub use table::{
-    CopyKind, FurtherCell, SlideCopy, SlideRow, SlideTable, TextRow, TextTable, find_copies,
+    CopyKind, FurtherCell, SlideColumns, SlideCopy, SlideRow, SlideTable, TextRow, TextTable,
+    find_copies,
 };
 pub use tissue::{PenMarks, TissueOptions};
 pub use view::{SlideView, Target};

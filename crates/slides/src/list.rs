@@ -41,6 +41,13 @@ impl ListedSlide {
     }
 }
 
+/// Whether a file is a slide or a picture by the end of its name; it is not looked at.
+#[must_use]
+pub fn is_slide_name(path: impl AsRef<Path>) -> bool {
+    let extension = path.as_ref().extension().unwrap_or_default();
+    EXTENSIONS.contains(&extension.to_string_lossy().to_lowercase().as_str())
+}
+
 /// The slides of a folder (not of folders within it), by name: files that end as slides and pictures do. Hidden files are
 /// left out.
 ///
@@ -52,14 +59,9 @@ pub fn slides_in_folder(folder: impl AsRef<Path>) -> Result<Vec<ListedSlide>> {
     let mut slides = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        let extension = path
-            .extension()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .to_lowercase();
         let name = path.file_name().unwrap_or_default();
         let is_hidden = name.as_encoded_bytes().starts_with(b".");
-        if EXTENSIONS.contains(&extension.as_str()) && !is_hidden && path.is_file() {
+        if is_slide_name(&path) && !is_hidden && path.is_file() {
             slides.push(ListedSlide {
                 path,
                 microns_per_pixel: None,

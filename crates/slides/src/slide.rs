@@ -248,17 +248,24 @@ impl Slide {
     /// # Errors
     /// [`SlideError::InvalidArgument`] for an edge of zero, [`SlideError::RegionFailed`].
     pub fn thumbnail(&self, edge: u32) -> Result<RgbImage> {
-        let whole = self.extent();
-        let longest = whole.height.max(whole.width);
-        if edge == 0 {
-            return Err(SlideError::InvalidArgument {
-                what: "the edge of a thumbnail",
-                expected: "at least 1",
-                found: edge.to_string(),
-            });
-        }
-        let downsample = (float(longest) / f64::from(edge)).max(1.0);
+        let downsample = downsample_to_fit(self.extent(), edge)?;
         self.view(Target::Downsample(downsample))?.to_image()
+    }
+
+    /// What was scanned (the slide's [`bounds`](Properties::bounds), or all of it) reduced to fit into about `edge x edge` pixels,
+    /// never enlarged: to look at, and to draw a [`Heatmap`](crate::Heatmap) over.
+    ///
+    /// # Errors
+    /// [`SlideError::InvalidArgument`] for an edge of zero, or bounds that lie outside of the slide.
+    pub fn overview(&self, edge: u32) -> Result<SlideView> {
+        let scanned = self
+            .view(Target::Level(Level::FINEST))?
+            .cropped_to_bounds()?;
+        self.view(Target::Downsample(downsample_to_fit(
+            scanned.extent(),
+            edge,
+        )?))?
+        .cropped_to_bounds()
     }
 
     /// Names of the images that come with the slide, such as `label`, `macro` and `thumbnail`.
@@ -489,6 +496,19 @@ impl Slide {
 fn block_span(index: u64) -> std::ops::Range<i64> {
     let start = i64::try_from(index.saturating_mul(BLOCK_EDGE)).unwrap_or(i64::MAX);
     start..start.saturating_add_unsigned(BLOCK_EDGE)
+}
+
+/// How much a picture is reduced to fit into `edge x edge` pixels.
+fn downsample_to_fit(picture: Extent, edge: u32) -> Result<f64> {
+    if edge == 0 {
+        return Err(SlideError::InvalidArgument {
+            what: "the edge of a thumbnail",
+            expected: "at least 1",
+            found: edge.to_string(),
+        });
+    }
+    let longest = picture.height.max(picture.width);
+    Ok((float(longest) / f64::from(edge)).max(1.0))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use image::RgbImage;
 use crate::bands::{BlockRow, Parallelism, fill_outside, for_each_band, placement, read_blocks};
 use crate::cache::BLOCK_EDGE;
 use crate::error::{Result, SlideError, check_rgb_length};
-use crate::geometry::{Extent, Level, MicronsPerPixel, Region};
+use crate::geometry::{Extent, Level, MicronsPerPixel, PixelScale, Region};
 use crate::numbers::{float, floor, position, to_usize, whole};
 use crate::resample::{Axis, Taps, add_weighted, filter_row};
 use crate::slide::Slide;
@@ -54,6 +54,8 @@ pub struct SlideView {
     /// The part that is shown, in pixels of the uncropped view; inside it.
     crop: Region,
     downsample: (f64, f64),
+    /// The scale that was asked for, if it was a scale.
+    asked: Option<MicronsPerPixel>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,6 +81,7 @@ impl SlideView {
                     level,
                     sampling: Sampling::Exact,
                     downsample,
+                    asked: None,
                 });
             }
             Target::MicronsPerPixel(edge) => {
@@ -95,7 +98,14 @@ impl SlideView {
                 });
             }
         }
-        Ok(Self::resampled(slide, rows, columns))
+        let asked = match target {
+            Target::MicronsPerPixel(edge) => Some(edge),
+            Target::Level(_) | Target::Downsample(_) => None,
+        };
+        Ok(Self {
+            asked,
+            ..Self::resampled(slide, rows, columns)
+        })
     }
 
     /// Chooses the level that serves level-0 pixels per pixel `(rows, columns)`.
@@ -135,6 +145,7 @@ impl SlideView {
             sampling,
             crop: whole.region(),
             downsample: (rows, columns),
+            asked: None,
         }
     }
 
@@ -215,6 +226,21 @@ impl SlideView {
     #[must_use]
     pub const fn downsample(&self) -> (f64, f64) {
         self.downsample
+    }
+
+    /// Scale of this view: what was asked for, or that of the slide times [`downsample`](Self::downsample).
+    ///
+    /// # Errors
+    /// [`SlideError::NoScale`] where neither the file nor the caller states the slide's.
+    pub fn scale(&self) -> Result<PixelScale> {
+        if let Some(edge) = self.asked {
+            return Ok(PixelScale::square(edge));
+        }
+        let (finest, (rows, columns)) = (self.slide.scale()?, self.downsample);
+        Ok(PixelScale {
+            x: MicronsPerPixel::new(finest.x.get() * columns)?,
+            y: MicronsPerPixel::new(finest.y.get() * rows)?,
+        })
     }
 
     /// Where a position of this view lies on level 0, as (row, column), both counted from the corner of a pixel.

@@ -1,6 +1,9 @@
 //! Values over a slide, as colours.
 
 mod color_map;
+mod contours;
+mod outlines;
+mod picture;
 
 use std::ops::RangeInclusive;
 
@@ -92,6 +95,18 @@ impl Heatmap {
             ),
             origin: view.to_level_0(0.0, 0.0),
         })
+    }
+
+    /// Rows and columns of the grid.
+    #[must_use]
+    pub const fn extent(&self) -> Extent {
+        self.extent
+    }
+
+    /// The values, row by row.
+    #[must_use]
+    pub fn values(&self) -> &[f32] {
+        &self.values
     }
 
     /// Reads a region of `view` with the heat map over it: between the centres of its cells the values are bilinear.

@@ -35,6 +35,7 @@ impl Default for MacenkoOptions {
 
 /// The two stains of a slide.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MacenkoProfile {
     /// The byte of light that passed through nothing.

@@ -21,6 +21,7 @@ const WHITE: [f64; 3] = [0.950_47, 1.0, 1.088_83];
 ///
 /// The published method works in another space of lightness and two colour axes; programs for slides use CIELAB.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReinhardProfile {
     /// Mean of L*, a* and b*.

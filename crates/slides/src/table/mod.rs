@@ -27,6 +27,27 @@ pub struct SlideTable {
     same_content: Vec<(usize, usize)>,
 }
 
+/// What the columns of a [`SlideTable`] are called, and where its slides lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlideColumns<'a> {
+    /// Column of the slides' paths, in whatever case; `slide` by default.
+    pub slide: &'a str,
+    /// Column of the scales of the finest levels, which may lack; `microns_per_pixel` by default, blank for none.
+    pub microns_per_pixel: &'a str,
+    /// Folder that paths are taken from; by default the table's own.
+    pub folder: Option<&'a Path>,
+}
+
+impl Default for SlideColumns<'_> {
+    fn default() -> Self {
+        Self {
+            slide: "slide",
+            microns_per_pixel: "microns_per_pixel",
+            folder: None,
+        }
+    }
+}
+
 /// A row of a [`SlideTable`].
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -64,9 +85,17 @@ impl SlideTable {
     /// # }
     /// ```
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        Self::read_with(path, SlideColumns::default())
+    }
+
+    /// As [`read`](Self::read), with columns of other names.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_with(path: impl AsRef<Path>, columns: SlideColumns<'_>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(|error| SlideError::io(path, error))?;
-        let mut table = Self::parse(path, &bytes)?;
+        let mut table = Self::parse_with(path, &bytes, columns)?;
         for copy in find_copies(&table.slides) {
             match copy.kind {
                 CopyKind::OneFile => return Err(table.repeated(copy.first, copy.second)),
@@ -82,9 +111,36 @@ impl SlideTable {
     /// # Errors
     /// [`SlideError::Malformed`] with the line.
     pub fn parse(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Self> {
+        Self::parse_with(path, bytes, SlideColumns::default())
+    }
+
+    /// As [`parse`](Self::parse), with columns of other names.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    ///
+    /// # Examples
+    /// ```
+    /// use std::path::Path;
+    /// use stream_grad_slides::{SlideColumns, SlideTable};
+    /// # fn main() -> Result<(), stream_grad_slides::SlideError> {
+    /// let columns = SlideColumns { slide: "FILENAME", folder: Some(Path::new("slides")), ..SlideColumns::default() };
+    /// let table = SlideTable::parse_with("t.csv", b"PATIENT,FILENAME\np1,a.svs\n", columns)?;
+    /// assert_eq!(table.rows().next().map(|row| row.slide), Some(Path::new("slides/a.svs")));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn parse_with(
+        path: impl AsRef<Path>,
+        bytes: &[u8],
+        columns: SlideColumns<'_>,
+    ) -> Result<Self> {
         let path = path.as_ref();
-        let text = TextTable::parse(path, bytes, "slide")?;
-        let folder = path.parent().unwrap_or_else(|| Path::new(""));
+        let text = TextTable::parse(path, bytes, columns.slide)?;
+        let folder = columns
+            .folder
+            .or_else(|| path.parent())
+            .unwrap_or_else(|| Path::new(""));
         let mut table = Self {
             slides: Vec::with_capacity(text.rows().len()),
             scales: Vec::with_capacity(text.rows().len()),
@@ -96,11 +152,11 @@ impl SlideTable {
             let row = &table.text.rows()[place];
             let wrong =
                 |expected: &str, found| Err(malformed(path, row.line, expected.to_owned(), found));
-            let Some(name) = table.text.cell(row, "slide") else {
+            let Some(name) = table.text.cell(row, columns.slide) else {
                 return wrong("the path of a slide", "nothing".to_owned());
             };
             let slide = folder.join(name);
-            let scale = match table.text.cell(row, "microns_per_pixel") {
+            let scale = match table.text.cell(row, columns.microns_per_pixel) {
                 None => None,
                 Some(text) => {
                     let number = text.parse().ok();

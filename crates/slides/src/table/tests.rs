@@ -266,3 +266,16 @@ fn files_beside_a_slide_count() {
     }
     assert_eq!(find_copies(&[path("d.vms"), path("e.vms")]), []);
 }
+
+#[test]
+fn a_column_that_lacks_is_named_with_those_that_are_there() {
+    for bytes in ["slide_id,label\na,1\n", "label;slide_id\na;1\n"] {
+        let message = SlideTable::parse("t.csv", bytes.as_bytes())
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("column `slide`"), "{message}");
+        assert!(message.contains("`slide_id`, `label`"), "{message}");
+    }
+    let table = TextTable::parse("t.csv", b"slide,isup,gleason,grades\n", "slide").unwrap();
+    assert_eq!(table.nearest_columns("Grade")[0], "grades");
+}

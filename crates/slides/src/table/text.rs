@@ -80,12 +80,12 @@ impl TextTable {
         let text = decode(path, bytes)?;
         let (text, first_line) = without_separator_line(&text);
         let separator = separator(text, needed).ok_or_else(|| {
-            let heading = text.lines().next().unwrap_or_default();
+            let names = names(&widest_heading(text));
             malformed(
                 path,
                 first_line,
                 format!("a column `{needed}`"),
-                format!("`{heading}`"),
+                quoted(&nearest_first(needed, &names)),
             )
         })?;
         let mut records = reader(text, separator).into_records();
@@ -160,6 +160,12 @@ impl TextTable {
         self.columns
             .iter()
             .position(|column| column.to_lowercase() == name)
+    }
+
+    /// Names of all columns, those first that are spelled most like `name`: for an error that lists what there is.
+    #[must_use]
+    pub fn nearest_columns(&self, name: &str) -> Vec<&str> {
+        nearest_first(name, &self.columns)
     }
 
     /// What stands in `row` in the column `name`; `None` where there is no such column, or nothing in the cell.
@@ -265,6 +271,34 @@ fn separator(text: &str, needed: &str) -> Option<u8> {
             })
         })
     })
+}
+
+/// The heading by the separator that cuts it into most cells.
+fn widest_heading(text: &str) -> csv::StringRecord {
+    let heading = |separator| reader(text, separator).into_records().next()?.ok();
+    let headings = SEPARATORS.into_iter().rev().filter_map(heading);
+    headings
+        .max_by_key(csv::StringRecord::len)
+        .unwrap_or_default()
+}
+
+/// `names`, those first that are spelled most like `name`.
+fn nearest_first<'a>(name: &str, names: &'a [String]) -> Vec<&'a str> {
+    let name = name.to_lowercase();
+    let mut sorted: Vec<&str> = names.iter().map(String::as_str).collect();
+    // Jaro and Winkler's measure is for names: it counts a common beginning, and is not put off by what follows.
+    let likeness = |other: &str| strsim::jaro_winkler(&name, &other.to_lowercase());
+    sorted.sort_by(|a, b| likeness(b).total_cmp(&likeness(a)));
+    sorted
+}
+
+/// Names for an error.
+fn quoted(names: &[&str]) -> String {
+    if names.is_empty() {
+        return "no columns".to_owned();
+    }
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
 }
 
 fn reader(text: &str, separator: u8) -> csv::Reader<&[u8]> {

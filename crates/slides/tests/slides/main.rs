@@ -17,6 +17,7 @@ mod common;
 mod corpus;
 mod examples;
 mod golden;
+mod heatmaps;
 mod layouts;
 mod limits;
 mod pyramids;
