@@ -8,12 +8,13 @@ use stream_grad::Net;
 use stream_grad::tiling::{LostBorder, PerAxis, PublishedBorders};
 
 use crate::error::{ModelError, Result};
+use crate::plain::PlainConfig;
 use crate::resnet::ResNetConfig;
 use crate::sequential::{imagenette, numerics};
 use crate::small::SmallConfig;
 
 /// The names that [`ModelName`] is parsed from.
-pub const KNOWN_MODELS: [&str; 7] = [
+pub const KNOWN_MODELS: [&str; 9] = [
     "resnet18",
     "resnet34",
     "resnet50",
@@ -21,6 +22,8 @@ pub const KNOWN_MODELS: [&str; 7] = [
     "imagenette",
     "small",
     "small-<width>x<depth>",
+    "plain",
+    "plain-<width>x<depth>",
 ];
 
 /// A model that has a name.
@@ -47,6 +50,8 @@ pub enum ModelName {
     Imagenette,
     /// A small residual network for training on CPUs.
     Small(SmallConfig),
+    /// A plain network for training on CPUs.
+    Plain(PlainConfig),
 }
 
 impl ModelName {
@@ -62,6 +67,7 @@ impl ModelName {
             Self::Numerics => numerics(vb),
             Self::Imagenette => imagenette(vb),
             Self::Small(config) => config.build(vb),
+            Self::Plain(config) => config.build(vb),
         }
     }
 
@@ -105,12 +111,18 @@ impl FromStr for ModelName {
             "numerics" => Self::Numerics,
             "imagenette" => Self::Imagenette,
             "small" => Self::Small(SmallConfig::default()),
-            _ => name
-                .strip_prefix("small-")
-                .and_then(|size| size.split_once('x'))
-                .and_then(|(width, depth)| Some((width.parse().ok()?, depth.parse().ok()?)))
-                .map(|(width, depth)| Self::Small(SmallConfig { width, depth }))
-                .ok_or_else(unknown)?,
+            "plain" => Self::Plain(PlainConfig::default()),
+            _ => {
+                let (family, size) = name.split_once('-').ok_or_else(unknown)?;
+                let (width, depth) = size.split_once('x').ok_or_else(unknown)?;
+                let number = |text: &str| text.parse::<usize>().map_err(|_| unknown());
+                let (width, depth) = (number(width)?, number(depth)?);
+                match family {
+                    "small" => Self::Small(SmallConfig { width, depth }),
+                    "plain" => Self::Plain(PlainConfig { width, depth }),
+                    _ => return Err(unknown()),
+                }
+            }
         })
     }
 }
@@ -125,6 +137,8 @@ impl fmt::Display for ModelName {
             Self::Imagenette => f.write_str("imagenette"),
             Self::Small(config) if *config == SmallConfig::default() => f.write_str("small"),
             Self::Small(SmallConfig { width, depth }) => write!(f, "small-{width}x{depth}"),
+            Self::Plain(config) if *config == PlainConfig::default() => f.write_str("plain"),
+            Self::Plain(PlainConfig { width, depth }) => write!(f, "plain-{width}x{depth}"),
         }
     }
 }
@@ -146,6 +160,8 @@ mod tests {
             "imagenette",
             "small",
             "small-8x3",
+            "plain",
+            "plain-8x3",
         ] {
             assert_eq!(name.parse::<ModelName>().unwrap().to_string(), name);
         }
@@ -164,6 +180,8 @@ mod tests {
             "small-3",
             "small-x",
             "small--1x2",
+            "plain-3",
+            "large-3x4",
             "ResNet18",
         ] {
             let message = name.parse::<ModelName>().unwrap_err().to_string();

@@ -11,7 +11,7 @@ use common::{
 };
 use serde::Deserialize;
 use stream_grad::Net;
-use stream_grad_models::{ModelName, ResNetConfig, Result, SmallConfig, generator};
+use stream_grad_models::{ModelName, PlainConfig, ResNetConfig, Result, SmallConfig, generator};
 
 /// Sums in another order, in f64.
 const F64: f64 = 1e-12;
@@ -152,17 +152,28 @@ fn imagenette() {
     );
 }
 
-#[test]
-fn small() {
-    let golden = common::load(common::fixture("small.safetensors"));
-    let net = generated_network(|vb| SmallConfig { width: 2, depth: 1 }.build(vb), "small");
-    let image = generator::uniform_tensor("small/input", &[1, 3, 45, 38]).unwrap();
+/// Every value of a network with parameters, image and cotangent drawn under `name`.
+fn check_whole(name: &str, net: &Net) {
+    let golden = common::load(common::fixture(&format!("{name}.safetensors")));
+    let image = generator::uniform_tensor(&format!("{name}/input"), &[1, 3, 45, 38]).unwrap();
     for cut in [Cut::Conventional, Cut::Tiles(16), Cut::Blocks(32, 16)] {
-        let swept = sweep(&net, &image, cut, |shape| {
-            generator::uniform_tensor("small/y_bar", shape).unwrap()
+        let swept = sweep(net, &image, cut, |shape| {
+            generator::uniform_tensor(&format!("{name}/y_bar"), shape).unwrap()
         });
         check(&golden, &swept, F64);
     }
+}
+
+#[test]
+fn small() {
+    let build = |vb: VarBuilder<'_>| SmallConfig { width: 2, depth: 1 }.build(vb);
+    check_whole("small", &generated_network(build, "small"));
+}
+
+#[test]
+fn plain() {
+    let build = |vb: VarBuilder<'_>| PlainConfig { width: 2, depth: 4 }.build(vb);
+    check_whole("plain", &generated_network(build, "plain"));
 }
 
 #[derive(Deserialize)]

@@ -2,6 +2,7 @@
 
 head.safetensors        poolings, standardisation and linear layer on features with ties, zeros and NaN; values and gradients
 imagenette.safetensors  the tail of the Imagenette classifier; logits, gradient of the features, summaries of the others
+plain.safetensors       the plain network, width 2 and depth 4; values and gradients
 small.safetensors       the small residual network, width 2 and depth 1; values and gradients
 resnet_1111.pth         a state_dict of torchvision's ResNet: basic blocks, one in each stage, width 1, with `fc` and counters
 imagenette_nested.pth   a checkpoint {"epoch", "state_dict"} of the Imagenette network's streamed part in f16
@@ -133,12 +134,22 @@ class Small(nn.Module):
         return F.relu(self.norm(self.blocks(self.stem(x))))
 
 
-def small():
-    network = Small(2)
-    leaves = parameters("small", network.named_parameters())
-    x = generated("small/input", (1, 3, 45, 38)).requires_grad_()
+class Plain(nn.Module):
+    def __init__(self, w):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, 2, 1) for i, o in [(3, w), (w, 2 * w), (2 * w, 4 * w), (4 * w, 4 * w)])
+
+    def forward(self, x):
+        for conv in self.convs:
+            x = F.relu(conv(x))
+        return x
+
+
+def values_and_gradients(name, network):
+    leaves = parameters(name, network.named_parameters())
+    x = generated(f"{name}/input", (1, 3, 45, 38)).requires_grad_()
     y = torch.func.functional_call(network.double(), leaves, x)
-    x_bar, *gradients = torch.autograd.grad(y, [x, *leaves.values()], generated("small/y_bar", y.shape))
+    x_bar, *gradients = torch.autograd.grad(y, [x, *leaves.values()], generated(f"{name}/y_bar", y.shape))
     tensors = {"y": y.detach(), "x_bar": x_bar}
     return tensors | {f"gradient/{k}": v for k, v in zip(leaves, gradients, strict=True)}
 
@@ -155,6 +166,11 @@ def pickles():
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for name, make in {"head": head, "imagenette": imagenette, "small": small}.items():
+    for name, make in {
+        "head": head,
+        "imagenette": imagenette,
+        "plain": lambda: values_and_gradients("plain", Plain(2)),
+        "small": lambda: values_and_gradients("small", Small(2)),
+    }.items():
         save_file({k: v.contiguous() for k, v in make().items()}, HERE / f"{name}.safetensors")
     pickles()

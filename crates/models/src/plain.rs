@@ -1,0 +1,110 @@
+//! A family of plain networks for training on CPUs: convolutions of stride 2 and ReLUs, nothing else.
+
+use candle_nn::VarBuilder;
+use stream_grad::{Conv2d, Net, NetBuilder};
+
+use crate::error::{Result, check_range};
+
+/// The widest convolution, in multiples of the first.
+const WIDEST: usize = 4;
+
+/// A plain network, up to and without the global pooling; total stride `2^depth`.
+///
+/// `depth` convolutions (`convs.<i>`, 3x3, stride 2, padding 1), each followed by ReLU, with `width`, twice and from then on four
+/// times `width` channels. Without norms it streams as it is; with initial weights by He's rule and standardised pooled features
+/// (see [`Standardisation`](crate::Standardisation)) four of them learn as well as with batch norm.
+///
+/// ```
+/// use stream_grad_models::PlainConfig;
+/// assert_eq!(PlainConfig::default().output_channels(), 64);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PlainConfig {
+    /// Channels of the first convolution.
+    pub width: usize,
+    /// Convolutions.
+    pub depth: usize,
+}
+
+impl Default for PlainConfig {
+    fn default() -> Self {
+        Self {
+            width: 16,
+            depth: 4,
+        }
+    }
+}
+
+impl PlainConfig {
+    /// Channels of the features.
+    pub const fn output_channels(&self) -> usize {
+        self.width
+            .saturating_mul(multiple(self.depth.saturating_sub(1)))
+    }
+
+    /// Builds the network for images of three channels.
+    ///
+    /// # Errors
+    /// A width or depth outside 1 to 65536 or 1 to 16, or a parameter that is missing or misshapen.
+    pub fn build(&self, vb: VarBuilder<'_>) -> Result<Net> {
+        check_range(
+            "plain network's width",
+            self.width,
+            1..=65_536,
+            "1 to 65536",
+        )?;
+        check_range("plain network's depth", self.depth, 1..=16, "1 to 16")?;
+        let mut net = NetBuilder::new(3);
+        let convs = vb.pp("convs");
+        let mut x = net.input();
+        for place in 0..self.depth {
+            let channels = self.width * multiple(place);
+            let conv = Conv2d::new(net.channels(x)?, channels, 3)
+                .stride(2)
+                .padding(1);
+            x = net.conv2d(x, conv, convs.pp(place))?;
+            x = net.relu(x)?;
+        }
+        Ok(net.build(x)?)
+    }
+}
+
+/// Width of convolution `place`, in multiples of the first.
+const fn multiple(place: usize) -> usize {
+    if place >= 2 { WIDEST } else { 1 << place }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use candle_nn::VarMap;
+
+    use super::*;
+
+    #[test]
+    fn widths_double_up_to_four() {
+        let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+        let net = PlainConfig { width: 2, depth: 5 }
+            .build(vb.clone())
+            .unwrap();
+        let shapes: Vec<(String, usize)> = net
+            .parameters()
+            .iter()
+            .filter(|parameter| parameter.name.ends_with("weight"))
+            .map(|parameter| (parameter.name.clone(), parameter.tensor.dims()[0]))
+            .collect();
+        let expected = [2, 4, 8, 8, 8];
+        for (place, (name, channels)) in shapes.iter().enumerate() {
+            assert_eq!(*name, format!("convs.{place}.weight"));
+            assert_eq!(*channels, expected[place]);
+        }
+        assert_eq!((shapes.len(), net.output_channels()), (5, 8));
+        assert_eq!(net.output_extent(64, 33).unwrap(), (2, 2));
+        assert!(
+            PlainConfig { width: 2, depth: 0 }
+                .build(vb.clone())
+                .is_err()
+        );
+        assert!(PlainConfig { width: 0, depth: 4 }.build(vb).is_err());
+    }
+}
