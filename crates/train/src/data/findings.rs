@@ -110,7 +110,16 @@ impl fmt::Display for SampleWarning {
                 let (a, b) = (first.slide.display(), second.slide.display());
                 write!(f, "the slides {a} and {b} have one content")?;
                 if first.label != second.label {
-                    write!(f, ", with the labels {} and {}", first.label, second.label)?;
+                    let label = |sample: &Sample| match &sample.label {
+                        Some(label) => label.to_string(),
+                        None => "none".to_owned(),
+                    };
+                    write!(
+                        f,
+                        ", with the labels {} and {}",
+                        label(first),
+                        label(second)
+                    )?;
                 }
                 (first, second)
             }

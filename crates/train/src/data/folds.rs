@@ -6,16 +6,17 @@ use std::fmt;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Sample, Split, Task, check_patients};
+use super::{Label, Sample, Split, Task, check_patients};
 use crate::error::{Result, TrainError};
 
 /// How many parts scores are cut into by rank.
 const QUARTERS: usize = 4;
 
 /// Shares of the patients in each split; what is left over is the training split.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SplitShares {
     /// Share of the validation split.
@@ -94,14 +95,7 @@ pub fn assign_splits(
     shares: SplitShares,
     seed: u64,
 ) -> Result<DrawnSplits> {
-    let legal = |share: f64| (0.0..1.0).contains(&share);
-    if !legal(shares.validation) || !legal(shares.test) || shares.validation + shares.test >= 1.0 {
-        return Err(TrainError::setting(
-            "shares of splits",
-            "shares of 0 or more, together below 1",
-            format!("{} and {}", shares.validation, shares.test),
-        ));
-    }
+    shares.check()?;
     check_patients(samples)?;
     let given: BTreeMap<Patient, Split> = samples
         .iter()
@@ -143,6 +137,22 @@ pub fn assign_splits(
 }
 
 impl SplitShares {
+    /// Checks that shares are from 0, and that something is left to train on.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`].
+    pub fn check(self) -> Result<()> {
+        let legal = |share: f64| (0.0..1.0).contains(&share);
+        if legal(self.validation) && legal(self.test) && self.validation + self.test < 1.0 {
+            return Ok(());
+        }
+        Err(TrainError::setting(
+            "data.splits",
+            "shares of 0 or more, together below 1",
+            format!("{} and {}", self.validation, self.test),
+        ))
+    }
+
     /// Shares of the splits that are drawn into where `given` is given, in the same ratio.
     fn open(self, given: &BTreeMap<Patient, Split>) -> Self {
         let is_given = |split| given.values().any(|given| *given == split);
@@ -251,21 +261,23 @@ impl Patient {
     }
 }
 
-/// Patients by their highest class, or by the quarter that their highest score lies in, from low to high.
+/// Patients by their highest class or level, by the quarter that their highest score lies in, or by the rarest label that they
+/// have, from low to high; those without any label come first.
 fn strata(samples: &[Sample], task: Task) -> Vec<Vec<Patient>> {
+    let ranks = LabelRanks::of(samples);
     let mut highest: BTreeMap<Patient, f64> = BTreeMap::new();
     for sample in samples {
         let label = highest
             .entry(Patient::of(sample))
             .or_insert(f64::NEG_INFINITY);
-        *label = label.max(sample.label);
+        *label = label.max(ranks.rank(sample.label.as_ref()));
     }
     let mut patients: Vec<(Patient, f64)> = highest.into_iter().collect();
     patients.sort_by(|(_, a), (_, b)| a.total_cmp(b));
     let number = patients.len();
     let same = |(place, a): (usize, f64), (next, b): (usize, f64)| match task {
         Task::Regression => place * QUARTERS / number == next * QUARTERS / number,
-        Task::Binary | Task::Classification { .. } => a == b,
+        _ => a == b,
     };
     let mut strata: Vec<Vec<Patient>> = Vec::new();
     let mut last = None;
@@ -281,6 +293,45 @@ fn strata(samples: &[Sample], task: Task) -> Vec<Vec<Patient>> {
     // Names decide what a seed draws, not labels.
     strata.iter_mut().for_each(|stratum| stratum.sort());
     strata
+}
+
+/// For each of several labels, how rare it is: the rarest has the highest rank, the first of those that are alike.
+struct LabelRanks(Vec<f64>);
+
+impl LabelRanks {
+    fn of(samples: &[Sample]) -> Self {
+        let mut counts: Vec<usize> = Vec::new();
+        for sample in samples {
+            if let Some(Label::Set(set)) = &sample.label {
+                counts.resize(counts.len().max(set.len()), 0);
+                counts
+                    .iter_mut()
+                    .zip(set)
+                    .for_each(|(count, has)| *count += usize::from(*has));
+            }
+        }
+        let mut order: Vec<usize> = (0..counts.len()).collect();
+        order.sort_by_key(|label| std::cmp::Reverse((counts[*label], *label)));
+        let mut ranks = vec![0.0; counts.len()];
+        let mut rank = 0.0;
+        for label in order {
+            rank += 1.0;
+            ranks[label] = rank;
+        }
+        Self(ranks)
+    }
+
+    /// A number, the rank of the rarest of several labels, 0 for none of them, less than any for what is not known.
+    fn rank(&self, label: Option<&Label>) -> f64 {
+        match label {
+            None => f64::NEG_INFINITY,
+            Some(Label::Number(number)) => *number,
+            Some(Label::Set(set)) => {
+                let has = self.0.iter().zip(set).filter(|(_, has)| **has);
+                has.map(|(rank, _)| *rank).fold(0.0, f64::max)
+            }
+        }
+    }
 }
 
 #[expect(

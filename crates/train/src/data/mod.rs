@@ -1,22 +1,38 @@
 //! Which slides there are, what is known of them, and which of them are trained on.
 
-mod camelyon17;
+mod classes;
+mod columns;
 mod findings;
 mod folds;
+mod label;
+mod layouts;
+mod read;
+mod rounds;
 mod sampling;
+mod settings;
+mod stage;
 mod table;
+mod task;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use stream_grad_slides::{FurtherCell, MicronsPerPixel};
 
-pub use camelyon17::read_camelyon17;
+pub use classes::check_classes;
+pub use columns::LabelColumn;
 pub use findings::{SampleWarning, check_samples};
 pub use folds::{DrawnSplits, Fold, SplitShares, assign_splits, cross_validation};
+pub use label::{ClassNames, Label, SEPARATOR};
+pub use layouts::Layout;
+pub use read::DataSet;
+pub use rounds::Round;
 pub use sampling::{Sampling, epoch_order};
+pub use settings::DataSettings;
+pub use stage::{NodeStage, PatientStage, patient_stage, patient_stages};
 pub(crate) use table::{further_cell, further_columns, table};
 pub use table::{read_table, write_table};
+pub use task::Task;
 
 use crate::error::{Result, TrainError};
 
@@ -25,8 +41,8 @@ use crate::error::{Result, TrainError};
 pub struct Sample {
     /// The slide's file.
     pub slide: PathBuf,
-    /// A class from 0, or a score.
-    pub label: f64,
+    /// A class, level, score or labels; `None` for a slide whose label is to be predicted.
+    pub label: Option<Label>,
     /// Part of the data, where it is fixed.
     pub split: Option<Split>,
     /// Whose slide it is; slides of one patient stay in one split.
@@ -42,10 +58,19 @@ pub struct Sample {
 impl Sample {
     /// A slide with a label, of which nothing else is known.
     #[must_use]
-    pub fn new(slide: impl Into<PathBuf>, label: f64) -> Self {
+    pub fn new(slide: impl Into<PathBuf>, label: impl Into<Label>) -> Self {
+        Self {
+            label: Some(label.into()),
+            ..Self::unlabelled(slide)
+        }
+    }
+
+    /// A slide of which nothing is known.
+    #[must_use]
+    pub fn unlabelled(slide: impl Into<PathBuf>) -> Self {
         Self {
             slide: slide.into(),
-            label,
+            label: None,
             split: None,
             patient: None,
             microns_per_pixel: None,
@@ -100,76 +125,6 @@ impl Split {
     }
 }
 
-/// What is predicted from a slide.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Task {
-    /// One of two classes, 0 and 1.
-    Binary,
-    /// One of several classes, 0 to `classes - 1`.
-    Classification {
-        /// Number of classes, two or more.
-        classes: usize,
-    },
-    /// A number.
-    Regression,
-}
-
-impl Task {
-    /// Number of values that the network gives for a slide.
-    #[must_use]
-    pub const fn outputs(self) -> usize {
-        match self {
-            Self::Binary | Self::Regression => 1,
-            Self::Classification { classes } => classes,
-        }
-    }
-
-    /// Number of classes; `None` for a number.
-    #[must_use]
-    pub const fn classes(self) -> Option<usize> {
-        match self {
-            Self::Binary => Some(2),
-            Self::Classification { classes } => Some(classes),
-            Self::Regression => None,
-        }
-    }
-
-    /// Which labels are legal, in words.
-    #[must_use]
-    pub fn labels(self) -> String {
-        match self.classes() {
-            Some(classes) => format!("a whole number from 0 to {}", classes.saturating_sub(1)),
-            None => "a finite number".to_owned(),
-        }
-    }
-
-    /// Whether `label` is legal.
-    #[must_use]
-    pub fn accepts(self, label: f64) -> bool {
-        match self.classes() {
-            Some(classes) => (0..classes).any(|class| class_label(class) == label),
-            None => label.is_finite(),
-        }
-    }
-}
-
-/// The label of a class.
-#[expect(clippy::cast_precision_loss, reason = "class numbers are small")]
-pub(crate) fn class_label(class: usize) -> f64 {
-    class as f64
-}
-
-/// The class of a label that its task accepts.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "labels of classes are small whole numbers"
-)]
-pub(crate) fn label_class(label: f64) -> usize {
-    label as usize
-}
-
 /// The samples of `split`.
 #[must_use]
 pub fn of_split(samples: &[Sample], split: Split) -> Vec<Sample> {
@@ -180,22 +135,36 @@ pub fn of_split(samples: &[Sample], split: Split) -> Vec<Sample> {
         .collect()
 }
 
-/// Checks that there is something to learn or to measure: two classes or more, or two different scores.
+/// Checks that there is something to learn or to measure: every slide has a label, and two of them differ.
 ///
 /// `set` names the slides in the error.
 ///
 /// # Errors
 /// [`TrainError::Classes`].
 pub fn check_labels(set: &str, samples: &[Sample]) -> Result<()> {
-    let mut labels: Vec<f64> = samples.iter().map(|sample| sample.label).collect();
-    labels.sort_by(f64::total_cmp);
-    labels.dedup();
-    if labels.len() > 1 {
-        return Ok(());
-    }
-    let found = match labels.first() {
-        Some(label) => format!("{} slides, all with label {label}", samples.len()),
-        None => "no slides".to_owned(),
+    let without: Vec<&Sample> = samples
+        .iter()
+        .filter(|sample| sample.label.is_none())
+        .collect();
+    let found = match (without.first(), samples.first()) {
+        (Some(first), _) => {
+            let (count, slide) = (without.len(), first.slide.display());
+            format!(
+                "{count} of {} slides without a label, the first is {slide}",
+                samples.len()
+            )
+        }
+        (None, None) => "no slides".to_owned(),
+        (None, Some(first)) if samples.iter().any(|sample| sample.label != first.label) => {
+            return Ok(());
+        }
+        (None, Some(first)) => {
+            let label = first
+                .label
+                .as_ref()
+                .map_or_else(String::new, Label::to_string);
+            format!("{} slides, all with label {label}", samples.len())
+        }
     };
     Err(TrainError::Classes {
         set: set.to_owned(),

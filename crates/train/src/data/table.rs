@@ -4,100 +4,40 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use stream_grad_files::refuse_input;
-use stream_grad_slides::{FurtherCell, SlideRow, SlideTable};
+use stream_grad_slides::FurtherCell;
 
-use super::{Sample, Split, Task, check_patients};
+use super::columns::Columns;
+use super::{ClassNames, DataSettings, Label, Sample, Split, Task, read};
 use crate::error::{Result, TrainError};
 
 /// Columns that have a meaning here, in the order in which they are written.
-const KNOWN: [&str; 5] = ["slide", "label", "split", "patient", "microns_per_pixel"];
+pub(super) const KNOWN: [&str; 5] = ["slide", "label", "split", "patient", "microns_per_pixel"];
 
 /// The same for errors.
 const EXPECTED: &str = "slide,label[,split][,patient][,microns_per_pixel]";
 
-/// What programs write for a patient that they do not know.
-const UNKNOWN: [&str; 7] = ["na", "n/a", "#n/a", "<na>", "nan", "null", "none"];
-
 /// Reads a table with the columns `slide`, `label` and, if present, `split`, `patient` and `microns_per_pixel`, in any order.
 /// Further columns are kept in [`Sample::further`] and handed on to the predictions.
 ///
-/// [`SlideTable`] says how a table may be spelled. A slide's path is taken from the table's own folder unless it is absolute. A
+/// [`SlideTable`](stream_grad_slides::SlideTable) says how a table may be spelled. A slide's path is taken from the table's own folder unless it is absolute. A
 /// blank split, patient or scale is unknown; [`assign_splits`](super::assign_splits) draws the splits. Every slide must exist,
-/// stand in the table once, under whatever name, and have a label that the task accepts.
+/// stand in the table once, under whatever name, and have a label that the task accepts, or none where it is to be predicted.
 /// [`check_samples`](super::check_samples) tells what is suspicious but allowed.
 ///
 /// # Errors
-/// [`TrainError::Slide`] for a file that is no table or names a slide twice, [`TrainError::Column`], [`TrainError::Cell`],
+/// [`TrainError::Slide`] for a file that is no table or names a slide twice, [`TrainError::NoColumn`], [`TrainError::Cell`],
 /// [`TrainError::MissingSlides`], [`TrainError::SplitPatient`], [`TrainError::Classes`] for a table without rows.
 pub fn read_table(path: &Path, task: Task) -> Result<Vec<Sample>> {
-    let samples = samples(&SlideTable::read(path)?, task)?;
-    check_files(path, &samples)?;
-    Ok(samples)
+    Ok(read::read(path, &Columns::default(), &numbered(task))?.samples)
 }
 
-/// What the rows of a table say; its slides are not looked for.
-fn samples(table: &SlideTable, task: Task) -> Result<Vec<Sample>> {
-    let path = table.text().path();
-    if table.text().column("label").is_none() {
-        return Err(TrainError::Column {
-            path: path.to_path_buf(),
-            problem: "missing",
-            column: "label".to_owned(),
-            expected: EXPECTED,
-        });
+/// Settings for a table whose labels are numbers.
+fn numbered(task: Task) -> DataSettings {
+    DataSettings {
+        task,
+        classes: ClassNames::numbered(task).into(),
+        ..DataSettings::default()
     }
-    let samples = table
-        .rows()
-        .map(|row| sample(table, row, task))
-        .collect::<Result<Vec<_>>>()?;
-    if samples.is_empty() {
-        return Err(TrainError::Classes {
-            set: format!("table {}", path.display()),
-            expected: "two or more different labels".to_owned(),
-            found: "no rows".to_owned(),
-        });
-    }
-    check_patients(&samples)?;
-    Ok(samples)
-}
-
-fn sample(table: &SlideTable, row: SlideRow<'_>, task: Task) -> Result<Sample> {
-    let text = table.text();
-    let wrong = |column, expected: &str, found: &str| TrainError::Cell {
-        path: text.path().to_path_buf(),
-        line: row.text.line,
-        column,
-        expected: expected.to_owned(),
-        found: found.to_owned(),
-    };
-    let label = text.cell(row.text, "label").unwrap_or_default();
-    let number = label
-        .parse::<f64>()
-        .ok()
-        .filter(|number| task.accepts(*number))
-        .ok_or_else(|| wrong("label", &task.labels(), label))?;
-    let split = text
-        .cell(row.text, "split")
-        .map(|name| {
-            let expected = "train, validation or test, or nothing where it is to be drawn";
-            Split::parse(name).ok_or_else(|| wrong("split", expected, name))
-        })
-        .transpose()?;
-    let patient = text.cell(row.text, "patient");
-    if let Some(name) = patient.filter(|name| UNKNOWN.contains(&name.to_lowercase().as_str())) {
-        return Err(wrong(
-            "patient",
-            "a patient, or nothing where it is unknown",
-            name,
-        ));
-    }
-    Ok(Sample {
-        split,
-        patient: patient.map(str::to_owned),
-        microns_per_pixel: row.microns_per_pixel,
-        further: text.further(row.text, &KNOWN),
-        ..Sample::new(row.slide, number)
-    })
 }
 
 /// Writes `samples` as a table that [`read_table`] reads, beside its place first and then renamed.
@@ -132,7 +72,10 @@ pub(crate) fn table(path: &Path, samples: &[Sample]) -> Result<Vec<u8>> {
         let slide = sample.slide.strip_prefix(folder).unwrap_or(&sample.slide);
         let mut row = vec![
             slide.display().to_string(),
-            sample.label.to_string(),
+            sample
+                .label
+                .as_ref()
+                .map_or_else(String::new, Label::to_string),
             sample.split.map_or("", Split::name).to_owned(),
             sample.patient.clone().unwrap_or_default(),
         ];
@@ -185,7 +128,7 @@ fn check_columns(path: &Path, samples: &[Sample]) -> Result<()> {
     Ok(())
 }
 
-fn check_files(path: &Path, samples: &[Sample]) -> Result<()> {
+pub(super) fn check_files(path: &Path, samples: &[Sample]) -> Result<()> {
     let mut missing = samples.iter().filter(|sample| !sample.slide.is_file());
     match missing.next() {
         None => Ok(()),
@@ -203,8 +146,10 @@ mod tests {
     use std::collections::HashSet;
 
     use proptest::prelude::*;
+    use stream_grad_slides::SlideTable;
     use tempfile::TempDir;
 
+    use super::super::check_patients;
     use super::*;
 
     fn table(text: &str) -> (TempDir, Result<Vec<Sample>>) {
@@ -228,8 +173,8 @@ mod tests {
         let samples = samples.unwrap();
         assert_eq!(samples[0].slide, folder.path().join("a.tif"));
         assert_eq!(
-            (samples[0].label, samples[0].split),
-            (1.0, Some(Split::Test))
+            (samples[0].label.clone(), samples[0].split),
+            (Some(Label::Number(1.0)), Some(Split::Test))
         );
         assert_eq!(
             (samples[0].patient.as_deref(), samples[1].patient.as_deref()),
@@ -308,6 +253,17 @@ mod tests {
     }
 
     #[test]
+    fn a_blank_label_is_to_be_predicted_and_written_as_one() {
+        let (folder, samples) = table("slide,label\na.tif,1\nb.tif,\n");
+        let samples = samples.unwrap();
+        assert_eq!(samples[0].label, Some(Label::Number(1.0)));
+        assert_eq!(samples[1].label, None);
+        let path = folder.path().join("again.csv");
+        write_table(&path, &samples).unwrap();
+        assert_eq!(read_table(&path, Task::Binary).unwrap(), samples);
+    }
+
+    #[test]
     fn a_written_table_is_read_back() {
         let (folder, samples) =
             table("slide,label,split,patient\na.tif,1,train,\"p, 1\"\nb.tif,0,validation,p2\n");
@@ -330,10 +286,6 @@ mod tests {
                 vec!["line 3", "from 0 to 1", "`2`"],
             ),
             ("slide,label\na.tif,yes\n", vec!["line 2", "`yes`"]),
-            (
-                "slide,label\na.tif,1\nb.tif,\n",
-                vec!["line 3", "`label`", "``"],
-            ),
             ("slide,label\na.tif,NA\n", vec!["line 2", "`NA`"]),
             ("slide,label\na.tif,nan\n", vec!["line 2", "`nan`"]),
             (
@@ -396,12 +348,17 @@ mod tests {
     /// What is accepted obeys the rules, and a table written of it is read as the same.
     fn accepted_is_usable(bytes: &[u8], task: Task) {
         let path = Path::new("tables/t.csv");
-        let parse = |bytes: &[u8]| samples(&SlideTable::parse(path, bytes)?, task);
+        let parse = |bytes: &[u8]| {
+            let table = SlideTable::parse(path, bytes)?;
+            let data = read::parse(&table, &Columns::default(), &numbered(task))?;
+            Ok::<_, TrainError>(data.samples)
+        };
         let Ok(samples) = parse(bytes) else {
             return;
         };
         assert!(!samples.is_empty());
-        assert!(samples.iter().all(|sample| task.accepts(sample.label)));
+        let labels = samples.iter().filter_map(|sample| sample.label.as_ref());
+        assert!(labels.into_iter().all(|label| task.accepts(label)));
         assert!(check_patients(&samples).is_ok());
         for sample in &samples {
             let columns: HashSet<String> = sample
@@ -433,7 +390,7 @@ mod tests {
             ]), 0..40),
             rows in proptest::collection::vec((
                 proptest::sample::select(vec!["a", "b", "c d", "/e", "\"f,g\"", ""]),
-                proptest::sample::select(vec!["0", "1", "0.25", "2", "x"]),
+                proptest::sample::select(vec!["0", "1", "0.25", "2", "x", "0;1", ";", ""]),
                 proptest::sample::select(vec!["", "train", "test"]),
                 proptest::sample::select(vec!["", "p", "\"q\n\"", "P", "NA"]),
                 proptest::sample::select(vec!["", "x", "\"y,\r z\"", "0.5"]),
@@ -445,7 +402,13 @@ mod tests {
                 .into_iter()
                 .map(|(slide, label, split, patient, more)| format!("{slide},{label},{split},{patient},{more},{more}\n"))
                 .collect();
-            for task in [Task::Binary, Task::Classification { classes: 3 }, Task::Regression] {
+            for task in [
+                Task::Binary,
+                Task::Classification { classes: 3 },
+                Task::MultiLabel { labels: 2 },
+                Task::Ordinal { levels: 3 },
+                Task::Regression,
+            ] {
                 accepted_is_usable(&noise, task);
                 accepted_is_usable(text.as_bytes(), task);
                 accepted_is_usable(format!("slide,label\n{text}").as_bytes(), task);

@@ -1,48 +1,61 @@
 //! Slides as images to stream: read at one scale, normalised, decoded ahead on other threads.
 
 mod loader;
+mod picture;
 mod slide;
 mod stain;
 
 use std::path::Path;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stream_grad::TileSource;
 use stream_grad_slides::ColorManagement;
 
 pub use loader::SlideLoader;
+pub use picture::{
+    Crop, IMAGENET_DEVIATION, IMAGENET_MEAN, Picture, PictureLoader, PictureSettings,
+    random_resized_crop,
+};
 pub use slide::SlideSource;
 pub use stain::StainSettings;
 
 use crate::error::{Result, TrainError, check_threads};
 
 /// How slides are read.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReadSettings {
-    /// Mean of red, green and blue, each from 0 to 1; fixed beforehand.
+    /// Mean of red, green and blue, which is taken off pixels that go from 0 to 1; any finite numbers. By default that of stained tissue
+    /// on glass. Fixed beforehand, so that no test slide is looked at.
     pub mean: [f64; 3],
-    /// Standard deviation of red, green and blue; fixed beforehand.
+    /// Standard deviation of red, green and blue, by which pixels are then divided; above 0. By default that of stained tissue on
+    /// glass.
     pub deviation: [f64; 3],
-    /// Microns per pixel of slides that state none, or a wrong number.
+    /// Microns per pixel of the finest level of slides that state none, or a wrong number; above 0. Absent, slides that state none cannot
+    /// be read.
     pub scale_override: Option<f64>,
-    /// Which part of a slide is an image.
+    /// Which part of a slide is an image: the `whole` slide, or the smallest rectangle around its `tissue`. By default all of it, which
+    /// loses nothing.
     pub trim: Trim,
-    /// Bytes of decoded pixels that are held for the next epochs and for slides to come.
+    /// Bytes of decoded pixels that are held for the next epochs and for slides to come; 0 for none. By default 1 GiB.
     pub held_bytes: u64,
-    /// Threads that decode ahead, at most four for each core.
+    /// Threads that decode ahead; at most four for each core, 0 for none. By default 1, since the network computes on all cores.
     pub decoding_threads: usize,
-    /// What becomes of slides of which parts cannot be decoded.
+    /// What becomes of slides of which parts cannot be decoded: `stop` the run, read these parts as `background`, or `skip_slide`. By
+    /// default such a slide is left out and named.
     pub bad_regions: BadRegions,
-    /// Whether colours are converted from the slides' ICC profiles.
+    /// Whether colours are taken `as_stored` or converted `to_srgb` by the slides' ICC profiles. By default as stored, as most programs
+    /// of the field read them.
     pub colors: ColorManagement,
-    /// Whether stains are made alike; before `mean` and `deviation` are applied.
+    /// Whether stains are made alike, before `mean` and `deviation` are applied: kind `as_read`, `macenko` or `reinhard`. By default
+    /// colours are as they are read.
     pub stain: StainSettings,
 }
 
 /// What becomes of slides of which parts cannot be decoded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BadRegions {
     /// The run stops.
@@ -55,7 +68,7 @@ pub enum BadRegions {
 }
 
 /// Which part of a slide is an image.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Trim {
     /// All of it.
@@ -89,10 +102,10 @@ impl ReadSettings {
     /// [`TrainError::Setting`] for means that are not finite, deviations or a scale that are not above 0, a reference that
     /// no stain has, and more than four threads for each core of this machine.
     pub fn check(&self) -> Result<()> {
-        check_threads("read.decoding_threads", self.decoding_threads)?;
+        check_threads("data.read.decoding_threads", self.decoding_threads)?;
         if !self.mean.iter().all(|mean| mean.is_finite()) {
             return Err(TrainError::setting(
-                "read.mean",
+                "data.read.mean",
                 "finite numbers",
                 format!("{:?}", self.mean),
             ));
@@ -103,7 +116,7 @@ impl ReadSettings {
             .all(|deviation| deviation.is_finite() && *deviation > 0.0)
         {
             return Err(TrainError::setting(
-                "read.deviation",
+                "data.read.deviation",
                 "finite numbers above 0",
                 format!("{:?}", self.deviation),
             ));
@@ -112,7 +125,7 @@ impl ReadSettings {
             && !(scale.is_finite() && scale > 0.0)
         {
             return Err(TrainError::setting(
-                "read.scale_override",
+                "data.read.scale_override",
                 "a finite number above 0",
                 scale,
             ));

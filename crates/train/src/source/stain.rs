@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stream_grad_slides::{MacenkoProfile, ReinhardProfile, Slide, StainNormalizer, StainProfile};
 
@@ -11,7 +12,7 @@ use crate::error::{Result, TrainError};
 ///
 /// Each slide has one profile, estimated from its tissue whatever the scale that is trained at, so that a pixel's new colour
 /// depends on its old one alone. A slide whose profile cannot be estimated counts as one that cannot be read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum StainSettings {
     /// Colours are as they are read.
@@ -52,7 +53,7 @@ impl StainSettings {
         match self.reference() {
             Some(reference) if reference.normalizer_to(&reference).is_err() => {
                 Err(TrainError::setting(
-                    "read.stain.reference",
+                    "data.read.stain.reference",
                     "a profile that a stain can have",
                     format!("{reference:?}"),
                 ))

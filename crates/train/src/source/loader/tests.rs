@@ -245,8 +245,11 @@ fn stains_are_made_alike_whatever_is_held_and_however_it_is_cut() {
         ("macenko", StainMethod::Macenko),
         ("reinhard", StainMethod::Reinhard),
     ] {
-        let text = format!("[read]\nstain = {{ kind = \"{kind}\" }}\n");
-        let settings = crate::settings::Settings::from_toml(&text).unwrap().read;
+        let text = format!("[data.read]\nstain = {{ kind = \"{kind}\" }}\n");
+        let settings = crate::settings::Settings::from_toml(&text)
+            .unwrap()
+            .data
+            .read;
         // At 4 microns pixels are the file's, at 8 they are means of four.
         for microns in [4.0, 8.0] {
             let scale = MicronsPerPixel::new(microns).unwrap();

@@ -1,0 +1,64 @@
+//! Which classes the slides of each split have.
+
+use super::{ClassNames, Label, Sample, Split, Task};
+use crate::error::{Result, TrainError};
+
+/// Checks that the training split of labelled samples has every class, level or label, which could not be learnt otherwise, and
+/// returns a line for each that another split with slides lacks, which cannot be measured there.
+///
+/// # Errors
+/// [`TrainError::Classes`] naming the class, and what to do.
+///
+/// # Examples
+/// ```
+/// use stream_grad_train::data::{ClassNames, Sample, Split, Task, check_classes};
+/// let sample = |label: f64, split| Sample { split: Some(split), ..Sample::new("a.svs", label) };
+/// let samples = [sample(0.0, Split::Train), sample(1.0, Split::Train), sample(0.0, Split::Test)];
+/// let names = ClassNames::new(["benign", "malignant"])?;
+/// let lines = check_classes(&samples, Task::Binary, &names)?;
+/// assert_eq!(lines, ["no slide of class `malignant` in the test split: it is not measured there"]);
+/// assert!(check_classes(&samples[1..], Task::Binary, &names).is_err());
+/// # Ok::<(), stream_grad_train::TrainError>(())
+/// ```
+pub fn check_classes(samples: &[Sample], task: Task, names: &ClassNames) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for split in Split::ALL {
+        let labels: Vec<&Label> = samples
+            .iter()
+            .filter(|sample| sample.split == Some(split))
+            .filter_map(|sample| sample.label.as_ref())
+            .collect();
+        if labels.is_empty() && split != Split::Train {
+            continue;
+        }
+        for class in 0..task.classes().unwrap_or(0) {
+            if labels.iter().any(|label| has(label, class)) {
+                continue;
+            }
+            let name = names.get(class).unwrap_or_default();
+            if split == Split::Train {
+                let slides = labels.len();
+                return Err(TrainError::Classes {
+                    set: "the training split".to_owned(),
+                    expected: format!("every class, with `{name}` among them"),
+                    found: format!(
+                        "none of it among {slides} slides: add some, give it another split, or leave the class out"
+                    ),
+                });
+            }
+            let split = split.name();
+            lines.push(format!(
+                "no slide of class `{name}` in the {split} split: it is not measured there"
+            ));
+        }
+    }
+    Ok(lines)
+}
+
+/// Whether a slide has a class or a label.
+fn has(label: &Label, class: usize) -> bool {
+    match label {
+        Label::Set(set) => set.get(class) == Some(&true),
+        Label::Number(_) => label.class() == Some(class),
+    }
+}
