@@ -2,12 +2,13 @@
 
 use std::f64::consts::{PI, TAU};
 
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 
 use super::config::{AnatomyConfig, ArtefactConfig, CohortConfig, DiseaseChances, LooksConfig};
+use crate::data::NodeStage;
 use crate::error::{Result, TrainError};
 
 /// Clear space around every region, in microns.
@@ -169,11 +170,17 @@ struct Site {
     density: f64,
 }
 
-/// Whether a slide has tumour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Label {
+/// What a slide is to show.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Truth {
+    /// A lymph node without tumour.
     Negative,
+    /// A lymph node with tumour, of an extent that is drawn.
     Positive,
+    /// A lymph node of this stage.
+    Stage(NodeStage),
+    /// A tumour with so many mitotic figures in a square millimetre of slide.
+    Mitoses(f64),
 }
 
 impl Anatomy {
@@ -181,7 +188,7 @@ impl Anatomy {
     pub(super) fn draw(
         config: &CohortConfig,
         index: u64,
-        label: Label,
+        truth: Truth,
         centre: usize,
     ) -> Result<Self> {
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
@@ -197,7 +204,10 @@ impl Anatomy {
         let outline = draw_outline(extent, &mut rng);
         let anatomy = &config.anatomy;
         let mut nuclei = scattered(anatomy, extent, &outline, &mut rng)?;
-        let regions = place_regions(anatomy, &outline, extent, &mut rng);
+        let regions = match truth {
+            Truth::Mitoses(_) => vec![sheet(anatomy, &outline, &mut rng)],
+            _ => place_regions(anatomy, &outline, extent, &mut rng),
+        };
         let radii = normal(anatomy.nucleus_radius)?;
         let looks = Looks::draw(anatomy.slide_looks, &mut rng);
         let sites: Vec<Vec<Site>> = regions
@@ -207,7 +217,12 @@ impl Anatomy {
                 place_sites(anatomy, region, looks, &radii, &mut rng)
             })
             .collect();
-        let kinds = arrange(anatomy, &sites, &regions, label, &mut rng);
+        let kinds = match truth {
+            Truth::Mitoses(density) => {
+                mitoses(&sites, density * extent[0] * extent[1] * 1e-6, &mut rng)?
+            }
+            _ => arrange(anatomy, &sites, &regions, truth, &mut rng),
+        };
         for (site, kind) in sites.iter().flatten().zip(kinds) {
             fill_site(site, kind, &mut nuclei, &mut rng);
         }
@@ -289,17 +304,26 @@ fn arrange(
     anatomy: &AnatomyConfig,
     sites: &[Vec<Site>],
     regions: &[DenseRegion],
-    label: Label,
+    truth: Truth,
     rng: &mut ChaCha8Rng,
 ) -> Vec<Kind> {
-    // Both classes draw the same numbers, so that everything drawn later is the same too.
-    let disease = draw_disease(&anatomy.disease, rng);
+    // All classes draw the same numbers, so that everything drawn later is the same too.
+    let drawn = draw_disease(&anatomy.disease, rng);
     let reactive_share = uniform(anatomy.reactive_share, rng);
-    let nests = match (label, disease) {
-        (Label::Negative, _) => 0,
-        (_, Disease::Small | Disease::Micrometastasis) => 1,
-        (_, Disease::Several) => (regions.len() / 2).max(1),
-        (_, Disease::Macrometastasis) => regions.len().saturating_sub(1).max(1),
+    let disease = match (truth, drawn) {
+        (Truth::Stage(NodeStage::Itc), _) => Disease::Small,
+        (Truth::Stage(NodeStage::Micro), _) => Disease::Micrometastasis,
+        (Truth::Stage(NodeStage::Macro), Disease::Small | Disease::Micrometastasis) => {
+            Disease::Macrometastasis
+        }
+        _ => drawn,
+    };
+    let is_negative = matches!(truth, Truth::Negative | Truth::Stage(NodeStage::Negative));
+    let nests = match disease {
+        _ if is_negative => 0,
+        Disease::Small | Disease::Micrometastasis => 1,
+        Disease::Several => (regions.len() / 2).max(1),
+        Disease::Macrometastasis => regions.len().saturating_sub(1).max(1),
     };
     let mut kinds = Vec::new();
     for (order, (region_sites, region)) in sites.iter().zip(regions).enumerate() {
@@ -312,6 +336,31 @@ fn arrange(
         }
     }
     kinds
+}
+
+/// Resting nuclei at all sites but `figures`, which are drawn from all.
+fn mitoses(sites: &[Vec<Site>], figures: f64, rng: &mut ChaCha8Rng) -> Result<Vec<Kind>> {
+    let count: usize = sites.iter().map(Vec::len).sum();
+    let mut kinds = vec![Kind::Large; count];
+    let mut places: Vec<usize> = (0..count).collect();
+    places.shuffle(rng);
+    let mut wanted = figures.round();
+    for place in places {
+        if wanted < 1.0 {
+            return Ok(kinds);
+        }
+        kinds[place] = Kind::Cluster;
+        wanted -= 1.0;
+    }
+    // A slide that lacks figures would have a label that is not true.
+    if wanted < 1.0 {
+        return Ok(kinds);
+    }
+    Err(TrainError::setting(
+        "cohort.subject.per_square_millimetre",
+        format!("densities that the {count} sites of a slide have room for"),
+        format!("{} mitotic figures", figures.round()),
+    ))
 }
 
 /// Lone lymphocytes and histiocytes all over the tissue.
@@ -409,6 +458,14 @@ fn place_regions(
         }
     }
     regions
+}
+
+/// The one region of a tumour, in the middle of the tissue.
+fn sheet(config: &AnatomyConfig, outline: &Outline, rng: &mut ChaCha8Rng) -> DenseRegion {
+    DenseRegion {
+        centre: outline.centre,
+        radius: uniform(config.region_radius, rng),
+    }
 }
 
 /// Sites in one region that keep clear of each other whatever stands at them.

@@ -8,6 +8,8 @@ use crate::error::{Result, TrainError};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CohortConfig {
+    /// What the slides show and what their labels say.
+    pub subject: Subject,
     /// Seed of the whole cohort; slide `i` draws from stream `i` of a generator with this seed.
     pub seed: u64,
     /// Number of slides in each split.
@@ -28,7 +30,28 @@ pub struct CohortConfig {
     pub centres: Vec<Centre>,
 }
 
-/// Number of slides in each split; half of each are positive.
+/// What the slides of a cohort show and what their labels say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Subject {
+    /// Lymph nodes, one of each patient; label 0 without and 1 with a metastasis, in turns.
+    #[default]
+    Metastasis,
+    /// Lymph nodes, five of each patient, all of one laboratory; labels are those of
+    /// [`NodeStage`](crate::data::NodeStage). The five stages of patients take turns.
+    NodeStages,
+    /// Tumours, one of each patient. The label is the density of mitotic figures; each slide of the test split has none, as in
+    /// TUPAC16, and those of the training and validation splits have no split, for cross-validation.
+    Mitoses {
+        /// Least and largest number of mitotic figures in a square millimetre of slide; every number between is equally likely.
+        per_square_millimetre: [f64; 2],
+    },
+}
+
+/// Slides of each patient where patients have several.
+pub(super) const SLIDES_OF_A_PATIENT: usize = 5;
+
+/// Number of slides in each split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SplitSizes {
@@ -137,6 +160,51 @@ pub struct Centre {
 }
 
 impl CohortConfig {
+    /// Lymph nodes with four classes, five slides of each patient, otherwise as in the [default](Self::default).
+    #[must_use]
+    pub fn node_stages() -> Self {
+        Self {
+            subject: Subject::NodeStages,
+            ..Self::default()
+        }
+    }
+
+    /// Tumours whose score is the density of mitotic figures.
+    ///
+    /// A tumour is one round sheet of large vesicular nuclei; a mitotic figure is a cluster of three clumps of chromatin with the same
+    /// area, perimeter and second moment as a nucleus. The number of sites does not depend on the score.
+    #[must_use]
+    pub fn mitoses() -> Self {
+        Self {
+            subject: Subject::Mitoses {
+                per_square_millimetre: [10.0, 150.0],
+            },
+            splits: SplitSizes {
+                train: 320,
+                validation: 0,
+                test: 16,
+            },
+            edge_microns: [512.0, 576.0],
+            anatomy: AnatomyConfig {
+                regions: [1, 1],
+                region_radius: [185.0, 195.0],
+                nucleus_radius: [9.0, 0.6],
+                slide_looks: LooksConfig {
+                    size: [0.9, 1.1],
+                    density: [0.5, 1.0],
+                    crowding: [0.85, 1.0],
+                },
+                region_looks: LooksConfig {
+                    size: [1.0, 1.0],
+                    density: [1.0, 1.0],
+                    crowding: [1.0, 1.0],
+                },
+                ..AnatomyConfig::default()
+            },
+            ..Self::default()
+        }
+    }
+
     /// Checks the settings.
     ///
     /// # Errors
@@ -171,6 +239,7 @@ impl CohortConfig {
             return refuse("centres", "one or more", "none".to_owned());
         }
         let anatomy = &self.anatomy;
+        self.check_subject()?;
         let ranges = [
             ("edge_microns", self.edge_microns),
             ("anatomy.region_radius", anatomy.region_radius),
@@ -241,9 +310,38 @@ impl CohortConfig {
     }
 }
 
+impl CohortConfig {
+    fn check_subject(&self) -> Result<()> {
+        let SplitSizes {
+            train,
+            validation,
+            test,
+        } = self.splits;
+        let whole = |slides: &usize| slides.is_multiple_of(SLIDES_OF_A_PATIENT);
+        match self.subject {
+            Subject::NodeStages if ![train, validation, test].iter().all(whole) => {
+                Err(TrainError::setting(
+                    "cohort.splits",
+                    format!("multiples of {SLIDES_OF_A_PATIENT}, the slides of a patient"),
+                    format!("{train}, {validation} and {test}"),
+                ))
+            }
+            Subject::Mitoses {
+                per_square_millimetre: [low, high],
+            } if !(0.0 <= low && low <= high && high <= 1e6) => Err(TrainError::setting(
+                "cohort.subject.per_square_millimetre",
+                "two numbers from 0 to 1e6, the smaller first",
+                format!("{low} and {high}"),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Default for CohortConfig {
     fn default() -> Self {
         Self {
+            subject: Subject::Metastasis,
             seed: 2022,
             splits: SplitSizes {
                 train: 320,

@@ -120,8 +120,9 @@ impl<'a> Painter<'a> {
         let anatomy = self.anatomy;
         let point = self.point(row, column);
         let tissue = (anatomy.outline.depth(point) / TISSUE_EDGE + 0.5).clamp(0.0, 1.0);
-        let texture = smooth_noise(anatomy.texture_seed, point, 24.0)
-            + 0.5 * smooth_noise(anatomy.texture_seed ^ 1, point, 90.0);
+        let place = [point.row, point.column];
+        let texture = smooth_noise(anatomy.texture_seed, place, 24.0)
+            + 0.5 * smooth_noise(anatomy.texture_seed ^ 1, place, 90.0);
         let eosin = 1.0 + 0.35 * texture;
         let folded = anatomy
             .folds
@@ -219,14 +220,14 @@ fn pixel_noise(seed: u64, row: u32, column: u32) -> f64 {
         .sum()
 }
 
-/// Value noise: a lattice of `period` microns, interpolated smoothly.
+/// Value noise: a lattice of `period` steps of the coordinates, interpolated smoothly.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "coordinates are not negative and the cast saturates"
 )]
-fn smooth_noise(seed: u64, point: Point, period: f64) -> f64 {
-    let (row, column) = (point.row / period, point.column / period);
+pub(super) fn smooth_noise(seed: u64, [row, column]: [f64; 2], period: f64) -> f64 {
+    let (row, column) = (row / period, column / period);
     let (top, left) = (row.floor(), column.floor());
     let ease = |t: f64| t * t * (3.0 - 2.0 * t);
     let (down, right) = (ease(row - top), ease(column - left));

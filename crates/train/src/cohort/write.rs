@@ -3,18 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 use stream_grad_slides::{
     Compression, MicronsPerPixel, PyramidLayout, PyramidOptions, PyramidWriter,
 };
 
-use super::anatomy::{Anatomy, Label};
-use super::config::CohortConfig;
+use super::anatomy::{Anatomy, Truth};
+use super::config::{CohortConfig, SLIDES_OF_A_PATIENT, Subject};
+use super::manifest::check_manifest;
 use super::paint::Painter;
-use crate::data::{Sample, Split, write_table};
+use crate::data::{Label, NodeStage, PatientStage, Sample, Split, write_table};
 use crate::error::{Result, TrainError};
-use crate::files::write_whole;
 
 /// Changes whenever the same settings would give other pixels.
 const GENERATOR: u32 = 2;
@@ -49,96 +51,149 @@ pub fn generate(
     progress: CohortProgress<'_>,
 ) -> Result<Option<Vec<Sample>>> {
     config.check()?;
-    check_manifest(config, folder)?;
-    let samples = samples(config, folder);
-    let done = AtomicUsize::new(0);
-    let tell = || progress(done.fetch_add(1, Ordering::Relaxed) + 1, samples.len());
-    (0..samples.len()).into_par_iter().try_for_each(|index| {
-        if stop.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        // The writer renames complete files only, so a file that is there is whole.
-        if !samples[index].slide.is_file() {
-            write_slide(config, index, &samples[index])?;
-        }
-        tell();
-        Ok::<(), TrainError>(())
-    })?;
-    if done.load(Ordering::Relaxed) < samples.len() {
-        return Ok(None);
-    }
-    write_table(&folder.join(TABLE), &samples)?;
-    Ok(Some(samples))
-}
-
-fn check_manifest(config: &CohortConfig, folder: &Path) -> Result<()> {
-    let path = folder.join("cohort.json");
     let manifest = Manifest {
         generator: GENERATOR,
         settings: config.clone(),
     };
-    if path.is_file() {
-        let text = std::fs::read(&path).map_err(TrainError::file(&path))?;
-        let found: Option<Manifest> = serde_json::from_slice(&text).ok();
-        if found.as_ref() == Some(&manifest) {
+    check_manifest(
+        &folder.join("cohort.json"),
+        &manifest,
+        &[&folder.join(TABLE)],
+    )?;
+    let plans = plan(config, folder);
+    let done = AtomicUsize::new(0);
+    let tell = || progress(done.fetch_add(1, Ordering::Relaxed) + 1, plans.len());
+    (0..plans.len()).into_par_iter().try_for_each(|index| {
+        if stop.load(Ordering::Relaxed) {
             return Ok(());
         }
-        return Err(TrainError::Checkpoint {
-            path,
-            expected: "a cohort of the same settings".to_owned(),
-            found: "one of other settings; give another folder or remove this one".to_owned(),
-        });
+        // The writer renames complete files only, so a file that is there is whole.
+        if !plans[index].sample.slide.is_file() {
+            write_slide(config, index, &plans[index])?;
+        }
+        tell();
+        Ok::<(), TrainError>(())
+    })?;
+    if done.load(Ordering::Relaxed) < plans.len() {
+        return Ok(None);
     }
-    // It is written first: a table without it is someone else's.
-    let table = folder.join(TABLE);
-    if table.exists() {
-        return Err(TrainError::Checkpoint {
-            path: table,
-            expected: "a folder without slides, or one with a made-up cohort".to_owned(),
-            found: "a table of other slides; give another folder".to_owned(),
-        });
-    }
-    let text = serde_json::to_vec_pretty(&manifest).map_err(TrainError::json(&path))?;
-    write_whole(&path, &text)
+    let samples: Vec<Sample> = plans.into_iter().map(|plan| plan.sample).collect();
+    write_table(&folder.join(TABLE), &samples)?;
+    Ok(Some(samples))
 }
 
-/// Every slide with its label and split. Labels alternate; centres take turns among the slides of each label, so that
-/// every split has all centres with both labels in equal parts.
-fn samples(config: &CohortConfig, folder: &Path) -> Vec<Sample> {
+/// A slide that is to be made.
+struct Plan {
+    truth: Truth,
+    centre: usize,
+    sample: Sample,
+}
+
+/// Every slide with its label and split. Classes and stages of patients take turns, and so do centres among the patients of
+/// each, so that every split has all centres with all classes in equal parts.
+fn plan(config: &CohortConfig, folder: &Path) -> Vec<Plan> {
     let sizes = config.splits;
     let splits = [
         (Split::Train, sizes.train),
         (Split::Validation, sizes.validation),
         (Split::Test, sizes.test),
     ];
-    let mut samples = Vec::with_capacity(sizes.total());
+    let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+    // A stream that no slide draws from.
+    rng.set_stream(u64::MAX);
+    let mut plans: Vec<Plan> = Vec::with_capacity(sizes.total());
     for (split, count) in splits {
         for place in 0..count {
-            let slide = folder.join(format!("slide_{:04}.tif", samples.len()));
-            let label = if place % 2 == 1 { 1.0 } else { 0.0 };
-            samples.push(Sample {
+            let index = plans.len();
+            let sample = Sample {
                 split: Some(split),
-                patient: Some(format!("patient_{:04}", samples.len())),
-                ..Sample::new(slide, label)
+                patient: Some(format!("patient_{index:04}")),
+                ..Sample::unlabelled(folder.join(format!("slide_{index:04}.tif")))
+            };
+            plans.push(match config.subject {
+                Subject::Metastasis => metastasis(sample, place, index),
+                Subject::NodeStages => node_stage(sample, place, index),
+                Subject::Mitoses {
+                    per_square_millimetre: [low, high],
+                } => mitoses(sample, low + (high - low) * rng.random::<f64>(), index),
             });
         }
     }
-    samples
+    plans
 }
 
-fn write_slide(config: &CohortConfig, index: usize, sample: &Sample) -> Result<()> {
-    let label = if sample.label > 0.5 {
-        Label::Positive
-    } else {
-        Label::Negative
-    };
-    let centre = (index / 2) % config.centres.len().max(1);
-    let anatomy = Anatomy::draw(
-        config,
-        u64::try_from(index).unwrap_or(u64::MAX),
-        label,
-        centre,
-    )?;
+/// The slides of a cohort with their labels and splits, before they are made.
+#[cfg(test)]
+pub(super) fn samples(config: &CohortConfig, folder: &Path) -> Vec<Sample> {
+    let plans = plan(config, folder).into_iter();
+    plans.map(|plan| plan.sample).collect()
+}
+
+fn metastasis(sample: Sample, place: usize, index: usize) -> Plan {
+    let is_positive = place % 2 == 1;
+    Plan {
+        truth: if is_positive {
+            Truth::Positive
+        } else {
+            Truth::Negative
+        },
+        centre: index / 2,
+        sample: Sample {
+            label: Some(Label::of_class(usize::from(is_positive))),
+            ..sample
+        },
+    }
+}
+
+/// Stages of the slides of patients of each stage, in turns; every other patient of a stage has more disease.
+const PATIENTS: [[NodeStage; SLIDES_OF_A_PATIENT]; 10] = {
+    use NodeStage::{Itc, Macro, Micro, Negative};
+    [
+        [Negative, Negative, Negative, Negative, Negative],
+        [Negative, Itc, Negative, Negative, Negative],
+        [Negative, Micro, Negative, Itc, Negative],
+        [Macro, Negative, Negative, Negative, Negative],
+        [Macro, Micro, Negative, Macro, Micro],
+        [Negative, Negative, Negative, Negative, Negative],
+        [Itc, Negative, Itc, Negative, Negative],
+        [Micro, Negative, Micro, Negative, Negative],
+        [Negative, Macro, Micro, Itc, Negative],
+        [Macro, Macro, Micro, Macro, Itc],
+    ]
+};
+
+fn node_stage(sample: Sample, place: usize, index: usize) -> Plan {
+    let stage = PATIENTS[place / SLIDES_OF_A_PATIENT % PATIENTS.len()][place % SLIDES_OF_A_PATIENT];
+    let patient = index / SLIDES_OF_A_PATIENT;
+    Plan {
+        truth: Truth::Stage(stage),
+        // As many patients as there are stages have one centre, then the next.
+        centre: patient / PatientStage::ALL.len(),
+        sample: Sample {
+            label: Some(stage.label()),
+            patient: Some(format!("patient_{patient:04}")),
+            ..sample
+        },
+    }
+}
+
+fn mitoses(sample: Sample, density: f64, index: usize) -> Plan {
+    let is_test = sample.split == Some(Split::Test);
+    Plan {
+        truth: Truth::Mitoses(density),
+        centre: index,
+        sample: Sample {
+            label: (!is_test).then_some(Label::Number(density)),
+            split: sample.split.filter(|_| is_test),
+            ..sample
+        },
+    }
+}
+
+fn write_slide(config: &CohortConfig, index: usize, plan: &Plan) -> Result<()> {
+    let centre = plan.centre % config.centres.len().max(1);
+    let index = u64::try_from(index).unwrap_or(u64::MAX);
+    let anatomy = Anatomy::draw(config, index, plan.truth, centre)?;
     let painter = Painter::new(
         &anatomy,
         config.microns_per_pixel,
@@ -150,7 +205,7 @@ fn write_slide(config: &CohortConfig, index: usize, sample: &Sample) -> Result<(
             quality: config.jpeg_quality,
         })
         .with_microns_per_pixel(MicronsPerPixel::new(config.microns_per_pixel)?);
-    let path: &PathBuf = &sample.slide;
+    let path: &PathBuf = &plan.sample.slide;
     let mut writer = PyramidWriter::create(
         path,
         u64::from(painter.height()),
