@@ -1,19 +1,26 @@
 //! What is trained: a streamed network and its head.
 
+mod parts;
+mod settings;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
-use serde::{Deserialize, Serialize};
 use stream_grad::tiling::{ByteCount, Recipe};
-use stream_grad::{CostModel, Net, Plan, PlanRequest, TileSource, Workspace};
-use stream_grad_models::{GlobalPooling, Head, HeadConfig, ModelName, Standardisation, seeded};
+use stream_grad::{CostModel, Net, Plan, PlanRequest, TileSource, Trainable, Workspace};
+use stream_grad_models::{Head, ModelName, StateDict, seeded};
 
-use crate::error::{Result, TrainError, check_threads};
+use parts::{NET, frozen_parameters};
+pub use settings::{ModelSettings, Pooling};
+
+use crate::error::{Result, TrainError};
 use crate::gradients::{Gradients, NamedVariables};
+use crate::loss::TargetScale;
+use crate::optimizer::ParameterGroup;
 
 /// A loss of logits `[1, outputs]`.
 pub type LossFunction<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
@@ -23,7 +30,7 @@ pub type LossFunction<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
 pub struct SlideGradients {
     /// Loss of the slide.
     pub loss: f64,
-    /// Logits of the slide, `outputs` values.
+    /// Outputs for the slide, as the loss saw them.
     pub logits: Vec<f64>,
     /// Gradients of the loss; empty if the loss is not finite.
     pub gradients: Gradients,
@@ -51,7 +58,14 @@ pub trait Model {
     /// Takes up what [`recipes`](Self::recipes) gave.
     fn load_recipes(&self, recipes: Vec<Recipe>);
 
-    /// Logits of an image, without gradients.
+    /// Takes the scale of the numbers that are to be learnt, and starts the head's bias at their mean. From then on
+    /// [`predict`](Self::predict) gives numbers in their own unit; losses see [deviations](TargetScale).
+    ///
+    /// # Errors
+    /// [`TrainError::Tensor`].
+    fn set_target_scale(&self, scale: TargetScale) -> Result<()>;
+
+    /// Outputs for an image, without gradients; a number in its own unit.
     ///
     /// # Errors
     /// An image that cannot be read or is too small for the network.
@@ -62,6 +76,11 @@ pub trait Model {
     /// # Errors
     /// As for [`predict`](Self::predict).
     fn pooled(&self, image: &dyn TileSource) -> Result<Tensor>;
+
+    /// The trainable variables in groups, for learning rates and weight decay of their own.
+    fn parameter_groups(&self) -> Vec<ParameterGroup> {
+        ParameterGroup::of(&self.variables())
+    }
 
     /// Loss and gradients of an image.
     ///
@@ -82,75 +101,9 @@ pub trait Model {
     fn update_statistics(&self, group: &[Tensor]) -> Result<()>;
 }
 
-/// Which network and head to train, and in how much memory.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ModelSettings {
-    /// Name of the network, such as `small-16x1` or `resnet18`.
-    pub name: String,
-    /// Poolings of the head, put one after another.
-    pub pooling: Vec<Pooling>,
-    /// Least weight of a new group in the running statistics that standardise pooled features; 0 for none.
-    pub statistics_weight: f64,
-    /// Bytes that the sweeps of one image may take.
-    pub memory_bytes: u64,
-    /// Threads; 0 for one for each core, and at most four for each.
-    pub threads: usize,
-    /// A folder for a file of what does not fit in `memory_bytes`, or `None` for none.
-    pub spill: Option<PathBuf>,
-}
-
-/// A global pooling by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Pooling {
-    /// Mean.
-    Average,
-    /// Maximum.
-    Maximum,
-    /// Generalised mean with exponent 4.
-    Gem4,
-}
-
-impl Default for ModelSettings {
-    fn default() -> Self {
-        Self {
-            name: "small-16x1".to_owned(),
-            pooling: vec![Pooling::Average, Pooling::Gem4],
-            statistics_weight: 0.05,
-            memory_bytes: 1 << 30,
-            threads: 0,
-            spill: None,
-        }
-    }
-}
-
-impl ModelSettings {
-    /// Checks what does not depend on the network.
-    ///
-    /// # Errors
-    /// [`TrainError::Setting`] for more than four threads for each core of this machine.
-    pub fn check(&self) -> Result<()> {
-        check_threads("model.threads", self.threads)
-    }
-
-    fn head(&self) -> HeadConfig {
-        let pooling = self.pooling.iter().map(|pooling| match pooling {
-            Pooling::Average => GlobalPooling::Average,
-            Pooling::Maximum => GlobalPooling::Maximum,
-            Pooling::Gem4 => GlobalPooling::GEM_4,
-        });
-        let config = HeadConfig::new(pooling.collect());
-        if self.statistics_weight > 0.0 {
-            config.standardised(Standardisation::Running {
-                least_weight: self.statistics_weight,
-                epsilon: 1e-5,
-            })
-        } else {
-            config
-        }
-    }
-}
+/// Names of the target scale's tensors, of models that predict a number.
+const TARGET_MEAN: &str = "target.mean";
+const TARGET_DEVIATION: &str = "target.deviation";
 
 /// A network that is streamed under a memory budget, and a head on its features.
 ///
@@ -158,6 +111,9 @@ impl ModelSettings {
 pub struct StreamedModel {
     variables: VarMap,
     trainable: NamedVariables,
+    /// Names of the network's trained parameters, for plans; `None` for all.
+    trained_in_net: Option<Vec<String>>,
+    target_scale: Mutex<Option<TargetScale>>,
     net: Net,
     head: Head,
     memory: ByteCount,
@@ -190,10 +146,11 @@ struct Plans {
 }
 
 impl StreamedModel {
-    /// Builds a model with weights drawn from `seed`.
+    /// Builds a model with weights drawn from `seed`, or the network's from the file that the settings name.
     ///
     /// # Errors
-    /// [`TrainError::Model`] for an unknown name or settings out of range; as [`ModelSettings::check`].
+    /// [`TrainError::Model`] for an unknown name, settings out of range, or a file of weights that cannot be read or are not this
+    /// network's; [`TrainError::Setting`] for a frozen part that the network does not have; as [`ModelSettings::check`].
     pub fn new(settings: &ModelSettings, outputs: usize, seed: u64) -> Result<Self> {
         settings.check()?;
         let variables = VarMap::new();
@@ -202,6 +159,15 @@ impl StreamedModel {
             .name
             .parse::<ModelName>()?
             .build(builder.pp("net"))?;
+        if let Some(path) = &settings.weights {
+            // Files have the network's own names.
+            let own = by_name(&variables)?.into_iter();
+            let own = own.filter_map(|(name, variable)| {
+                Some((name.strip_prefix(NET)?.to_owned(), variable))
+            });
+            StateDict::read(path)?.assign(&own.collect())?;
+        }
+        let frozen = frozen_parameters(&net, &settings.frozen)?;
         let head = Head::new(
             &settings.head(),
             net.output_channels(),
@@ -216,18 +182,28 @@ impl StreamedModel {
             .collect();
         constants
             .extend(["running_mean", "running_var", "updates"].map(|name| format!("head.{name}")));
+        constants.extend(frozen.iter().cloned());
         let trainable = by_name(&variables)?
             .into_iter()
             .filter(|(name, _)| !constants.contains(name))
             .collect();
+        let trained_in_net = (!frozen.is_empty()).then(|| {
+            let names = net.parameters().iter().map(|parameter| &parameter.name);
+            names
+                .filter(|name| !constants.contains(*name))
+                .cloned()
+                .collect()
+        });
         Ok(Self {
             variables,
             trainable,
+            trained_in_net,
+            target_scale: Mutex::default(),
             net,
             head,
             memory: ByteCount::bytes(settings.memory_bytes),
             threads: settings.threads,
-            spill: settings.spill.clone(),
+            spill: settings.offload.clone(),
             cost_model: CostModel::FIXED,
             plans: Mutex::default(),
             workspace: Workspace::new(),
@@ -246,6 +222,16 @@ impl StreamedModel {
     #[must_use]
     pub fn net(&self) -> &Net {
         &self.net
+    }
+
+    /// What stands on the features.
+    pub(crate) const fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// What the sweeps of one image may take.
+    pub(crate) const fn memory(&self) -> ByteCount {
+        self.memory
     }
 
     /// The plan for images of `height x width` pixels.
@@ -279,7 +265,31 @@ impl StreamedModel {
         if let Some(folder) = &self.spill {
             request = request.spill(folder);
         }
+        if let Some(names) = &self.trained_in_net {
+            request = request.trainable(Trainable::Only(names.clone()));
+        }
         request
+    }
+
+    fn locked_scale(&self) -> MutexGuard<'_, Option<TargetScale>> {
+        self.target_scale
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn target_scale_tensors(&self) -> Vec<(String, Tensor)> {
+        let Some(scale) = *self.locked_scale() else {
+            return Vec::new();
+        };
+        [
+            (TARGET_MEAN, scale.mean),
+            (TARGET_DEVIATION, scale.deviation),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| {
+            Some((name.to_owned(), Tensor::new(&[value], &Device::Cpu).ok()?))
+        })
+        .collect()
     }
 
     fn image_plan(&self, image: &dyn TileSource) -> Result<Plan> {
@@ -302,8 +312,21 @@ fn by_name(variables: &VarMap) -> Result<BTreeMap<String, Var>> {
         .collect())
 }
 
+/// The one value of a tensor that is finite.
+fn one_number(name: &str, tensor: &Tensor) -> Result<f64> {
+    let values = numbers(tensor)?;
+    match values.as_slice() {
+        [value] if value.is_finite() => Ok(*value),
+        _ => Err(TrainError::State {
+            name: name.to_owned(),
+            expected: "one finite number".to_owned(),
+            found: format!("{values:?}"),
+        }),
+    }
+}
+
 /// The values of a tensor as f64, row by row.
-fn numbers(tensor: &Tensor) -> Result<Vec<f64>> {
+pub(crate) fn numbers(tensor: &Tensor) -> Result<Vec<f64>> {
     Ok(tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
 }
 
@@ -314,14 +337,25 @@ impl Model for StreamedModel {
 
     fn tensors(&self) -> BTreeMap<String, Tensor> {
         let variables = by_name(&self.variables).unwrap_or_default();
-        variables
+        let variables = variables
             .into_iter()
-            .map(|(name, variable)| (name, variable.as_detached_tensor()))
-            .collect()
+            .map(|(name, variable)| (name, variable.as_detached_tensor()));
+        variables.chain(self.target_scale_tensors()).collect()
     }
 
     fn load_tensors(&self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-        assign(&by_name(&self.variables)?, tensors)
+        let mut tensors = tensors.clone();
+        let scale = [TARGET_MEAN, TARGET_DEVIATION].map(|name| tensors.remove(name));
+        let scale = match &scale {
+            [Some(mean), Some(deviation)] => Some(TargetScale {
+                mean: one_number(TARGET_MEAN, mean)?,
+                deviation: one_number(TARGET_DEVIATION, deviation)?,
+            }),
+            _ => None,
+        };
+        assign(&by_name(&self.variables)?, &tensors)?;
+        *self.locked_scale() = scale;
+        Ok(())
     }
 
     fn recipes(&self) -> Vec<Recipe> {
@@ -345,8 +379,22 @@ impl Model for StreamedModel {
             .collect();
     }
 
+    fn set_target_scale(&self, scale: TargetScale) -> Result<()> {
+        if let Some(bias) = by_name(&self.variables)?.get("head.fc.bias") {
+            bias.set(&bias.zeros_like()?)?;
+        }
+        *self.locked_scale() = Some(scale);
+        Ok(())
+    }
+
     fn predict(&self, image: &dyn TileSource) -> Result<Vec<f64>> {
-        numbers(&self.head.logits(&self.pooled(image)?)?)
+        let mut outputs = numbers(&self.head.logits(&self.pooled(image)?)?)?;
+        if let Some(scale) = *self.locked_scale() {
+            outputs
+                .iter_mut()
+                .for_each(|output| *output = scale.restore(*output));
+        }
+        Ok(outputs)
     }
 
     fn pooled(&self, image: &dyn TileSource) -> Result<Tensor> {

@@ -1,0 +1,101 @@
+//! Settings of a model.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use stream_grad_models::{GlobalPooling, HeadConfig, Standardisation};
+
+use crate::error::{Result, check_threads};
+
+/// Which network and head to train, and in how much memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelSettings {
+    /// Name of the network, such as `plain-16x4`, `small-16x1` or `resnet18`.
+    pub name: String,
+    /// File of the network's first weights, such as torchvision's `resnet18-f37072fd.pth`; absent to draw them. What the file has
+    /// besides (a final linear layer) is passed over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
+    /// Parts of the network that keep their first weights, by the beginnings of their parameters' names, such as `["stem",
+    /// "layer1"]` of a ResNet (`stem` is its `conv1` and `bn1`). The head is always trained.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub frozen: Vec<String>,
+    /// Poolings of the head, put one after another.
+    pub pooling: Vec<Pooling>,
+    /// Least weight of a new batch in the running statistics that standardise pooled features, as `BatchNorm2d` has it; above 0 and up
+    /// to 1, and 0 for no standardisation.
+    pub momentum: f64,
+    /// Bytes that the sweeps of one image may take.
+    pub memory_bytes: u64,
+    /// Threads; 0 for one for each core, and at most four for each.
+    pub threads: usize,
+    /// A folder for a file of what does not fit in `memory_bytes`; absent for none.
+    pub offload: Option<PathBuf>,
+}
+
+/// A global pooling by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Pooling {
+    /// Mean.
+    Average,
+    /// Maximum.
+    Maximum,
+    /// Generalised mean with exponent 4.
+    Gem4,
+}
+
+impl Default for ModelSettings {
+    fn default() -> Self {
+        Self {
+            name: "plain-16x4".to_owned(),
+            weights: None,
+            frozen: Vec::new(),
+            pooling: vec![Pooling::Average],
+            momentum: 0.05,
+            memory_bytes: 1 << 30,
+            threads: 0,
+            offload: None,
+        }
+    }
+}
+
+impl ModelSettings {
+    /// A small residual network whose head looks for the strongest features beside the mean of all: for something small in a large
+    /// image, such as a metastasis.
+    #[must_use]
+    pub fn small() -> Self {
+        Self {
+            name: "small-16x1".to_owned(),
+            pooling: vec![Pooling::Average, Pooling::Gem4],
+            ..Self::default()
+        }
+    }
+
+    /// Checks what does not depend on the network.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`](crate::TrainError::Setting) for more than four threads for each core of this machine.
+    pub fn check(&self) -> Result<()> {
+        check_threads("model.threads", self.threads)
+    }
+
+    pub(super) fn head(&self) -> HeadConfig {
+        let pooling = self.pooling.iter().map(|pooling| match pooling {
+            Pooling::Average => GlobalPooling::Average,
+            Pooling::Maximum => GlobalPooling::Maximum,
+            Pooling::Gem4 => GlobalPooling::GEM_4,
+        });
+        let config = HeadConfig::new(pooling.collect());
+        if self.momentum > 0.0 {
+            config.standardised(Standardisation::Running {
+                least_weight: self.momentum,
+                epsilon: 1e-5,
+            })
+        } else {
+            config
+        }
+    }
+}
