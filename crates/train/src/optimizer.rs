@@ -1,34 +1,46 @@
 //! AdamW and SGD with momentum over candle variables, with a state that can be saved.
 
+mod groups;
+
 use std::collections::HashMap;
 
 use candle_core::{Device, Tensor, Var};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use groups::{ModelPart, ParameterGroup, ParameterKind, ParameterOptions, WeightDecayOn};
 
 use crate::error::{Result, TrainError};
 use crate::gradients::{Gradients, NamedVariables};
 
 /// Which rule makes a step of gradients.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum OptimizerKind {
     /// Adam with decoupled weight decay (Loshchilov and Hutter 2019), as `torch.optim.AdamW`.
     #[serde(rename = "adamw")]
     AdamW {
-        /// Decay of the mean of the gradients.
-        first_decay: f64,
-        /// Decay of the mean of their squares.
-        second_decay: f64,
-        /// Added to the root of the mean of the squares.
+        /// Decay of the mean of the gradients; 0 or more and less than 1. By default 0.9, as in PyTorch.
+        #[serde(default = "default_beta1")]
+        beta1: f64,
+        /// Decay of the mean of their squares; 0 or more and less than 1. By default 0.999, as in PyTorch.
+        #[serde(default = "default_beta2")]
+        beta2: f64,
+        /// Added to the root of the mean of the squares; 0 or more. By default 1e-8, as in PyTorch.
+        #[serde(default = "default_epsilon")]
         epsilon: f64,
-        /// Share of the learning rate by which a weight shrinks in each step.
+        /// Share of the learning rate by which a weight shrinks in each step; 0 or more. By default 1e-2, as in PyTorch.
+        #[serde(default = "default_weight_decay")]
         weight_decay: f64,
     },
     /// Gradient descent with momentum, as `torch.optim.SGD`.
     Sgd {
-        /// Decay of the velocity; zero for none.
+        /// Decay of the velocity; 0 or more and less than 1, 0 for none. By default 0.9, which nearly all who use
+        /// it take; PyTorch has none.
+        #[serde(default = "default_momentum")]
         momentum: f64,
-        /// Multiple of the weight that is added to its gradient.
+        /// Multiple of the weight that is added to its gradient; 0 or more. By default 0, as in PyTorch.
+        #[serde(default)]
         weight_decay: f64,
     },
 }
@@ -36,15 +48,42 @@ pub enum OptimizerKind {
 impl Default for OptimizerKind {
     fn default() -> Self {
         Self::AdamW {
-            first_decay: 0.9,
-            second_decay: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 1e-2,
+            beta1: default_beta1(),
+            beta2: default_beta2(),
+            epsilon: default_epsilon(),
+            weight_decay: default_weight_decay(),
         }
     }
 }
 
+const fn default_beta1() -> f64 {
+    0.9
+}
+
+const fn default_beta2() -> f64 {
+    0.999
+}
+
+const fn default_epsilon() -> f64 {
+    1e-8
+}
+
+const fn default_weight_decay() -> f64 {
+    1e-2
+}
+
+const fn default_momentum() -> f64 {
+    0.9
+}
+
 impl OptimizerKind {
+    /// The rule with its weight decay multiplied.
+    fn with_decay(mut self, factor: f64) -> Self {
+        let (Self::AdamW { weight_decay, .. } | Self::Sgd { weight_decay, .. }) = &mut self;
+        *weight_decay *= factor;
+        self
+    }
+
     /// Checks the settings; legal is what PyTorch takes, where it is finite.
     ///
     /// # Errors
@@ -54,12 +93,12 @@ impl OptimizerKind {
         let amount = |value: f64| value.is_finite() && value >= 0.0;
         let (decays, amounts) = match *self {
             Self::AdamW {
-                first_decay,
-                second_decay,
+                beta1,
+                beta2,
                 epsilon,
                 weight_decay,
             } => (
-                vec![("first_decay", first_decay), ("second_decay", second_decay)],
+                vec![("beta1", beta1), ("beta2", beta2)],
                 [("epsilon", epsilon), ("weight_decay", weight_decay)],
             ),
             Self::Sgd {
@@ -119,6 +158,7 @@ pub struct Optimizer {
 struct Stepped {
     name: String,
     variable: Var,
+    options: ParameterOptions,
     memory: Option<Memory>,
 }
 
@@ -146,6 +186,7 @@ impl Optimizer {
             .map(|(name, variable)| Stepped {
                 name,
                 variable,
+                options: ParameterOptions::default(),
                 memory: None,
             })
             .collect();
@@ -154,6 +195,23 @@ impl Optimizer {
             variables,
             steps: 0,
         }
+    }
+
+    /// The same optimiser, with options for each parameter of some groups; a parameter of none is stepped as the rule says.
+    #[must_use]
+    pub fn groups(
+        mut self,
+        groups: &[ParameterGroup],
+        options: impl Fn(&ParameterGroup) -> ParameterOptions,
+    ) -> Self {
+        for group in groups {
+            for stepped in &mut self.variables {
+                if group.names.contains(&stepped.name) {
+                    stepped.options = options(group);
+                }
+            }
+        }
+        self
     }
 
     /// Steps made so far, whichever variables had gradients in them.
@@ -192,6 +250,7 @@ impl Optimizer {
             name,
             variable,
             memory,
+            ..
         } in &self.variables
         {
             match memory {
@@ -266,10 +325,12 @@ fn count_tensor(steps: u64, device: &Device) -> Result<Tensor> {
 impl Stepped {
     fn step(&mut self, kind: OptimizerKind, gradient: &Tensor, learning_rate: f64) -> Result<()> {
         let value = self.variable.as_detached_tensor();
+        let learning_rate = learning_rate * self.options.learning_rate_factor;
+        let kind = kind.with_decay(self.options.weight_decay_factor);
         let (value, memory) = match kind {
             OptimizerKind::AdamW {
-                first_decay,
-                second_decay,
+                beta1,
+                beta2,
                 epsilon,
                 weight_decay,
             } => {
@@ -281,12 +342,12 @@ impl Stepped {
                     }) => (*steps, Some(first), Some(second)),
                     _ => (0, None, None),
                 };
-                let first = blend(first, gradient, first_decay)?;
-                let second = blend(second, &gradient.sqr()?, second_decay)?;
+                let first = blend(first, gradient, beta1)?;
+                let second = blend(second, &gradient.sqr()?, beta2)?;
                 let steps = steps.saturating_add(1);
                 let exponent = i32::try_from(steps).unwrap_or(i32::MAX);
-                let step_size = learning_rate / (1.0 - first_decay.powi(exponent));
-                let root = (second.sqrt()? / (1.0 - second_decay.powi(exponent)).sqrt())?;
+                let step_size = learning_rate / (1.0 - beta1.powi(exponent));
+                let root = (second.sqrt()? / (1.0 - beta2.powi(exponent)).sqrt())?;
                 let update = (first.div(&(root + epsilon)?)? * step_size)?;
                 let value = ((value * (1.0 - learning_rate * weight_decay))? - update)?;
                 let memory = Memory::Means {

@@ -2,25 +2,29 @@
 
 use std::f64::consts::PI;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, TrainError};
 
 /// How the learning rate changes from step to step.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Schedule {
     /// The peak all along.
     Constant,
-    /// Up from `peak / initial_divisor` to the peak and down to a `final_divisor`-th of the start, both along a cosine
+    /// Up from `peak / div_factor` to the peak and down to a `final_div_factor`-th of the start, both along a cosine
     /// (Smith and Topin 2017, as in PyTorch's `OneCycleLR` without cycling momentum).
     OneCycle {
-        /// Share of the steps that lead up.
-        rising_share: f64,
-        /// The peak divided by the first rate.
-        initial_divisor: f64,
-        /// The first rate divided by the last.
-        final_divisor: f64,
+        /// Share of the steps that lead up, from 0 to 1. By default 0.3, as in PyTorch.
+        #[serde(default = "default_pct_start")]
+        pct_start: f64,
+        /// The peak divided by the first rate; above 0. By default 25, as in PyTorch.
+        #[serde(default = "default_div_factor")]
+        div_factor: f64,
+        /// The first rate divided by the last; above 0. By default 1e4, as in PyTorch.
+        #[serde(default = "default_final_div_factor")]
+        final_div_factor: f64,
     },
 }
 
@@ -28,11 +32,23 @@ impl Default for Schedule {
     /// One cycle with PyTorch's defaults.
     fn default() -> Self {
         Self::OneCycle {
-            rising_share: 0.3,
-            initial_divisor: 25.0,
-            final_divisor: 1e4,
+            pct_start: default_pct_start(),
+            div_factor: default_div_factor(),
+            final_div_factor: default_final_div_factor(),
         }
     }
+}
+
+const fn default_pct_start() -> f64 {
+    0.3
+}
+
+const fn default_div_factor() -> f64 {
+    25.0
+}
+
+const fn default_final_div_factor() -> f64 {
+    1e4
 }
 
 impl Schedule {
@@ -42,9 +58,9 @@ impl Schedule {
     /// [`TrainError::Setting`].
     pub fn check(&self) -> Result<()> {
         let Self::OneCycle {
-            rising_share,
-            initial_divisor,
-            final_divisor,
+            pct_start,
+            div_factor,
+            final_div_factor,
         } = *self
         else {
             return Ok(());
@@ -52,12 +68,12 @@ impl Schedule {
         let illegal = |name: &str, expected, value| {
             TrainError::setting(format!("train.schedule.{name}"), expected, value)
         };
-        if !(0.0..=1.0).contains(&rising_share) {
-            return Err(illegal("rising_share", "from 0 to 1", rising_share));
+        if !(0.0..=1.0).contains(&pct_start) {
+            return Err(illegal("pct_start", "from 0 to 1", pct_start));
         }
         for (name, value) in [
-            ("initial_divisor", initial_divisor),
-            ("final_divisor", final_divisor),
+            ("div_factor", div_factor),
+            ("final_div_factor", final_div_factor),
         ] {
             if !(value.is_finite() && value > 0.0) {
                 return Err(illegal(name, "a finite number above 0", value));
@@ -73,14 +89,14 @@ impl Schedule {
         match *self {
             Self::Constant => peak,
             Self::OneCycle {
-                rising_share,
-                initial_divisor,
-                final_divisor,
+                pct_start,
+                div_factor,
+                final_div_factor,
             } => {
-                let first = peak / initial_divisor;
-                let last = first / final_divisor;
+                let first = peak / div_factor;
+                let last = first / final_div_factor;
                 let end = number(total) - 1.0;
-                let top = rising_share * number(total) - 1.0;
+                let top = pct_start * number(total) - 1.0;
                 let step = number(step).min(end.max(0.0));
                 if step <= top {
                     cosine(first, peak, share(step, top))
@@ -131,9 +147,9 @@ mod tests {
             serde_json::from_str(include_str!("../tests/golden/optimizers.json")).unwrap();
         for cycle in golden["one_cycle"].as_array().unwrap() {
             let schedule = Schedule::OneCycle {
-                rising_share: cycle["rising_share"].as_f64().unwrap(),
-                initial_divisor: 25.0,
-                final_divisor: 1e4,
+                pct_start: cycle["pct_start"].as_f64().unwrap(),
+                div_factor: 25.0,
+                final_div_factor: 1e4,
             };
             schedule.check().unwrap();
             let total = cycle["total"].as_u64().unwrap();
@@ -146,15 +162,15 @@ mod tests {
                 );
             }
         }
-        assert!(schedule_error(1.5, 1e4).contains("train.schedule.rising_share"));
-        assert!(schedule_error(0.3, 0.0).contains("train.schedule.final_divisor"));
+        assert!(schedule_error(1.5, 1e4).contains("train.schedule.pct_start"));
+        assert!(schedule_error(0.3, 0.0).contains("train.schedule.final_div_factor"));
     }
 
-    fn schedule_error(rising_share: f64, final_divisor: f64) -> String {
+    fn schedule_error(pct_start: f64, final_div_factor: f64) -> String {
         let schedule = Schedule::OneCycle {
-            rising_share,
-            initial_divisor: 25.0,
-            final_divisor,
+            pct_start,
+            div_factor: 25.0,
+            final_div_factor,
         };
         schedule.check().unwrap_err().to_string()
     }

@@ -8,7 +8,7 @@ use stream_grad_train::model::{Model, ModelSettings, StreamedModel};
 fn model(memory_bytes: u64) -> StreamedModel {
     let settings = ModelSettings {
         memory_bytes,
-        ..ModelSettings::default()
+        ..ModelSettings::small()
     };
     StreamedModel::new(&settings, 2, 1).unwrap()
 }
@@ -79,8 +79,8 @@ fn a_folder_for_spilling_lets_smaller_budgets_do() {
     let spilling = |spill, memory_bytes| {
         let settings = ModelSettings {
             memory_bytes,
-            spill,
-            ..ModelSettings::default()
+            offload: spill,
+            ..ModelSettings::small()
         };
         let model = StreamedModel::new(&settings, 2, 1).unwrap();
         model

@@ -49,13 +49,13 @@ fn values(variables: &NamedVariables) -> Vec<f64> {
 
 /// Steps as `tests/golden/optimizers.py` makes them; the second variable has a gradient only where it says so.
 fn check_against_torch(
-    kind: OptimizerKind,
+    make: impl Fn(NamedVariables) -> Optimizer,
     rate: impl Fn(u32) -> f64,
     second_has_gradient: impl Fn(u32) -> bool,
     golden: &Value,
 ) {
     let variables = variables();
-    let mut optimizer = Optimizer::new(kind, variables.clone());
+    let mut optimizer = make(variables.clone());
     for (step, expected) in (0_u32..).zip(golden.as_array().unwrap()) {
         let mut gradients = gradients(step);
         if !second_has_gradient(step) {
@@ -89,6 +89,29 @@ fn golden() -> Value {
     serde_json::from_str(include_str!("../../tests/golden/optimizers.json")).unwrap()
 }
 
+/// An optimiser of any variables.
+fn of(kind: OptimizerKind) -> impl Fn(NamedVariables) -> Optimizer {
+    move |variables| Optimizer::new(kind, variables)
+}
+
+/// The second variable takes steps ten times as long and does not decay.
+#[test]
+fn groups_are_stepped_as_torch_steps_them() {
+    let make = |variables: NamedVariables| {
+        let groups = ParameterGroup::of(&variables);
+        Optimizer::new(OptimizerKind::default(), variables).groups(&groups, |group| {
+            match group.kind {
+                ParameterKind::Weight => ParameterOptions::default(),
+                ParameterKind::NormOrBias => ParameterOptions {
+                    learning_rate_factor: 10.0,
+                    weight_decay_factor: 0.0,
+                },
+            }
+        })
+    };
+    check_against_torch(make, |_| 2e-3, |_| true, &golden()["grouped"]);
+}
+
 fn sgd(momentum: f64) -> OptimizerKind {
     OptimizerKind::Sgd {
         momentum,
@@ -100,13 +123,13 @@ fn sgd(momentum: f64) -> OptimizerKind {
 fn agrees_with_torch() {
     let golden = golden();
     check_against_torch(
-        OptimizerKind::default(),
+        of(OptimizerKind::default()),
         |step| Schedule::default().rate(2e-3, u64::from(step), 11),
         |_| true,
         &golden["adamw"],
     );
-    check_against_torch(sgd(0.9), |_| 1e-2, |_| true, &golden["sgd"]);
-    check_against_torch(sgd(0.0), |_| 1e-2, |_| true, &golden["plain_sgd"]);
+    check_against_torch(of(sgd(0.9)), |_| 1e-2, |_| true, &golden["sgd"]);
+    check_against_torch(of(sgd(0.0)), |_| 1e-2, |_| true, &golden["plain_sgd"]);
 }
 
 /// A variable that has no gradient at first, and once later.
@@ -115,15 +138,15 @@ fn counts_and_remembers_by_variable_as_torch() {
     let golden = &golden()["late"];
     let late = |step| step >= 3 && step != 5;
     let kind = OptimizerKind::default();
-    check_against_torch(kind, |_| 2e-3, late, &golden["adamw"]);
-    check_against_torch(sgd(0.9), |_| 1e-2, late, &golden["sgd"]);
+    check_against_torch(of(kind), |_| 2e-3, late, &golden["adamw"]);
+    check_against_torch(of(sgd(0.9)), |_| 1e-2, late, &golden["sgd"]);
 }
 
 #[test]
 fn a_weight_that_is_unfrozen_late_begins_anew() {
     let kind = OptimizerKind::AdamW {
-        first_decay: 0.9,
-        second_decay: 0.999,
+        beta1: 0.9,
+        beta2: 0.999,
         epsilon: 1e-8,
         weight_decay: 0.0,
     };
@@ -175,9 +198,9 @@ fn a_gradient_of_another_form_changes_nothing() {
 
 #[test]
 fn settings_that_torch_refuses_are_refused() {
-    let adamw = |first_decay, second_decay, epsilon, weight_decay| OptimizerKind::AdamW {
-        first_decay,
-        second_decay,
+    let adamw = |beta1, beta2, epsilon, weight_decay| OptimizerKind::AdamW {
+        beta1,
+        beta2,
         epsilon,
         weight_decay,
     };
@@ -189,8 +212,8 @@ fn settings_that_torch_refuses_are_refused() {
         kind.check().unwrap();
     }
     for (kind, part) in [
-        (adamw(1.0, 0.9, 0.0, 0.0), "first_decay"),
-        (adamw(0.9, f64::NAN, 0.0, 0.0), "second_decay"),
+        (adamw(1.0, 0.9, 0.0, 0.0), "beta1"),
+        (adamw(0.9, f64::NAN, 0.0, 0.0), "beta2"),
         (adamw(0.9, 0.9, -1.0, 0.0), "epsilon"),
         (adamw(0.9, 0.9, 0.0, f64::INFINITY), "weight_decay"),
         (sgd(-0.1), "momentum"),

@@ -3,15 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use stream_grad_slides::FurtherCell;
 
 use super::events::{SkipReason, TrainEvent, TrainObserver};
-use crate::data::{Sample, Split, Task, label_class};
+use crate::data::{Label, Sample, Split, Task};
 use crate::error::{Result, TrainError};
-use crate::loss::slide_loss;
-use crate::metrics::{Bootstrap, Estimate, accuracy, area_under_curve, spearman};
+use crate::loss::Objective;
+use crate::metrics::{Bootstrap, Estimate, Groups, Metric, Outcomes};
 use crate::model::Model;
 use crate::source::ImageLoader;
 
@@ -20,9 +19,9 @@ use crate::source::ImageLoader;
 pub struct Prediction {
     /// The slide.
     pub slide: PathBuf,
-    /// Its label.
-    pub label: f64,
-    /// The network's outputs, before any softmax or sigmoid.
+    /// Its label, where one is known.
+    pub label: Option<Label>,
+    /// The network's outputs, before any softmax or sigmoid; a number in its own unit.
     pub logits: Vec<f64>,
     /// Pixels of its image.
     pub pixels: u64,
@@ -76,7 +75,7 @@ pub fn evaluate(
             Ok((logits, pixels)) if logits.iter().all(|logit| logit.is_finite()) => {
                 evaluation.predictions.push(Prediction {
                     slide: sample.slide.clone(),
-                    label: sample.label,
+                    label: sample.label.clone(),
                     logits,
                     pixels,
                     patient: sample.patient.clone(),
@@ -86,7 +85,7 @@ pub fn evaluate(
             }
             Ok(_) => Some(SkipReason::NotFinite),
             Err(error) if loader.stops_at(&error) => return Err(error),
-            Err(error) => Some(SkipReason::Broken(error.to_string())),
+            Err(error) => Some(SkipReason::broken(&error)),
         };
         if let Some(reason) = reason {
             observer.notice(&TrainEvent::SlideSkipped {
@@ -132,51 +131,54 @@ pub(super) fn all_failed(
 }
 
 impl Evaluation {
-    /// Mean loss.
+    /// Mean loss of the slides with a label; NaN if there is none.
     ///
     /// # Errors
     /// [`TrainError::State`] for outputs that are not the task's.
-    pub fn loss(&self, task: Task) -> Result<f64> {
+    pub fn loss(&self, objective: &Objective) -> Result<f64> {
         let mut sum = 0.0;
         let mut count = 0.0;
-        for prediction in &self.predictions {
-            let logits = Tensor::from_slice(
-                &prediction.logits,
-                (1, prediction.logits.len()),
-                &Device::Cpu,
-            )?;
-            sum += slide_loss(task, &logits, prediction.label)?
-                .to_dtype(DType::F64)?
-                .to_scalar::<f64>()?;
+        for (prediction, label) in self.labelled() {
+            sum += objective.of_prediction(&prediction.logits, label)?;
             count += 1.0;
         }
         Ok(sum / count)
     }
 
-    /// The task's metric: area under the curve, accuracy or Spearman's correlation.
+    /// Labels beside what was predicted, of the slides with a label: for all metrics.
     ///
     /// # Errors
-    /// [`TrainError::Metric`] where the metric has no meaning, as for slides of one class.
-    pub fn metric(&self, task: Task) -> Result<f64> {
-        match task {
-            Task::Binary => area_under_curve(&self.positive(), &self.scores()),
-            Task::Classification { .. } => accuracy(&self.classes(), &self.predicted_classes(task)),
-            Task::Regression => spearman(&self.labels(), &self.scores()),
-        }
+    /// [`TrainError::State`] for outputs or labels that are not the task's.
+    pub fn outcomes(&self, task: Task) -> Result<Outcomes> {
+        let pairs = self.labelled();
+        Outcomes::new(
+            task,
+            pairs.map(|(prediction, label)| (label, prediction.logits.as_slice())),
+        )
     }
 
-    /// The task's metric with a bootstrap interval.
+    /// Slides with a label by their patients, for [`Bootstrap::estimate`]; one of which no patient is known by itself.
+    #[must_use]
+    pub fn groups(&self) -> Groups {
+        let slides = self.labelled().map(|(prediction, _)| prediction);
+        Groups::by_patient(slides.map(|slide| (slide.patient.as_deref(), slide.slide.as_path())))
+    }
+
+    /// The task's [main metric](Metric::main).
     ///
     /// # Errors
-    /// As [`metric`](Self::metric).
+    /// [`TrainError::Metric`] where the metric has no meaning, as for slides of one class; as [`outcomes`](Self::outcomes).
+    pub fn metric(&self, task: Task) -> Result<f64> {
+        self.outcomes(task)?.metric(Metric::main(task))
+    }
+
+    /// The task's main metric with a bootstrap interval, drawn by patient.
+    ///
+    /// # Errors
+    /// As [`metric`](Self::metric) and [`Bootstrap::estimate`].
     pub fn estimate(&self, task: Task, bootstrap: &Bootstrap) -> Result<Estimate> {
-        match task {
-            Task::Binary => bootstrap.area_under_curve(&self.positive(), &self.scores()),
-            Task::Regression => bootstrap.spearman(&self.labels(), &self.scores()),
-            Task::Classification { .. } => {
-                bootstrap.accuracy(&self.classes(), &self.predicted_classes(task))
-            }
-        }
+        self.outcomes(task)?
+            .estimate(Metric::main(task), &self.groups(), bootstrap)
     }
 
     /// Mean number of pixels of an image; 0 without predictions.
@@ -194,58 +196,10 @@ impl Evaluation {
         mean(pixels.sum(), self.predictions.len())
     }
 
-    /// Labels, slide by slide.
-    #[must_use]
-    pub fn labels(&self) -> Vec<f64> {
+    /// Predictions of slides with a label, and their labels: those that everything that is measured is measured on.
+    pub fn labelled(&self) -> impl Iterator<Item = (&Prediction, &Label)> {
         self.predictions
             .iter()
-            .map(|prediction| prediction.label)
-            .collect()
-    }
-
-    /// First output of each slide.
-    #[must_use]
-    pub fn scores(&self) -> Vec<f64> {
-        self.predictions
-            .iter()
-            .map(|prediction| prediction.logits.first().copied().unwrap_or(f64::NAN))
-            .collect()
-    }
-
-    /// Class of each slide.
-    #[must_use]
-    pub fn classes(&self) -> Vec<usize> {
-        self.predictions
-            .iter()
-            .map(|prediction| label_class(prediction.label))
-            .collect()
-    }
-
-    /// Class that was predicted for each slide: the largest output, or for two classes whether the one output is above 0.
-    #[must_use]
-    pub fn predicted_classes(&self, task: Task) -> Vec<usize> {
-        let largest = |logits: &[f64]| {
-            logits
-                .iter()
-                .enumerate()
-                .max_by(|a, b| a.1.total_cmp(b.1))
-                .map_or(0, |(class, _)| class)
-        };
-        self.predictions
-            .iter()
-            .map(|prediction| match task {
-                Task::Binary => {
-                    usize::from(prediction.logits.first().is_some_and(|logit| *logit > 0.0))
-                }
-                _ => largest(&prediction.logits),
-            })
-            .collect()
-    }
-
-    fn positive(&self) -> Vec<bool> {
-        self.predictions
-            .iter()
-            .map(|prediction| prediction.label > 0.5)
-            .collect()
+            .filter_map(|prediction| Some((prediction, prediction.label.as_ref()?)))
     }
 }

@@ -1,16 +1,23 @@
 //! The training loop: epochs of groups of slides, each slide streamed by itself, gradients summed over the group.
 
+mod average;
 mod evaluate;
 mod events;
+mod group;
+mod log;
 mod recipes;
 mod run;
 mod settings;
+mod state;
+mod tensorboard;
 mod timing;
+mod validate;
 
 pub use evaluate::{Evaluation, Prediction, evaluate};
 pub use events::{NoObserver, SkipReason, TrainEvent, TrainObserver};
+pub use log::StepRecord;
 pub use run::{Outcome, Run, Summary};
-pub use settings::TrainSettings;
+pub use settings::{Monitor, TestWeights, TrainSettings};
 pub use timing::Timing;
 
 #[cfg(test)]

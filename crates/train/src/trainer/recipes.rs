@@ -8,7 +8,7 @@ use stream_grad::tiling::Recipe;
 use crate::error::{Result, TrainError};
 use crate::files::write_whole;
 
-/// How images are cut, stored beside a checkpoint as soon as it is decided: a run that is killed before the next checkpoint
+/// How images are cut, stored beside the checkpoints as soon as it is decided: a run that is killed before the next checkpoint
 /// goes on with the same cuts, whatever was measured meanwhile.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct RecipeFile {
@@ -18,12 +18,12 @@ pub(super) struct RecipeFile {
 }
 
 impl RecipeFile {
-    /// What the run with this checkpoint and fingerprint stored: nothing, if there is no file or it is another run's.
+    /// What the run with these checkpoints and this fingerprint stored: nothing, if there is no file or it is another run's.
     ///
     /// # Errors
     /// [`TrainError::File`], and [`TrainError::Json`] for a file that is damaged: what the run was cut by is lost.
-    pub(super) fn read(checkpoint: &Path, fingerprint: u64) -> Result<Self> {
-        let path = path(checkpoint);
+    pub(super) fn read(folder: &Path, fingerprint: u64) -> Result<Self> {
+        let path = path(folder);
         let none = Self {
             fingerprint,
             recipes: Vec::new(),
@@ -52,24 +52,24 @@ impl RecipeFile {
         &self.recipes
     }
 
-    /// Stores `recipes` beside the checkpoint, if some are not stored yet.
+    /// Stores `recipes` in the folder of checkpoints, if some are not stored yet.
     ///
     /// # Errors
     /// [`TrainError::File`].
-    pub(super) fn keep(&mut self, checkpoint: &Path, recipes: Vec<Recipe>) -> Result<()> {
+    pub(super) fn keep(&mut self, folder: &Path, recipes: Vec<Recipe>) -> Result<()> {
         if recipes.iter().all(|recipe| self.recipes.contains(recipe)) {
             return Ok(());
         }
         self.recipes = recipes;
-        let path = path(checkpoint);
+        let path = path(folder);
         let json = serde_json::to_vec(self).map_err(TrainError::json(&path))?;
         write_whole(&path, &json)
     }
 }
 
-/// The file beside a checkpoint.
-fn path(checkpoint: &Path) -> PathBuf {
-    checkpoint.with_extension("recipes.json")
+/// The file in a folder of checkpoints.
+fn path(folder: &Path) -> PathBuf {
+    folder.join("recipes.json")
 }
 
 #[cfg(test)]
@@ -91,13 +91,13 @@ mod tests {
     #[test]
     fn recipes_are_found_again_by_their_run_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let checkpoint = folder.path().join("checkpoint.safetensors");
-        let mut file = RecipeFile::read(&checkpoint, 7).unwrap();
+        let checkpoints = folder.path();
+        let mut file = RecipeFile::read(checkpoints, 7).unwrap();
         assert!(file.recipes().is_empty());
-        file.keep(&checkpoint, vec![recipe(64, 32)]).unwrap();
-        assert_eq!(RecipeFile::read(&checkpoint, 7).unwrap(), file);
+        file.keep(checkpoints, vec![recipe(64, 32)]).unwrap();
+        assert_eq!(RecipeFile::read(checkpoints, 7).unwrap(), file);
         assert!(
-            RecipeFile::read(&checkpoint, 8)
+            RecipeFile::read(checkpoints, 8)
                 .unwrap()
                 .recipes()
                 .is_empty()
@@ -105,9 +105,9 @@ mod tests {
         file.join(&[recipe(64, 16), recipe(128, 32)]);
         assert_eq!(file.recipes(), [recipe(64, 16), recipe(128, 32)]);
 
-        let place = folder.path().join("checkpoint.recipes.json");
+        let place = folder.path().join("recipes.json");
         std::fs::write(&place, "no JSON").unwrap();
-        let error = RecipeFile::read(&checkpoint, 7).unwrap_err().to_string();
-        assert!(error.contains("checkpoint.recipes.json"), "{error}");
+        let error = RecipeFile::read(checkpoints, 7).unwrap_err().to_string();
+        assert!(error.contains("recipes.json"), "{error}");
     }
 }

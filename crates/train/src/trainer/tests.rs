@@ -1,5 +1,7 @@
 //! The loop on a model without a stream, and on a small streamed one.
 
+mod kept;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,9 +14,10 @@ use stream_grad::{PlanRequest, TileSource};
 
 use super::*;
 use crate::augment::AugmentationSettings;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, CheckpointFolder, UnusableCheckpoint};
 use crate::data::{Sample, Task};
 use crate::error::{Result, TrainError};
+use crate::loss::{ClassWeights, Objective};
 use crate::model::{Model, ModelSettings, StreamedModel};
 use crate::source::ImageLoader;
 
@@ -64,7 +67,7 @@ fn model() -> StreamedModel {
     let settings = ModelSettings {
         name: "small-2x1".to_owned(),
         memory_bytes: 64 << 20,
-        ..ModelSettings::default()
+        ..ModelSettings::small()
     };
     StreamedModel::new(&settings, 1, 5).unwrap()
 }
@@ -72,12 +75,24 @@ fn model() -> StreamedModel {
 fn settings(epochs: u64) -> TrainSettings {
     TrainSettings {
         epochs,
-        group: 4,
+        batch_size: 4,
         learning_rate: 2e-2,
         checkpoint_every: 1,
         validate_every: 2,
+        augmentation: AugmentationSettings::strong(),
         ..TrainSettings::default()
     }
+}
+
+/// The newest checkpoint of a run.
+fn newest(folder: &Path) -> Checkpoint {
+    let folder = CheckpointFolder::new(folder.join("checkpoints"), 3);
+    let mut unusable = |unusable: UnusableCheckpoint| panic!("{unusable:?}");
+    folder.newest(&mut unusable).unwrap().unwrap().1
+}
+
+fn binary() -> Objective {
+    Objective::fit(Task::Binary, &ClassWeights::None, &[]).unwrap()
 }
 
 fn bits(model: &dyn Model) -> Vec<(String, Vec<u32>)> {
@@ -107,7 +122,7 @@ fn run(
     samples: &[Sample],
     images: &Images,
     model: &StreamedModel,
-    checkpoint: Option<&Path>,
+    folder: Option<&Path>,
 ) -> Result<Outcome> {
     let (train, validation) = samples.split_at(samples.len() - 4);
     let run = Run {
@@ -117,7 +132,7 @@ fn run(
         validation,
         model,
         loader: images,
-        checkpoint,
+        folder,
     };
     run.execute(&AtomicBool::new(false), &mut NoObserver)
 }
@@ -157,7 +172,6 @@ fn a_stopped_run_goes_on_as_if_it_had_not() {
     let whole = model();
     let expected = finished(run(&settings, &samples, &images, &whole, None).unwrap());
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("checkpoint.safetensors");
     let (train, validation) = samples.split_at(10);
     let mut stops = 0;
     let mut budgets = [1, 6, 11, 5].into_iter();
@@ -178,7 +192,7 @@ fn a_stopped_run_goes_on_as_if_it_had_not() {
             validation,
             model: &model,
             loader: &images,
-            checkpoint: Some(&path),
+            folder: Some(folder.path()),
         };
         match run.execute(&stop, &mut observer).unwrap() {
             Outcome::Stopped => stops += 1,
@@ -208,17 +222,21 @@ fn an_unversioned_checkpoint_goes_on() {
     let committed = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden/checkpoint_unversioned.safetensors");
     let old = Checkpoint::load(&committed).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let [unversioned, current] = ["unversioned", "current"].map(|name| folder.path().join(name));
+    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [unversioned, current] = folders.each_ref().map(|folder| {
+        let folder = folder.path().join("checkpoints");
+        std::fs::create_dir(&folder).unwrap();
+        folder.join("checkpoint.safetensors")
+    });
     std::fs::copy(&committed, &unversioned).unwrap();
     old.save(&current).unwrap();
-    let ends = [unversioned, current].map(|path| {
-        let model = model();
-        let summary = finished(run(&settings, &samples, &images, &model, Some(&path)).unwrap());
+    let ends = folders.map(|folder| {
+        let (model, folder) = (model(), folder.path());
+        let summary = finished(run(&settings, &samples, &images, &model, Some(folder)).unwrap());
         assert_eq!(summary.history[..1], old.progress.history);
         assert_eq!(summary.history.len(), 2);
         // Two epochs of two groups.
-        let last = Checkpoint::load(&path).unwrap();
+        let last = newest(folder);
         for (name, tensor) in &last.optimizer {
             if name.starts_with("step.") {
                 assert_eq!(tensor.to_scalar::<i64>().unwrap(), 4, "{name}");
@@ -233,10 +251,11 @@ fn an_unversioned_checkpoint_goes_on() {
 fn a_checkpoint_of_another_run_is_refused() {
     let (samples, images) = cohort(12);
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("checkpoint.safetensors");
-    run(&settings(1), &samples, &images, &model(), Some(&path)).unwrap();
-    let error = run(&settings(2), &samples, &images, &model(), Some(&path)).unwrap_err();
+    let folder = Some(folder.path());
+    run(&settings(1), &samples, &images, &model(), folder).unwrap();
+    let error = run(&settings(2), &samples, &images, &model(), folder).unwrap_err();
     assert!(matches!(error, TrainError::Checkpoint { .. }), "{error}");
+    assert!(error.to_string().contains("another folder"), "{error}");
 }
 
 /// A loader that will not go on without a slide.
@@ -268,7 +287,7 @@ fn a_loader_may_stop_training_and_evaluation() {
         validation: &[],
         model: &model,
         loader: &loader,
-        checkpoint: None,
+        folder: None,
     };
     let stop = AtomicBool::new(false);
     let error = run.execute(&stop, &mut NoObserver).err().unwrap();
@@ -312,7 +331,7 @@ fn a_killed_run_keeps_the_recipe_of_its_first_step() {
     assert_ne!(bits(&other), bits(&whole));
 
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("checkpoint.safetensors");
+    let checkpoints = folder.path().join("checkpoints");
     let (train, validation) = samples.split_at(10);
     let killed = model();
     let mut steps = 0;
@@ -324,7 +343,7 @@ fn a_killed_run_keeps_the_recipe_of_its_first_step() {
             validation,
             model: &killed,
             loader: &images,
-            checkpoint: Some(&path),
+            folder: Some(folder.path()),
         };
         run.execute(&AtomicBool::new(false), &mut |event: &TrainEvent<'_>| {
             if let TrainEvent::Stepped { .. } = event {
@@ -333,11 +352,13 @@ fn a_killed_run_keeps_the_recipe_of_its_first_step() {
             }
         })
     }));
-    assert!(outcome.is_err() && steps == 1 && !path.exists());
-    assert!(path.with_extension("recipes.json").exists());
+    assert!(outcome.is_err() && steps == 1);
+    let files: Vec<_> = std::fs::read_dir(&checkpoints).unwrap().collect();
+    assert_eq!(files.len(), 1);
+    assert!(checkpoints.join("recipes.json").exists());
 
     let resumed = tiled();
-    run(&settings, &samples, &images, &resumed, Some(&path)).unwrap();
+    run(&settings, &samples, &images, &resumed, Some(folder.path())).unwrap();
     assert_eq!(tiles(&resumed), tiles(&whole));
     assert_eq!(bits(&resumed), bits(&whole));
 }
@@ -412,7 +433,7 @@ fn slides_that_break_are_named_skipped_and_counted() {
         validation: &[],
         model: &model,
         loader: &images,
-        checkpoint: None,
+        folder: None,
     };
     let summary = finished(run.execute(&AtomicBool::new(false), &mut observer).unwrap());
     let slide = |index: usize| samples[index].slide.clone();
@@ -453,16 +474,18 @@ fn a_run_without_a_usable_slide_fails() {
 fn one_class_and_bad_settings_are_refused() {
     let (mut samples, images) = cohort(8);
     let bad = TrainSettings {
-        group: 0,
+        batch_size: 0,
         ..settings(1)
     };
     assert!(
         run(&bad, &samples, &images, &model(), None)
             .unwrap_err()
             .to_string()
-            .contains("train.group")
+            .contains("train.batch_size")
     );
-    samples.iter_mut().for_each(|sample| sample.label = 1.0);
+    samples
+        .iter_mut()
+        .for_each(|sample| sample.label = Some(1.0.into()));
     let error = run(&settings(1), &samples, &images, &model(), None)
         .unwrap_err()
         .to_string();
@@ -482,8 +505,9 @@ fn gradients_of_a_group_are_the_mean() {
     let gradients: Vec<_> = samples
         .iter()
         .map(|sample| {
-            let loss =
-                |logits: &Tensor| crate::loss::slide_loss(Task::Binary, logits, sample.label);
+            let loss = |logits: &Tensor| {
+                crate::loss::slide_loss(Task::Binary, logits, sample.label.as_ref().unwrap())
+            };
             model
                 .gradients(&*images.load(&sample.slide).unwrap(), &loss)
                 .unwrap()

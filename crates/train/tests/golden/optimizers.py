@@ -38,26 +38,29 @@ def unfrozen():
         values.append(b.item())
     return values
 
-def rates(total, rising_share):
+def rates(total, pct_start):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 1.)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1., total, pct_start=rising_share, cycle_momentum=False)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1., total, pct_start=pct_start, cycle_momentum=False)
     found = [scheduler.get_last_lr()[0]]
     for _ in range(total - 1):
         optimizer.step()
         scheduler.step()
         found.append(scheduler.get_last_lr()[0])
-    return {"total": total, "rising_share": rising_share, "rates": found}
+    return {"total": total, "pct_start": pct_start, "rates": found}
 
 one_cycle = lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 2e-3, 11, cycle_momentum=False)
 constant = lambda o: torch.optim.lr_scheduler.ConstantLR(o, 1.)
 adamw = lambda p: torch.optim.AdamW(p, 2e-3, weight_decay=1e-2)
 sgd = lambda p: torch.optim.SGD(p, 1e-2, momentum=.9, weight_decay=1e-3)
+# As AdamW for a body and a head: the second parameter takes larger steps, and does not decay.
+grouped = lambda p: torch.optim.AdamW([{"params": p[:1]}, {"params": p[1:], "lr": 2e-2, "weight_decay": 0.}], 2e-3, weight_decay=1e-2)
 plain = lambda p: torch.optim.SGD(p, 1e-2, weight_decay=1e-3)
 late = lambda k: k >= 3 and k != 5
 # Where the rise would end at step 0 exactly, as in 10 steps with a share of 0.1, PyTorch divides by zero.
 cycles = [rates(total, share) for total in (1, 2, 3, 7, 10) for share in (0., .1, .3, .5, 1.) if abs(total*share - 1) > 1e-9]
 out = {"torch": torch.__version__,
        "adamw": run(adamw, one_cycle),
+       "grouped": run(grouped, constant),
        "sgd": run(sgd, constant),
        "plain_sgd": run(plain, constant),
        "late": {"adamw": run(adamw, constant, late), "sgd": run(sgd, constant, late)},

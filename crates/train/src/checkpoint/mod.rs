@@ -1,49 +1,84 @@
 //! Checkpoints: everything that a run needs to go on as if it had never stopped, in one file.
 
+mod folder;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
-use safetensors::SafeTensors;
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use stream_grad::tiling::Recipe;
 
+pub use folder::{CheckpointFolder, UnusableCheckpoint};
+
+use crate::data::Sampling;
 use crate::error::{Result, TrainError};
 use crate::files::write_whole;
 use crate::optimizer::count_by_variable;
+use crate::sealed::{self, Damage, Sealed};
 
 /// Keys in the file's metadata.
 const PROGRESS: &str = "progress";
 const VERSION: &str = "version";
-/// What this code writes. Version 1 names none in the file, and lacks the optimiser's numbers of steps by parameter.
-const CURRENT: u64 = 2;
+/// What this code writes. Version 1 names none in the file, and lacks the optimiser's numbers of steps by parameter. Version 2
+/// has no checksum, and a fingerprint of settings that had other names.
+const CURRENT: u64 = 3;
 const MODEL: &str = "model.";
 const OPTIMIZER: &str = "optimizer.";
+const AVERAGE: &str = "ema.";
 
 /// How far a run is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Settings and slides of the run, as a number: a checkpoint of another run is refused.
-    pub fingerprint: u64,
-    /// Epoch that is under way, from 0. Orders and augmentations are functions of it and of the settings' seed, so that
-    /// no generator's state has to be kept.
+    /// Settings and slides of the run, as a number: a checkpoint of another run is refused. `None` in versions before 3, whose
+    /// settings had other names.
+    pub fingerprint: Option<u64>,
+    /// Seed of weights, orders and augmentations.
+    #[serde(default)]
+    pub seed: u64,
+    /// How the slides of an epoch are drawn.
+    #[serde(default)]
+    pub sampling: Sampling,
+    /// Epoch that is under way, from 0. Orders and augmentations are functions of it, of the seed and of the sampling, so that no
+    /// generator's state has to be kept.
     pub epoch: u64,
     /// Groups of that epoch that are done.
     pub groups: u64,
     /// Steps that the optimiser has made.
     pub optimizer_steps: u64,
+    /// Steps that are in the averaged weights, if there are such.
+    #[serde(default)]
+    pub averaged_steps: u64,
     /// Sum of the losses of that epoch's slides so far.
     pub loss_sum: f64,
     /// Slides in that sum.
     pub loss_count: u64,
     /// What finished epochs gave.
     pub history: Vec<EpochRecord>,
+    /// The best of the epochs after which the validation split was evaluated.
+    #[serde(default)]
+    pub best: Option<BestEpoch>,
+    /// Evaluations of the validation split since then.
+    #[serde(default)]
+    pub evaluations_since_best: u64,
+    /// Whether the run ended before its last epoch, since the validation split had got no better.
+    #[serde(default)]
+    pub stopped_early: bool,
     /// Slides that gave a loss or a gradient that is no number and are left out from then on, by index.
     pub excluded: Vec<usize>,
     /// Slides that could not be read, by index, and how often.
     pub broken: BTreeMap<usize, u64>,
     /// How images of each size are cut: sums are rounded in an order that depends on it.
     pub recipes: Vec<Recipe>,
+}
+
+/// The best epoch so far, by what [`TrainSettings::monitor`](crate::trainer::TrainSettings::monitor) says.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct BestEpoch {
+    /// Epoch, from 0.
+    pub epoch: u64,
+    /// Its value.
+    pub value: f64,
 }
 
 /// What an epoch gave.
@@ -70,31 +105,36 @@ pub struct Checkpoint {
     pub model: BTreeMap<String, Tensor>,
     /// State of the optimiser.
     pub optimizer: HashMap<String, Tensor>,
+    /// Averaged weights; empty where none are kept.
+    pub average: BTreeMap<String, Tensor>,
 }
 
 impl Checkpoint {
-    /// Writes the checkpoint. The file appears whole or not at all; one that was there stays until then.
+    /// Writes the checkpoint, with a checksum over all of its bytes. The file appears whole or not at all; one that was there
+    /// stays until then.
     ///
     /// # Errors
-    /// [`TrainError::File`] for a folder or disk that cannot be written to.
+    /// [`TrainError::CheckpointNotWritten`] for a folder that cannot be written to, or a disk that is full.
     pub fn save(&self, path: &Path) -> Result<()> {
         let progress = serde_json::to_string(&self.progress).map_err(TrainError::json(path))?;
-        let model = self
-            .model
-            .iter()
-            .map(|(name, tensor)| (format!("{MODEL}{name}"), tensor));
-        let optimizer = self
-            .optimizer
-            .iter()
-            .map(|(name, tensor)| (format!("{OPTIMIZER}{name}"), tensor));
-        let tensors: BTreeMap<String, &Tensor> = model.chain(optimizer).collect();
-        let metadata = HashMap::from([
+        let text = HashMap::from([
             (VERSION.to_owned(), CURRENT.to_string()),
             (PROGRESS.to_owned(), progress),
         ]);
-        let bytes = safetensors::serialize(tensors, Some(metadata))
-            .map_err(|error| damaged(path, "tensors that can be saved", &error))?;
-        write_whole(path, &bytes)
+        let parts = [(MODEL, &self.model), (AVERAGE, &self.average)];
+        let named = |(prefix, tensors): (&'static str, &'_ BTreeMap<String, Tensor>)| {
+            let named = tensors
+                .iter()
+                .map(move |(name, tensor)| (format!("{prefix}{name}"), tensor.clone()));
+            named.collect::<Vec<_>>()
+        };
+        let optimizer = self
+            .optimizer
+            .iter()
+            .map(|(name, tensor)| (format!("{OPTIMIZER}{name}"), tensor.clone()));
+        let tensors: BTreeMap<String, Tensor> =
+            parts.into_iter().flat_map(named).chain(optimizer).collect();
+        write_sealed(path, text, &tensors)
     }
 
     /// Reads a checkpoint of this or an older version. In one of version 1 AdamW counted its steps for all parameters
@@ -102,33 +142,42 @@ impl Checkpoint {
     /// begins anew.
     ///
     /// # Errors
-    /// [`TrainError::File`], [`TrainError::Checkpoint`] for a file that is none, is damaged, or is of a newer version.
+    /// [`TrainError::File`]; [`TrainError::Checkpoint`] for a file that is none or is damaged;
+    /// [`TrainError::NewerCheckpoint`] for one of a newer version.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(TrainError::file(path))?;
-        let (_, metadata) = SafeTensors::read_metadata(&bytes)
-            .map_err(|error| damaged(path, "a safetensors file", &error))?;
-        let metadata = metadata.metadata().as_ref();
-        let entry = |key| metadata.and_then(|metadata| metadata.get(key));
-        let version = version(path, entry(VERSION))?;
-        let progress =
-            entry(PROGRESS).ok_or_else(|| damaged(path, "the progress of a run", &"none"))?;
-        let progress = serde_json::from_str(progress)
+        let Sealed {
+            text,
+            tensors,
+            is_checked,
+        } = read_sealed(path)?;
+        let version = version(path, text.get(VERSION))?;
+        if version >= 3 && !is_checked {
+            return Err(damaged(path, "a checksum", &"none"));
+        }
+        let progress = text
+            .get(PROGRESS)
+            .ok_or_else(|| damaged(path, "the progress of a run", &"none"))?;
+        let progress: Progress = serde_json::from_str(progress)
             .map_err(|error| damaged(path, "the progress of a run", &error))?;
-        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
-            .map_err(|error| damaged(path, "whole tensors", &error))?;
         let mut checkpoint = Self {
             progress,
             model: BTreeMap::new(),
             optimizer: HashMap::new(),
+            average: BTreeMap::new(),
         };
         for (name, tensor) in tensors {
             if let Some(name) = name.strip_prefix(MODEL) {
                 checkpoint.model.insert(name.to_owned(), tensor);
             } else if let Some(name) = name.strip_prefix(OPTIMIZER) {
                 checkpoint.optimizer.insert(name.to_owned(), tensor);
+            } else if let Some(name) = name.strip_prefix(AVERAGE) {
+                checkpoint.average.insert(name.to_owned(), tensor);
             } else {
                 return Err(damaged(path, "tensors of a model or an optimiser", &name));
             }
+        }
+        if version < 3 {
+            checkpoint.progress.fingerprint = None;
         }
         if version == 1 {
             let steps = checkpoint.progress.optimizer_steps;
@@ -138,18 +187,46 @@ impl Checkpoint {
     }
 }
 
+/// Writes tensors and text with a checksum.
+pub(crate) fn write_sealed(
+    path: &Path,
+    text: HashMap<String, String>,
+    tensors: &BTreeMap<String, Tensor>,
+) -> Result<()> {
+    let bytes = sealed::seal(text, tensors).map_err(refused(path))?;
+    write_whole(path, &bytes).map_err(|error| match error {
+        TrainError::File { source, .. } => TrainError::CheckpointNotWritten {
+            path: path.to_path_buf(),
+            bytes: bytes.len(),
+            source,
+        },
+        other => other,
+    })
+}
+
+/// Reads what [`write_sealed`] wrote.
+pub(crate) fn read_sealed(path: &Path) -> Result<Sealed> {
+    let bytes = std::fs::read(path).map_err(TrainError::file(path))?;
+    sealed::open(bytes).map_err(refused(path))
+}
+
 fn version(path: &Path, entry: Option<&String>) -> Result<u64> {
     let Some(entry) = entry else {
         return Ok(1);
     };
     match entry.parse() {
         Ok(version @ 1..=CURRENT) => Ok(version),
-        _ => Err(damaged(
-            path,
-            &format!("version {CURRENT} or older, which this release reads"),
-            &format!("version {entry}"),
-        )),
+        Ok(version) if version > CURRENT => Err(TrainError::NewerCheckpoint {
+            path: path.to_path_buf(),
+            newest: CURRENT,
+            found: version,
+        }),
+        _ => Err(damaged(path, "the number of a version", entry)),
     }
+}
+
+fn refused(path: &Path) -> impl Fn(Damage) -> TrainError {
+    move |Damage { expected, found }| damaged(path, &expected, &found)
 }
 
 fn damaged(path: &Path, expected: &str, found: &dyn std::fmt::Display) -> TrainError {
@@ -162,12 +239,15 @@ fn damaged(path: &Path, expected: &str, found: &dyn std::fmt::Display) -> TrainE
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+    use safetensors::SafeTensors;
+
     use super::*;
 
     fn checkpoint() -> Checkpoint {
         let tensor = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap();
         let progress = Progress {
-            fingerprint: u64::MAX,
+            fingerprint: Some(u64::MAX),
             epoch: 3,
             loss_sum: 0.1 + 0.2,
             excluded: vec![4],
@@ -191,6 +271,7 @@ mod tests {
                 "first.a.weight".to_owned(),
                 tensor(&[0.1, 0.2, f32::NAN]),
             )]),
+            average: BTreeMap::from([("a.weight".to_owned(), tensor(&[1.0, 2.0, 3.0]))]),
         }
     }
 
@@ -221,6 +302,10 @@ mod tests {
             bits(&saved.optimizer["first.a.weight"])
         );
         assert_eq!(
+            bits(&loaded.average["a.weight"]),
+            bits(&saved.average["a.weight"])
+        );
+        assert_eq!(
             std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
             1
         );
@@ -246,18 +331,31 @@ mod tests {
         let saved = std::fs::read(&path).unwrap();
         let (_, metadata) = SafeTensors::read_metadata(&saved).unwrap();
         let metadata = metadata.metadata().clone().unwrap();
-        assert_eq!(metadata["version"], "2");
-        for version in ["3", "two", "0"] {
+        assert_eq!(metadata["version"], "3");
+        let with_version = |version: &str| {
             let mut other = metadata.clone();
+            other.remove("checksum");
             other.insert(VERSION.to_owned(), version.to_owned());
             let none: [(&str, &Tensor); 0] = [];
             std::fs::write(&path, safetensors::serialize(none, Some(other)).unwrap()).unwrap();
-            let error = Checkpoint::load(&path).unwrap_err().to_string();
+            Checkpoint::load(&path)
+        };
+        for version in ["two", "0", "-1"] {
+            let error = with_version(version).unwrap_err().to_string();
             assert!(
-                error.contains(&format!("version {version}")) && error.contains("version 2"),
+                error.contains("the number of a version") && error.contains(version),
                 "{error}"
             );
         }
+        let newer = with_version("4").unwrap_err();
+        assert!(matches!(newer, TrainError::NewerCheckpoint { .. }));
+        assert!(newer.to_string().contains("version 4"), "{newer}");
+        // One of this version has a checksum, one of the version before has none, and a fingerprint of other names.
+        let error = with_version("3").unwrap_err().to_string();
+        assert!(error.contains("a checksum"), "{error}");
+        let old = with_version("2").unwrap();
+        assert_eq!(old.progress.fingerprint, None);
+        assert_eq!(old.progress.history, checkpoint().progress.history);
     }
 
     /// Made by the code before version 2: see `tests/golden/README.md`.
@@ -305,6 +403,11 @@ mod tests {
                 "{length} bytes"
             );
         }
+        let mut changed = bytes.clone();
+        *changed.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, changed).unwrap();
+        let error = Checkpoint::load(&path).unwrap_err().to_string();
+        assert!(error.contains("SHA-256"), "{error}");
         let tensors: BTreeMap<String, Tensor> = checkpoint().model;
         std::fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
         let error = Checkpoint::load(&path).unwrap_err().to_string();
