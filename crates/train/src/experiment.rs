@@ -1,53 +1,117 @@
-//! The same training at one resolution after another, in a folder that a second call goes on with.
+//! The same training at several resolutions, with several seeds, in several rounds of splits: in a folder that a second call goes on
+//! with.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use stream_grad::CostModel;
-use stream_grad_models::save_tensors;
-use stream_grad_slides::MicronsPerPixel;
+use stream_grad_slides::{FurtherCell, MicronsPerPixel};
 
-use crate::data::{self, Sample, SampleWarning, Split, check_labels, check_samples, of_split};
+use crate::checkpoint::BestEpoch;
+use crate::data::{
+    self, ClassNames, Round, Sample, SampleWarning, Split, check_labels, check_samples, of_split,
+};
 use crate::error::{Result, TrainError};
 use crate::files::write_whole;
+use crate::machine::Machine;
 use crate::model::{Model, StreamedModel};
+use crate::model_file::{self, ModelDescription, TrainedBy};
 use crate::report::{ResolutionResult, SkippedSlides, write_predictions};
 use crate::settings::Settings;
 use crate::source::SlideLoader;
-use crate::trainer::{Outcome, Run, TrainObserver, evaluate};
+use crate::trainer::{Outcome, Run, TrainObserver, TrainSettings, evaluate};
 
 /// An experiment and the folder that holds what it gives.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Experiment {
     folder: PathBuf,
     settings: Settings,
-    samples: Vec<Sample>,
+    rounds: Vec<Round>,
+    classes: ClassNames,
     warnings: Vec<SampleWarning>,
     cost_model: CostModel,
 }
 
+/// Which training of an experiment: a resolution, a seed and a round of splits. Its text is the name of its folder, such as `8-microns`,
+/// `8-microns-seed-1` or `8-microns-seed-1-fold-2`; what the experiment has one of is not in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunKey {
+    /// Edge of a pixel in microns.
+    pub microns_per_pixel: f64,
+    /// Seed of weights, orders and augmentations.
+    pub seed: u64,
+    /// Whether the experiment has other seeds.
+    pub is_one_of_seeds: bool,
+    /// Name of the round, where the experiment has several.
+    pub round: Option<String>,
+}
+
+impl fmt::Display for RunKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-microns", self.microns_per_pixel)?;
+        if self.is_one_of_seeds {
+            write!(f, "-seed-{}", self.seed)?;
+        }
+        match &self.round {
+            Some(round) => write!(f, "-{round}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a training gave.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunResult {
+    /// Which training.
+    pub key: RunKey,
+    /// The best epoch on the validation split, if it was evaluated.
+    pub best: Option<BestEpoch>,
+    /// Epoch whose weights were tested, from 0.
+    pub tested_epoch: u64,
+    /// How it went, and what the test split gave.
+    #[serde(flatten)]
+    pub result: ResolutionResult,
+}
+
 impl Experiment {
-    /// Claims `folder` for an experiment: writes `settings.toml` and `samples.csv` there, or finds the same ones. Every sample has
-    /// a split, and [`check_samples`] lets it pass.
+    /// Claims `folder` for an experiment: writes `run.toml` and `samples.csv` there, or finds the same ones ([`Settings::claim`]). In
+    /// each round every sample has a split, and [`check_samples`] lets it pass. Where there are several rounds, `samples.csv` has a
+    /// column of splits for each, called as the round.
     ///
     /// # Errors
-    /// [`TrainError::OtherRun`] if the folder holds other settings or other slides; [`TrainError::Classes`] if the training or
-    /// the test split has labels of one kind only; [`TrainError::Splits`] for samples without a split; as [`check_samples`];
-    /// [`TrainError::Setting`]; [`TrainError::File`].
+    /// [`TrainError::OtherSettings`] and [`TrainError::OtherRun`] if the folder holds other settings or other slides;
+    /// [`TrainError::Classes`] if the training or the test split of a round has labels of one kind only; [`TrainError::Splits`] for
+    /// samples without a split, or no round; as [`check_samples`]; [`TrainError::Setting`]; [`TrainError::File`].
     pub fn open(
         folder: impl Into<PathBuf>,
         settings: Settings,
-        samples: Vec<Sample>,
+        classes: ClassNames,
+        rounds: Vec<Round>,
     ) -> Result<Self> {
         let folder = folder.into();
         settings.check()?;
-        check_splits(&samples)?;
-        let warnings = check_samples(&samples)?;
-        check_labels("the training split", &of_split(&samples, Split::Train))?;
-        check_labels("the test split", &of_split(&samples, Split::Test))?;
-        settings.claim(&folder)?;
+        classes.check(settings.data.task)?;
+        let mut warnings = Vec::new();
+        for round in &rounds {
+            check_splits(&round.samples)?;
+            for warning in check_samples(&round.samples)? {
+                if !warnings.contains(&warning) {
+                    warnings.push(warning);
+                }
+            }
+            let place = round.name.as_ref();
+            let place = place.map_or_else(String::new, |name| format!(" of {name}"));
+            for split in [Split::Train, Split::Test] {
+                let set = format!("the {} split{place}", split.name());
+                check_labels(&set, &of_split(&round.samples, split))?;
+            }
+        }
         let path = folder.join("samples.csv");
+        let samples = table_of_rounds(&rounds)?;
+        settings.claim(&folder)?;
         let table = data::table(&path, &samples)?;
         if path.is_file() {
             if std::fs::read(&path).map_err(TrainError::file(&path))? != table {
@@ -63,7 +127,8 @@ impl Experiment {
         Ok(Self {
             folder,
             settings,
-            samples,
+            rounds,
+            classes,
             warnings,
             cost_model: CostModel::FIXED,
         })
@@ -89,36 +154,58 @@ impl Experiment {
         &self.warnings
     }
 
-    /// The samples of `split`.
+    /// All trainings, in the order in which they are best run: resolution by resolution, of each all rounds, of each round all seeds.
     #[must_use]
-    pub fn split(&self, split: Split) -> Vec<Sample> {
-        of_split(&self.samples, split)
+    pub fn runs(&self) -> Vec<RunKey> {
+        let TrainSettings { seed, seeds, .. } = self.settings.train;
+        let mut keys = Vec::new();
+        for &microns_per_pixel in &self.settings.data.microns_per_pixel {
+            for round in &self.rounds {
+                for seed in seed..seed.saturating_add(seeds) {
+                    keys.push(RunKey {
+                        microns_per_pixel,
+                        seed,
+                        is_one_of_seeds: seeds > 1,
+                        round: round.name.clone(),
+                    });
+                }
+            }
+        }
+        keys
     }
 
-    /// Trains at `microns_per_pixel` on the training split, evaluates on the test split, and writes, into a folder of the
-    /// experiment's, `checkpoint.safetensors`, `weights.safetensors`, `predictions.csv` and `result.json`. Where settings ask
-    /// for them, masks of tissue and profiles of stains are kept in `masks` and `stains`, for all resolutions.
+    /// The samples of `split` in the round of `key`.
+    #[must_use]
+    pub fn split(&self, key: &RunKey, split: Split) -> Vec<Sample> {
+        let round = self.rounds.iter().find(|round| round.name == key.round);
+        round.map_or_else(Vec::new, |round| of_split(&round.samples, split))
+    }
+
+    /// Trains on the training split of `key`, evaluates on its test split, and writes, into a folder of the experiment's that is called
+    /// as the key, `checkpoints`, `steps.csv`, `epochs.csv`, events for TensorBoard, `model.safetensors`, `predictions.csv` and
+    /// `result.json`. Where settings ask for them, masks of tissue and profiles of stains are kept in `masks` and `stains`, for all
+    /// trainings.
     ///
-    /// A resolution whose `result.json` is there is not trained again; one whose checkpoint is there goes on. Returns
-    /// `None` if `stop` was set before the end. The test split is looked at once, after the last epoch, with the weights of
-    /// that epoch.
+    /// A training whose `result.json` is there is not begun again; one whose checkpoint is there goes on. Returns `None` if `stop` was
+    /// set before the end. The test split is looked at once, after the last epoch, with the weights that
+    /// [`TrainSettings::test_weights`] asks for.
     ///
     /// # Errors
     /// As [`Run::execute`] and [`evaluate`].
     pub fn run(
         &self,
-        microns_per_pixel: f64,
+        key: &RunKey,
         stop: &AtomicBool,
         observer: &mut dyn TrainObserver,
-    ) -> Result<Option<ResolutionResult>> {
-        let folder = self.folder.join(format!("{microns_per_pixel}-microns"));
+    ) -> Result<Option<RunResult>> {
+        let folder = self.folder.join(key.to_string());
         let path = folder.join("result.json");
         if path.is_file() {
             return stored(&path).map(Some);
         }
-        let result = self.train(microns_per_pixel, &folder, stop, observer)?;
+        let result = self.train(key, &folder, stop, observer)?;
         if let Some(result) = &result {
-            // Written last: its being there says that the resolution is finished.
+            // Written last: its being there says that the training is finished.
             let json = serde_json::to_vec_pretty(result).map_err(TrainError::json(&path))?;
             write_whole(&path, &json)?;
         }
@@ -127,29 +214,34 @@ impl Experiment {
 
     fn train(
         &self,
-        microns_per_pixel: f64,
+        key: &RunKey,
         folder: &Path,
         stop: &AtomicBool,
         observer: &mut dyn TrainObserver,
-    ) -> Result<Option<ResolutionResult>> {
+    ) -> Result<Option<RunResult>> {
         let started = Instant::now();
         let Self { settings, .. } = self;
-        let [train, validation, test] = Split::ALL.map(|split| self.split(split));
-        let scale = MicronsPerPixel::new(microns_per_pixel)?;
-        let loader = SlideLoader::with_folder(scale, settings.read.clone(), &self.folder)?;
-        loader.state_scales(&self.samples);
-        let outputs = settings.task.outputs();
-        let model = StreamedModel::new(&settings.model, outputs, settings.train.seed)?
+        let task = settings.data.task;
+        let [train, validation, test] = Split::ALL.map(|split| self.split(key, split));
+        let scale = MicronsPerPixel::new(key.microns_per_pixel)?;
+        let loader = SlideLoader::with_folder(scale, settings.data.read.clone(), &self.folder)?;
+        for samples in [&train, &validation, &test] {
+            loader.state_scales(samples);
+        }
+        let model = StreamedModel::new(&settings.model, task.outputs(), key.seed)?
             .cost_model(self.cost_model.clone());
-        let checkpoint = folder.join("checkpoint.safetensors");
+        let train_settings = TrainSettings {
+            seed: key.seed,
+            ..settings.train.clone()
+        };
         let run = Run {
-            settings: &settings.train,
-            task: settings.task,
+            settings: &train_settings,
+            task,
             train: &train,
             validation: &validation,
             model: &model,
             loader: &loader,
-            checkpoint: Some(&checkpoint),
+            folder: Some(folder),
         };
         let Outcome::Finished(summary) = run.execute(stop, observer)? else {
             return Ok(None);
@@ -158,24 +250,89 @@ impl Experiment {
         let Some(evaluation) = evaluate(&model, &loader, set, stop, observer)? else {
             return Ok(None);
         };
-        save_tensors(folder.join("weights.safetensors"), &model.tensors())?;
-        write_predictions(&folder.join("predictions.csv"), &evaluation)?;
-        Ok(Some(ResolutionResult {
-            microns_per_pixel,
-            mean_pixels: evaluation.mean_pixels(),
-            test: evaluation.estimate(settings.task, &settings.bootstrap)?,
-            test_slides: evaluation.predictions.len(),
-            skipped: SkippedSlides {
-                test: evaluation.skipped,
-                broken: summary.broken,
-                not_finite: summary.not_finite,
+        let description = ModelDescription {
+            model: settings.model.clone(),
+            task,
+            classes: self.classes.clone(),
+            microns_per_pixel: key.microns_per_pixel,
+            read: settings.data.read.clone(),
+            trained_by: TrainedBy {
+                is_averaged: settings.train.ema_decay.is_some(),
+                slides: train.len(),
+                ..TrainedBy::new(key.seed, summary.tested_epoch)
             },
-            bad_regions: loader.bad_regions().by_slide(),
-            seconds: started.elapsed().as_secs_f64(),
-            training: summary.timing,
-            history: summary.history,
+        };
+        model_file::save(
+            &folder.join("model.safetensors"),
+            &description,
+            &model.tensors(),
+        )?;
+        write_predictions(&folder.join("predictions.csv"), &evaluation)?;
+        Ok(Some(RunResult {
+            key: key.clone(),
+            best: summary.best,
+            tested_epoch: summary.tested_epoch,
+            result: ResolutionResult {
+                microns_per_pixel: key.microns_per_pixel,
+                mean_pixels: evaluation.mean_pixels(),
+                test: evaluation.estimate(task, &settings.report.bootstrap)?,
+                test_slides: evaluation.predictions.len(),
+                skipped: SkippedSlides {
+                    test: evaluation.skipped,
+                    broken: summary.broken,
+                    not_finite: summary.not_finite,
+                },
+                bad_regions: loader.bad_regions().by_slide(),
+                seconds: started.elapsed().as_secs_f64(),
+                training: summary.timing,
+                history: summary.history,
+                machine: Machine::this(),
+            },
         }))
     }
+}
+
+/// The samples of all rounds as one table: those of one round as they are; of several without a split, and with a column for each round
+/// that says in which split of it a sample is.
+fn table_of_rounds(rounds: &[Round]) -> Result<Vec<Sample>> {
+    let Some((first, others)) = rounds.split_first() else {
+        return Err(TrainError::Splits {
+            place: "an experiment",
+            expected: "one round of splits or more",
+            count: 0,
+            total: 0,
+            found: "rounds",
+            first: PathBuf::new(),
+        });
+    };
+    if others.is_empty() {
+        return Ok(first.samples.clone());
+    }
+    let splits_of = |slide: &Path| -> Vec<FurtherCell> {
+        let rounds = rounds.iter().enumerate();
+        let cells = rounds.map(|(place, round)| {
+            let sample = round.samples.iter().find(|sample| sample.slide == slide);
+            let column = round.name.clone();
+            FurtherCell {
+                column: column.unwrap_or_else(|| format!("round-{}", place + 1)),
+                text: sample
+                    .and_then(|sample| sample.split)
+                    .map_or("", Split::name)
+                    .to_owned(),
+            }
+        });
+        cells.collect()
+    };
+    let samples = first.samples.iter().map(|sample| {
+        let mut further = sample.further.clone();
+        further.extend(splits_of(&sample.slide));
+        Sample {
+            split: None,
+            further,
+            ..sample.clone()
+        }
+    });
+    Ok(samples.collect())
 }
 
 /// Samples without a split would be left out without a word.
@@ -194,110 +351,10 @@ fn check_splits(samples: &[Sample]) -> Result<()> {
     }
 }
 
-fn stored(path: &Path) -> Result<ResolutionResult> {
+fn stored(path: &Path) -> Result<RunResult> {
     let text = std::fs::read(path).map_err(TrainError::file(path))?;
     serde_json::from_slice(&text).map_err(TrainError::json(path))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::trainer::NoObserver;
-
-    fn sample(name: &str, label: f64, split: Split) -> Sample {
-        Sample {
-            split: Some(split),
-            ..Sample::new(name, label)
-        }
-    }
-
-    fn samples() -> Vec<Sample> {
-        vec![
-            sample("a.tif", 0.0, Split::Train),
-            sample("b.tif", 1.0, Split::Train),
-            sample("c.tif", 0.0, Split::Test),
-            sample("d.tif", 1.0, Split::Test),
-        ]
-    }
-
-    #[test]
-    fn a_folder_belongs_to_one_experiment() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = |settings, samples| Experiment::open(folder.path(), settings, samples);
-        let first = open(Settings::default(), samples()).unwrap();
-        assert_eq!(open(Settings::default(), samples()).unwrap(), first);
-
-        let mut settings = Settings::default();
-        settings.train.epochs += 1;
-        let error = open(settings, samples()).unwrap_err().to_string();
-        assert!(error.contains("other settings"), "{error}");
-
-        let mut others = samples();
-        others[1].label = 0.0;
-        others.push(sample("e.tif", 1.0, Split::Train));
-        let error = open(Settings::default(), others).unwrap_err().to_string();
-        assert!(error.contains("other slides"), "{error}");
-    }
-
-    #[test]
-    fn samples_without_a_split_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut some = samples();
-        some[2].split = None;
-        let error = Experiment::open(folder.path(), Settings::default(), some).unwrap_err();
-        for part in ["1 of 4", "c.tif", "without"] {
-            assert!(error.to_string().contains(part), "{part:?} in {error}");
-        }
-    }
-
-    #[test]
-    fn one_content_in_two_splits_is_told() {
-        let folder = tempfile::tempdir().unwrap();
-        let samples: Vec<Sample> = samples()
-            .into_iter()
-            .map(|sample| {
-                let slide = folder.path().join(&sample.slide);
-                let content = if sample.label > 0.5 {
-                    "one content"
-                } else {
-                    ""
-                };
-                std::fs::write(&slide, content).unwrap();
-                Sample { slide, ..sample }
-            })
-            .collect();
-        let run = folder.path().join("run");
-        let experiment = Experiment::open(run, Settings::default(), samples).unwrap();
-        let [warning] = experiment.warnings() else {
-            panic!("{:?}", experiment.warnings())
-        };
-        for part in ["b.tif", "d.tif", "TWO SPLITS, train and test"] {
-            assert!(warning.to_string().contains(part), "{part:?} in {warning}");
-        }
-    }
-
-    #[test]
-    fn one_class_is_refused_before_anything_is_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let place = folder.path().join("run");
-        let mut one_class = samples();
-        one_class[3].label = 0.0;
-        let error = Experiment::open(&place, Settings::default(), one_class).unwrap_err();
-        assert!(error.to_string().contains("the test split"), "{error}");
-        assert!(!place.exists());
-    }
-
-    /// Slides that are not there are skipped one by one, and the run says so when none is left.
-    #[test]
-    fn a_run_without_a_readable_slide_fails() {
-        let folder = tempfile::tempdir().unwrap();
-        let experiment = Experiment::open(folder.path(), Settings::default(), samples()).unwrap();
-        let stop = AtomicBool::new(false);
-        let error = experiment.run(8.0, &stop, &mut NoObserver).unwrap_err();
-        assert!(
-            matches!(error, TrainError::AllSlidesFailed { .. }),
-            "{error}"
-        );
-        assert!(!folder.path().join("8-microns/result.json").exists());
-    }
-}
+mod tests;

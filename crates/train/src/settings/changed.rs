@@ -1,0 +1,197 @@
+//! Whether a folder's run was begun with the same settings.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{FILE, Settings};
+use crate::error::{Result, TrainError};
+
+/// Keys, or whole tables, that may change from one call to the next: no result of the training depends on them. `memory_bytes`
+/// is not one of them, since sums of images whose size comes up for the first time are rounded in an order that depends on it;
+/// nor is `epochs`, since learning rates depend on how many come.
+const HARMLESS: [&str; 6] = [
+    "data.read.held_bytes",
+    "data.read.decoding_threads",
+    "model.threads",
+    "model.offload",
+    "train.checkpoint_every",
+    "report",
+];
+
+/// A setting that is not as it was.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// The key with its tables, such as `train.epochs`.
+    pub key: String,
+    /// The value that the folder's run has, as TOML; `None` where the key is absent.
+    pub before: Option<String>,
+    /// The value that was asked for.
+    pub now: Option<String>,
+}
+
+impl Change {
+    fn is_harmless(&self) -> bool {
+        HARMLESS.iter().any(|harmless| {
+            let rest = self.key.strip_prefix(harmless);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "absent".to_owned());
+        let Self { key, before, now } = self;
+        write!(
+            f,
+            "{key} is {} there and {} here",
+            value(before),
+            value(now)
+        )
+    }
+}
+
+impl Settings {
+    /// Writes the settings into `folder` as `run.toml`, or finds there those of a run that this one may go on with: the same ones,
+    /// but for such that no result of the training depends on (threads, where to offload, how much is held and decoded ahead, how
+    /// often checkpoints are written, and all of `[report]`). The file then has these as they are here.
+    ///
+    /// # Errors
+    /// [`TrainError::OtherSettings`] naming every other setting that differs; as [`read`](Self::read) and
+    /// [`write`](Self::write).
+    pub fn claim(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(FILE);
+        if !path.exists() {
+            return self.write(&path);
+        }
+        let before = Self::read(&path)?;
+        if before == *self {
+            return Ok(());
+        }
+        let (_, changes): (Vec<_>, Vec<_>) = before
+            .changes(self)?
+            .into_iter()
+            .partition(Change::is_harmless);
+        if changes.is_empty() {
+            return self.write(&path);
+        }
+        Err(TrainError::OtherSettings {
+            folder: folder.to_path_buf(),
+            file: path,
+            changes,
+        })
+    }
+
+    /// Every setting that differs in `other`, which has the values that are `now`.
+    ///
+    /// # Errors
+    /// [`TrainError::Settings`] for a number that TOML cannot hold.
+    pub fn changes(&self, other: &Self) -> Result<Vec<Change>> {
+        let (before, now) = (table(self)?, table(other)?);
+        let mut changes = Vec::new();
+        compare("", &before, &now, &mut changes);
+        Ok(changes)
+    }
+}
+
+fn table(settings: &impl Serialize) -> Result<toml::Table> {
+    toml::Table::try_from(settings).map_err(|error| TrainError::Settings(error.to_string()))
+}
+
+fn compare(path: &str, before: &toml::Table, now: &toml::Table, changes: &mut Vec<Change>) {
+    let added = now.keys().filter(|key| !before.contains_key(*key));
+    for name in before.keys().chain(added) {
+        let key = match path {
+            "" => name.clone(),
+            path => format!("{path}.{name}"),
+        };
+        match (before.get(name), now.get(name)) {
+            (Some(toml::Value::Table(before)), Some(toml::Value::Table(now))) => {
+                compare(&key, before, now, changes);
+            }
+            (before, now) if before == now => {}
+            (before, now) => changes.push(Change {
+                key,
+                before: before.map(ToString::to_string),
+                now: now.map(ToString::to_string),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_change_is_named_with_both_values() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Settings::default();
+        first.claim(folder.path()).unwrap();
+        first.claim(folder.path()).unwrap();
+
+        let mut other = first.clone();
+        other.train.epochs = 7;
+        other.data.microns_per_pixel = vec![4.0];
+        other.data.read.scale_override = Some(0.25);
+        other.model.threads = 1;
+        let error = other.claim(folder.path()).unwrap_err();
+        let TrainError::OtherSettings { changes, .. } = &error else {
+            panic!("{error}")
+        };
+        let keys: Vec<&str> = changes.iter().map(|change| change.key.as_str()).collect();
+        assert_eq!(
+            keys,
+            [
+                "data.microns_per_pixel",
+                "data.read.scale_override",
+                "train.epochs"
+            ]
+        );
+        let message = error.to_string();
+        for part in [
+            "train.epochs is 20 there and 7 here",
+            "data.microns_per_pixel is [8.0, 3.0, 2.0] there and [4.0] here",
+            "data.read.scale_override is absent there and 0.25 here",
+            "another folder",
+            "run.toml",
+        ] {
+            assert!(message.contains(part), "{part:?} in {message:?}");
+        }
+        assert_eq!(Settings::read(&folder.path().join(FILE)).unwrap(), first);
+    }
+
+    #[test]
+    fn what_no_result_depends_on_may_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = Settings::default();
+        settings.claim(folder.path()).unwrap();
+        settings.model.threads = 1;
+        settings.model.offload = Some("elsewhere".into());
+        settings.data.read.held_bytes = 1 << 20;
+        settings.data.read.decoding_threads = 2;
+        settings.train.checkpoint_every = 3;
+        settings.report.bootstrap.resamples = 100;
+        settings.claim(folder.path()).unwrap();
+        assert_eq!(Settings::read(&folder.path().join(FILE)).unwrap(), settings);
+        // A key that begins like a harmless one is none.
+        settings.model.memory_bytes += 1;
+        assert!(settings.claim(folder.path()).is_err());
+    }
+
+    /// A key of the list that no setting has would be one that was renamed since.
+    #[test]
+    fn harmless_keys_are_keys() {
+        let mut settings = Settings::default();
+        settings.model.offload = Some("elsewhere".into());
+        let table = table(&settings).unwrap();
+        for key in HARMLESS {
+            let mut names = key.split('.');
+            let first = table.get(names.next().unwrap());
+            let found = names.try_fold(first.unwrap(), |value, name| value.get(name));
+            assert!(found.is_some(), "{key}");
+        }
+    }
+}
