@@ -12,7 +12,7 @@ use plotters::series::LineSeries;
 use plotters::style::{BLACK, Color, IntoFont, RGBColor, WHITE};
 use stream_grad::FrontRow;
 
-use super::plot::limits;
+use super::plot::{limits, log_label};
 use crate::error::{Result, TrainError};
 use crate::files::write_whole;
 
@@ -66,8 +66,8 @@ fn draw(
         .configure_mesh()
         .max_light_lines(0)
         .bold_line_style(BLACK.mix(0.15))
-        .x_label_formatter(&|value| label(*value))
-        .y_label_formatter(&|value| label(*value))
+        .x_label_formatter(&|value| log_label(*value))
+        .y_label_formatter(&|value| log_label(*value))
         .x_desc("peak memory in GiB")
         .y_desc("predicted seconds")
         .draw()
@@ -87,18 +87,6 @@ fn draw(
     });
     chart.draw_series(chosen).map_err(|error| words(&error))?;
     area.present().map_err(|error| words(&error))
-}
-
-/// A number on a logarithmic axis; those between 1, 2 and 5 of a decade have none, for they would stand in each other's way.
-fn label(value: f64) -> String {
-    let decade = 10_f64.powf(value.log10().floor());
-    let first = (value / decade).round();
-    let is_named = [1.0, 2.0, 5.0, 10.0].contains(&first);
-    if is_named {
-        format!("{}", (value * 1e9).round() / 1e9)
-    } else {
-        String::new()
-    }
 }
 
 /// The stairs under the places, which come by rising memory.
@@ -143,14 +131,6 @@ mod tests {
         // One recipe alone is a picture, too.
         write_front(&path, "one", &rows[..1]).unwrap();
         write_front(&path, "none", &[]).unwrap();
-    }
-
-    #[test]
-    fn few_numbers_stand_on_an_axis() {
-        let values = [0.1, 0.3, 0.5, 1.0, 2.0, 9.0, 10.0, 20.0, 70.0, 500.0];
-        let labels = values.map(label);
-        let expected = ["0.1", "", "0.5", "1", "2", "", "10", "20", "", "500"];
-        assert_eq!(labels, expected);
     }
 
     #[test]

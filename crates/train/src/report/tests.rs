@@ -1,203 +1,417 @@
-//! Reports say what was measured and where the data came from.
+//! Reports from run folders of every kind, with names that would break a page if they could.
 
-use stream_grad_slides::FurtherCell;
+use std::path::Path;
 
 use super::*;
-use crate::trainer::Prediction;
+use crate::data::{Label, Task};
+use crate::metrics::{Metric, Outcomes};
 
-fn result(microns: f64, value: f64) -> ResolutionResult {
-    ResolutionResult {
-        microns_per_pixel: microns,
-        mean_pixels: 1.05e6 / (microns * microns),
-        test: Estimate {
-            value,
-            low: value - 0.05,
-            high: value + 0.04,
-        },
-        test_slides: 160,
-        skipped: SkippedSlides {
-            broken: vec!["torn.tif".into()],
-            ..SkippedSlides::default()
-        },
-        bad_regions: [("stained.tif".into(), 3)].into(),
-        seconds: 100.0,
-        training: Timing {
-            seconds: 80.0,
-            waiting_seconds: 2.0,
-        },
-        history: vec![EpochRecord {
-            epoch: 0,
-            train_loss: 0.5,
-            learning_rate: 1e-3,
-            validation_loss: None,
-            validation_metric: Some(0.6),
-        }],
-    }
+const EVIL: &str = "<script>alert(\"a\")</script>";
+
+fn put(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
 }
 
-fn report(values: &[(f64, f64)]) -> Report {
-    Report {
-        title: "Metastasis".to_owned(),
-        data: DataOrigin::MadeUp { seed: 17 },
-        metric: "AUC".to_owned(),
-        confidence: 0.95,
-        results: values
-            .iter()
-            .map(|(microns, value)| result(*microns, *value))
-            .collect(),
+fn read(folder: &Path, name: &str) -> String {
+    std::fs::read_to_string(folder.join(name)).unwrap()
+}
+
+fn settings(folder: &Path, task: &str) {
+    let text = format!(
+        "[data]\ntask = {task}\n[train]\nepochs = 3\n[report.bootstrap]\nresamples = 50\nconfidence = 0.9\nseed = 4\n"
+    );
+    put(folder, "run.toml", &text);
+}
+
+fn result(folder: &Path, member: &str, microns: f64) {
+    let json = serde_json::json!({
+        "microns_per_pixel": microns,
+        "mean_pixels": 4e6 / microns,
+        "skipped": {"test": [], "broken": [format!("{EVIL}.tif")], "not_finite": []},
+        "bad_regions": {"stained.tif": 3},
+        "seconds": 100.0,
+        "training": {"seconds": 80.0, "waiting_seconds": 2.0},
+        "history": [
+            {"epoch": 0, "train_loss": 0.7, "learning_rate": 0.001, "validation_loss": null, "validation_metric": null},
+            {"epoch": 1, "train_loss": 0.5, "learning_rate": 0.0005, "validation_loss": 0.6, "validation_metric": 0.75},
+        ],
+        "memory": {"planned_bytes": 2_147_483_648_u64},
+        "machine": {"processor": "a processor"},
+    });
+    put(folder, &format!("{member}/result.json"), &json.to_string());
+}
+
+/// Sixteen slides of eight patients, of two classes, at two resolutions; the finer one tells them apart.
+fn binary(folder: &Path) {
+    settings(folder, "{ kind = \"binary\" }");
+    let mut samples = "slide,label,split,patient,center\n".to_owned();
+    for slide in 0..16 {
+        samples += &format!(
+            "s{slide}.tif,{},test,p{},\"{EVIL}\"\n",
+            slide % 2,
+            slide / 2
+        );
+    }
+    put(folder, "samples.csv", &samples);
+    for (microns, strength) in [(8.0, 0.0), (2.0, 9.0)] {
+        let member = format!("{microns}-microns");
+        result(folder, &member, microns);
+        let mut predictions = "slide,label,logit_0,patient,split\n".to_owned();
+        for slide in 0..16 {
+            let logit = f64::from(slide * 5 % 7) - 3.0 + strength * f64::from(slide % 2);
+            predictions += &format!("s{slide}.tif,{},{logit},p{},test\n", slide % 2, slide / 2);
+        }
+        put(folder, &format!("{member}/predictions.csv"), &predictions);
+    }
+    let figure = |megapixels, value| PublishedFigure { megapixels, value };
+    let notes = Notes {
+        title: format!("Metastasis {EVIL}"),
+        asked: "Does it rise?".to_owned(),
+        origin: Some(DataOrigin::MadeUp { seed: 17 }),
+        remarks: vec![EVIL.to_owned()],
         published: vec![PublishedRow {
-            source: "TPAMI 2022".to_owned(),
-            figures: vec![
-                PublishedFigure {
-                    megapixels: 4.0,
-                    value: 0.58,
-                },
-                PublishedFigure {
-                    megapixels: 66.0,
-                    value: 0.706,
-                },
-            ],
+            source: format!("TPAMI 2022 {EVIL}"),
+            figures: vec![figure(4.2, 0.58), figure(67.1, 0.706)],
         }],
+        ..Notes::default()
+    };
+    notes.write(folder).unwrap();
+    assert_eq!(Notes::read(folder).unwrap(), notes);
+}
+
+/// Nothing of the page is loaded from elsewhere, and nothing in it is what data made it.
+fn check_page(html: &str) {
+    for part in [
+        "<script",
+        "<link",
+        "<iframe",
+        "src=\"http",
+        "url(",
+        "@import",
+    ] {
+        assert!(!html.contains(part), "{part:?}");
     }
+    assert!(html.starts_with("<!DOCTYPE html>") && html.contains("<html lang=\"en\">"));
+    assert_eq!(
+        html.matches("<svg ").count(),
+        html.matches("role=\"img\" aria-label=").count()
+    );
+    assert_eq!(
+        html.matches("<img ").count(),
+        html.matches(" alt=\"").count()
+    );
+    assert_eq!(
+        html.matches("<figure>").count(),
+        html.matches("<figcaption>").count()
+    );
 }
 
 #[test]
-fn verdicts_compare_intervals() {
-    assert_eq!(
-        report(&[(8.0, 0.55), (4.0, 0.8), (2.0, 0.95)]).verdict(),
-        Verdict::Separated
-    );
-    assert_eq!(
-        report(&[(2.0, 0.60), (8.0, 0.55)]).verdict(),
-        Verdict::Higher
-    );
-    assert_eq!(
-        report(&[(8.0, 0.60), (2.0, 0.55)]).verdict(),
-        Verdict::NotHigher
-    );
-    assert_eq!(report(&[(8.0, 0.60)]).verdict(), Verdict::OneResolution);
-    assert_eq!(report(&[]).verdict(), Verdict::OneResolution);
-}
-
-#[test]
-fn all_files_are_written() {
+fn a_run_of_two_resolutions_is_reported_whole() {
     let folder = tempfile::tempdir().unwrap();
-    let report = report(&[(8.0, 0.55), (2.0, 0.95)]);
-    report.write(folder.path()).unwrap();
-    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
-    let text = read("summary.txt");
+    binary(folder.path());
+    let summary = write(folder.path()).unwrap();
+    let html = read(folder.path(), "report.html");
+    check_page(&html);
+    for part in [
+        "Metastasis &lt;script&gt;",
+        "made-up cohort, seed 17",
+        "resamples of patients",
+        "ROC AUC over the size of the image",
+        "published figures are of other slides",
+        "16 slides of 8 patients",
+        "train.epochs",
+        "Memory planned",
+        "2.00 GiB",
+        "a processor",
+        "not read in training, at least once",
+        "Regions that could not be decoded",
+        "Least sure",
+        "2.5%",
+    ] {
+        assert!(html.contains(part), "{part:?}");
+    }
+    // The same numbers as by hand.
+    let outputs: Vec<[f64; 1]> = (0..16)
+        .map(|slide| [f64::from(slide * 5 % 7) - 3.0])
+        .collect();
+    let labels: Vec<Label> = (0..16).map(|slide| Label::of_class(slide % 2)).collect();
+    let outcomes = Outcomes::new(
+        Task::Binary,
+        labels.iter().zip(outputs.iter().map(|row| row.as_slice())),
+    )
+    .unwrap();
+    let expected = outcomes.metric(Metric::RocAuc).unwrap();
+    assert_eq!(summary.metric, Some(Metric::RocAuc));
+    let [coarse, fine] = summary.resolutions.as_slice() else {
+        panic!("{summary:?}")
+    };
+    assert_eq!(
+        (
+            coarse.metrics["roc_auc"].value,
+            fine.metrics["roc_auc"].value
+        ),
+        (expected, 1.0)
+    );
+    assert_eq!(
+        (
+            fine.slides,
+            fine.trainings[0].skipped,
+            fine.trainings[0].bad_regions
+        ),
+        (16, 1, 3)
+    );
+    assert_eq!(summary.verdict, Verdict::Separated);
+    let stored: Summary = serde_json::from_str(&read(folder.path(), "summary.json")).unwrap();
+    assert_eq!(stored, summary);
+    let text = summary.to_string();
     for part in [
         "made-up cohort, seed 17",
-        "0.950",
-        "0.900 to 0.990",
+        "1.000",
         "published: TPAMI 2022",
         "0.706",
-        "wholly above",
-        "2.5%",
-        "8 microns, not read in training, at least once: torn.tif",
-        "8 microns, regions that read as background since they are damaged: 3 of stained.tif",
+        "wholly on the better side",
     ] {
         assert!(text.contains(part), "{part:?} in {text}");
     }
-    let json: serde_json::Value = serde_json::from_str(&read("summary.json")).unwrap();
-    assert_eq!(json["verdict"], "separated");
-    assert_eq!(json["results"][1]["test"]["value"], 0.95);
-    assert_eq!(
-        read("epochs.csv").lines().nth(1),
-        Some("8,1,0.5,0.001,,0.6")
-    );
-    let resolutions = read("resolutions.csv");
-    assert_eq!(resolutions.lines().count(), 3);
-    let column = |line: &str, name: &str| {
-        let place = resolutions
-            .lines()
-            .next()?
-            .split(',')
-            .position(|heading| heading == name)?;
-        line.split(',').nth(place).map(str::to_owned)
-    };
-    for line in resolutions.lines().skip(1) {
-        assert_eq!(column(line, "skipped_slides").as_deref(), Some("1"));
-        assert_eq!(column(line, "bad_regions").as_deref(), Some("3"));
+    // Every figure and table that the page links is there.
+    let mut links = 0;
+    for link in html
+        .split("href=\"")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+    {
+        if !link.starts_with('#') {
+            assert!(folder.path().join(link).is_file(), "{link}");
+            links += 1;
+        }
     }
-    let svg = read("metric.svg");
-    assert!(svg.starts_with("<svg") && svg.contains("megapixels") && svg.contains("TPAMI 2022"));
+    assert!(links > 20, "{links}");
+    let metrics = read(folder.path(), "tables/metrics.csv");
+    assert_eq!(
+        metrics.lines().count(),
+        1 + 2 * Metric::of(Task::Binary).len()
+    );
+    assert_eq!(
+        read(folder.path(), "tables/loss.csv").lines().nth(1),
+        Some("8-microns,validation_loss,2,0.6")
+    );
+    // Made anew it is the same.
+    write(folder.path()).unwrap();
+    assert_eq!(read(folder.path(), "report.html"), html);
 }
 
+/// Published figures stand in the report of the experiment that names them, and nowhere else.
 #[test]
-fn an_empty_report_is_drawn_too() {
-    let report = Report {
-        published: Vec::new(),
-        ..report(&[])
-    };
-    report.write(tempfile::tempdir().unwrap().path()).unwrap();
-}
-
-#[test]
-fn predictions_have_a_column_for_each_output() {
+fn a_run_of_ones_own_has_no_published_row() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("predictions.csv");
-    let prediction = Prediction {
-        slide: "a, b.tif".into(),
-        label: 1.0,
-        logits: vec![0.5, -2.0],
-        pixels: 4,
-        patient: None,
-        further: Vec::new(),
+    binary(folder.path());
+    std::fs::remove_file(folder.path().join("experiment.json")).unwrap();
+    let summary = write(folder.path()).unwrap();
+    let html = read(folder.path(), "report.html");
+    assert!(!html.contains("published") && summary.published.is_empty());
+    assert!(html.contains("ROC AUC over the size of the image"));
+    assert!(summary.title.starts_with("Run "), "{}", summary.title);
+}
+
+#[test]
+fn every_task_has_a_report() {
+    let cases = [
+        ("{ kind = \"classification\", classes = 3 }", 3, "Confusion"),
+        (
+            "{ kind = \"multi_label\", labels = 2 }",
+            2,
+            "Precision and recall",
+        ),
+        ("{ kind = \"ordinal\", levels = 4 }", 3, "expected level"),
+        ("{ kind = \"regression\" }", 1, "Farthest from the truth"),
+    ];
+    for (task, outputs, part) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        settings(folder.path(), task);
+        let heads: Vec<String> = (0..outputs)
+            .map(|output| format!("logit_{output}"))
+            .collect();
+        for fold in 0..2 {
+            let mut text = format!("slide,label,{},split\n", heads.join(","));
+            for slide in 0..12 {
+                let label = match outputs {
+                    2 => ["0", "1", "0;1", ";"][slide % 4].to_owned(),
+                    _ => (slide % 3).to_string(),
+                };
+                let logits: Vec<String> = (0..outputs)
+                    .map(|output| ((slide * 7 + output * 3 + fold) % 5).to_string())
+                    .collect();
+                text += &format!("f{fold}s{slide}.tif,{label},{},test\n", logits.join(","));
+            }
+            // Slides to predict have no label, and do not count.
+            text += &format!(
+                "unknown{fold}.tif,,{},test\n",
+                vec!["0.5"; outputs].join(",")
+            );
+            put(
+                folder.path(),
+                &format!("4-microns-fold-{fold}/predictions.csv"),
+                &text,
+            );
+        }
+        let summary = write(folder.path()).unwrap();
+        let html = read(folder.path(), "report.html");
+        check_page(&html);
+        assert!(
+            html.contains(part) && html.contains("all 2 folds together"),
+            "{task}"
+        );
+        let [resolution] = summary.resolutions.as_slice() else {
+            panic!("{summary:?}")
+        };
+        assert_eq!(
+            (resolution.slides, resolution.trainings.len()),
+            (24, 2),
+            "{task}"
+        );
+        assert!(
+            resolution.spread().is_some() && summary.to_string().contains("over 2 trainings"),
+            "{task}"
+        );
+        let known = Metric::of(settings_task(task)).len();
+        assert_eq!(
+            resolution.metrics.len(),
+            known,
+            "{task}: {:?}",
+            resolution.metrics
+        );
+    }
+}
+
+fn settings_task(task: &str) -> Task {
+    let table: toml::Table = toml::from_str(&format!("task = {task}")).unwrap();
+    table["task"].clone().try_into().unwrap()
+}
+
+#[test]
+fn a_test_split_of_one_class_is_said_and_the_rest_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    settings(folder.path(), "{ kind = \"binary\" }");
+    let text = "slide,label,logit_0\na.tif,1,0.5\nb.tif,1,-0.5\n";
+    put(folder.path(), "2-microns/predictions.csv", text);
+    let summary = write(folder.path()).unwrap();
+    let html = read(folder.path(), "report.html");
+    assert!(html.contains("2 positive and 0 negative"), "{html}");
+    assert!(!summary.resolutions[0].metrics.contains_key("roc_auc"));
+    assert_eq!(summary.resolutions[0].metrics["accuracy"].value, 0.5);
+}
+
+/// A run that was stopped in its first epoch has settings and samples alone.
+#[test]
+fn what_is_not_there_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    settings(folder.path(), "{ kind = \"regression\" }");
+    put(
+        folder.path(),
+        "samples.csv",
+        "slide,label,split\na.tif,1.5,train\nb.tif,-2,train\n",
+    );
+    let summary = write(folder.path()).unwrap();
+    assert_eq!(summary.verdict, Verdict::OneResolution);
+    let html = read(folder.path(), "report.html");
+    assert!(html.contains("Labels by split") && html.contains("-2.00") && !html.contains("<svg"));
+    put(folder.path(), "2-microns/result.json", "{ no JSON");
+    assert!(matches!(write(folder.path()), Err(TrainError::Json { .. })));
+}
+
+#[test]
+fn an_experiment_without_slides_has_plots_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    put(
+        folder.path(),
+        "memory.csv",
+        "net,edge,planned,measured\nresnet18,1024,0.5,0.4\nresnet18,2048,1.123456789,\n",
+    );
+    let plot = |y: &str| PlotNote {
+        title: format!("Memory {EVIL}"),
+        file: "memory.csv".into(),
+        x: "edge".to_owned(),
+        y: vec!["planned".to_owned(), y.to_owned()],
+        series: Some("net".to_owned()),
+        x_scale: AxisScale::Log,
+        ..PlotNote::default()
     };
-    write_predictions(
-        &path,
-        &Evaluation {
-            predictions: vec![prediction],
-            skipped: Vec::new(),
-        },
+    let table = TableNote {
+        file: "memory.csv".into(),
+        ..TableNote::default()
+    };
+    let notes = Notes {
+        plots: vec![plot("measured")],
+        tables: vec![table],
+        ..Notes::default()
+    };
+    notes.write(folder.path()).unwrap();
+    write(folder.path()).unwrap();
+    let html = read(folder.path(), "report.html");
+    check_page(&html);
+    assert!(
+        html.contains("resnet18, planned") && html.contains(">1.12<"),
+        "{html}"
+    );
+    Notes {
+        plots: vec![plot("speed")],
+        ..notes
+    }
+    .write(folder.path())
+    .unwrap();
+    let error = write(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("missing column `speed`"), "{error}");
+}
+
+/// Pictures are kept: a report can be made anew after the slides are gone.
+#[test]
+fn slides_and_their_heat_maps_are_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    binary(folder.path());
+    let slide = folder.path().join("s1.png");
+    image::RgbImage::from_pixel(40, 20, image::Rgb([200, 120, 180]))
+        .save(&slide)
+        .unwrap();
+    let member = folder.path().join("2-microns");
+    let text = read(&member, "predictions.csv")
+        .replace("s1.tif", "s1.png")
+        .replace("s1.png,1,11", "s1.png,1,99");
+    std::fs::write(member.join("predictions.csv"), text).unwrap();
+    std::fs::create_dir(member.join("heatmaps")).unwrap();
+    std::fs::copy(&slide, member.join("heatmaps/s1-gradcam.png")).unwrap();
+    std::fs::copy(&slide, member.join("heatmaps/s100.png")).unwrap();
+    write(folder.path()).unwrap();
+    let html = read(folder.path(), "report.html");
+    assert_eq!(html.matches("data:image/jpeg;base64,").count(), 2);
+    assert!(html.contains("alt=\"Heat map of s1.png\"") && html.contains("No picture"));
+    std::fs::remove_file(slide).unwrap();
+    write(folder.path()).unwrap();
+    assert_eq!(read(folder.path(), "report.html"), html);
+}
+
+#[test]
+fn reports_are_linked_by_one_page() {
+    let folder = tempfile::tempdir().unwrap();
+    for run in ["camelyon", "a & b"] {
+        std::fs::create_dir(folder.path().join(run)).unwrap();
+        binary(&folder.path().join(run));
+        write(&folder.path().join(run)).unwrap();
+    }
+    index(
+        folder.path(),
+        "All experiments",
+        &["camelyon".into(), "a & b".into()],
     )
     .unwrap();
-    assert_eq!(
-        std::fs::read_to_string(&path).unwrap(),
-        "slide,label,logit_0,logit_1\n\"a, b.tif\",1,0.5,-2\n"
+    let html = read(folder.path(), "index.html");
+    check_page(&html);
+    assert!(
+        html.contains("camelyon/report.html")
+            && html.contains("a &amp; b/report.html")
+            && html.contains("1.000 (1.000 to 1.000)")
     );
-}
-
-#[test]
-fn predictions_end_with_what_the_table_had_besides() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("predictions.csv");
-    let cell = |(column, text): (&str, &str)| FurtherCell {
-        column: column.to_owned(),
-        text: text.to_owned(),
-    };
-    let prediction = |slide: &str, patient: Option<&str>, further: &[(&str, &str)]| Prediction {
-        slide: slide.into(),
-        label: 1.0,
-        logits: vec![0.5],
-        pixels: 4,
-        patient: patient.map(str::to_owned),
-        further: further.iter().copied().map(cell).collect(),
-    };
-    // Two slides of one stem, columns that clash with the table's own and with each other, and one that a slide lacks.
-    let predictions = vec![
-        prediction(
-            "c0/n0.tif",
-            Some("p1"),
-            &[
-                ("age", "61"),
-                ("Logit_0", "0.1"),
-                ("table_logit_0", "x"),
-                ("prediction", "a, b"),
-            ],
-        ),
-        prediction("c1/n0.tif", None, &[("age", "47"), ("site", "3")]),
-    ];
-    let evaluation = Evaluation {
-        predictions,
-        skipped: Vec::new(),
-    };
-    write_predictions(&path, &evaluation).unwrap();
-    assert_eq!(
-        std::fs::read_to_string(&path).unwrap(),
-        "slide,label,logit_0,patient,age,table_Logit_0,table_table_logit_0,prediction,site\n\
-         c0/n0.tif,1,0.5,p1,61,0.1,x,\"a, b\",\n\
-         c1/n0.tif,1,0.5,,47,,,,3\n"
-    );
+    assert!(index(folder.path(), "None", &["nowhere".into()]).is_err());
 }

@@ -1,0 +1,288 @@
+//! The report in short, for programs and for terminals.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::detail::{Detail, Predictions};
+use super::folder::{Member, RunFolder};
+use super::notes::PublishedRow;
+use crate::error::Result;
+use crate::metrics::{Estimate, Metric, Orientation};
+
+/// What a run gave, in short: `summary.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Name of the experiment.
+    pub title: String,
+    /// Where the slides came from, where that is known.
+    #[serde(default)]
+    pub data: Option<String>,
+    /// The task's main metric; none for a run without a task.
+    #[serde(default)]
+    pub metric: Option<Metric>,
+    /// Confidence of the intervals.
+    pub confidence: f64,
+    /// What each resolution gave, coarsest first.
+    pub resolutions: Vec<ResolutionSummary>,
+    /// How the finest resolution compares with the coarsest.
+    pub verdict: Verdict,
+    /// What was published.
+    #[serde(default)]
+    pub published: Vec<PublishedRow>,
+}
+
+/// What one resolution gave.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ResolutionSummary {
+    /// Edge of a pixel in microns.
+    #[serde(default)]
+    pub microns_per_pixel: Option<f64>,
+    /// Mean number of pixels of an image.
+    #[serde(default)]
+    pub mean_pixels: Option<f64>,
+    /// Slides that were predicted and whose labels are known; of the first seed, of all folds together.
+    pub slides: usize,
+    /// Metrics on these slides by name, of those that have a meaning.
+    pub metrics: BTreeMap<String, Estimate>,
+    /// The trainings: one for each seed and fold.
+    pub trainings: Vec<TrainingSummary>,
+}
+
+/// What one training gave.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainingSummary {
+    /// Name of its folder.
+    pub name: String,
+    /// The main metric on its own slides.
+    #[serde(default)]
+    pub metric: Option<Estimate>,
+    /// Slides that did not count.
+    pub skipped: usize,
+    /// Regions that could not be decoded.
+    pub bad_regions: usize,
+    /// Seconds that training and evaluation took.
+    #[serde(default)]
+    pub seconds: Option<f64>,
+    /// Share of the training that waited for pixels.
+    #[serde(default)]
+    pub waiting_share: Option<f64>,
+}
+
+/// How the finest resolution compares with the coarsest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The finest interval lies wholly on the better side of the coarsest.
+    Separated,
+    /// The finest value is better, but the intervals overlap.
+    Better,
+    /// The finest value is not better.
+    NotBetter,
+    /// There are fewer than two resolutions with a metric.
+    OneResolution,
+}
+
+impl Verdict {
+    fn of(metric: Metric, coarsest: Estimate, finest: Estimate) -> Self {
+        let separated = match metric.orientation() {
+            Orientation::Higher => finest.low > coarsest.high,
+            Orientation::Lower => finest.high < coarsest.low,
+        };
+        if separated {
+            Self::Separated
+        } else if metric.is_better(finest.value, coarsest.value) {
+            Self::Better
+        } else {
+            Self::NotBetter
+        }
+    }
+
+    /// The same in words.
+    #[must_use]
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::Separated => {
+                "The finest resolution's interval lies wholly on the better side of the coarsest's."
+            }
+            Self::Better => {
+                "The finest resolution is better than the coarsest, but their intervals overlap."
+            }
+            Self::NotBetter => "The finest resolution is NOT better than the coarsest.",
+            Self::OneResolution => "One resolution only: nothing to compare.",
+        }
+    }
+}
+
+impl ResolutionSummary {
+    /// Mean and deviation (of the sample) of the main metric over the trainings; `None` for fewer than two.
+    #[must_use]
+    pub fn spread(&self) -> Option<(f64, f64)> {
+        let values: Vec<f64> = self
+            .trainings
+            .iter()
+            .filter_map(|training| Some(training.metric?.value))
+            .collect();
+        #[expect(clippy::cast_precision_loss, reason = "a few trainings")]
+        let count = values.len() as f64;
+        if count < 2.0 {
+            return None;
+        }
+        let mean = values.iter().sum::<f64>() / count;
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        Some((mean, (squares / (count - 1.0)).sqrt()))
+    }
+}
+
+impl Summary {
+    pub(super) fn of(run: &RunFolder, details: &[Detail<'_>]) -> Result<Self> {
+        let metric = run.task.map(Metric::main);
+        let mut resolutions = Vec::new();
+        for members in run.members.chunk_by(|a, b| a.key.microns == b.key.microns) {
+            let trainings = members
+                .iter()
+                .map(|member| training(run, member))
+                .collect::<Result<_>>()?;
+            let first = members.first().map(|member| &member.name);
+            let detail = details.iter().find(|detail| {
+                detail
+                    .members
+                    .iter()
+                    .any(|member| Some(&member.name) == first)
+            });
+            resolutions.push(ResolutionSummary {
+                microns_per_pixel: members.first().and_then(|member| member.key.microns),
+                mean_pixels: members.iter().find_map(|member| member.result.mean_pixels),
+                slides: detail.map_or(0, |detail| detail.predictions.slides.len()),
+                metrics: detail.map_or_else(BTreeMap::new, |detail| {
+                    let known = detail.metrics.iter();
+                    known
+                        .filter_map(|(metric, value)| {
+                            Some((metric.name().to_owned(), *value.as_ref().ok()?))
+                        })
+                        .collect()
+                }),
+                trainings,
+            });
+        }
+        let main: Vec<Estimate> = resolutions
+            .iter()
+            .filter(|resolution| resolution.microns_per_pixel.is_some())
+            .filter_map(|resolution| resolution.metrics.get(metric?.name()).copied())
+            .collect();
+        let verdict = match (metric, main.as_slice()) {
+            (Some(metric), [coarsest, .., finest]) => Verdict::of(metric, *coarsest, *finest),
+            _ => Verdict::OneResolution,
+        };
+        Ok(Self {
+            title: run.title(),
+            data: run.notes.origin.as_ref().map(super::DataOrigin::label),
+            metric,
+            confidence: run.bootstrap.confidence,
+            resolutions,
+            verdict,
+            published: run.notes.published.clone(),
+        })
+    }
+}
+
+fn training(run: &RunFolder, member: &Member) -> Result<TrainingSummary> {
+    let own = match run.task {
+        Some(task) => Predictions::of(task, &[member])?.and_then(|predictions| {
+            predictions
+                .estimate(Metric::main(task), &run.bootstrap)
+                .ok()
+        }),
+        None => None,
+    };
+    let result = &member.result;
+    Ok(TrainingSummary {
+        name: member.name.clone(),
+        metric: own.or(result.test),
+        skipped: result.skipped.count(),
+        bad_regions: result.bad_regions.values().sum(),
+        seconds: result.seconds,
+        waiting_share: result.training.map(|timing| timing.waiting_share()),
+    })
+}
+
+/// A table for a terminal.
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.title)?;
+        if let Some(data) = &self.data {
+            write!(f, " ({data})")?;
+        }
+        writeln!(f, "\n")?;
+        let Some(metric) = self.metric else {
+            return Ok(());
+        };
+        let interval = format!("{:.0}% interval", self.confidence * 100.0);
+        writeln!(
+            f,
+            "{:>8}  {:>10}  {:>24}  {:>16}  {:>6}  {:>7}  {:>8}  {:>8}",
+            "microns",
+            "megapixels",
+            metric.title(),
+            interval,
+            "slides",
+            "skipped",
+            "seconds",
+            "waiting"
+        )?;
+        for resolution in &self.resolutions {
+            let optional = |value: Option<f64>, decimals: usize| {
+                value.map_or_else(|| "-".to_owned(), |value| format!("{value:.decimals$}"))
+            };
+            let estimate = resolution.metrics.get(metric.name());
+            let (value, interval) = match estimate {
+                None => ("-".to_owned(), "-".to_owned()),
+                Some(estimate) => (
+                    format!("{:.3}", estimate.value),
+                    format!("{:.3} to {:.3}", estimate.low, estimate.high),
+                ),
+            };
+            let trainings = &resolution.trainings;
+            let seconds: Option<f64> = trainings.iter().map(|training| training.seconds).sum();
+            let waiting = trainings
+                .first()
+                .and_then(|training| training.waiting_share);
+            let waiting = waiting.map(|share| share * 100.0);
+            writeln!(
+                f,
+                "{:>8}  {:>10}  {value:>24}  {interval:>16}  {:>6}  {:>7}  {:>8}  {:>7}%",
+                resolution
+                    .microns_per_pixel
+                    .map_or_else(|| "-".to_owned(), |microns| microns.to_string()),
+                optional(resolution.mean_pixels.map(|pixels| pixels / 1e6), 3),
+                resolution.slides,
+                trainings
+                    .iter()
+                    .map(|training| training.skipped)
+                    .sum::<usize>(),
+                optional(seconds, 0),
+                optional(waiting, 1),
+            )?;
+            if let Some((mean, deviation)) = resolution.spread() {
+                writeln!(
+                    f,
+                    "{:>8}  {mean:.3} ± {deviation:.3} over {} trainings",
+                    "",
+                    trainings.len()
+                )?;
+            }
+        }
+        for row in &self.published {
+            writeln!(f, "\npublished: {}", row.source)?;
+            for figure in &row.figures {
+                writeln!(
+                    f,
+                    "{:>8}  {:>10.3}  {:>24.3}",
+                    "", figure.megapixels, figure.value
+                )?;
+            }
+        }
+        writeln!(f, "\n{}", self.verdict.sentence())
+    }
+}
