@@ -7,6 +7,8 @@ use stream_grad_files::FileError;
 use stream_grad_models::ModelError;
 use stream_grad_slides::SlideError;
 
+use crate::settings::Change;
+
 /// What this crate's functions return.
 pub type Result<T, E = TrainError> = std::result::Result<T, E>;
 
@@ -24,9 +26,29 @@ pub enum TrainError {
         /// What was found.
         found: String,
     },
-    /// A settings file that is no valid TOML, or has unknown settings.
+    /// Settings that are no valid TOML, or have a value of another kind than its key takes.
     #[error("settings: {0}")]
     Settings(String),
+    /// A key that no setting has.
+    #[error("line {line}: {table} has no key `{key}`; {nearest}")]
+    UnknownKey {
+        /// Line of the text, from 1.
+        line: usize,
+        /// The table, in words.
+        table: String,
+        /// The key.
+        key: String,
+        /// The key that looks most alike, and its table.
+        nearest: String,
+    },
+    /// Something in a file of settings that was refused.
+    #[error("{}: {source}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What was refused.
+        source: Box<TrainError>,
+    },
     /// A destination that cannot be written to, such as a device or an input.
     #[error(transparent)]
     Destination(FileError),
@@ -58,6 +80,28 @@ pub enum TrainError {
         /// All columns that have a meaning, those that may lack in brackets.
         expected: &'static str,
     },
+    /// A table without a column that the settings name, or that is needed by default.
+    #[error("table {}: missing column `{column}` (`{setting}` says which to take); it has {}", path.display(), quoted(columns))]
+    NoColumn {
+        /// The table.
+        path: PathBuf,
+        /// Name of the column.
+        column: String,
+        /// The setting of `[data]` that names it.
+        setting: &'static str,
+        /// The columns that it has, those first whose names are most alike.
+        columns: Vec<String>,
+    },
+    /// A folder or a file that does not lie or look as a published data set.
+    #[error("{}: expected {expected}, found {found}", path.display())]
+    Layout {
+        /// The folder or file.
+        path: PathBuf,
+        /// What is legal.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
     /// A value in a table that cannot be used.
     #[error("table {}, line {line}, column `{column}`: expected {expected}, found `{found}`", path.display())]
     Cell {
@@ -66,7 +110,7 @@ pub enum TrainError {
         /// Line, the heading being line 1.
         line: u64,
         /// Name of the column.
-        column: &'static str,
+        column: String,
         /// What is legal.
         expected: String,
         /// What was found.
@@ -204,7 +248,49 @@ pub enum TrainError {
         /// What was found.
         found: String,
     },
-    /// A folder that holds a run of other settings or of other slides.
+    /// A file that is no model, or a damaged one.
+    #[error("model {}: expected {expected}, found {found}", path.display())]
+    ModelFile {
+        /// The file.
+        path: PathBuf,
+        /// What is needed.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
+    /// A checkpoint of a later release.
+    #[error("checkpoint {} is of version {found}; this release reads version {newest} and older: go on with the release that wrote it", path.display())]
+    NewerCheckpoint {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The newest version that is read.
+        newest: u64,
+        /// Its version.
+        found: u64,
+    },
+    /// A checkpoint that could not be written. The one before it is whole.
+    #[error("checkpoint {}: its {bytes} bytes could not be written: {source}. The checkpoint before it is whole: make room, and the same command goes on from there", path.display())]
+    CheckpointNotWritten {
+        /// The checkpoint.
+        path: PathBuf,
+        /// How many bytes it has.
+        bytes: usize,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A folder of checkpoints of which none is whole.
+    #[error("none of the {count} checkpoints in {} can be used, the newest ({}) since: {last}. Delete the folder to train anew", folder.display(), newest.display())]
+    NoCheckpoint {
+        /// The folder.
+        folder: PathBuf,
+        /// How many there are.
+        count: usize,
+        /// The newest.
+        newest: PathBuf,
+        /// Why it cannot be used.
+        last: String,
+    },
+    /// A folder that holds a run of other slides.
     #[error("{} holds a run with other {what}: give another folder, or the same {what} ({})", folder.display(), file.display())]
     OtherRun {
         /// The folder.
@@ -213,6 +299,22 @@ pub enum TrainError {
         what: &'static str,
         /// The file that says so.
         file: PathBuf,
+    },
+    /// A folder that a report was to be made of, and that holds no run.
+    #[error("{}: expected a run folder, with run.toml, experiment.json or a training's result.json, found none of them", folder.display())]
+    NoRun {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A folder that holds a run of other settings.
+    #[error("{} holds a run with other settings: {}. Give another folder, or the settings of {}", folder.display(), list(changes), file.display())]
+    OtherSettings {
+        /// The folder.
+        folder: PathBuf,
+        /// The file that holds them.
+        file: PathBuf,
+        /// What differs.
+        changes: Vec<Change>,
     },
     /// A file of JSON that cannot be read or written.
     #[error("{}: {source}", path.display())]
@@ -247,6 +349,20 @@ impl From<FileError> for TrainError {
             other => Self::Destination(other),
         }
     }
+}
+
+fn list(changes: &[Change]) -> String {
+    let changes: Vec<String> = changes.iter().map(Change::to_string).collect();
+    changes.join("; ")
+}
+
+/// Names between quotes.
+fn quoted(names: &[String]) -> String {
+    if names.is_empty() {
+        return "no others".to_owned();
+    }
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
 }
 
 /// A hint for paths of another system.
@@ -286,6 +402,14 @@ impl TrainError {
     pub(crate) fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::File { path, source }
+    }
+
+    pub(crate) fn in_file(path: &Path) -> impl FnOnce(Self) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::InFile {
+            path,
+            source: Box::new(source),
+        }
     }
 
     pub(crate) fn csv(path: &Path) -> impl FnOnce(csv::Error) -> Self {
