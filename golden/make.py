@@ -7,6 +7,7 @@ import sys
 import torch
 from safetensors.torch import save_file
 
+import heatmaps
 import networks
 import operators
 
@@ -24,6 +25,7 @@ def make(folder):
     save_file(tensors, folder / "operators.safetensors")
     for name, tensors in networks.small().items():
         save_file({key: value.contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors")
+    save_file({key: value.contiguous() for key, value in heatmaps.make().items()}, folder / "heatmaps.safetensors")
     descriptions, tensors = networks.full()
     write_json(folder / "full.json", descriptions)
     save_file(tensors, folder / "full.safetensors")
