@@ -1,5 +1,6 @@
 """Prints the versions of Python and the peers as JSON; fails where one is missing."""
 
+import contextlib
 import importlib.metadata
 import json
 import platform
@@ -9,4 +10,8 @@ import torch  # noqa: F401
 import torchvision  # noqa: F401
 
 versions = {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "lightstream")}
+# Only training needs these.
+for name in ("openslide-python", "openslide-bin"):
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        versions[name] = importlib.metadata.version(name)
 print(json.dumps({"python": platform.python_version()} | versions))

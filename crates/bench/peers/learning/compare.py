@@ -1,0 +1,59 @@
+"""Compares what this project's defaults learn with what a plain net with batch norm learns in PyTorch, on the same pictures, in
+equal epochs, and prints a table of seeds with mean and spread.
+
+usage: compare.py [--seeds 3] [--epochs 12] [--cache FOLDER] [--fashion FOLDER] [KEY=VALUE ...]
+
+It makes a Python environment in the cache once (about 5 GB on Linux, from PyPI), the pictures of pictures.py, and builds the
+example `learning`. Fashion-MNIST is left out without --fashion. A KEY=VALUE changes a setting of this project's runs.
+"""
+import argparse, hashlib, json, pathlib, statistics, subprocess, sys, venv
+
+here = pathlib.Path(__file__).resolve().parent
+root = here.parents[3]
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--seeds", type=int, default=3)
+parser.add_argument("--epochs", type=int, default=12)
+parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path.home()/".cache/stream-grad/learning")
+parser.add_argument("--fashion", type=pathlib.Path)
+parser.add_argument("--python", help="a Python that has the packages already")
+parser.add_argument("--profile", default="release", help="cargo's profile")
+parser.add_argument("settings", nargs="*")
+arguments = parser.parse_args()
+arguments.cache.mkdir(parents=True, exist_ok=True)
+
+def environment():
+    files = [here.parent/"requirements.txt", here/"requirements.txt"]
+    folder = arguments.cache/("python-" + hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16])
+    program = folder/("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    if not (folder/"complete").exists():
+        venv.create(folder, with_pip=True, clear=True)
+        for file in files:
+            subprocess.run([program, "-m", "pip", "install", "--no-deps", "--requirement", file], check=True, stdout=sys.stderr)
+        (folder/"complete").touch()
+    return program
+
+def json_line(command):
+    output = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, cwd=root).stdout
+    return json.loads(output.splitlines()[-1])
+
+python = arguments.python or environment()
+build = ["cargo", "build", "--profile", arguments.profile, "-p", "stream-grad-train", "--example", "learning", "--message-format=json", "--locked"]
+messages = subprocess.run(build, check=True, stdout=subprocess.PIPE, cwd=root).stdout.splitlines()
+program = next(m["executable"] for m in map(json.loads, messages) if m.get("target", {}).get("name") == "learning" and m.get("executable"))
+
+print(f"{arguments.epochs} epochs; metric on test pictures: Spearman's correlation of counts, else area under the curve")
+print(f"{'pictures':9} {'net':26} {'mean':>6} {'spread':>7}  seeds")
+for pictures in ["counts", "climate"] + (["fashion"] if arguments.fashion else []):
+    file = arguments.cache/f"{pictures}.safetensors"
+    more = ["--data", arguments.fashion] if pictures == "fashion" else []
+    subprocess.run([str(part) for part in [python, here/"pictures.py", pictures, file, *more]], check=True)
+    regression = pictures == "counts"
+    for name, command in {
+        "plain, batch norm, PyTorch": lambda seed: [python, here/"plain.py", file, "--seed", seed, "--epochs", arguments.epochs] + ["--regression"]*regression,
+        "defaults of stream-grad": lambda seed: [program, file, seed, arguments.epochs] + ["regression"]*regression + arguments.settings,
+    }.items():
+        found = [json_line(command(seed)) for seed in range(arguments.seeds)]
+        metrics = [one["metric"] for one in found]
+        spread = statistics.stdev(metrics) if len(metrics) > 1 else float("nan")
+        seconds = sum(one["seconds"] for one in found)/len(found)
+        print(f"{pictures:9} {name:26} {statistics.mean(metrics):6.3f} {spread:7.3f}  {' '.join(f'{m:.3f}' for m in metrics)}  ({seconds:.0f} s each)", flush=True)
