@@ -1,0 +1,59 @@
+//! The command line of `stream-grad predict`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use stream_grad::ByteCount;
+
+/// Of `predict`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each prediction is written as soon as it is known. After Ctrl-C or a crash the same command goes on; slides that could not be
+read are named, left out, and tried again by the next call.
+
+Examples:
+  stream-grad predict model.safetensors --folder new-slides --output predictions.csv
+  stream-grad predict model.safetensors --csv cases.csv --slide-column file --output predictions.csv")]
+pub struct PredictArguments {
+    /// Model file that a training left
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// Table of slides; its further columns are handed on
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    pub csv: Option<PathBuf>,
+    /// Folder of the slides, where --csv names them only; without --csv, all slides in it are predicted
+    #[arg(
+        long,
+        value_name = "DIR",
+        required_unless_present = "csv",
+        help_heading = "Data"
+    )]
+    pub folder: Option<PathBuf>,
+    /// Column with the slides' files
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "slide",
+        help_heading = "Data"
+    )]
+    pub slide_column: String,
+    /// Largest number of heap bytes that streaming may hold
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value = "1GiB",
+        help_heading = "Recipe"
+    )]
+    pub memory: ByteCount,
+    /// Number of threads, at most four for each core; 0 for all cores
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value = "0",
+        help_heading = "Recipe"
+    )]
+    pub threads: usize,
+    /// Table to write
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub output: PathBuf,
+}

@@ -1,0 +1,172 @@
+//! `stream-grad plan`: how an image would be streamed, beside the conventional computation and the published method.
+
+use crate::arguments::PlanArguments;
+use stream_grad::tiling::{
+    Axis, FrontPoint, LostBorder, PerAxis, PublishedBorders, PublishedCost, ReceptiveField,
+    SizedGraph, Storage, conventional_activation_bytes, strides,
+};
+use stream_grad::{ByteCount, FrontRow, Net, Plan, front_rows};
+use stream_grad_train::report::write_front;
+
+use crate::model;
+
+/// Tiles of the published method that are tried, as the power of two of the largest.
+const LARGEST_PUBLISHED_TILE: u32 = 16;
+/// Rows of the front that are shown.
+const ROWS: usize = 12;
+
+/// Prints the plan; no pixel and no weight is read.
+///
+/// # Errors
+/// If the network is not known, or what planning refuses; if a plot cannot be written.
+pub fn run(arguments: &PlanArguments) -> anyhow::Result<()> {
+    let dtype = model::dtype(arguments.recipe.dtype);
+    let (name, net) = model::build(&arguments.model, dtype)?;
+    let image = arguments.image;
+    let request = model::unbounded_request(&arguments.recipe, image.height, image.width);
+    let unbounded = model::calibrated(&net, request, model::threads(arguments.recipe.threads))?;
+    let plan = net.plan(model::bounded(&arguments.recipe, unbounded.clone()))?;
+    println!("{name}, image {image}");
+    println!("{plan}");
+
+    let element_bytes = u64::try_from(dtype.size_in_bytes())?;
+    let sized = plan.geometry().sized();
+    let activations = ByteCount::saturating(conventional_activation_bytes(sized, element_bytes));
+    println!("conventional: {activations} of activations, compute ratio 1");
+    let tile = typical_tile(sized);
+    let tile = net.sized_graph(tile, tile)?;
+    let exact = PublishedBorders::exact(&tile);
+    println!("receptive field: {}", receptive_field(&tile));
+    println!(
+        "borders that padding spoils in a tile (top/bottom/left/right; nothing is lost here):"
+    );
+    println!("  derived: {}", borders(&exact));
+    let observed = name.observed_borders();
+    if let Some(observed) = &observed {
+        println!("  {}: {}", observed.source, borders(&observed.borders));
+    }
+    let lost = observed.map_or(exact, |observed| observed.borders);
+    println!("{}", published(&net, &plan, &lost, element_bytes)?);
+    let front = net.front(&unbounded)?;
+    let most = (!arguments.all).then_some(ROWS);
+    let rows = front_rows(&front, &plan, most);
+    println!("{}", front_title(front.len(), rows.len()));
+    println!("          memory  predicted time  compute ratio  segments  kept           tile");
+    for row in &rows {
+        println!("{}", front_row(row));
+    }
+    if let Some(path) = &arguments.plot {
+        let title = format!("{name}, {image}: what memory brings");
+        write_front(path, &title, &front_rows(&front, &plan, None))?;
+        println!("plotted in {}", path.display());
+    }
+    Ok(())
+}
+
+fn front_title(all: usize, shown: usize) -> String {
+    if shown < all {
+        format!(
+            "what memory brings ({shown} of {all} recipes that no other beats in memory, time and compute ratio; * is this plan; \
+             --all for the others):"
+        )
+    } else {
+        "what memory brings (every recipe that no other beats in memory, time and compute ratio; * is this plan):"
+            .to_owned()
+    }
+}
+
+fn front_row(row: &FrontRow) -> String {
+    let FrontPoint {
+        recipe,
+        storage,
+        peak,
+        cost,
+        time,
+    } = &row.point;
+    format!(
+        "{:1}{:>15}{:>16}{:>15}{:>10}{:>6}{:>15}{}",
+        if row.chosen { "*" } else { "" },
+        ByteCount::saturating(peak.peak()).to_string(),
+        time.to_string(),
+        cost.compute_ratio().to_string(),
+        recipe.segments,
+        recipe.kept.len(),
+        format!("{}x{}", recipe.tile.rows, recipe.tile.columns),
+        match storage {
+            Storage::Memory => String::new(),
+            Storage::File => {
+                let bytes = ByteCount::saturating(cost.file_bytes);
+                format!(", {bytes} through a file")
+            }
+        }
+    )
+}
+
+/// An edge at which the middle of a tile is far from its borders: two receptive fields in whole total strides.
+fn typical_tile(sized: &SizedGraph) -> u64 {
+    let output = sized.graph().outputs()[0];
+    let edge = |axis| {
+        let extent = ReceptiveField::of(sized, axis, output)
+            .extent
+            .saturating_mul(2);
+        let stride = u64::try_from(strides(sized, axis)[output.0].ceil()).unwrap_or(u64::MAX);
+        extent.div_ceil(stride.max(1)).saturating_mul(stride.max(1))
+    };
+    edge(Axis::Rows).max(edge(Axis::Columns))
+}
+
+fn receptive_field(sized: &SizedGraph) -> String {
+    let output = sized.graph().outputs()[0];
+    let of = |axis| ReceptiveField::of(sized, axis, output);
+    let (rows, columns) = (of(Axis::Rows), of(Axis::Columns));
+    format!(
+        "{}x{} pixels, total stride {}x{}",
+        rows.extent, columns.extent, rows.stride, columns.stride
+    )
+}
+
+fn borders(borders: &PublishedBorders) -> String {
+    let sides = |border: &PerAxis<LostBorder>| {
+        let (rows, columns) = (border.rows, border.columns);
+        format!("{}/{}/{}/{}", rows.lo, rows.hi, columns.lo, columns.hi)
+    };
+    format!(
+        "{} positions of the output, {} pixels of the gradient",
+        sides(&borders.output),
+        sides(&borders.gradient)
+    )
+}
+
+/// The published method with the largest tile whose activations fit in the plan's peak.
+fn published(
+    net: &Net,
+    plan: &Plan,
+    borders: &PublishedBorders,
+    element_bytes: u64,
+) -> anyhow::Result<String> {
+    let image = plan.geometry().sized().image();
+    let graph = net.sized_graph(image.rows, image.columns)?;
+    let budget = u128::from(plan.peak_bytes().get());
+    let largest = image.rows.min(image.columns);
+    let candidates = (0..=LARGEST_PUBLISHED_TILE)
+        .rev()
+        .map(|power| 1 << power)
+        .filter(|&tile| tile <= largest);
+    let mut costs = candidates.filter_map(|tile| {
+        PublishedCost::new(graph.graph(), image, tile, borders, element_bytes).ok()
+    });
+    let Some(cost) = costs.find(|cost| cost.tile_bytes <= budget) else {
+        return Ok(
+            "published method: no tile of a power of two keeps any gradient within this peak"
+                .to_owned(),
+        );
+    };
+    Ok(format!(
+        "published method: tile {} ({} of activations), keeps {}x{} of it, compute ratio {}",
+        cost.tile,
+        ByteCount::saturating(cost.tile_bytes),
+        cost.kept_backward.rows,
+        cost.kept_backward.columns,
+        cost.compute_ratio
+    ))
+}

@@ -1,0 +1,28 @@
+//! The cotangent of a sum.
+
+use stream_grad::{CotangentSource, ExternalError, PixelRegion, TileMut, TileRef};
+
+/// Cotangents that are all one: gradients of the features' sum.
+#[derive(Debug, Clone, Copy)]
+pub struct Ones;
+
+impl CotangentSource for Ones {
+    fn read(
+        &mut self,
+        _image: usize,
+        _output: usize,
+        region: &PixelRegion,
+        _features: TileRef<'_>,
+        out: TileMut<'_>,
+    ) -> Result<(), ExternalError> {
+        match out {
+            TileMut::F32(mut tile) => {
+                (0..region.height()).for_each(|row| tile.row(row).fill(1.0));
+            }
+            TileMut::F64(mut tile) => {
+                (0..region.height()).for_each(|row| tile.row(row).fill(1.0));
+            }
+        }
+        Ok(())
+    }
+}
