@@ -11,10 +11,28 @@ use crate::setup;
 /// # Errors
 /// If cargo cannot be started.
 pub fn pipelines(arguments: impl Iterator<Item = OsString>) -> anyhow::Result<ExitCode> {
-    let mut command = cargo();
-    command.args(["run", "--release", "--locked", "--package", "xtask"]);
     let features = setup::features(setup::has_openslide_4());
-    command.args(["--features", features, "--bin", "xtask-pipelines", "--"]);
+    become_program("xtask", features, "xtask-pipelines", arguments)
+}
+
+/// Builds the program `stream-grad` in release mode and becomes it, with the given command line.
+///
+/// # Errors
+/// If cargo cannot be started.
+pub fn stream_grad(arguments: impl Iterator<Item = OsString>) -> anyhow::Result<ExitCode> {
+    let features = setup::program_features(setup::has_openslide_4());
+    become_program("stream-grad-cli", features, "stream-grad", arguments)
+}
+
+fn become_program(
+    package: &str,
+    features: &str,
+    program: &str,
+    arguments: impl Iterator<Item = OsString>,
+) -> anyhow::Result<ExitCode> {
+    let mut command = cargo();
+    command.args(["run", "--release", "--locked", "--package", package]);
+    command.args(["--features", features, "--bin", program, "--"]);
     become_command(command.args(arguments))
 }
 

@@ -124,7 +124,7 @@ fn is_4_or_later(version: &str) -> bool {
     digits.parse::<u32>().is_ok_and(|major| major >= 4)
 }
 
-/// The features of this package that building wants here, as cargo takes them.
+/// The features of the workspace that building wants here, as cargo takes them.
 #[must_use]
 pub fn features(has_openslide_4: bool) -> &'static str {
     if has_openslide_4 {
@@ -132,6 +132,27 @@ pub fn features(has_openslide_4: bool) -> &'static str {
     } else {
         "xtask/pipelines"
     }
+}
+
+/// The features of the program `stream-grad` that building wants here, as cargo takes them.
+#[must_use]
+pub fn program_features(has_openslide_4: bool) -> &'static str {
+    if has_openslide_4 {
+        "commands,openslide4"
+    } else {
+        "commands"
+    }
+}
+
+/// How the program `stream-grad` is installed here, from the workspace's root.
+#[must_use]
+pub fn install_command(has_openslide_4: bool) -> String {
+    let features = if has_openslide_4 {
+        " --features openslide4"
+    } else {
+        ""
+    };
+    format!("cargo install --locked --path crates/cli{features}")
 }
 
 fn missing() -> Vec<Requirement> {
@@ -375,6 +396,12 @@ mod tests {
     fn openslide_4_is_a_feature() {
         assert_eq!(features(false), "xtask/pipelines");
         assert_eq!(features(true), "xtask/pipelines,xtask/openslide4");
+        let command = "cargo install --locked --path crates/cli";
+        assert_eq!(install_command(false), command);
+        assert_eq!(
+            install_command(true),
+            format!("{command} --features openslide4")
+        );
     }
 
     #[test]

@@ -133,6 +133,84 @@ mod unix {
         path.display().to_string()
     }
 
+    const TRAIN: [&str; 3] = ["--train", "--model", "resnet18"];
+
+    /// A training of PyTorch that says it took four seconds and added as much as it is told.
+    fn trained(added: u64) -> String {
+        let result = format!(
+            r#"{{"seconds": 4.0, "waiting_seconds": 0.1, "losses": [1, 1, 1, 1], "resident_before_bytes": 5, "resident_peak_bytes": {}}}"#,
+            added + 5
+        );
+        format!("cp \"$2\" job; echo '{result}' > \"$3\"")
+    }
+
+    #[test]
+    fn an_epoch_is_trained_beside_pytorch() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = python(folder.path(), &trained(4 << 30));
+        let mut arguments = TRAIN.to_vec();
+        arguments.extend(["--python", &program]);
+        let (output, table, messages) = run(folder.path(), &arguments);
+        assert!(output.status.success(), "{messages}");
+        let report = std::fs::read(folder.path().join("out/train/train.json")).unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+        let rows = report["rows"].as_array().unwrap();
+        assert_eq!(rows.len(), 4);
+        for row in &rows[2..] {
+            let run = &row["runs"][0];
+            let losses = run["losses"].as_array().unwrap();
+            assert_eq!(losses.len(), 4, "{row}");
+            assert!(losses.iter().all(|loss| loss.as_f64().unwrap() > 0.0));
+            assert!(run["waiting_seconds"].as_f64() < run["seconds"].as_f64());
+        }
+        // Both ways of this project are the same training.
+        let losses = |row: usize| rows[row]["runs"][0]["losses"][0].as_f64().unwrap();
+        assert!((losses(2) - losses(3)).abs() < 1e-4 * losses(2), "{rows:?}");
+        let bars = report["bars"].as_array().unwrap();
+        assert!(
+            bars.iter().all(|bar| bar["measured"].is_number()),
+            "{bars:?}"
+        );
+
+        // The peer is told every slide with what is done to it.
+        let job = std::fs::read(folder.path().join("job")).unwrap();
+        let job: serde_json::Value = serde_json::from_slice(&job).unwrap();
+        let items = job["batches"][0].as_array().unwrap();
+        assert_eq!(items.len(), 4);
+        for item in items {
+            let path = Path::new(item["path"].as_str().unwrap());
+            assert!(path.is_absolute() && path.is_file(), "{item}");
+            assert!(item["label"] == 0.0 || item["label"] == 1.0, "{item}");
+            assert!(item["swapped"].is_boolean() && item["contrast"][2].is_number());
+        }
+
+        // What is there is not measured again; another comparison is not mixed with it.
+        let (output, again, messages) = run(folder.path(), &arguments);
+        assert!(output.status.success(), "{messages}");
+        assert_eq!(again, table);
+        arguments[2] = "resnet34";
+        let (output, _, messages) = run(folder.path(), &arguments);
+        assert!(!output.status.success());
+        assert!(messages.contains("--output"), "{messages}");
+    }
+
+    #[test]
+    fn training_says_what_it_lacks() {
+        let folder = tempfile::tempdir().unwrap();
+        // A quarter of what this says holds not even the weights.
+        let program = python(folder.path(), &trained(64 << 20));
+        let mut arguments = TRAIN.to_vec();
+        arguments.extend(["--python", &program]);
+        let (output, table, messages) = run(folder.path(), &arguments);
+        assert!(output.status.success(), "{messages}");
+        assert!(table.contains("a quarter is 16.00 MiB"), "{table}");
+
+        let arguments = ["--train", "--model", "numerics"];
+        let (output, _, messages) = run(folder.path(), &arguments);
+        assert!(!output.status.success());
+        assert!(messages.contains("resnet34"), "{messages}");
+    }
+
     const PEERS: [&str; 6] = ["--model", "resnet18", "--skip", "error", "--tile", "256"];
 
     #[test]

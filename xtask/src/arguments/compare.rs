@@ -4,8 +4,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-
-use crate::image_size::ImageSize;
+use stream_grad_cli::image_size::ImageSize;
 
 /// Of `compare`.
 #[derive(Debug, Args)]
@@ -40,6 +39,13 @@ pub struct CompareArguments {
     /// Measures everything that this project has set itself as a target, target and measured side by side; takes hours
     #[arg(long, conflicts_with_all = ["model", "image", "tiles", "lightstream_tile"])]
     pub table: bool,
+    /// Compares an epoch of training on slides with PyTorch's, in place of a step; of the others, `image` (the slides' size),
+    /// `model`, `repeats`, `threads`, `output`, `python` and `quick` count
+    #[arg(long, conflicts_with_all = ["table", "tiles", "lightstream_tile"])]
+    pub train: bool,
+    /// Number of slides that are trained on
+    #[arg(long, value_name = "COUNT", default_value = "16", requires = "train")]
+    pub slides: NonZeroUsize,
     /// A rehearsal with small images, each run once: its figures mean nothing
     #[arg(long, conflicts_with_all = ["image", "repeats"])]
     pub quick: bool,

@@ -1,52 +1,47 @@
 //! The heavy commands of `cargo xtask`, which builds this binary in release mode and becomes it.
 
-mod calibrate;
+mod all;
 mod camelyon;
 mod compare;
-mod counting_allocator;
-mod model;
+mod memory;
 mod numerics;
-mod plan;
-mod position;
-mod progress;
-mod report;
-mod resident_memory;
-mod slide_input;
-mod tensor_input;
-mod tensor_output;
-mod vjp;
+mod slides;
+mod tupac;
 
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::bail;
 use clap::Parser;
+use stream_grad_cli::counting_allocator::CountingAllocator;
+use stream_grad_cli::{exit, stop};
 use xtask::arguments::{Arguments, Command, Experiment};
 
 #[global_allocator]
-static ALLOCATOR: counting_allocator::CountingAllocator =
-    counting_allocator::CountingAllocator::new();
+static ALLOCATOR: CountingAllocator = CountingAllocator::new();
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {}", xtask::message(&error));
-            ExitCode::FAILURE
-        }
-    }
+    exit::report(run())
 }
 
 fn run() -> anyhow::Result<()> {
     match Arguments::parse().command {
-        Command::Plan(arguments) => plan::run(&arguments),
-        Command::Vjp(arguments) => vjp::run(&arguments, &ALLOCATOR),
-        Command::Calibrate(arguments) => calibrate::run(&arguments),
-        Command::Reproduce(arguments) => match arguments.experiment {
-            Experiment::Camelyon(arguments) => camelyon::run(&arguments),
-            Experiment::Numerics(arguments) => numerics::run(&arguments),
-        },
+        Command::Reproduce(arguments) => reproduce(&arguments.experiment, &*stop::on_ctrl_c()?),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::CompareStep(arguments) => compare::step::run(&arguments, &ALLOCATOR),
-        Command::Setup | Command::Test(_) => bail!("this command belongs to `cargo xtask`"),
+        Command::Setup | Command::Test(_) | Command::Plan(_) | Command::Vjp(_) => {
+            bail!("this command belongs to `cargo xtask`")
+        }
+    }
+}
+
+/// Runs an experiment, or goes on with one that was stopped, until `stop` is set.
+fn reproduce(experiment: &Experiment, stop: &AtomicBool) -> anyhow::Result<()> {
+    match experiment {
+        Experiment::Camelyon(arguments) => camelyon::run(arguments, stop),
+        Experiment::Tupac(arguments) => tupac::run(arguments, stop),
+        Experiment::Numerics(arguments) => numerics::run(arguments, stop),
+        Experiment::Memory(arguments) => memory::run(arguments, stop),
+        Experiment::All(arguments) => all::run(arguments, stop),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use xtask::image_size::ImageSize;
+use stream_grad_cli::image_size::ImageSize;
 
 /// One row of the comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]

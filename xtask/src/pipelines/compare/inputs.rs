@@ -7,8 +7,8 @@ use anyhow::Context;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarMap;
 use stream_grad::Net;
+use stream_grad_cli::image_size::ImageSize;
 use stream_grad_models::{ModelName, generator, save_map, save_tensors, seeded};
-use xtask::image_size::ImageSize;
 
 use super::pixels::Noise;
 
@@ -84,7 +84,7 @@ fn cotangent(shape: [usize; 4]) -> anyhow::Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
+    use stream_grad_cli::model;
 
     #[test]
     fn the_files_hold_what_every_contender_loads() {

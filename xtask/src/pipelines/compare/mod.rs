@@ -6,7 +6,7 @@
 mod entry;
 mod gradient_error;
 mod inputs;
-mod measured;
+pub(crate) mod measured;
 mod pixels;
 mod plot;
 mod process;
@@ -15,14 +15,16 @@ mod report;
 mod runner;
 mod scope;
 pub(crate) mod step;
-mod store;
+pub(crate) mod store;
 mod targets;
-mod time_left;
+pub(crate) mod time_left;
+mod train;
+pub(crate) mod worker;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, bail};
+use stream_grad_cli::exit::Stopped;
+use stream_grad_cli::{model, stop};
 use stream_grad_models::ModelName;
 use xtask::arguments::{CompareArguments, Skip};
 
@@ -31,32 +33,23 @@ use report::Report;
 use runner::Runner;
 use store::{Origin, Store};
 use targets::Sizes;
-
-use crate::model;
-
-const STOPPED: &str = "stopped: run the same command again to go on from here";
+use worker::Worker;
 
 /// Measures what has not been measured yet, and prints and writes everything.
 pub(crate) fn run(arguments: &CompareArguments) -> anyhow::Result<()> {
     let _: ModelName = arguments.model.parse()?;
     let threads = model::threads(arguments.threads);
     stream_grad::check_threads(threads)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let handler = Arc::clone(&stop);
-    ctrlc::set_handler(move || handler.store(true, Ordering::Relaxed))
-        .context("catching Ctrl-C")?;
-
+    let stop = stop::on_ctrl_c()?;
+    if arguments.train {
+        return train::run(arguments, &stop);
+    }
     let folder = std::path::absolute(&arguments.output)?;
     let store = Store::open(&folder, Origin::here()?)?;
-    let python = python(arguments, &stop);
-    if stop.load(Ordering::Relaxed) {
-        bail!(STOPPED);
-    }
-    if let Err(reason) = &python {
-        eprintln!("The peers are not run: {reason}.");
-    }
+    let python = python(arguments, &stop)?;
     let runs = scope::runs(arguments);
-    let mut runner = Runner::new(store, python, &stop, folder.join("work"))?;
+    let worker = Worker::new(folder.join("work"), &stop)?;
+    let mut runner = Runner::new(store, python, worker);
     runner.run_all(&runs)?;
     let mut targets = Vec::new();
     if arguments.table {
@@ -74,9 +67,24 @@ pub(crate) fn run(arguments: &CompareArguments) -> anyhow::Result<()> {
 }
 
 /// The peers' Python, or why there is none: the comparison goes on without them.
-fn python(arguments: &CompareArguments, stop: &AtomicBool) -> Result<Python, String> {
-    if arguments.skip.contains(&Skip::Python) {
-        return Err("they were to be skipped".to_owned());
+fn python(
+    arguments: &CompareArguments,
+    stop: &AtomicBool,
+) -> anyhow::Result<Result<Python, String>> {
+    let python = if arguments.skip.contains(&Skip::Python) {
+        Err("they were to be skipped".to_owned())
+    } else {
+        Python::prepare(arguments.python.as_deref(), stop).map_err(|error| format!("{error:#}"))
+    };
+    if stop.load(Ordering::Relaxed) {
+        return Err(stopped());
     }
-    Python::prepare(arguments.python.as_deref(), stop).map_err(|error| format!("{error:#}"))
+    if let Err(reason) = &python {
+        eprintln!("The peers are not run: {reason}.");
+    }
+    Ok(python)
+}
+
+pub(crate) fn stopped() -> anyhow::Error {
+    Stopped::error("between two measurements")
 }

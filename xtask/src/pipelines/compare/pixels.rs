@@ -65,7 +65,7 @@ impl TileSource for Noise {
 
 /// The features' sum over all positions: a pooling head up to its divisor. Its cotangent is [`Ones`].
 ///
-/// [`Ones`]: crate::slide_input::Ones
+/// [`Ones`]: stream_grad_cli::vjp::Ones
 #[derive(Debug, Default)]
 pub(crate) struct Sum {
     pub(crate) total: f64,
@@ -95,8 +95,8 @@ mod tests {
     use stream_grad::PlanRequest;
 
     use super::*;
-    use crate::model;
-    use crate::slide_input::Ones;
+    use stream_grad_cli::model;
+    use stream_grad_cli::vjp::Ones;
 
     #[test]
     fn noise_is_spread_evenly() {

@@ -72,7 +72,10 @@ pub(crate) fn wait(command: &mut Command, stop: &AtomicBool) -> anyhow::Result<O
 fn reason(status: ExitStatus, output: &str) -> String {
     let lines: Vec<&str> = output.lines().map(str::trim).collect();
     let mut lines: Vec<&str> = lines.into_iter().filter(|line| !line.is_empty()).collect();
-    let lines = lines.split_off(lines.len().saturating_sub(LAST_LINES));
+    // What this program says last; others have no such line.
+    let last = lines.iter().rposition(|line| line.starts_with("error: "));
+    let start = last.unwrap_or_else(|| lines.len().saturating_sub(LAST_LINES));
+    let lines = lines.split_off(start);
     if status.code().is_none() {
         return format!("{status}, perhaps for lack of memory");
     }
@@ -108,6 +111,10 @@ mod tests {
             panic!("it succeeded");
         };
         assert!(reason == "two three", "{reason}");
+        let Ended::Badly(reason) = shell("echo notice; echo error: it broke; exit 1", false) else {
+            panic!("it succeeded");
+        };
+        assert!(reason == "it broke", "{reason}");
         let Ended::Badly(reason) = shell("kill -9 $$", false) else {
             panic!("it succeeded");
         };

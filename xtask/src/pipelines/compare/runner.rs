@@ -3,11 +3,8 @@
 use std::collections::{BTreeMap, btree_map};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, bail};
 use candle_core::DType;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use stream_grad::tiling::conventional_activation_bytes;
 use stream_grad::{ByteCount, Maps, Net};
@@ -15,14 +12,14 @@ use stream_grad_models::ModelName;
 
 use super::entry::{Contender, Entry, Own, Peer};
 use super::measured::{Budget, RateMeasurement, StepMeasurement};
-use super::process::{Ended, run_logged};
 use super::python::Python;
 use super::scope::Run;
 use super::step::{Arithmetic, Bound, Input, Job, Precision, StepJob, request};
 use super::store::Store;
 use super::time_left::TimeLeft;
+use super::worker::{Refusal, Worker};
 use super::{gradient_error, inputs};
-use crate::{model, resident_memory};
+use stream_grad_cli::{model, resident_memory};
 
 /// Seconds of steps after which an entry is not run again.
 const PATIENCE: f64 = 600.0;
@@ -31,20 +28,13 @@ const PYTORCH_OVERHEAD: u128 = 3;
 /// Bytes that the f64 reference may use at most.
 const REFERENCE_BYTES: u64 = 4 << 30;
 
-/// Why an entry has no (further) measurement.
-enum Refusal {
-    Failed(String),
-    Stopped,
-}
-
 /// Runs entries and keeps their failures.
 pub(crate) struct Runner<'a> {
     pub(crate) store: Store,
     /// The peers' Python, or why there is none.
     pub(crate) python: Result<Python, String>,
-    pub(crate) stop: &'a AtomicBool,
-    /// Folder for images, weights and jobs.
-    pub(crate) folder: PathBuf,
+    /// Its folder holds images and weights, too.
+    worker: Worker<'a>,
     /// Why entries have no result, by key.
     pub(crate) failures: BTreeMap<String, String>,
     nets: BTreeMap<String, (ModelName, Net)>,
@@ -52,22 +42,15 @@ pub(crate) struct Runner<'a> {
 }
 
 impl<'a> Runner<'a> {
-    pub(crate) fn new(
-        store: Store,
-        python: Result<Python, String>,
-        stop: &'a AtomicBool,
-        folder: PathBuf,
-    ) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-        Ok(Self {
+    pub(crate) fn new(store: Store, python: Result<Python, String>, worker: Worker<'a>) -> Self {
+        Self {
             store,
             python,
-            stop,
-            folder,
+            worker,
             failures: BTreeMap::new(),
             nets: BTreeMap::new(),
             references: BTreeMap::new(),
-        })
+        }
     }
 
     /// Runs everything that has no result yet, round by round, so that all contenders share the machine's moods.
@@ -111,7 +94,7 @@ impl<'a> Runner<'a> {
                         time.say(&format!("{key}: {reason}"));
                         self.failures.insert(key, reason);
                     }
-                    Err(Refusal::Stopped) => bail!(super::STOPPED),
+                    Err(Refusal::Stopped) => return Err(super::stopped()),
                 }
             }
         }
@@ -128,14 +111,14 @@ impl<'a> Runner<'a> {
                 }
                 let command = match library {
                     "PyTorch" => self.peer_command("gemm.py", threads),
-                    _ => self.own_command(1),
+                    _ => Worker::own_command(1),
                 };
                 let job = match library {
                     "PyTorch" => json!({ "threads": threads }),
                     _ => serde_json::to_value(Job::Products { threads })?,
                 };
-                let rate =
-                    command.and_then(|command| self.measure::<RateMeasurement>(command, &job));
+                let rate = command
+                    .and_then(|command| self.worker.measure::<RateMeasurement>(command, &job));
                 match rate {
                     Ok(rate) => {
                         let speed = rate.flops_per_second / 1e9;
@@ -146,7 +129,7 @@ impl<'a> Runner<'a> {
                         eprintln!("{key}: {reason}");
                         self.failures.insert(key, reason);
                     }
-                    Err(Refusal::Stopped) => bail!(super::STOPPED),
+                    Err(Refusal::Stopped) => return Err(super::stopped()),
                 }
             }
         }
@@ -170,7 +153,7 @@ impl<'a> Runner<'a> {
         };
         let gradients = reference
             .is_some()
-            .then(|| self.folder.join("gradients.safetensors"));
+            .then(|| self.worker.folder().join("gradients.safetensors"));
         let budget = self.budget(entry)?;
         let (command, job) = match entry.contender {
             Contender::Peer(peer) => self.peer_job(entry, peer, gradients.as_deref())?,
@@ -178,13 +161,13 @@ impl<'a> Runner<'a> {
         };
         let name = format!("{}, run {} of {}", entry.key(), round + 1, run.repeats);
         let mut step = time.during(&name, work, || {
-            self.measure::<StepMeasurement>(command, &job)
+            self.worker.measure::<StepMeasurement>(command, &job)
         })?;
         if let Some(plan) = &mut step.plan {
             plan.budget = budget;
         }
         if let (Some(reference), Some(gradients)) = (reference, gradients) {
-            let error = gradient_error::compare(&reference, &gradients).map_err(failed)?;
+            let error = gradient_error::compare(&reference, &gradients).map_err(Refusal::failed)?;
             step.error = Some(error);
             let _ = std::fs::remove_file(gradients);
         }
@@ -204,7 +187,7 @@ impl<'a> Runner<'a> {
             Peer::Lightstream { tile } => ("lightstream_step.py", "tiles", Some(tile)),
         };
         let command = self.peer_command(script, entry.threads)?;
-        let (name, _) = self.net(&entry.model).map_err(failed)?;
+        let (name, _) = self.net(&entry.model).map_err(Refusal::failed)?;
         if !matches!(
             name,
             ModelName::ResNet18 | ModelName::ResNet34 | ModelName::ResNet50
@@ -252,8 +235,8 @@ impl<'a> Runner<'a> {
             },
             ..step_job(entry)
         };
-        let command = self.own_command(entry.threads)?;
-        let job = serde_json::to_value(Job::Step(job)).map_err(failed)?;
+        let command = Worker::own_command(entry.threads)?;
+        let job = serde_json::to_value(Job::Step(job)).map_err(Refusal::failed)?;
         Ok((command, job))
     }
 
@@ -266,7 +249,7 @@ impl<'a> Runner<'a> {
                 match added.min() {
                     Some(bytes) => (bytes / part, "PyTorch's step"),
                     None => (
-                        self.planned_whole(entry).map_err(failed)? / part,
+                        self.planned_whole(entry).map_err(Refusal::failed)? / part,
                         "the plan of this project's whole step, for want of PyTorch's",
                     ),
                 }
@@ -311,7 +294,7 @@ impl<'a> Runner<'a> {
         if let Some(reference) = self.references.get(&name) {
             return Ok(reference.clone().ok());
         }
-        let path = self.folder.join(format!("{name}.safetensors"));
+        let path = self.worker.folder().join(format!("{name}.safetensors"));
         let made = if path.exists() {
             Ok(())
         } else {
@@ -347,18 +330,20 @@ impl<'a> Runner<'a> {
             gradients: Some(path.to_owned()),
             ..step_job(entry)
         });
-        let command = self.own_command(entry.threads)?;
-        let job = serde_json::to_value(job).map_err(failed)?;
+        let command = Worker::own_command(entry.threads)?;
+        let job = serde_json::to_value(job).map_err(Refusal::failed)?;
         let name = format!("{} {} in f64, for the errors", entry.model, entry.image);
-        time.aside(&name, || self.measure::<StepMeasurement>(command, &job))?;
+        time.aside(&name, || {
+            self.worker.measure::<StepMeasurement>(command, &job)
+        })?;
         Ok(())
     }
 
     fn files(&mut self, entry: &Entry) -> Result<(PathBuf, PathBuf), Refusal> {
-        let folder = self.folder.clone();
-        let (name, net) = self.net(&entry.model).map_err(failed)?;
-        let weights = inputs::weights(&folder, *name).map_err(failed)?;
-        let input = inputs::image(&folder, net, entry.image).map_err(failed)?;
+        let folder = self.worker.folder().to_owned();
+        let (name, net) = self.net(&entry.model).map_err(Refusal::failed)?;
+        let weights = inputs::weights(&folder, *name).map_err(Refusal::failed)?;
+        let input = inputs::image(&folder, net, entry.image).map_err(Refusal::failed)?;
         Ok((absolute(&weights)?, absolute(&input)?))
     }
 
@@ -390,8 +375,8 @@ impl<'a> Runner<'a> {
             _ => return Ok(()),
         };
         let (height, width) = (entry.image.height.min(edge), entry.image.width.min(edge));
-        let (_, net) = self.net(&entry.model).map_err(failed)?;
-        let sized = net.sized_graph(height, width).map_err(failed)?;
+        let (_, net) = self.net(&entry.model).map_err(Refusal::failed)?;
+        let sized = net.sized_graph(height, width).map_err(Refusal::failed)?;
         let needed = PYTORCH_OVERHEAD * conventional_activation_bytes(&sized, 4);
         if needed > u128::from(available) {
             return Err(Refusal::Failed(format!(
@@ -403,44 +388,11 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// A process of this program in which candle has so many threads; a step's own are in its job.
-    fn own_command(&self, candle_threads: usize) -> Result<Command, Refusal> {
-        let program = std::env::current_exe().map_err(failed)?;
-        let mut command = Command::new(program);
-        command.arg("compare-step");
-        command.env("RAYON_NUM_THREADS", candle_threads.to_string());
-        Ok(command)
-    }
-
     fn peer_command(&self, script: &str, threads: usize) -> Result<Command, Refusal> {
         match &self.python {
             Ok(python) => Ok(python.script(script, threads)),
             Err(reason) => Err(Refusal::Failed(format!("no Python: {reason}"))),
         }
-    }
-
-    /// Runs a command with a job, and reads what it measured.
-    fn measure<T: DeserializeOwned>(
-        &self,
-        mut command: Command,
-        job: &serde_json::Value,
-    ) -> Result<T, Refusal> {
-        let [job_path, result, log] =
-            ["job.json", "result.json", "log.txt"].map(|name| self.folder.join(name));
-        let text = serde_json::to_vec_pretty(job).map_err(failed)?;
-        std::fs::write(&job_path, text).map_err(failed)?;
-        let _ = std::fs::remove_file(&result);
-        command.args([&job_path, &result]);
-        match run_logged(&mut command, &log, self.stop).map_err(failed)? {
-            Ended::Well => {}
-            Ended::Badly(reason) => return Err(Refusal::Failed(reason)),
-            Ended::Stopped => return Err(Refusal::Stopped),
-        }
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(Refusal::Stopped);
-        }
-        let text = std::fs::read(&result).map_err(failed)?;
-        serde_json::from_slice(&text).map_err(failed)
     }
 }
 
@@ -463,10 +415,6 @@ fn step_job(entry: &Entry) -> StepJob {
     }
 }
 
-fn failed(error: impl Into<anyhow::Error>) -> Refusal {
-    Refusal::Failed(format!("{:#}", error.into()))
-}
-
 fn absolute(path: &Path) -> Result<PathBuf, Refusal> {
-    std::path::absolute(path).map_err(failed)
+    std::path::absolute(path).map_err(Refusal::failed)
 }

@@ -1,11 +1,11 @@
 //! Which runs a comparison consists of.
 
+use stream_grad_cli::image_size::ImageSize;
 use xtask::arguments::{CompareArguments, Skip};
-use xtask::image_size::ImageSize;
 
 use super::entry::{Contender, Entry, Own, Peer};
 use super::targets::Sizes;
-use crate::model;
+use stream_grad_cli::model;
 
 /// Edge of the image of a rehearsal.
 const QUICK_EDGE: u64 = 512;

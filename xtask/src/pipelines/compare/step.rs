@@ -1,4 +1,4 @@
-//! What runs in a process of its own: one step of this project, or products of matrices.
+//! What runs in a process of its own: one step or one epoch of this project, or products of matrices.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,15 +8,17 @@ use anyhow::Context;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
+use stream_grad::tiling::Recipe;
 use stream_grad::{ByteCount, Maps, Net, Plan, PlanRequest};
 use stream_grad_models::{load_net, save_tensors};
 use xtask::arguments::CompareStepArguments;
 
 use super::measured::{PlanMeasurement, RateMeasurement, StepMeasurement};
 use super::pixels::{Noise, Sum};
-use crate::counting_allocator::{CountingAllocator, PeakWatch};
-use crate::slide_input::Ones;
-use crate::{model, resident_memory};
+use super::train::epoch::{self, EpochJob};
+use stream_grad_cli::counting_allocator::{CountingAllocator, PeakWatch};
+use stream_grad_cli::vjp::Ones;
+use stream_grad_cli::{model, resident_memory};
 
 /// Edge of the matrices whose product is timed, and for how long.
 const PRODUCT_EDGE: usize = 2048;
@@ -26,6 +28,7 @@ const PRODUCT_TIME: Duration = Duration::from_secs(4);
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Job {
     Step(StepJob),
+    Epoch(EpochJob),
     /// Products of matrices in f32 by candle, one on each thread at once.
     Products {
         threads: usize,
@@ -70,12 +73,24 @@ pub(crate) enum Arithmetic {
 }
 
 /// What bounds the recipe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Bound {
     Nothing,
     Bytes(u64),
     /// Edge of a tile; nothing is kept.
     Tile(u64),
+    /// A plan that was made before.
+    Planned(PlannedStep),
+}
+
+/// A recipe, and what it is carried out in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PlannedStep {
+    pub(crate) recipe: Recipe,
+    /// The budget that it was chosen for; what stays from step to step is within it.
+    pub(crate) memory: Option<u64>,
+    /// Folder for a file of what the backward sweep needs.
+    pub(crate) offload: Option<PathBuf>,
 }
 
 /// Where weights, image and cotangent come from.
@@ -98,6 +113,7 @@ pub(crate) fn run(
         .with_context(|| format!("reading {}", arguments.job.display()))?;
     let result = match job {
         Job::Step(job) => serde_json::to_vec(&step(&job, allocator)?)?,
+        Job::Epoch(job) => serde_json::to_vec(&epoch::run(&job, allocator)?)?,
         Job::Products { threads } => serde_json::to_vec(&products(threads)?)?,
     };
     std::fs::write(&arguments.result, result)
@@ -117,10 +133,26 @@ pub(crate) fn request(job: &StepJob) -> PlanRequest {
             Input::Files { .. } => Maps::Whole,
             Input::Computed => Maps::Streamed,
         });
-    match job.bound {
+    match &job.bound {
         Bound::Nothing => request,
-        Bound::Bytes(bytes) => request.memory(ByteCount::bytes(bytes)),
-        Bound::Tile(edge) => request.tile(edge).kept(Vec::<String>::new()),
+        Bound::Bytes(bytes) => request.memory(ByteCount::bytes(*bytes)),
+        Bound::Tile(edge) => request.tile(*edge).kept(Vec::<String>::new()),
+        Bound::Planned(step) => step.request(request),
+    }
+}
+
+impl PlannedStep {
+    /// The request for this plan.
+    pub(crate) fn request(&self, request: PlanRequest) -> PlanRequest {
+        let request = request.recipe(self.recipe.clone());
+        let request = match self.memory {
+            Some(bytes) => request.memory(ByteCount::bytes(bytes)),
+            None => request,
+        };
+        match &self.offload {
+            Some(folder) => request.spill(folder),
+            None => request,
+        }
     }
 }
 
@@ -129,7 +161,7 @@ fn step(job: &StepJob, allocator: &CountingAllocator) -> anyhow::Result<StepMeas
     let request = match job.bound {
         // Only here has the planner a choice.
         Bound::Bytes(_) => model::calibrated(&net, request(job), job.threads)?,
-        Bound::Nothing | Bound::Tile(_) => request(job),
+        Bound::Nothing | Bound::Tile(_) | Bound::Planned(_) => request(job),
     };
     let plan = net.plan(request)?;
     let (measured, gradients) = match &job.input {

@@ -6,23 +6,31 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use stream_grad_files::write_whole;
 use stream_grad_train::machine::processor;
 
 use super::measured::{RateMeasurement, StepMeasurement};
 
-/// The results of one folder.
+/// The results of one folder, of a kind `T`.
 #[derive(Debug)]
-pub(crate) struct Store {
+pub(crate) struct Store<T = Comparison> {
     path: PathBuf,
-    content: Content,
+    content: Content<T>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Content {
-    /// What all figures of a comparison must have in common.
+struct Content<T> {
+    /// What all figures of a folder must have in common.
     origin: Origin,
+    #[serde(flatten)]
+    results: T,
+}
+
+/// The results of a comparison of steps.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Comparison {
     steps: BTreeMap<String, Vec<Timed<StepMeasurement>>>,
     rates: BTreeMap<String, Timed<RateMeasurement>>,
 }
@@ -46,7 +54,7 @@ pub(crate) struct Timed<T> {
 }
 
 impl<T> Timed<T> {
-    fn now(value: T) -> Self {
+    pub(crate) fn now(value: T) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
             at: now.map_or(0, |now| now.as_secs()),
@@ -71,7 +79,7 @@ impl Origin {
     }
 }
 
-impl Store {
+impl<T: Default + Serialize + DeserializeOwned> Store<T> {
     /// The results that are in the folder, or none.
     ///
     /// Results of another build or another machine are refused: in one table they would say nothing.
@@ -81,7 +89,7 @@ impl Store {
         let content = if path.exists() {
             let text =
                 std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-            let content: Content = serde_json::from_slice(&text)
+            let content: Content<T> = serde_json::from_slice(&text)
                 .with_context(|| format!("reading {}", path.display()))?;
             ensure!(
                 content.origin == origin,
@@ -92,8 +100,7 @@ impl Store {
         } else {
             Content {
                 origin,
-                steps: BTreeMap::new(),
-                rates: BTreeMap::new(),
+                results: T::default(),
             }
         };
         Ok(Self { path, content })
@@ -103,19 +110,32 @@ impl Store {
         &self.content.origin
     }
 
+    pub(crate) fn results(&self) -> &T {
+        &self.content.results
+    }
+
+    /// Changes the results and writes them.
+    pub(crate) fn update(&mut self, change: impl FnOnce(&mut T)) -> anyhow::Result<()> {
+        change(&mut self.content.results);
+        let json = serde_json::to_vec_pretty(&self.content)?;
+        Ok(write_whole(&self.path, &json)?)
+    }
+}
+
+impl Store {
     /// The runs of an entry, in their order.
     pub(crate) fn steps(&self, key: &str) -> &[Timed<StepMeasurement>] {
-        self.content.steps.get(key).map_or(&[], Vec::as_slice)
+        self.results().steps.get(key).map_or(&[], Vec::as_slice)
     }
 
     pub(crate) fn rate(&self, key: &str) -> Option<RateMeasurement> {
-        self.content.rates.get(key).map(|timed| timed.value)
+        self.results().rates.get(key).map(|timed| timed.value)
     }
 
     /// First and last time of a result, in seconds since 1970.
     pub(crate) fn period(&self) -> Option<(u64, u64)> {
-        let steps = self.content.steps.values().flatten().map(|step| step.at);
-        let times = steps.chain(self.content.rates.values().map(|rate| rate.at));
+        let steps = self.results().steps.values().flatten().map(|step| step.at);
+        let times = steps.chain(self.results().rates.values().map(|rate| rate.at));
         times.fold(None, |period, at| match period {
             None => Some((at, at)),
             Some((first, last)) => Some((at.min(first), at.max(last))),
@@ -123,19 +143,16 @@ impl Store {
     }
 
     pub(crate) fn add_step(&mut self, key: &str, step: StepMeasurement) -> anyhow::Result<()> {
-        let runs = self.content.steps.entry(key.to_owned()).or_default();
-        runs.push(Timed::now(step));
-        self.write()
+        self.update(|results| {
+            let runs = results.steps.entry(key.to_owned()).or_default();
+            runs.push(Timed::now(step));
+        })
     }
 
     pub(crate) fn add_rate(&mut self, key: &str, rate: RateMeasurement) -> anyhow::Result<()> {
-        self.content.rates.insert(key.to_owned(), Timed::now(rate));
-        self.write()
-    }
-
-    fn write(&self) -> anyhow::Result<()> {
-        let json = serde_json::to_vec_pretty(&self.content)?;
-        Ok(write_whole(&self.path, &json)?)
+        self.update(|results| {
+            results.rates.insert(key.to_owned(), Timed::now(rate));
+        })
     }
 }
 
@@ -165,17 +182,17 @@ mod tests {
         let rate = RateMeasurement {
             flops_per_second: 1e9,
         };
-        let mut store = Store::open(folder.path(), origin("a")).unwrap();
+        let mut store: Store = Store::open(folder.path(), origin("a")).unwrap();
         store.add_step("key", step.clone()).unwrap();
         store.add_rate("rate", rate).unwrap();
 
-        let store = Store::open(folder.path(), origin("a")).unwrap();
+        let store: Store = Store::open(folder.path(), origin("a")).unwrap();
         assert_eq!(store.steps("key").len(), 1);
         assert_eq!(store.steps("key")[0].value, step);
         assert_eq!(store.rate("rate"), Some(rate));
         assert!(store.steps("other").is_empty() && store.period().is_some());
 
-        let error = Store::open(folder.path(), origin("b")).unwrap_err();
+        let error = <Store>::open(folder.path(), origin("b")).unwrap_err();
         assert!(error.to_string().contains("--output"), "{error}");
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use stream_grad::ByteCount;
-use xtask::image_size::ImageSize;
+use stream_grad_cli::image_size::ImageSize;
 
 use super::entry::{Contender, Entry, Own, Peer};
 use super::measured::{PlanMeasurement, median};

@@ -3,21 +3,25 @@
 //! Source: StreamingCNN, notebook on numerical equality: three times (3x3 convolution, ReLU, 3x3 convolution, ReLU,
 //! max-pooling by 2), weights times 2.5, biases zero, an image of normal noise in f64.
 
+mod notes;
+mod result;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use anyhow::Context;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 use stream_grad::{Net, PlanRequest};
 use stream_grad_models::generator;
+use stream_grad_train::report;
 use xtask::arguments::NumericsArguments;
 
-use crate::model;
+use result::{NumericsResult, Row};
+use stream_grad_cli::exit::Stopped;
+use stream_grad_cli::model;
 
-/// What the notebook prints: the output's largest difference, and the range of those of the kernels' gradients.
-const PUBLISHED: &str =
-    "published (tile 512 of 1024): output < 1e-7, kernel gradients 7e-14 to 6.8e-13";
-
-/// Runs the network whole and streamed, and prints the differences.
-pub(crate) fn run(arguments: &NumericsArguments) -> anyhow::Result<()> {
+/// Runs the network whole and streamed, and prints and writes the differences.
+pub(crate) fn run(arguments: &NumericsArguments, stop: &AtomicBool) -> anyhow::Result<()> {
     let (_, net) = model::build("numerics", DType::F64)?;
     for parameter in net.parameters() {
         let value = generator::parameter("numerics", &parameter.name, parameter.tensor.dims())?;
@@ -31,18 +35,13 @@ pub(crate) fn run(arguments: &NumericsArguments) -> anyhow::Result<()> {
     )?;
     let request = PlanRequest::new(edge, edge).dtype(DType::F64);
     let (whole, whole_gradients) = run_once(&net, request.clone(), &image)?;
+    if stop.load(Ordering::Relaxed) {
+        return Err(Stopped::error("before streaming"));
+    }
     let (streamed, streamed_gradients) =
         run_once(&net, request.tile(arguments.tile.get()), &image)?;
 
-    println!(
-        "image {edge}x{edge}, tile {}, f64; loss: the sum of the output",
-        arguments.tile
-    );
-    println!(
-        "{:<14}{:>22}{:>22}{:>18}",
-        "", "largest magnitude", "largest difference", "relative L2"
-    );
-    print_row("output", &whole, &streamed)?;
+    let mut rows = vec![row("output", &whole, &streamed)?];
     for parameter in net.parameters() {
         let missing = || format!("no gradient of `{}` was computed", parameter.name);
         let whole = whole_gradients
@@ -51,9 +50,15 @@ pub(crate) fn run(arguments: &NumericsArguments) -> anyhow::Result<()> {
         let streamed = streamed_gradients
             .get(&parameter.tensor)
             .with_context(missing)?;
-        print_row(&parameter.name, whole, streamed)?;
+        rows.push(row(&parameter.name, whole, streamed)?);
     }
-    println!("{PUBLISHED}");
+    let result = NumericsResult::new(edge, arguments.tile.get(), arguments.seed, rows);
+    let output = &arguments.output;
+    result.write(output)?;
+    notes::notes(&result).write(output)?;
+    report::write(output)?;
+    println!("{result}");
+    println!("The report is {}", output.join("report.html").display());
     Ok(())
 }
 
@@ -69,17 +74,16 @@ fn run_once(
     Ok((features.detach(), gradients))
 }
 
-fn print_row(name: &str, whole: &Tensor, streamed: &Tensor) -> anyhow::Result<()> {
+fn row(name: &str, whole: &Tensor, streamed: &Tensor) -> anyhow::Result<Row> {
     let maximum = |tensor: &Tensor| tensor.abs()?.flatten_all()?.max(0)?.to_scalar::<f64>();
     let norm = |tensor: &Tensor| tensor.sqr()?.sum_all()?.sqrt()?.to_scalar::<f64>();
     let difference = (whole - streamed)?;
-    let relative = norm(&difference)? / norm(whole)?;
-    println!(
-        "{name:<14}{:>22.3e}{:>22.3e}{relative:>18.3e}",
-        maximum(whole)?,
-        maximum(&difference)?
-    );
-    Ok(())
+    Ok(Row {
+        name: name.to_owned(),
+        largest_magnitude: maximum(whole)?,
+        largest_difference: maximum(&difference)?,
+        relative_l2: norm(&difference)? / norm(whole)?,
+    })
 }
 
 /// Normal noise by the Box-Muller transform of generated numbers.
