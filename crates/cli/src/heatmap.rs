@@ -2,11 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use stream_grad_slides::{GeoJsonFrame, MicronsPerPixel};
+use stream_grad_slides::GeoJsonFrame;
 use stream_grad_train::data::Task;
 use stream_grad_train::heatmap::{HeatmapMethod, HeatmapOptions, InputGradientOptions, write};
-use stream_grad_train::model_file::{self, ModelDescription};
-use stream_grad_train::source::SlideLoader;
+use stream_grad_train::model_file::ModelDescription;
+use stream_grad_train::predict::Predictor;
 
 use crate::arguments::{Frame, HeatmapArguments};
 use crate::exit::{Stopped, WrongUse};
@@ -21,12 +21,10 @@ use crate::tell;
 /// if no slide could be explained.
 pub fn run(arguments: &HeatmapArguments) -> anyhow::Result<()> {
     let stop = stop::on_ctrl_c()?;
-    let file = model_file::load(&arguments.model)?;
-    let trained = &file.description;
-    let (target, label) = target(trained, arguments.target.as_deref())?;
-    let model = file.build(arguments.memory.get(), arguments.threads)?;
-    let scale = MicronsPerPixel::new(trained.microns_per_pixel)?;
-    let loader = SlideLoader::new(scale, trained.read.clone())?;
+    let limits = &arguments.limits;
+    let predictor = Predictor::open(&arguments.model, limits.memory.get(), limits.threads)?;
+    let (target, label) = target(predictor.description(), arguments.target.as_deref())?;
+    let loader = predictor.loader()?;
     let method = match &arguments.layer {
         Some(layer) => HeatmapMethod::GradCam {
             layer: layer.clone(),
@@ -57,7 +55,13 @@ pub fn run(arguments: &HeatmapArguments) -> anyhow::Result<()> {
                 "with {done} of {all} slides explained"
             )));
         }
-        if let Err(error) = write(&model, &loader, slide, &arguments.output, &options) {
+        if let Err(error) = write(
+            predictor.model(),
+            &loader,
+            slide,
+            &arguments.output,
+            &options,
+        ) {
             tell(format_args!("skipped {}: {error}", slide.display()));
             skipped.push(error);
         }

@@ -22,7 +22,11 @@ pub fn run(arguments: &PredictArguments) -> anyhow::Result<()> {
     let stop = stop::on_ctrl_c()?;
     let output = &arguments.output;
     refuse_input(output, arguments.csv.iter().chain([&arguments.model]))?;
-    let predictor = Predictor::open(&arguments.model, arguments.memory.get(), arguments.threads)?;
+    let predictor = Predictor::open(
+        &arguments.model,
+        arguments.limits.memory.get(),
+        arguments.limits.threads,
+    )?;
     let trained = predictor.description();
     let names = &trained.classes;
     let settings = DataSettings {

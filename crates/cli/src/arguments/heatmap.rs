@@ -4,7 +4,8 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use stream_grad::ByteCount;
+
+use super::LimitArguments;
 
 /// Of `heatmap`.
 #[derive(Debug, Args)]
@@ -66,22 +67,9 @@ pub struct HeatmapArguments {
     /// Folder to write into
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub output: PathBuf,
-    /// Largest number of heap bytes that streaming may hold
-    #[arg(
-        long,
-        value_name = "BYTES",
-        default_value = "1GiB",
-        help_heading = "Recipe"
-    )]
-    pub memory: ByteCount,
-    /// Number of threads, at most four for each core; 0 for all cores
-    #[arg(
-        long,
-        value_name = "COUNT",
-        default_value = "0",
-        help_heading = "Recipe"
-    )]
-    pub threads: usize,
+    /// What predictions may take.
+    #[command(flatten)]
+    pub limits: LimitArguments,
 }
 
 /// From where outlines count.

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use stream_grad::ByteCount;
+
+use super::LimitArguments;
 
 /// Of `predict`.
 #[derive(Debug, Args)]
@@ -37,22 +38,9 @@ pub struct PredictArguments {
         help_heading = "Data"
     )]
     pub slide_column: String,
-    /// Largest number of heap bytes that streaming may hold
-    #[arg(
-        long,
-        value_name = "BYTES",
-        default_value = "1GiB",
-        help_heading = "Recipe"
-    )]
-    pub memory: ByteCount,
-    /// Number of threads, at most four for each core; 0 for all cores
-    #[arg(
-        long,
-        value_name = "COUNT",
-        default_value = "0",
-        help_heading = "Recipe"
-    )]
-    pub threads: usize,
+    /// What predictions may take.
+    #[command(flatten)]
+    pub limits: LimitArguments,
     /// Table to write
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub output: PathBuf,
