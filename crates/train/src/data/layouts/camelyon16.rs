@@ -63,12 +63,7 @@ pub(super) fn read(contents: &Contents, task: Task) -> Result<DataSet> {
 
 /// Whether there is tumour, by name in small letters. With or without a heading: both were published.
 fn truths(table: &Path) -> Result<BTreeMap<String, bool>> {
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .trim(csv::Trim::All)
-        .from_path(table)
-        .map_err(TrainError::csv(table))?;
+    let mut reader = super::headerless(table)?;
     let mut truths = BTreeMap::new();
     for record in reader.records() {
         let record = record.map_err(TrainError::csv(table))?;

@@ -176,5 +176,15 @@ fn wrong_task(layout: Layout, expected: &str, task: Task) -> TrainError {
     )
 }
 
+/// Reads a table whose first row may be data, and whose rows may differ in length.
+fn headerless(table: &Path) -> Result<csv::Reader<std::fs::File>> {
+    csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .trim(csv::Trim::All)
+        .from_path(table)
+        .map_err(TrainError::csv(table))
+}
+
 #[cfg(test)]
 mod tests;

@@ -110,12 +110,7 @@ fn further(scores: &Scores) -> Vec<FurtherCell> {
 
 /// The rows by number, from 1. A heading, which the published file has not, is passed over.
 fn scores(table: &Path) -> Result<BTreeMap<usize, Scores>> {
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .trim(csv::Trim::All)
-        .from_path(table)
-        .map_err(TrainError::csv(table))?;
+    let mut reader = super::headerless(table)?;
     let mut scores = BTreeMap::new();
     for record in reader.records() {
         let record = record.map_err(TrainError::csv(table))?;
