@@ -271,11 +271,11 @@ fn check_between(
 
     let last = |tensor: &Tensor| flat(&tensor.permute((0, 2, 3, 1)).unwrap());
     let (activation, expected) = (last(&activation), last(&expected));
-    let shown = sink
-        .0
-        .iter()
-        .find(|map| map.activation == activation)
-        .unwrap();
+    // Several layers may have this activation, so that its place tells which one is meant: behind the operations of the steps before.
+    let (before, before_layers) = steps_from(0, &steps[..at], channels, DType::F64, &variables);
+    let before = before.build(before_layers[at]).unwrap();
+    let shown = &sink.0[before.operation_names().count() - 1];
+    assert_eq!(shown.activation, activation);
     assert_close("cotangent", &shown.cotangent, &expected);
     Ok(())
 }
@@ -298,6 +298,15 @@ fn a_tapped_cotangent_is_the_input_gradient_of_the_rest_of_the_network() {
             check_between(&steps, at, size, seed.into())
         })
         .unwrap();
+}
+
+#[test]
+fn of_layers_with_one_activation_each_has_its_own_cotangent() {
+    let pool = Step::MaxPool([1, 1], [1, 1], [0; 4]);
+    let steps = [Step::Relu, pool, Step::Relu, Step::Gelu(false)];
+    for at in 0..steps.len() {
+        check_between(&steps, at, (8, 8), 0).unwrap();
+    }
 }
 
 #[test]
