@@ -22,7 +22,7 @@ pub(crate) fn fuse(layers: Vec<Operation>, outputs: &[usize]) -> (Vec<Operation>
             .filter(|(old, _)| readers[**old] == 1)
             .map(|(_, &new)| new);
         let target = match &layer.kind {
-            Kind::Affine(map, _) => free.find(|&new| fold(&mut fused[new].kind, *map)),
+            Kind::Affine(map, _) => free.find(|&new| fold(&mut fused[new], *map)),
             Kind::Relu => free.find(|&new| activate(&mut fused[new].kind)),
             Kind::Add(_) if inputs[0] != inputs[1] => {
                 let later = inputs[0].max(inputs[1]);
@@ -46,9 +46,13 @@ fn plain(convolution: &ConvolutionOperation) -> bool {
     convolution.activation == Activation::Identity
 }
 
-fn fold(kind: &mut Kind, map: ChannelMap) -> bool {
-    match kind {
-        Kind::Convolution(convolution) if plain(convolution) && convolution.folded.is_none() => {
+fn fold(operation: &mut Operation, map: ChannelMap) -> bool {
+    // What was added to the convolution is mapped, too: weights alone cannot do that.
+    let alone = operation.inputs.len() == 1;
+    match &mut operation.kind {
+        Kind::Convolution(convolution)
+            if alone && plain(convolution) && convolution.folded.is_none() =>
+        {
             convolution.folded = Some(map);
             true
         }

@@ -1,11 +1,14 @@
-//! A ReLU is fused into what comes before it, and nothing changes by it.
+//! Norms, sums and ReLUs are fused into what comes before them, and nothing changes by it.
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use stream_grad::{Conv2d, Layer, Net, NetBuilder, PlanRequest, Pool2d};
 
-use crate::networks::tensor;
+use crate::networks::{Step, fill, step, steps_from, tensor};
 use crate::promises::list;
+use crate::random_graphs::cases;
 
 /// ReLUs after an add, an add of a layer to itself, layer norms of few and of many channels, a norm and a factor that stand
 /// alone. If `apart`, what they read is an output too, so that none is fused.
@@ -60,7 +63,13 @@ fn net(dtype: DType, apart: bool) -> (Net, VarMap) {
 /// Features and the gradients of all parameters.
 fn results(net: &Net, request: PlanRequest, dtype: DType) -> Vec<Vec<f64>> {
     let plan = net.plan(request).unwrap();
-    let image = tensor(&[1, 3, 40, 33], dtype, 50);
+    let image = plan.geometry().sized().image();
+    let extents = [image.rows, image.columns].map(|extent| usize::try_from(extent).unwrap());
+    let image = tensor(
+        &[1, net.input_channels(), extents[0], extents[1]],
+        dtype,
+        50,
+    );
     let (features, residuals) = plan.forward_all(&image).unwrap();
     let shapes = plan.output_shapes();
     let mut cotangents: Vec<Tensor> = shapes
@@ -94,4 +103,115 @@ fn relus_are_fused_and_change_no_value() {
             }
         }
     }
+}
+
+/// A convolution to which its input is added, and a norm or a factor of the sum. If `apart`, the sum is an output too, so that
+/// nothing is fused into it.
+fn normed_sum(is_norm: bool, apart: bool) -> (Net, VarMap) {
+    let variables = VarMap::new();
+    let vb = VarBuilder::from_varmap(&variables, DType::F64, &Device::Cpu);
+    let mut net = NetBuilder::new(3);
+    let convolution = Conv2d::new(3, 3, 3).padding(1);
+    let x = net.conv2d(net.input(), convolution, vb.pp("a")).unwrap();
+    let sum = net.add(x, net.input()).unwrap();
+    let x = if is_norm {
+        net.batch_norm(sum, 1e-3, vb.pp("norm")).unwrap()
+    } else {
+        net.scale(sum, 0.5, vb.pp("gain")).unwrap()
+    };
+    let mut outputs = vec![("features".to_owned(), x)];
+    if apart {
+        outputs.push(("sum".to_owned(), sum));
+    }
+    let net = net.build_named(outputs).unwrap();
+    for (seed, parameter) in (1..).zip(net.parameters()) {
+        let values = tensor(parameter.tensor.dims(), DType::F64, seed);
+        let values = (values.abs().unwrap() + 0.5).unwrap();
+        let variables = variables.data().lock().unwrap();
+        variables[&parameter.name].set(&values).unwrap();
+    }
+    (net, variables)
+}
+
+#[test]
+fn what_follows_a_sum_applies_to_both_summands() {
+    for is_norm in [true, false] {
+        let run = |apart| {
+            let (net, _variables) = normed_sum(is_norm, apart);
+            results(&net, PlanRequest::new(40, 33).dtype(DType::F64), DType::F64)
+        };
+        let (found, expected) = (run(false), run(true));
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            for (a, b) in found.iter().zip(expected) {
+                assert!(
+                    (a - b).abs() <= 1e-11 * b.abs().max(1.0),
+                    "{a}, expected {b}"
+                );
+            }
+        }
+    }
+}
+
+/// A network and the same one of which every step's output is an output of the network, so that nothing is fused into it.
+fn check_apart(steps: &[Step], size: (u64, u64), seed: u64) -> Result<(), TestCaseError> {
+    let channels = 2;
+    let variables = VarMap::new();
+    let build = |apart: bool| {
+        let (net, layers) = steps_from(0, steps, channels, DType::F64, &variables);
+        let (last, before) = layers.split_last().unwrap();
+        let mut outputs = vec![("features".to_owned(), *last)];
+        if apart {
+            let before = before.iter().enumerate();
+            outputs.extend(before.map(|(index, layer)| (format!("before{index}"), *layer)));
+        }
+        net.build_named(outputs)
+    };
+    let (Ok(fused), Ok(apart)) = (build(false), build(true)) else {
+        return Err(TestCaseError::reject("layers of one name"));
+    };
+    fill(&variables, seed);
+    let request = || PlanRequest::new(size.0, size.1).dtype(DType::F64);
+    if fused.plan(request()).is_err() {
+        return Err(TestCaseError::reject(
+            "the image is too small for the network",
+        ));
+    }
+    let found = results(&fused, request(), DType::F64);
+    let expected = results(&apart, request(), DType::F64);
+    for (found, expected) in found.iter().zip(&expected) {
+        let scale = expected
+            .iter()
+            .fold(1e-3_f64, |most, value| most.max(value.abs()));
+        prop_assert_eq!(found.len(), expected.len());
+        for (a, b) in found.iter().zip(expected) {
+            prop_assert!(
+                (a - b).abs() <= 1e-10 * scale,
+                "{}, expected {} of {}",
+                a,
+                b,
+                scale
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn random_networks_compute_the_same_without_fusing() {
+    let config = ProptestConfig {
+        cases: cases() / 2,
+        max_global_rejects: 1 << 20,
+        ..ProptestConfig::default()
+    };
+    let case = (
+        prop::collection::vec(step(), 1..6),
+        (8_u64..28, 8_u64..28),
+        any::<u32>(),
+    );
+    TestRunner::new(config)
+        .run(&case, |(steps, size, seed)| {
+            check_apart(&steps, size, seed.into())
+        })
+        .unwrap();
 }
