@@ -98,4 +98,7 @@ pub enum KernelError {
         /// The quantity.
         what: &'static str,
     },
+    /// Two operands overlap, or one leaves its memory.
+    #[error("two operands overlap, or one leaves its memory")]
+    Buffers,
 }

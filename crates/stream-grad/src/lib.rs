@@ -26,52 +26,22 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod calibration;
-mod cost_model;
-mod engine;
-mod error;
-mod exchange;
-mod front;
-mod fuse;
-mod gradients;
-mod layers;
 mod local;
 mod net;
-mod observer;
-mod operation;
 mod parameter;
-mod part;
 mod plan;
-mod planning;
-mod prepared;
-mod probe;
-mod reads;
-mod request;
-mod residuals;
-mod scalar;
-mod spill;
-mod threads;
-mod tile;
-mod weights;
-mod workspace;
+mod tensors;
 
-pub use stream_grad_kernels::{Arithmetic, Divisor, Gelu};
-pub use stream_grad_tiling as tiling;
-pub use stream_grad_tiling::{ByteCount, Corners, Maps};
+pub use stream_grad_engine::{
+    Arithmetic, ByteCount, Conv2d, Corners, CostModel, CotangentSource, DType, Divisor,
+    ExternalError, FeatureSink, FrontRow, Gelu, InputGradient, InputGradientSink, Layer,
+    LocalRegion, Maps, NoObserver, Observer, Padding, PixelRegion, PlanRequest, Pool2d, Probe,
+    ProbeOutcome, Progress, Residuals, Result, StreamError, Strided, StridedMut, SweepKind,
+    THREADS_PER_CORE, TapSink, TileMut, TileRef, TileSource, Trainable, Workspace, check_threads,
+    cores, front_rows, tiling,
+};
 
-pub use cost_model::CostModel;
-pub use error::{ExternalError, Result, StreamError};
-pub use exchange::{CotangentSource, FeatureSink, InputGradientSink, TapSink, TileSource};
-pub use front::{FrontRow, front_rows};
-pub use layers::{Conv2d, Padding, Pool2d};
-pub use local::{CandleFunction, CandleLayer, LocalLayer, LocalRegion, check_gradients};
-pub use net::{Layer, Net, NetBuilder};
-pub use observer::{NoObserver, Observer, Progress, SweepKind};
+pub use local::{CandleFunction, CandleLayer, LocalLayer, check_gradients};
+pub use net::{Net, NetBuilder};
 pub use parameter::Parameter;
 pub use plan::Plan;
-pub use probe::{Probe, ProbeOutcome};
-pub use request::{InputGradient, PlanRequest, Trainable};
-pub use residuals::Residuals;
-pub use threads::{THREADS_PER_CORE, check_threads, cores};
-pub use tile::{PixelRegion, Strided, StridedMut, TileMut, TileRef};
-pub use workspace::Workspace;

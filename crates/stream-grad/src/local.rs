@@ -4,53 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use candle_core::{Tensor, Var};
-use stream_grad_tiling::{Axis, AxisRule, Geometry, LayerScratch, PerAxis, Span};
+use stream_grad_tiling::{AxisRule, PerAxis};
 
-use crate::error::ExternalError;
-use crate::operation::{Kind, Operation};
+use crate::{ExternalError, LocalRegion};
 
 mod check;
+mod operator;
 pub(crate) mod results;
 
 pub use check::check_gradients;
-
-/// The part of a layer's plane that is being computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LocalRegion {
-    /// Outputs to compute, in the output plane's pixels.
-    pub outputs: PerAxis<Span>,
-    /// Inputs that they read, in the input plane's pixels; outside the plane is padding.
-    pub inputs: PerAxis<Span>,
-    /// Size of the whole input plane.
-    pub input_size: PerAxis<i64>,
-}
-
-impl LocalRegion {
-    /// The region of these outputs, which reads what the rule says.
-    pub(crate) fn of(
-        rule: &PerAxis<AxisRule>,
-        outputs: PerAxis<Span>,
-        input_size: PerAxis<i64>,
-    ) -> Self {
-        let needed = |axis: Axis| rule[axis].needed(outputs[axis], input_size[axis]);
-        Self {
-            outputs,
-            inputs: PerAxis::new(needed(Axis::Rows), needed(Axis::Columns)),
-            input_size,
-        }
-    }
-}
-
-impl fmt::Display for LocalRegion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PerAxis { rows, columns } = self.outputs;
-        write!(
-            f,
-            "outputs {}..{} x {}..{} of an input of {} x {}",
-            rows.lo, rows.hi, columns.lo, columns.hi, self.input_size.rows, self.input_size.columns
-        )
-    }
-}
+pub(crate) use operator::LocalOperator;
 
 /// A local layer of the user's own: one input, one output, any rule that [`AxisRule`] can state.
 ///
@@ -302,104 +265,4 @@ fn taps(rule: &AxisRule) -> u64 {
         AxisRule::Window(window) => window.kernel().unsigned_abs(),
         _ => 1,
     }
-}
-
-/// What the local layers of a network, and the engine for them, allocate while they run.
-#[derive(Debug)]
-pub(crate) struct LocalScratch {
-    layers: Vec<PlacedLayer>,
-    element_bytes: u64,
-}
-
-/// A layer with its place in the graph.
-#[derive(Debug)]
-struct PlacedLayer {
-    node: usize,
-    input: usize,
-    layer: Arc<dyn LocalLayer>,
-    largest_parameter: u64,
-}
-
-impl LocalScratch {
-    /// The scratch of the local layers among `operations`, if there are any.
-    pub(crate) fn of(
-        operations: &[Operation],
-        element_bytes: u64,
-    ) -> Option<Arc<dyn LayerScratch>> {
-        let layers: Vec<PlacedLayer> = operations
-            .iter()
-            .enumerate()
-            .filter_map(|(node, operation)| match &operation.kind {
-                Kind::Local { layer, .. } => Some(PlacedLayer {
-                    node,
-                    input: operation.inputs[0],
-                    layer: Arc::clone(layer),
-                    largest_parameter: largest_parameter(layer.as_ref()),
-                }),
-                _ => None,
-            })
-            .collect();
-        (!layers.is_empty()).then(|| -> Arc<dyn LayerScratch> {
-            Arc::new(Self {
-                layers,
-                element_bytes,
-            })
-        })
-    }
-
-    fn layer_bytes(&self, geometry: &Geometry, placed: &PlacedLayer) -> u128 {
-        let nodes = geometry.sized().graph().nodes();
-        let rule = &placed.layer.rule();
-        let size = &geometry.sized().size(placed.input);
-        let outputs = |axis: Axis| {
-            let schedules = geometry.schedules(axis).iter();
-            schedules.map(|schedule| schedule.largest_owned(placed.node))
-        };
-        let inputs = |axis: Axis| {
-            let schedules = geometry.schedules(axis).iter();
-            schedules.flat_map(move |schedule| {
-                (0..schedule.bands())
-                    .map(move |band| {
-                        rule[axis].needed(schedule.owned(band, placed.node), size[axis])
-                    })
-                    .map(Span::len)
-            })
-        };
-        let values = |rows: Option<u64>, columns: Option<u64>, node: usize| {
-            let area = rows.unwrap_or(0).saturating_mul(columns.unwrap_or(0));
-            area.saturating_mul(nodes[node].channels)
-        };
-        let output = values(
-            outputs(Axis::Rows).max(),
-            outputs(Axis::Columns).max(),
-            placed.node,
-        );
-        let input = values(
-            inputs(Axis::Rows).max(),
-            inputs(Axis::Columns).max(),
-            placed.input,
-        );
-        // Of the engine: what it hands over, and copies of the result in its own dtype and order.
-        let handed = 3 * u128::from(input) + 2 * u128::from(output);
-        u128::from(placed.layer.scratch_bytes(input, output))
-            .saturating_add(handed.saturating_mul(u128::from(self.element_bytes)))
-            .saturating_add(16 * u128::from(placed.largest_parameter))
-    }
-}
-
-impl LayerScratch for LocalScratch {
-    fn bytes(&self, geometry: &Geometry) -> u128 {
-        let layers = self.layers.iter();
-        layers
-            .map(|placed| self.layer_bytes(geometry, placed))
-            .max()
-            .unwrap_or(0)
-    }
-}
-
-/// Values of the largest parameter of a layer.
-fn largest_parameter(layer: &dyn LocalLayer) -> u64 {
-    let parameters = layer.parameters();
-    let counts = parameters.iter().map(|(_, tensor)| tensor.elem_count());
-    counts.max().unwrap_or(0) as u64
 }

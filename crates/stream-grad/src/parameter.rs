@@ -1,14 +1,16 @@
-//! Parameters of a network and their registration.
+//! Parameters of a network: candle tensors, as the engine reads them and as it hands back their gradients.
 
-use candle_core::Tensor;
+use std::sync::Arc;
+
+use candle_core::backprop::GradStore;
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use candle_nn::VarBuilder;
-use candle_nn::init::Init;
-
-use crate::error::{Result, StreamError};
-
-/// Index of a parameter in its network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ParameterId(pub(crate) usize);
+use candle_nn::init::{DEFAULT_KAIMING_NORMAL, Init};
+use rayon::prelude::*;
+use stream_grad_engine::{
+    ExternalError, GradientSink, Initial, ParameterId, ParameterProvider, ParameterRequest,
+    ParameterShape, ParameterValues, Provided, Stored, ValuesMut,
+};
 
 /// A tensor that a layer reads: trainable if it is a candle `Var` and its layer may change it.
 #[derive(Debug, Clone)]
@@ -21,71 +23,153 @@ pub struct Parameter {
     pub trainable: bool,
 }
 
-/// The parameters of a network under construction.
-#[derive(Debug, Default)]
-pub(crate) struct ParameterList {
-    pub(crate) parameters: Vec<Parameter>,
+impl Parameter {
+    /// A parameter that trains if it is a `Var`.
+    pub(crate) fn new(name: String, tensor: Tensor) -> Self {
+        Self {
+            name,
+            trainable: tensor.is_variable(),
+            tensor,
+        }
+    }
+
+    /// Adds it to the parameters of a network; one that is already there (shared weights) keeps its place.
+    pub(crate) fn register(self, parameters: &mut Vec<Self>) -> Provided {
+        let mut known = parameters.iter();
+        if let Some(place) = known.position(|known| known.tensor.id() == self.tensor.id()) {
+            return Provided::Known(ParameterId(place));
+        }
+        let shape = ParameterShape {
+            name: self.name.clone(),
+            shape: self.tensor.dims().to_vec(),
+            trainable: self.trainable,
+            gradient_bytes: self.tensor.dtype().size_in_bytes(),
+        };
+        parameters.push(self);
+        Provided::New(shape)
+    }
 }
 
-impl ParameterList {
-    /// Gets a trainable tensor from the builder, making it where the builder makes tensors.
-    pub(crate) fn trainable(
-        &mut self,
-        vb: &VarBuilder<'_>,
-        name: &'static str,
-        shape: &[usize],
-        init: Init,
-    ) -> Result<ParameterId> {
-        self.get(vb, name, shape, init, Tensor::is_variable)
-    }
+/// Gets the parameters of a layer from a `VarBuilder`, which makes them where it makes tensors.
+pub(crate) struct Registry<'a, 'b> {
+    vb: &'a VarBuilder<'b>,
+    parameters: &'a mut Vec<Parameter>,
+}
 
-    /// Gets a tensor that is a constant to the gradient.
-    pub(crate) fn constant(
-        &mut self,
-        vb: &VarBuilder<'_>,
-        name: &'static str,
-        shape: &[usize],
-        init: Init,
-    ) -> Result<ParameterId> {
-        self.get(vb, name, shape, init, |_| false)
+impl<'a, 'b> Registry<'a, 'b> {
+    pub(crate) fn new(vb: &'a VarBuilder<'b>, parameters: &'a mut Vec<Parameter>) -> Self {
+        Self { vb, parameters }
     }
+}
 
-    fn get(
-        &mut self,
-        vb: &VarBuilder<'_>,
-        name: &'static str,
-        shape: &[usize],
-        init: Init,
-        trainable: impl Fn(&Tensor) -> bool,
-    ) -> Result<ParameterId> {
-        let tensor =
-            vb.get_with_hints(shape, name, init)
-                .map_err(|source| StreamError::Parameter {
-                    layer: vb.prefix(),
-                    source,
-                })?;
-        let prefix = vb.prefix();
+impl ParameterProvider for Registry<'_, '_> {
+    fn provide(&mut self, request: ParameterRequest<'_>) -> Result<Provided, ExternalError> {
+        let ParameterRequest {
+            name,
+            shape,
+            initial,
+            constant,
+        } = request;
+        let init = match initial {
+            Initial::KaimingNormal => DEFAULT_KAIMING_NORMAL,
+            Initial::Constant(value) => Init::Const(value),
+        };
+        let tensor = self.vb.get_with_hints(shape, name, init)?;
+        let prefix = self.vb.prefix();
         let name = if prefix.is_empty() {
             name.to_owned()
         } else {
             format!("{prefix}.{name}")
         };
-        Ok(self.add(name, trainable(&tensor), tensor))
+        let mut parameter = Parameter::new(name, tensor);
+        parameter.trainable &= !constant;
+        Ok(parameter.register(self.parameters))
+    }
+}
+
+/// All parameters of a network.
+#[derive(Debug, Clone)]
+pub(crate) struct Parameters(pub(crate) Arc<[Parameter]>);
+
+impl ParameterValues for Parameters {
+    fn read(&self, parameter: ParameterId, values: ValuesMut<'_>) -> Result<(), ExternalError> {
+        let parameter = self.0.get(parameter.0).ok_or("no such parameter")?;
+        match values {
+            ValuesMut::F32(values) => read(&parameter.tensor, values),
+            ValuesMut::F64(values) => read(&parameter.tensor, values),
+        }
+    }
+}
+
+/// Copies a tensor's values, rounded or widened. What lies in memory in order is not copied on the way.
+fn read<T: Stored>(tensor: &Tensor, values: &mut [T]) -> Result<(), ExternalError> {
+    let tensor = match tensor.dtype() {
+        DType::F32 | DType::F64 => tensor.contiguous()?,
+        _ => tensor.to_dtype(DType::F32)?.contiguous()?,
+    };
+    let (storage, layout) = tensor.storage_and_layout();
+    let (start, end) = layout
+        .contiguous_offsets()
+        .ok_or("a tensor that is not contiguous")?;
+    match &*storage {
+        Storage::Cpu(CpuStorage::F32(data)) => convert(data.get(start..end), values, |value| {
+            T::rounded(f64::from(value))
+        }),
+        Storage::Cpu(CpuStorage::F64(data)) => convert(data.get(start..end), values, T::rounded),
+        _ => Err("a parameter that is not on the CPU".into()),
+    }
+}
+
+fn convert<T: Copy, U>(
+    from: Option<&[T]>,
+    to: &mut [U],
+    round: impl Fn(T) -> U,
+) -> Result<(), ExternalError> {
+    let from = from.filter(|from| from.len() == to.len());
+    for (to, &from) in to.iter_mut().zip(from.ok_or("another number of values")?) {
+        *to = round(from);
+    }
+    Ok(())
+}
+
+/// Gathers the gradients of a network's parameters, each in its parameter's dtype.
+pub(crate) struct Store<'a> {
+    parameters: &'a [Parameter],
+    gradients: GradStore,
+}
+
+impl<'a> Store<'a> {
+    pub(crate) fn new(parameters: &'a [Parameter]) -> Self {
+        Self {
+            parameters,
+            gradients: GradStore::default(),
+        }
     }
 
-    /// Registers a tensor; one that is already there (shared weights) keeps its place.
-    pub(crate) fn add(&mut self, name: String, trainable: bool, tensor: Tensor) -> ParameterId {
-        let known = self
+    pub(crate) fn into_gradients(self) -> GradStore {
+        self.gradients
+    }
+}
+
+impl GradientSink for Store<'_> {
+    fn add(&mut self, parameter: ParameterId, gradient: Vec<f64>) -> Result<(), ExternalError> {
+        let parameter = &self
             .parameters
-            .iter()
-            .position(|parameter| parameter.tensor.id() == tensor.id());
-        ParameterId(known.unwrap_or_else(|| {
-            self.parameters.push(Parameter {
-                name,
-                tensor,
-                trainable,
-            });
-            self.parameters.len() - 1
-        }))
+            .get(parameter.0)
+            .ok_or("no such parameter")?
+            .tensor;
+        let gradient = if parameter.dtype() == DType::F32 {
+            let rounded: Vec<f32> = gradient.into_par_iter().map(f32::rounded).collect();
+            Tensor::from_vec(rounded, parameter.shape(), &Device::Cpu)?
+        } else {
+            Tensor::from_vec(gradient, parameter.shape(), &Device::Cpu)?
+                .to_dtype(parameter.dtype())?
+        };
+        let gradient = match self.gradients.remove(parameter) {
+            Some(other) => (other + gradient)?,
+            None => gradient,
+        };
+        self.gradients.insert(parameter, gradient);
+        Ok(())
     }
 }

@@ -5,9 +5,9 @@ use std::ops::Range;
 use candle_core::{DType, Device, Tensor};
 use stream_grad_tiling::{Axis, AxisRule, PerAxis, Span};
 
+use super::LocalLayer;
 use super::results::{failed, forward, length, vjp};
-use super::{LocalLayer, LocalRegion};
-use crate::error::{Result, StreamError};
+use crate::{LocalRegion, Result, StreamError};
 
 /// Half the way between the two inputs of a difference, for values of up to 1.
 const STEP: f64 = 1e-6;

@@ -3,8 +3,8 @@
 use candle_core::{DType, Tensor};
 use stream_grad_tiling::Span;
 
-use super::{LocalLayer, LocalRegion};
-use crate::error::{Result, StreamError};
+use super::LocalLayer;
+use crate::{LocalRegion, Result, StreamError};
 
 /// The layer's outputs in `region`, `channels` of them.
 ///
@@ -97,9 +97,7 @@ fn check(
     Ok(())
 }
 
-pub(crate) fn failed(
-    layer: &dyn LocalLayer,
-) -> impl Fn(crate::error::ExternalError) -> StreamError + '_ {
+pub(crate) fn failed(layer: &dyn LocalLayer) -> impl Fn(crate::ExternalError) -> StreamError + '_ {
     |source| StreamError::LocalLayer {
         layer: layer.name(),
         source,

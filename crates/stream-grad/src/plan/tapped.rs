@@ -2,19 +2,16 @@
 
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
-use stream_grad_tiling::Axis;
+use stream_grad_engine::Exchange;
 
 use super::Plan;
-use crate::engine::backward::Exchange;
-use crate::error::Result;
-use crate::exchange::{CotangentSource, TapSink, TensorCotangents};
-use crate::residuals::Residuals;
+use crate::tensors::TensorCotangents;
+use crate::{CotangentSource, Residuals, Result, TapSink};
 
 impl Plan {
     /// Shape `[N, C, H, W]` of each tapped layer, in the order of the request.
     pub fn tap_shapes(&self) -> Vec<[usize; 4]> {
-        let shapes = self.taps.iter().map(|&node| self.shape_of(node));
-        shapes.collect()
+        self.plan.tap_shapes()
     }
 
     /// As [`Plan::vjp`], and shows `taps` the activation and the cotangent of each layer that the request
@@ -97,16 +94,5 @@ impl Plan {
                 taps: Some(taps),
             },
         )
-    }
-
-    pub(super) fn shape_of(&self, node: usize) -> [usize; 4] {
-        let size = self.geometry.sized().size(node);
-        let extent = |axis: Axis| usize::try_from(size[axis]).unwrap_or(usize::MAX);
-        [
-            self.request.batch,
-            self.net.operations[node].channels,
-            extent(Axis::Rows),
-            extent(Axis::Columns),
-        ]
     }
 }

@@ -3,7 +3,7 @@
 use stream_grad_tiling::Window;
 
 use super::*;
-use crate::error::ExternalError;
+use crate::ExternalError;
 use crate::local::CandleLayer;
 
 /// `weight * x^2`, with a fault.

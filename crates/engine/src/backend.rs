@@ -1,0 +1,554 @@
+//! A device: memory, and kernels on rectangles that lie in it.
+//!
+//! The sweeps decide what is computed and where it lies; a backend does it. Every kernel is told, of each plane that it touches,
+//! the [`Buffer`] that holds part of it, and which outputs to compute, in coordinates of the output's plane. Where in its
+//! buffers these lie is the backend's own arithmetic.
+
+mod buffer;
+pub(crate) mod cpu;
+
+use std::fmt::Debug;
+use std::ops::Range;
+
+use stream_grad_kernels::{Activation, Convolution, Divisor, Existing, KernelError, Upsample};
+
+use crate::element::{Compute, Stored};
+use crate::layers::Padding;
+use crate::tile::{TileMut, TileRef};
+
+/// Evaluates an expression on the processor, in a dtype.
+macro_rules! on_cpu {
+    ($dtype:expr, $backend:ident => $value:expr) => {
+        match $dtype {
+            $crate::element::DType::F32 => {
+                let $backend = $crate::backend::Cpu::<f32>::new();
+                $value
+            }
+            $crate::element::DType::F64 => {
+                let $backend = $crate::backend::Cpu::<f64>::new();
+                $value
+            }
+        }
+    };
+}
+
+pub(crate) use on_cpu;
+
+pub use buffer::{Buffer, Rect, Slab};
+pub(crate) use buffer::{WorkingLayout, length, offset, plane_position};
+pub use cpu::{Cpu, Memory};
+
+/// The memory that kernels see: what a sweep works in, what is saved of the block at hand, and sums that are shown.
+pub struct Slabs<'s, B: Backend> {
+    pub(crate) working: &'s mut B::Memory,
+    pub(crate) layout: WorkingLayout,
+    pub(crate) saved: &'s mut B::Memory,
+    pub(crate) border: &'s mut B::Memory,
+    pub(crate) shown: Option<&'s mut B::Memory>,
+}
+
+impl<B: Backend> Slabs<'_, B> {
+    /// The memory that a slab is part of, and where in it the slab begins.
+    fn place(&self, slab: Slab) -> (usize, usize) {
+        match slab {
+            Slab::Arena => (0, self.layout.arena.start),
+            Slab::Transient => (0, self.layout.transient.start),
+            Slab::Carries => (0, self.layout.carries.start),
+            Slab::Saved => (1, 0),
+            Slab::Border => (2, 0),
+            Slab::Shown => (3, 0),
+        }
+    }
+
+    /// The memory that a slab is part of, and how many values lie before it there; none if there is no such slab now.
+    #[must_use]
+    pub fn memory(&self, slab: Slab) -> Option<(&B::Memory, usize)> {
+        let (index, start) = self.place(slab);
+        let memory = match index {
+            0 => &*self.working,
+            1 => &*self.saved,
+            2 => &*self.border,
+            _ => self.shown.as_deref()?,
+        };
+        Some((memory, start))
+    }
+
+    /// The same, to write.
+    pub fn memory_mut(&mut self, slab: Slab) -> Option<(&mut B::Memory, usize)> {
+        let (index, start) = self.place(slab);
+        let memory = match index {
+            0 => &mut *self.working,
+            1 => &mut *self.saved,
+            2 => &mut *self.border,
+            _ => self.shown.as_deref_mut()?,
+        };
+        Some((memory, start))
+    }
+}
+
+/// A window with the padding of the image that it slides over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PaddedWindow {
+    /// Kernel, stride and dilation.
+    pub window: stream_grad_kernels::Window,
+    /// On each side of the plane.
+    pub padding: Padding,
+}
+
+/// Maximum or average.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// Padding is minus infinity; the first maximum in scan order takes the gradient.
+    Maximum,
+    /// Padding is zero.
+    Average(Divisor),
+}
+
+/// A function of single values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pointwise {
+    /// `max(x, 0)`; its VJP reads the output.
+    Relu,
+    /// Its VJP reads the input.
+    Gelu(stream_grad_kernels::Gelu),
+}
+
+/// A forward kernel's input and output.
+#[derive(Debug, Clone, Copy)]
+pub struct Mapping {
+    /// What the tile holds of the input's plane.
+    pub input: Buffer,
+    /// Where outputs go.
+    pub output: Buffer,
+    /// Those that are computed, in the output's plane.
+    pub outputs: Rect,
+}
+
+/// The cotangent of an output and that of an input to which it is added.
+#[derive(Debug, Clone, Copy)]
+pub struct Transposed {
+    /// Of the output.
+    pub cotangent: Buffer,
+    /// Of the input.
+    pub target: Buffer,
+    /// Outputs whose cotangents are complete, in the output's plane.
+    pub outputs: Rect,
+    /// What becomes of what the target holds.
+    pub existing: Existing,
+}
+
+/// How values meet those that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Combine {
+    /// They replace them.
+    Copy,
+    /// They are added to them.
+    Add,
+}
+
+/// What a convolution's forward kernel reads besides its input.
+#[derive(Debug)]
+pub struct ConvolutionOperands<'a, B: Backend> {
+    /// Packed weights.
+    pub weights: &'a B::Weights,
+    /// One for each output channel.
+    pub bias: Option<&'a B::Vector>,
+    /// Is added before the activation.
+    pub residual: Option<Buffer>,
+    /// Comes last.
+    pub activation: Activation,
+}
+
+impl<B: Backend> Clone for ConvolutionOperands<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: Backend> Copy for ConvolutionOperands<'_, B> {}
+
+/// A layer norm over the channels of a position.
+#[derive(Debug)]
+pub struct NormOperands<'a, B: Backend> {
+    /// Factor of each channel.
+    pub weight: &'a B::Vector,
+    /// Shift of each channel.
+    pub bias: &'a B::Vector,
+    /// Is added to the variance.
+    pub epsilon: f64,
+}
+
+impl<B: Backend> Clone for NormOperands<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: Backend> Copy for NormOperands<'_, B> {}
+
+/// What a kernel returns.
+pub type Kernel = Result<(), KernelError>;
+
+/// Memory and kernels of one device, for one type of stored numbers.
+///
+/// Buffers of one call do not overlap, except where a doc says so. Kernels read nothing of their inputs but what the outputs asked
+/// for need, and write nothing else than said.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a kernel's operands are its arguments"
+)]
+pub trait Backend: Debug + Send + Sync + Sized + 'static {
+    /// What activations are stored as.
+    type Stored: Stored;
+    /// What arithmetic is done in.
+    type Compute: Compute;
+    /// A piece of the device's memory.
+    type Memory: Default + Debug + Send + Sync;
+    /// A convolution's weights, packed for its forward kernel.
+    type Weights: Debug + Send + Sync;
+    /// A convolution's weights, packed for its data gradient.
+    type TransposedWeights: Debug + Send + Sync;
+    /// One number for each channel.
+    type Vector: Debug + Send + Sync;
+    /// Running sums of a parameter's gradient, in double precision.
+    type Sums: Debug + Send + Sync;
+
+    /// Its name, for messages.
+    fn name(&self) -> &'static str;
+    /// Whether it has the kernels of the operators of this kind, such as `gelu` or `max pooling`; planning refuses others.
+    fn supports(&self, kind: &str) -> bool {
+        let _ = kind;
+        true
+    }
+
+    /// Values of `memory`.
+    fn len(&self, memory: &Self::Memory) -> usize;
+    /// Makes memory of `length` values that hold anything; the first `used` will be written. Memory of that length stays.
+    fn make(&self, memory: &mut Self::Memory, length: usize, used: usize);
+    /// Sets a range of values.
+    fn fill(&self, memory: &mut Self::Memory, range: Range<usize>, value: f64);
+    /// Copies a range of values to `target`, in the same memory.
+    fn move_within(&self, memory: &mut Self::Memory, range: Range<usize>, target: usize);
+    /// Hands a range of values to the host.
+    fn download<R>(
+        &self,
+        memory: &Self::Memory,
+        range: Range<usize>,
+        take: impl FnOnce(&[Self::Stored]) -> R,
+    ) -> R;
+    /// Has the host write a range of values.
+    fn upload<R>(
+        &self,
+        memory: &mut Self::Memory,
+        range: Range<usize>,
+        give: impl FnOnce(&mut [Self::Stored]) -> R,
+    ) -> R;
+    /// Values that a slab begins at a multiple of.
+    fn alignment(&self) -> usize;
+    /// Copies or adds a rectangle that both buffers hold; of two buffers in one slab the rows of the rectangle do not overlap.
+    fn combine(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        to: Buffer,
+        from: Buffer,
+        region: Rect,
+        how: Combine,
+    );
+    /// Shows the host a rectangle of a buffer; `None` if the buffer does not hold it.
+    fn read<R>(
+        &self,
+        slabs: &Slabs<'_, Self>,
+        buffer: Buffer,
+        region: Rect,
+        take: impl FnOnce(TileRef<'_>) -> R,
+    ) -> Option<R>;
+    /// Has the host write a rectangle of a buffer; `None` if the buffer does not hold it.
+    fn write<R>(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        buffer: Buffer,
+        region: Rect,
+        give: impl FnOnce(TileMut<'_>) -> R,
+    ) -> Option<R>;
+    /// Shows the host a rectangle of one buffer and has it write that of another.
+    fn exchange<R>(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        shown: Buffer,
+        written: Buffer,
+        region: Rect,
+        exchange: impl FnOnce(TileRef<'_>, TileMut<'_>) -> R,
+    ) -> Option<R>;
+
+    /// A vector of these numbers.
+    fn vector(&self, values: Vec<Self::Compute>) -> Self::Vector;
+    /// Zeros.
+    fn sums(&self, length: usize) -> Self::Sums;
+    /// Adds numbers of the host's, one to each sum.
+    fn add_to_sums(&self, sums: &mut Self::Sums, values: &[f64]);
+    /// The sums, on the host.
+    fn sums_to_host(&self, sums: Self::Sums) -> Vec<f64>;
+
+    /// Values of scratch that a convolution's kernels need.
+    fn scratch_len(&self, convolution: &Convolution) -> usize;
+    /// Values of a convolution's packed weights: forward, and for the data gradient.
+    ///
+    /// # Errors
+    /// A convolution that cannot be.
+    fn packed_len(&self, convolution: &Convolution) -> Result<(usize, usize), KernelError>;
+    /// Packs `[out, in / groups, rows, columns]` for the forward kernel.
+    ///
+    /// # Errors
+    /// Another number of weights.
+    fn pack(
+        &self,
+        convolution: &Convolution,
+        weights: &[Self::Compute],
+    ) -> Result<Self::Weights, KernelError>;
+    /// Packs the same for the data gradient.
+    ///
+    /// # Errors
+    /// As for [`Self::pack`].
+    fn pack_transposed(
+        &self,
+        convolution: &Convolution,
+        weights: &[Self::Compute],
+    ) -> Result<Self::TransposedWeights, KernelError>;
+    /// Reads one output channel's filter back.
+    ///
+    /// # Errors
+    /// A filter that is not there.
+    fn unpack_filter(
+        &self,
+        weights: &Self::TransposedWeights,
+        output: usize,
+        filter: &mut [f64],
+    ) -> Kernel;
+    /// The sums of a convolution's weight gradient in the order of the parameter.
+    ///
+    /// # Errors
+    /// Another number of sums.
+    fn weight_gradient(
+        &self,
+        convolution: &Convolution,
+        sums: Self::Sums,
+    ) -> Result<Vec<f64>, KernelError>;
+
+    /// A convolution with what is fused into it. The residual may be the input.
+    ///
+    /// # Errors
+    /// [`KernelError`] for operands that do not fit, here and in all kernels.
+    fn convolution(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        convolution: &Convolution,
+        padding: Padding,
+        operands: ConvolutionOperands<'_, Self>,
+        map: Mapping,
+    ) -> Kernel;
+    /// Adds to the sums of a convolution's weights.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn convolution_weight_gradient(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        convolution: &Convolution,
+        padding: Padding,
+        input: Buffer,
+        cotangent: Buffer,
+        outputs: Rect,
+        sums: &mut Self::Sums,
+    ) -> Kernel;
+    /// The data gradient; the cotangent's channels are multiplied by `factors` first, in place.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn convolution_data_gradient(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        convolution: &Convolution,
+        padding: Padding,
+        weights: &Self::TransposedWeights,
+        factors: Option<&Self::Vector>,
+        map: Transposed,
+    ) -> Kernel;
+    /// Turns a cotangent into that before a fused activation, in place.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn mask(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        output: Buffer,
+        cotangent: Buffer,
+        outputs: Rect,
+    ) -> Kernel;
+    /// Adds the cotangents of all positions to `sums`; where `masked` is given, after masking as [`Self::mask`] does.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn bias_gradient(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        masked: Option<Buffer>,
+        cotangent: Buffer,
+        outputs: Rect,
+        sums: &mut Self::Sums,
+    ) -> Kernel;
+
+    /// Pooling.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn pool(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        window: &PaddedWindow,
+        pooling: Pooling,
+        map: Mapping,
+    ) -> Kernel;
+    /// The VJP of pooling; that of a maximum reads the input.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn pool_vjp(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        window: &PaddedWindow,
+        pooling: Pooling,
+        input: Buffer,
+        map: Transposed,
+    ) -> Kernel;
+
+    /// `scale x + shift` for each channel.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn affine(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        scale: &Self::Vector,
+        shift: &Self::Vector,
+        activation: Activation,
+        map: Mapping,
+    ) -> Kernel;
+    /// The VJP of [`Self::affine`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn affine_vjp(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        scale: &Self::Vector,
+        map: Transposed,
+    ) -> Kernel;
+    /// Adds to the sums of scale and shift.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn affine_gradient(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        input: Buffer,
+        cotangent: Buffer,
+        outputs: Rect,
+        sums: [&mut Self::Sums; 2],
+    ) -> Kernel;
+
+    /// Layer norm over the channels of each position.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn layer_norm(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        norm: NormOperands<'_, Self>,
+        activation: Activation,
+        map: Mapping,
+    ) -> Kernel;
+    /// The VJP of [`Self::layer_norm`], which reads the input.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn layer_norm_vjp(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        norm: NormOperands<'_, Self>,
+        input: Buffer,
+        map: Transposed,
+    ) -> Kernel;
+    /// Adds to the sums of weight and bias.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn layer_norm_gradient(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        norm: NormOperands<'_, Self>,
+        input: Buffer,
+        cotangent: Buffer,
+        outputs: Rect,
+        sums: [&mut Self::Sums; 2],
+    ) -> Kernel;
+
+    /// A function of each value.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn pointwise(&self, slabs: &mut Slabs<'_, Self>, function: Pointwise, map: Mapping) -> Kernel;
+    /// The VJP of [`Self::pointwise`], given what it reads: input or output, as the function says.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn pointwise_vjp(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        function: Pointwise,
+        read: Buffer,
+        map: Transposed,
+    ) -> Kernel;
+
+    /// The sum of two maps, which may be one.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn add(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        other: Buffer,
+        activation: Activation,
+        map: Mapping,
+    ) -> Kernel;
+    /// Copies all channels of the input to those of the output from `first` on.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn copy_channels(&self, slabs: &mut Slabs<'_, Self>, first: usize, map: Mapping) -> Kernel;
+    /// Adds those channels of the cotangent to the target that begin at `first`.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn add_channels(&self, slabs: &mut Slabs<'_, Self>, first: usize, map: Transposed) -> Kernel;
+    /// Hands the cotangent on to the target, position by position.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn pass_on(&self, slabs: &mut Slabs<'_, Self>, map: Transposed) -> Kernel;
+
+    /// Upsampling.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn upsample(&self, slabs: &mut Slabs<'_, Self>, upsample: &Upsample, map: Mapping) -> Kernel;
+    /// The VJP of [`Self::upsample`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn upsample_vjp(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        upsample: &Upsample,
+        map: Transposed,
+    ) -> Kernel;
+}

@@ -1,0 +1,142 @@
+//! This crate's traits for candle's types: nobody else may write these.
+
+use candle_core::{CpuStorage, Storage, Tensor};
+use rayon::prelude::*;
+
+use crate::element::{DType, RequestedDType};
+use crate::error::{ExternalError, StreamError};
+use crate::exchange::TileSource;
+use crate::tile::{PixelRegion, StridedMut, TileMut};
+
+impl From<candle_core::DType> for RequestedDType {
+    fn from(dtype: candle_core::DType) -> Self {
+        match dtype {
+            candle_core::DType::F32 => DType::F32.into(),
+            candle_core::DType::F64 => DType::F64.into(),
+            other => Self::unknown(format!("{other:?}")),
+        }
+    }
+}
+
+impl From<DType> for candle_core::DType {
+    fn from(dtype: DType) -> Self {
+        match dtype {
+            DType::F32 => Self::F32,
+            DType::F64 => Self::F64,
+        }
+    }
+}
+
+impl From<candle_core::Error> for StreamError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Tensor(error.into())
+    }
+}
+
+/// A tensor `[N, C, H, W]` on the CPU, in any floating dtype, is a source.
+impl TileSource for Tensor {
+    fn batch(&self) -> usize {
+        self.dims().first().copied().unwrap_or(0)
+    }
+
+    fn channels(&self) -> usize {
+        self.dims().get(1).copied().unwrap_or(0)
+    }
+
+    fn extent(&self) -> (u64, u64) {
+        let dimension = |index: usize| self.dims().get(index).map_or(0, |&size| size as u64);
+        (dimension(2), dimension(3))
+    }
+
+    fn read(
+        &self,
+        image: usize,
+        region: &PixelRegion,
+        out: TileMut<'_>,
+    ) -> Result<(), ExternalError> {
+        let place = TensorPlace::new(self, image, region)?;
+        let (storage, _) = self.storage_and_layout();
+        match &*storage {
+            Storage::Cpu(CpuStorage::F32(data)) => place.copy(data, out),
+            Storage::Cpu(CpuStorage::F64(data)) => place.copy(data, out),
+            _ => Err(Box::new(StreamError::DType {
+                found: format!("{:?}", self.dtype()),
+            })),
+        }
+    }
+}
+
+/// Strides and origin of a region of a `[N, C, H, W]` tensor.
+struct TensorPlace {
+    origin: usize,
+    strides: [usize; 3],
+    channels: usize,
+    height: usize,
+    width: usize,
+}
+
+impl TensorPlace {
+    fn new(tensor: &Tensor, image: usize, region: &PixelRegion) -> Result<Self, ExternalError> {
+        let (batch, channels, height, width) = tensor.dims4()?;
+        let row = usize::try_from(region.rows.start)?;
+        let column = usize::try_from(region.columns.start)?;
+        if image >= batch || region.rows.end > height as u64 || region.columns.end > width as u64 {
+            return Err(format!(
+                "image {image}, rows {:?}, columns {:?} lie outside a tensor of shape {:?}",
+                region.rows,
+                region.columns,
+                tensor.dims()
+            )
+            .into());
+        }
+        let layout = tensor.layout();
+        let stride = layout.stride();
+        Ok(Self {
+            origin: layout.start_offset()
+                + image * stride[0]
+                + row * stride[2]
+                + column * stride[3],
+            strides: [stride[1], stride[2], stride[3]],
+            channels,
+            height: region.height(),
+            width: region.width(),
+        })
+    }
+
+    fn copy<T: Into<f64> + Copy + Sync>(
+        &self,
+        data: &[T],
+        out: TileMut<'_>,
+    ) -> Result<(), ExternalError> {
+        match out {
+            TileMut::F32(mut tile) => {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "rounding to the plan's dtype"
+                )]
+                self.copy_rows(data, &mut tile, |value| value.into() as f32);
+            }
+            TileMut::F64(mut tile) => self.copy_rows(data, &mut tile, Into::into),
+        }
+        Ok(())
+    }
+
+    fn copy_rows<T: Copy + Sync, U: Send>(
+        &self,
+        data: &[T],
+        tile: &mut StridedMut<'_, U>,
+        convert: impl Fn(T) -> U + Sync,
+    ) {
+        let [channel_stride, row_stride, column_stride] = self.strides;
+        let rows = tile.par_rows().enumerate().take(self.height);
+        rows.for_each(|(row, out)| {
+            for channel in 0..self.channels {
+                let start = self.origin + row * row_stride + channel * channel_stride;
+                for column in 0..self.width {
+                    out[column * self.channels + channel] =
+                        convert(data[start + column * column_stride]);
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,136 @@
+//! Where pixels come from, and where features, cotangents and input gradients go.
+
+use std::sync::Arc;
+
+use crate::error::ExternalError;
+use crate::tile::{PixelRegion, TileMut, TileRef};
+
+/// Hands out any region of the images of a batch, as it is asked; no image ever has to exist as a whole.
+///
+/// A region, or a part of it, may be asked for again (the backward sweep recomputes), so **a pixel must depend
+/// on its coordinates alone**: augmentations are functions of image coordinates and a seed, resampling works
+/// on a grid fixed to the image, and anything global is estimated beforehand. Pixels are delivered in height x
+/// width x channels order, in the plan's dtype, normalised as the network expects.
+pub trait TileSource: Send + Sync {
+    /// Number of images.
+    fn batch(&self) -> usize;
+    /// Channels of a pixel.
+    fn channels(&self) -> usize;
+    /// Height and width in pixels; the same for every image of the batch.
+    fn extent(&self) -> (u64, u64);
+    /// Is told, before each sweep, what it will ask for, image and region, in order: a source that decodes may begin at once.
+    /// A sweep that fails asks for less.
+    fn expect_reads(&self, reads: &mut dyn Iterator<Item = (usize, PixelRegion)>) {
+        let _ = reads;
+    }
+    /// Writes every value of `region` of image `image` to `out`.
+    ///
+    /// # Errors
+    /// Anything that keeps the region from being delivered; the sweep ends with it.
+    fn read(
+        &self,
+        image: usize,
+        region: &PixelRegion,
+        out: TileMut<'_>,
+    ) -> Result<(), ExternalError>;
+}
+
+/// A shared source is a source.
+impl<S: TileSource + ?Sized> TileSource for Arc<S> {
+    fn batch(&self) -> usize {
+        (**self).batch()
+    }
+
+    fn channels(&self) -> usize {
+        (**self).channels()
+    }
+
+    fn extent(&self) -> (u64, u64) {
+        (**self).extent()
+    }
+
+    fn expect_reads(&self, reads: &mut dyn Iterator<Item = (usize, PixelRegion)>) {
+        (**self).expect_reads(reads);
+    }
+
+    fn read(
+        &self,
+        image: usize,
+        region: &PixelRegion,
+        out: TileMut<'_>,
+    ) -> Result<(), ExternalError> {
+        (**self).read(image, region, out)
+    }
+}
+
+/// Receives features as they are finished: every position of every output exactly once.
+pub trait FeatureSink: Send {
+    /// Takes the values of `region` of output `output` of image `image`.
+    ///
+    /// # Errors
+    /// Anything that keeps them from being taken; the sweep ends with it.
+    fn write(
+        &mut self,
+        image: usize,
+        output: usize,
+        region: &PixelRegion,
+        features: TileRef<'_>,
+    ) -> Result<(), ExternalError>;
+}
+
+/// Is asked for the cotangent of each region of the features exactly once, and given the features there
+/// (maximum, GeM and attention pooling need them).
+pub trait CotangentSource: Send {
+    /// Writes the cotangent of `region` of output `output` of image `image` to `out`.
+    ///
+    /// # Errors
+    /// Anything that keeps it from being delivered; the sweep ends with it.
+    fn read(
+        &mut self,
+        image: usize,
+        output: usize,
+        region: &PixelRegion,
+        features: TileRef<'_>,
+        out: TileMut<'_>,
+    ) -> Result<(), ExternalError>;
+}
+
+/// Receives the gradient of the image, region by region.
+///
+/// Where blocks overlap a region arrives several times and the parts must be **added**.
+pub trait InputGradientSink: Send {
+    /// Adds the gradient of `region` of image `image`.
+    ///
+    /// # Errors
+    /// Anything that keeps it from being taken; the sweep ends with it.
+    fn add(
+        &mut self,
+        image: usize,
+        region: &PixelRegion,
+        gradient: TileRef<'_>,
+    ) -> Result<(), ExternalError>;
+}
+
+/// Is shown the activation and the cotangent of [tapped](crate::PlanRequest::tap) layers during the backward sweep: every
+/// position of every tapped layer exactly once, however the image is cut and whatever is kept or computed again. Regions come in
+/// the order of the backward sweep, the last rows first.
+///
+/// Both are complete. Where blocks overlap, an activation is computed by several blocks, each time to the same bits, and a
+/// cotangent is the sum of what each gives; both are shown when the last of the blocks that need the position is swept.
+/// Only of a recipe with several blocks, positions that no output depends on are not shown: no block computes them, and
+/// their cotangent is zero.
+pub trait TapSink: Send {
+    /// Takes the activation and the cotangent of `region` of tapped layer `tap` of image `image`: height x width x channels, in
+    /// the plan's dtype, valid during the call.
+    ///
+    /// # Errors
+    /// Anything that keeps them from being taken; the sweep ends with it.
+    fn take(
+        &mut self,
+        image: usize,
+        tap: usize,
+        region: &PixelRegion,
+        activation: TileRef<'_>,
+        cotangent: TileRef<'_>,
+    ) -> Result<(), ExternalError>;
+}

@@ -1,0 +1,533 @@
+//! Building networks layer by layer.
+
+use std::sync::Arc;
+
+use stream_grad_kernels::{Activation, Divisor, Gelu};
+use stream_grad_tiling::Corners;
+
+use super::fuse::fuse;
+use super::{Network, Node};
+use crate::backend::{PaddedWindow, Pooling};
+use crate::channel_map::ChannelMap;
+use crate::error::{ExternalError, Result, StreamError};
+use crate::layers::{Conv2d, Pool2d};
+use crate::operators::{
+    Add, Affine, AnyOperator, Concat, Convolution, Custom, CustomOperator, GeluOperator, Image,
+    LayerNorm, Pool, Relu, Upsample,
+};
+use crate::parameter::{ParameterId, ParameterShape};
+
+/// A layer of a [`NetworkBuilder`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layer(usize);
+
+/// What a parameter is filled with where it does not exist yet.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Initial {
+    /// Normal numbers scaled by the number of inputs, as PyTorch's `kaiming_normal_`.
+    KaimingNormal,
+    /// One number.
+    Constant(f64),
+}
+
+/// A parameter that a layer needs.
+#[derive(Debug, Clone, Copy)]
+pub struct ParameterRequest<'a> {
+    /// Its name within the layer: `weight`, `running_mean`.
+    pub name: &'static str,
+    /// Its extents, as PyTorch orders them.
+    pub shape: &'a [usize],
+    /// What it is filled with where it does not exist yet.
+    pub initial: Initial,
+    /// Whether it is a constant to the gradient.
+    pub constant: bool,
+}
+
+/// A parameter that a [`ParameterProvider`] has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Provided {
+    /// Another layer reads it, too.
+    Known(ParameterId),
+    /// It is the next one.
+    New(ParameterShape),
+}
+
+/// Where the parameters of layers come from while a network is built.
+pub trait ParameterProvider {
+    /// Provides a parameter of the layer that is being built.
+    ///
+    /// # Errors
+    /// One that is missing or misshapen.
+    fn provide(&mut self, request: ParameterRequest<'_>) -> Result<Provided, ExternalError>;
+}
+
+/// Builds a [`Network`] layer by layer.
+#[derive(Debug, Clone)]
+pub struct NetworkBuilder {
+    layers: Vec<Node>,
+    parameters: Vec<ParameterShape>,
+}
+
+impl NetworkBuilder {
+    /// A network that reads images of `input_channels` channels.
+    #[must_use]
+    pub fn new(input_channels: usize) -> Self {
+        Self {
+            layers: vec![Node {
+                name: "image".into(),
+                inputs: Vec::new(),
+                channels: input_channels,
+                operator: Image.into(),
+            }],
+            parameters: Vec::new(),
+        }
+    }
+
+    /// The image.
+    #[must_use]
+    pub const fn input(&self) -> Layer {
+        Layer(0)
+    }
+
+    /// Channels of a layer's output.
+    ///
+    /// # Errors
+    /// [`StreamError::UnknownLayer`] for a layer of another builder.
+    pub fn channels(&self, layer: Layer) -> Result<usize> {
+        self.layers
+            .get(layer.0)
+            .map(|node| node.channels)
+            .ok_or(StreamError::UnknownLayer {
+                found: layer.0,
+                layers: self.layers.len(),
+            })
+    }
+
+    /// A convolution: `weight` `[out, in / groups, kernel rows, kernel columns]` and, if asked for, `bias` `[out]`. The layer is
+    /// named `name`, or after its kind and place if that is empty; likewise for all layers with parameters.
+    ///
+    /// # Errors
+    /// Channels that do not fit, settings of zero, or a parameter that is missing or misshapen.
+    pub fn conv2d(
+        &mut self,
+        x: Layer,
+        config: Conv2d,
+        name: &str,
+        provider: &mut dyn ParameterProvider,
+    ) -> Result<Layer> {
+        let name = self.layer_name("conv", name);
+        self.expect_channels(&name, x, config.in_channels)?;
+        let shape = config.shape();
+        shape.weight_count().map_err(|source| StreamError::Kernel {
+            layer: name.clone(),
+            source,
+        })?;
+        let dimensions = [
+            config.out_channels,
+            config.in_channels / config.groups,
+            config.kernel[0],
+            config.kernel[1],
+        ];
+        let mut own = self.parameters_of(&name, provider);
+        let weight = own.trainable("weight", &dimensions, Initial::KaimingNormal)?;
+        let bias = if config.bias {
+            Some(own.trainable("bias", &[config.out_channels], Initial::Constant(0.0))?)
+        } else {
+            None
+        };
+        let operator = Convolution {
+            shape,
+            padding: config.padding,
+            weight,
+            bias,
+            folded: None,
+            activation: Activation::Identity,
+        };
+        self.push(name, &[x], config.out_channels, operator)
+    }
+
+    /// Batch norm with frozen running statistics: `weight` and `bias` are trainable, `running_mean` and `running_var`
+    /// are constants; all `[C]`.
+    ///
+    /// # Errors
+    /// A parameter that is missing or misshapen.
+    pub fn batch_norm(
+        &mut self,
+        x: Layer,
+        epsilon: f64,
+        name: &str,
+        provider: &mut dyn ParameterProvider,
+    ) -> Result<Layer> {
+        let channels = self.channels(x)?;
+        let name = self.layer_name("batch_norm", name);
+        expect_epsilon(&name, epsilon)?;
+        let mut own = self.parameters_of(&name, provider);
+        let (zero, one) = (Initial::Constant(0.0), Initial::Constant(1.0));
+        let map = ChannelMap::FrozenNorm {
+            weight: own.trainable("weight", &[channels], one)?,
+            bias: own.trainable("bias", &[channels], zero)?,
+            mean: own.constant("running_mean", &[channels], zero)?,
+            variance: own.constant("running_var", &[channels], one)?,
+            epsilon,
+        };
+        let activation = Activation::Identity;
+        self.push(name, &[x], channels, Affine { map, activation })
+    }
+
+    /// Layer norm over the channels of each pixel: `weight` and `bias` `[C]`. It is local, so it streams.
+    ///
+    /// # Errors
+    /// A parameter that is missing or misshapen.
+    pub fn layer_norm(
+        &mut self,
+        x: Layer,
+        epsilon: f64,
+        name: &str,
+        provider: &mut dyn ParameterProvider,
+    ) -> Result<Layer> {
+        let channels = self.channels(x)?;
+        let name = self.layer_name("layer_norm", name);
+        expect_epsilon(&name, epsilon)?;
+        let mut own = self.parameters_of(&name, provider);
+        let operator = LayerNorm {
+            weight: own.trainable("weight", &[channels], Initial::Constant(1.0))?,
+            bias: own.trainable("bias", &[channels], Initial::Constant(0.0))?,
+            epsilon,
+            activation: Activation::Identity,
+        };
+        self.push(name, &[x], channels, operator)
+    }
+
+    /// One trainable factor, `weight` `[1]`, times the input: the gain of a residual branch.
+    ///
+    /// # Errors
+    /// A parameter that is missing or misshapen.
+    pub fn scale(
+        &mut self,
+        x: Layer,
+        initial: f64,
+        name: &str,
+        provider: &mut dyn ParameterProvider,
+    ) -> Result<Layer> {
+        let channels = self.channels(x)?;
+        let name = self.layer_name("scale", name);
+        let mut own = self.parameters_of(&name, provider);
+        let map = ChannelMap::Scale {
+            factor: own.trainable("weight", &[1], Initial::Constant(initial))?,
+        };
+        let activation = Activation::Identity;
+        self.push(name, &[x], channels, Affine { map, activation })
+    }
+
+    /// `max(x, 0)`, with derivative 0 at 0.
+    ///
+    /// # Errors
+    /// [`StreamError::UnknownLayer`] for a layer of another builder.
+    pub fn relu(&mut self, x: Layer) -> Result<Layer> {
+        self.unary("relu", x, Relu)
+    }
+
+    /// GELU, exact or by PyTorch's `tanh` approximation.
+    ///
+    /// # Errors
+    /// [`StreamError::UnknownLayer`] for a layer of another builder.
+    pub fn gelu(&mut self, x: Layer, form: Gelu) -> Result<Layer> {
+        self.unary("gelu", x, GeluOperator(form))
+    }
+
+    /// The sum of two layers of the same size.
+    ///
+    /// # Errors
+    /// Channels that differ. Sizes are checked when an image size is known, in planning.
+    pub fn add(&mut self, a: Layer, b: Layer) -> Result<Layer> {
+        let channels = self.channels(a)?;
+        let name = format!("add{}", self.layers.len());
+        self.expect_channels(&name, b, channels)?;
+        let activation = Activation::Identity;
+        self.push(name, &[a, b], channels, Add { activation })
+    }
+
+    /// Layers of the same size, one after another along the channels.
+    ///
+    /// # Errors
+    /// No layers, or a layer of another builder.
+    pub fn concat(&mut self, layers: &[Layer]) -> Result<Layer> {
+        let name = format!("concat{}", self.layers.len());
+        if layers.is_empty() {
+            return Err(StreamError::Setting {
+                layer: name,
+                setting: "number of inputs",
+                found: "0".into(),
+                expected: "at least 1",
+            });
+        }
+        let mut channels = 0;
+        for &layer in layers {
+            channels += self.channels(layer)?;
+        }
+        self.push(name, layers, channels, Concat)
+    }
+
+    /// Maximum pooling; padding counts as minus infinity, the first maximum in scan order takes the gradient.
+    ///
+    /// # Errors
+    /// Settings of zero, or padding of a kernel's size and more, in which windows would hold no pixel.
+    pub fn max_pool2d(&mut self, x: Layer, pool: Pool2d) -> Result<Layer> {
+        self.pool("max_pool", x, pool, Pooling::Maximum)
+    }
+
+    /// Average pooling; `divisor` says whether padding counts.
+    ///
+    /// # Errors
+    /// As for [`Self::max_pool2d`].
+    pub fn avg_pool2d(&mut self, x: Layer, pool: Pool2d, divisor: Divisor) -> Result<Layer> {
+        self.pool("avg_pool", x, pool, Pooling::Average(divisor))
+    }
+
+    /// Nearest-neighbour upsampling by a whole factor.
+    ///
+    /// # Errors
+    /// A factor of zero or above 65536.
+    pub fn upsample_nearest(&mut self, x: Layer, factor: usize) -> Result<Layer> {
+        self.upsample("upsample_nearest", x, factor, None)
+    }
+
+    /// Bilinear upsampling by a whole factor.
+    ///
+    /// # Errors
+    /// A factor of zero or above 65536.
+    pub fn upsample_bilinear(
+        &mut self,
+        x: Layer,
+        factor: usize,
+        corners: Corners,
+    ) -> Result<Layer> {
+        self.upsample("upsample_bilinear", x, factor, Some(corners))
+    }
+
+    /// An operator of the caller's own with `channels` output channels, and the parameters that it reads.
+    ///
+    /// # Errors
+    /// [`StreamError::UnknownLayer`] for a layer of another builder.
+    pub fn custom(
+        &mut self,
+        x: Layer,
+        operator: Arc<dyn CustomOperator>,
+        channels: usize,
+        parameters: Vec<Provided>,
+    ) -> Result<Layer> {
+        self.channels(x)?;
+        let parameters = parameters.into_iter();
+        let parameters = parameters.map(|one| self.register(one)).collect();
+        let name = operator.name();
+        let operator = Custom {
+            operator,
+            parameters,
+        };
+        self.push(name, &[x], channels, operator)
+    }
+
+    /// A network with these outputs, in the order given.
+    ///
+    /// # Errors
+    /// No outputs, a layer of another builder, or one that is named twice.
+    pub fn build(self, outputs: Vec<(String, Layer)>) -> Result<Network> {
+        let mut positions = Vec::with_capacity(outputs.len());
+        for (name, layer) in &outputs {
+            self.channels(*layer)?;
+            if positions.contains(&layer.0) {
+                // The cotangents of both would have to be added.
+                return Err(StreamError::Setting {
+                    layer: name.clone(),
+                    setting: "output",
+                    found: format!("{}, which is an output already", self.layers[layer.0].name),
+                    expected: "a layer of its own",
+                });
+            }
+            positions.push(layer.0);
+        }
+        let (nodes, place) = fuse(self.layers, &positions);
+        let outputs = outputs
+            .into_iter()
+            .map(|(name, layer)| (name, place[layer.0]))
+            .collect();
+        Network::new(nodes, self.parameters, outputs)
+    }
+
+    fn pool(&mut self, name: &str, x: Layer, pool: Pool2d, pooling: Pooling) -> Result<Layer> {
+        let name = format!("{name}{}", self.layers.len());
+        let sides = [
+            (pool.padding.top.max(pool.padding.bottom), pool.kernel[0]),
+            (pool.padding.left.max(pool.padding.right), pool.kernel[1]),
+        ];
+        for (padding, kernel) in sides {
+            if padding >= kernel {
+                return Err(StreamError::Setting {
+                    layer: name,
+                    setting: "padding",
+                    found: format!("{padding} for a kernel of {kernel}"),
+                    expected: "less than the kernel",
+                });
+            }
+        }
+        let window = PaddedWindow {
+            window: pool.window(),
+            padding: pool.padding,
+        };
+        let channels = self.channels(x)?;
+        self.push(name, &[x], channels, Pool { window, pooling })
+    }
+
+    fn upsample(
+        &mut self,
+        name: &str,
+        x: Layer,
+        factor: usize,
+        bilinear: Option<Corners>,
+    ) -> Result<Layer> {
+        if !(1..=1 << 16).contains(&factor) {
+            return Err(StreamError::Setting {
+                layer: format!("{name}{}", self.layers.len()),
+                setting: "upsampling factor",
+                found: factor.to_string(),
+                expected: "a whole number from 1 to 65536",
+            });
+        }
+        self.unary(name, x, Upsample { factor, bilinear })
+    }
+
+    fn unary(&mut self, name: &str, x: Layer, operator: impl Into<AnyOperator>) -> Result<Layer> {
+        let channels = self.channels(x)?;
+        let name = format!("{name}{}", self.layers.len());
+        self.push(name, &[x], channels, operator)
+    }
+
+    fn push(
+        &mut self,
+        name: String,
+        inputs: &[Layer],
+        channels: usize,
+        operator: impl Into<AnyOperator>,
+    ) -> Result<Layer> {
+        self.layers.push(Node {
+            name,
+            inputs: inputs.iter().map(|layer| layer.0).collect(),
+            channels,
+            operator: operator.into(),
+        });
+        Ok(Layer(self.layers.len() - 1))
+    }
+
+    fn layer_name(&self, kind: &str, name: &str) -> String {
+        if name.is_empty() {
+            format!("{kind}{}", self.layers.len())
+        } else {
+            name.to_owned()
+        }
+    }
+
+    fn expect_channels(&self, layer: &str, x: Layer, expected: usize) -> Result<()> {
+        let found = self.channels(x)?;
+        if found == expected {
+            return Ok(());
+        }
+        Err(StreamError::Channels {
+            layer: layer.to_owned(),
+            expected,
+            found,
+        })
+    }
+
+    fn parameters_of<'b>(
+        &'b mut self,
+        layer: &'b str,
+        provider: &'b mut dyn ParameterProvider,
+    ) -> LayerParameters<'b> {
+        LayerParameters {
+            builder: self,
+            layer,
+            provider,
+        }
+    }
+
+    fn register(&mut self, provided: Provided) -> ParameterId {
+        match provided {
+            Provided::Known(id) => id,
+            Provided::New(parameter) => {
+                self.parameters.push(parameter);
+                ParameterId(self.parameters.len() - 1)
+            }
+        }
+    }
+}
+
+/// Asks for the parameters of one layer.
+struct LayerParameters<'b> {
+    builder: &'b mut NetworkBuilder,
+    layer: &'b str,
+    provider: &'b mut dyn ParameterProvider,
+}
+
+impl LayerParameters<'_> {
+    fn trainable(
+        &mut self,
+        name: &'static str,
+        shape: &[usize],
+        initial: Initial,
+    ) -> Result<ParameterId> {
+        self.get(ParameterRequest {
+            name,
+            shape,
+            initial,
+            constant: false,
+        })
+    }
+
+    fn constant(
+        &mut self,
+        name: &'static str,
+        shape: &[usize],
+        initial: Initial,
+    ) -> Result<ParameterId> {
+        self.get(ParameterRequest {
+            name,
+            shape,
+            initial,
+            constant: true,
+        })
+    }
+
+    fn get(&mut self, request: ParameterRequest<'_>) -> Result<ParameterId> {
+        let provided = self
+            .provider
+            .provide(request)
+            .map_err(|source| StreamError::Parameter {
+                layer: self.layer.to_owned(),
+                source,
+            })?;
+        let id = self.builder.register(provided);
+        let found = self.builder.parameters.get(id.0);
+        match found {
+            Some(parameter) if parameter.shape == request.shape => Ok(id),
+            _ => Err(StreamError::Shape {
+                name: format!("{}.{}", self.layer, request.name),
+                expected: request.shape.to_vec(),
+                found: found
+                    .map(|parameter| parameter.shape.clone())
+                    .unwrap_or_default(),
+            }),
+        }
+    }
+}
+
+fn expect_epsilon(layer: &str, epsilon: f64) -> Result<()> {
+    if epsilon.is_finite() && epsilon >= 0.0 {
+        return Ok(());
+    }
+    Err(StreamError::Setting {
+        layer: layer.to_owned(),
+        setting: "epsilon",
+        found: epsilon.to_string(),
+        expected: "a finite number of at least 0",
+    })
+}

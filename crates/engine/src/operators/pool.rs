@@ -1,0 +1,67 @@
+//! Pooling by maximum and average.
+
+use stream_grad_tiling::{AxisRule, PerAxis, TilingError, VjpReads};
+
+use super::convolution::{describe, window_rule};
+use crate::backend::{Backend, PaddedWindow, Pooling};
+use crate::error::Result;
+use crate::operator::plain::Plain;
+use crate::operator::step::{ForwardStep, VjpStep};
+use crate::operator::{NodeShape, Operator, OperatorKey, VjpWeights};
+
+#[derive(Debug, Clone)]
+pub(crate) struct Pool {
+    pub(crate) window: PaddedWindow,
+    pub(crate) pooling: Pooling,
+}
+
+impl Operator for Pool {
+    type Prepared<B: Backend> = ();
+    type Transposed<B: Backend> = ();
+
+    fn key(&self, node: NodeShape) -> OperatorKey {
+        OperatorKey {
+            kind: match self.pooling {
+                Pooling::Maximum => "max pooling",
+                Pooling::Average(_) => "average pooling",
+            },
+            detail: format!("{}, {}", node.channels, describe(&self.window.window)),
+        }
+    }
+
+    fn rule(&self) -> Result<PerAxis<AxisRule>, TilingError> {
+        window_rule(&self.window)
+    }
+
+    fn vjp_reads(&self, _trains: bool) -> VjpReads {
+        VjpReads {
+            output: false,
+            inputs: self.pooling == Pooling::Maximum,
+        }
+    }
+
+    fn forward_flops(&self, channels: usize) -> u64 {
+        channels as u64 * self.window.window.taps() as u64
+    }
+
+    fn replaces_cotangent(&self) -> bool {
+        true
+    }
+
+    fn prepare<B: Backend>(&self, _plain: &Plain<'_, B>, _node: NodeShape) -> Result<()> {
+        Ok(())
+    }
+
+    fn forward<B: Backend>(&self, _: &(), mut step: ForwardStep<'_, B>) -> Result<()> {
+        let map = step.mapping();
+        step.run(|backend, slabs| backend.pool(slabs, &self.window, self.pooling, map))
+    }
+
+    fn vjp<B: Backend>(&self, _: VjpWeights<'_, Self, B>, mut step: VjpStep<'_, B>) -> Result<()> {
+        if !step.operands().wants_input(0) {
+            return Ok(());
+        }
+        let (input, map) = (step.operands().input(0), step.operands().transposed(0));
+        step.run(|backend, slabs| backend.pool_vjp(slabs, &self.window, self.pooling, input, map))
+    }
+}

@@ -1,0 +1,84 @@
+//! Upsampling by a whole factor.
+
+use stream_grad_kernels::{AlignCorners, Interpolation};
+use stream_grad_tiling::{AxisRule, Corners, PerAxis, TilingError, VjpReads};
+
+use crate::backend::Backend;
+use crate::error::Result;
+use crate::operator::plain::Plain;
+use crate::operator::step::{ForwardStep, VjpStep};
+use crate::operator::{NodeShape, Operator, OperatorKey, READS_NOTHING, VjpWeights};
+
+#[derive(Debug, Clone)]
+pub(crate) struct Upsample {
+    pub(crate) factor: usize,
+    /// Of bilinear upsampling, where samples lie; none for the nearest neighbour.
+    pub(crate) bilinear: Option<Corners>,
+}
+
+impl Upsample {
+    /// The upsampling of a whole plane.
+    fn kernel(&self, plane: PerAxis<i64>) -> stream_grad_kernels::Upsample {
+        let extent = |size: i64| usize::try_from(size).unwrap_or(0);
+        stream_grad_kernels::Upsample {
+            factor: [self.factor, self.factor],
+            interpolation: match self.bilinear {
+                None => Interpolation::Nearest,
+                Some(Corners::HalfPixel) => Interpolation::Bilinear(AlignCorners::No),
+                Some(Corners::Aligned) => Interpolation::Bilinear(AlignCorners::Yes),
+            },
+            plane: [extent(plane.rows), extent(plane.columns)],
+        }
+    }
+}
+
+impl Operator for Upsample {
+    type Prepared<B: Backend> = ();
+    type Transposed<B: Backend> = ();
+
+    fn key(&self, node: NodeShape) -> OperatorKey {
+        OperatorKey {
+            kind: match self.bilinear {
+                None => "nearest upsampling",
+                Some(_) => "bilinear upsampling",
+            },
+            detail: format!("{}, by {}", node.channels, self.factor),
+        }
+    }
+
+    fn rule(&self) -> Result<PerAxis<AxisRule>, TilingError> {
+        let factor = i64::try_from(self.factor).unwrap_or(i64::MAX);
+        Ok(PerAxis::both(match self.bilinear {
+            None => AxisRule::UpsampleNearest(factor),
+            Some(corners) => AxisRule::UpsampleBilinear(factor, corners),
+        }))
+    }
+
+    fn vjp_reads(&self, _trains: bool) -> VjpReads {
+        READS_NOTHING
+    }
+
+    fn forward_flops(&self, channels: usize) -> u64 {
+        self.bilinear.map_or(0, |_| 8 * channels as u64)
+    }
+
+    fn prepare<B: Backend>(&self, _plain: &Plain<'_, B>, _node: NodeShape) -> Result<()> {
+        Ok(())
+    }
+
+    fn forward<B: Backend>(&self, _: &(), mut step: ForwardStep<'_, B>) -> Result<()> {
+        let (upsample, map) = (self.kernel(step.operands.plane()), step.mapping());
+        step.run(|backend, slabs| backend.upsample(slabs, &upsample, map))
+    }
+
+    fn vjp<B: Backend>(&self, _: VjpWeights<'_, Self, B>, mut step: VjpStep<'_, B>) -> Result<()> {
+        if !step.operands().wants_input(0) {
+            return Ok(());
+        }
+        let (upsample, map) = (
+            self.kernel(step.operands().plane()),
+            step.operands().transposed(0),
+        );
+        step.run(|backend, slabs| backend.upsample_vjp(slabs, &upsample, map))
+    }
+}

@@ -1,0 +1,72 @@
+//! Plans in words.
+
+use std::fmt;
+
+use stream_grad_tiling::{Maps, Storage};
+
+use super::Plan;
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let recipe = self.recipe();
+        let kept: Vec<&str> = self.kept_names().collect();
+        let [_, channels, height, width] =
+            self.output_shapes().first().copied().unwrap_or_default();
+        writeln!(
+            f,
+            "image          {} x {} pixels, batch {}, {:?}",
+            recipe.image.rows, recipe.image.columns, self.request.batch, self.dtype
+        )?;
+        let held = match self.request.features {
+            Maps::Whole => "whole",
+            Maps::Streamed => "streamed",
+        };
+        writeln!(f, "features       {channels} x {height} x {width}, {held}")?;
+        writeln!(
+            f,
+            "blocks         {}, of up to {} x {} output positions",
+            self.geometry.blocks(),
+            recipe.block.rows,
+            recipe.block.columns
+        )?;
+        writeln!(f, "segments       {}", recipe.segments)?;
+        writeln!(
+            f,
+            "tiles          {} of up to {} x {} pixels",
+            self.tiles(),
+            recipe.tile.rows,
+            recipe.tile.columns
+        )?;
+        match kept.as_slice() {
+            [] => writeln!(f, "kept nodes     none of {}", self.network.nodes.len())?,
+            names => writeln!(
+                f,
+                "kept nodes     {} of {}: {}",
+                names.len(),
+                self.network.nodes.len(),
+                names.join(", ")
+            )?,
+        }
+        if self.buffers.storage() == Storage::File {
+            writeln!(f, "spilled        up to {}", self.file_bytes())?;
+        }
+        writeln!(f, "peak memory    {}", self.peak_bytes())?;
+        let origin = if self.request.cost_model.is_fixed() {
+            ", by a fixed table"
+        } else {
+            ""
+        };
+        writeln!(f, "predicted time {}{origin}", self.time)?;
+        write!(f, "compute ratio  {}", self.cost.compute_ratio())
+    }
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan")
+            .field("request", &self.request)
+            .field("recipe", self.recipe())
+            .field("peak", &self.peak)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,190 @@
+//! A second backend runs whole networks through the same sweeps: what the engine asks of a backend is all that it needs.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod backend;
+
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use stream_grad_engine::{
+    Backend, Conv2d, Corners, Cpu, Divisor, Exchange, Gelu, InputGradient, Layer, Model,
+    NetworkBuilder, OwnedGradients, OwnedModel, OwnedParameters, Padding, ParameterId, Plan,
+    PlanRequest, Pool2d, Result, StreamError, WholeMaps,
+};
+
+use backend::Plain;
+
+/// Every operator, in an order that a seed decides, on a few channels.
+fn model(steps: &[u8], seed: u64) -> Result<OwnedModel> {
+    let mut own = OwnedParameters::new(seed);
+    let mut net = NetworkBuilder::new(2);
+    let mut x = net.input();
+    for step in steps {
+        x = push(&mut net, &mut own, x, *step)?;
+    }
+    OwnedModel::new(net, vec![("features".into(), x)], own)
+}
+
+fn push(net: &mut NetworkBuilder, own: &mut OwnedParameters, x: Layer, step: u8) -> Result<Layer> {
+    let channels = net.channels(x)?;
+    let conv = Conv2d::new(channels, 4, 3).padding(1);
+    let pool = Pool2d::new(3).stride(2).padding(1);
+    Ok(match step % 14 {
+        0 => net.conv2d(x, conv, "", own)?,
+        1 => {
+            let y = net.conv2d(x, conv.stride(2), "", own)?;
+            let y = net.batch_norm(y, 1e-3, "", own)?;
+            net.relu(y)?
+        }
+        2 => {
+            let conv = Conv2d::new(channels, channels, 3).padding(1).without_bias();
+            let y = net.conv2d(x, conv.groups(channels), "", own)?;
+            let y = net.batch_norm(y, 1e-3, "", own)?;
+            let y = net.add(y, x)?;
+            net.relu(y)?
+        }
+        3 => net.max_pool2d(x, pool)?,
+        4 => net.avg_pool2d(x, pool, Divisor::WindowArea)?,
+        5 => net.avg_pool2d(x, pool.stride(1), Divisor::ValidCount)?,
+        6 => net.layer_norm(x, 1e-2, "", own)?,
+        7 => {
+            let y = net.scale(x, 0.5, "", own)?;
+            net.relu(y)?
+        }
+        8 => net.gelu(x, Gelu::Exact)?,
+        9 => net.gelu(x, Gelu::Tanh)?,
+        10 => net.upsample_nearest(x, 2)?,
+        11 => net.upsample_bilinear(x, 2, Corners::HalfPixel)?,
+        12 => net.upsample_bilinear(x, 3, Corners::Aligned)?,
+        _ => {
+            let y = net.relu(x)?;
+            let y = net.concat(&[x, y])?;
+            net.add(y, y)?
+        }
+    })
+}
+
+/// Features, input gradient and gradients of parameters.
+fn run<B: Backend<Stored = f64>>(
+    backend: &B,
+    model: &OwnedModel,
+    request: PlanRequest,
+) -> Result<Vec<Vec<f64>>> {
+    let plan = Plan::on(backend, model.network(), request)?;
+    let image = WholeMaps::<f64>::noise(&[plan.input_shape()]);
+    let mut features = WholeMaps::zeros(&plan.output_shapes());
+    let residuals = plan.forward_on(backend, model.values(), &image, &mut features)?;
+    let mut cotangents = WholeMaps::<f64>::noise(&plan.output_shapes());
+    let mut input_gradient = WholeMaps::zeros(&[plan.input_shape()]);
+    let exchange = Exchange {
+        cotangents: &mut cotangents,
+        input_gradient: Some(&mut input_gradient),
+        taps: None,
+    };
+    let mut gradients = OwnedGradients::default();
+    plan.vjp_on(backend, residuals, exchange, &mut gradients)?;
+    let maps = [features, input_gradient].map(|maps| maps.into_maps().swap_remove(0).data);
+    let parameters = 0..model.network().parameters().len();
+    let parameters =
+        parameters.filter_map(|id| gradients.get(ParameterId(id)).map(<[f64]>::to_vec));
+    Ok(maps.into_iter().chain(parameters).collect())
+}
+
+fn check(steps: &[u8], size: (u64, u64), tile: u64, seed: u64) -> Result<(), TestCaseError> {
+    let model = model(steps, seed).unwrap();
+    let whole = || PlanRequest::new(size.0, size.1).input_gradient(InputGradient::Wanted);
+    let Ok(expected) = run(&Plain::default(), &model, whole()) else {
+        return Err(TestCaseError::reject(
+            "the image is too small for the network",
+        ));
+    };
+    // In one piece on one backend, in tiles on either.
+    let tiled = || whole().tile(tile).poison(f64::NAN);
+    let found = [
+        run(&Plain::default(), &model, tiled()).unwrap(),
+        run(&Cpu::<f64>::new(), &model, tiled()).unwrap(),
+    ];
+    for found in found {
+        prop_assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            let scale = expected
+                .iter()
+                .fold(1e-3_f64, |most, value| most.max(value.abs()));
+            prop_assert_eq!(found.len(), expected.len());
+            for (a, b) in found.iter().zip(expected) {
+                prop_assert!(
+                    (a - b).abs() <= 1e-9 * scale,
+                    "{}, expected {} of {}",
+                    a,
+                    b,
+                    scale
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn whole_networks_run_on_a_second_backend() {
+    let config = ProptestConfig {
+        cases: 200,
+        max_global_rejects: 1 << 16,
+        ..ProptestConfig::default()
+    };
+    let case = (
+        prop::collection::vec(any::<u8>(), 1..5),
+        (6_u64..18, 6_u64..18),
+        2_u64..10,
+        any::<u64>(),
+    );
+    TestRunner::new(config)
+        .run(&case, |(steps, size, tile, seed)| {
+            check(&steps, size, tile, seed)
+        })
+        .unwrap();
+}
+
+#[test]
+fn every_operator_runs_on_a_second_backend() {
+    for step in 0..14 {
+        check(&[0, step, 0], (14, 11), 5, u64::from(step)).unwrap();
+    }
+}
+
+#[test]
+fn an_operator_that_a_backend_lacks_is_refused_by_name() {
+    let model = model(&[0, 8], 1).unwrap();
+    let backend = Plain {
+        lacks: vec!["gelu"],
+    };
+    let refused = Plan::on(&backend, model.network(), PlanRequest::new(20, 20)).err();
+    assert!(
+        matches!(&refused, Some(StreamError::Unsupported { layer, kind: "gelu", backend: "plain" }) if layer == "gelu2"),
+        "{refused:?}"
+    );
+    assert!(Plan::on(&Plain::default(), model.network(), PlanRequest::new(20, 20)).is_ok());
+}
+
+#[test]
+fn padding_may_differ_from_side_to_side() {
+    let mut own = OwnedParameters::new(3);
+    let mut net = NetworkBuilder::new(2);
+    let mut conv = Conv2d::new(2, 3, 4).stride(2);
+    conv.padding = Padding {
+        top: 3,
+        bottom: 0,
+        left: 1,
+        right: 2,
+    };
+    let x = net.conv2d(net.input(), conv, "conv", &mut own).unwrap();
+    let model = OwnedModel::new(net, vec![("features".into(), x)], own).unwrap();
+    let request = || PlanRequest::new(13, 17).input_gradient(InputGradient::Wanted);
+    let expected = run(&Plain::default(), &model, request()).unwrap();
+    let found = run(&Cpu::<f64>::new(), &model, request().tile(4)).unwrap();
+    for (a, b) in found.iter().flatten().zip(expected.iter().flatten()) {
+        assert!(
+            (a - b).abs() <= 1e-11 * b.abs().max(1.0),
+            "{a}, expected {b}"
+        );
+    }
+}
