@@ -216,3 +216,58 @@ fn task_value(task: Option<TaskKind>, classes: usize) -> anyhow::Result<Option<V
     }
     Ok(Some(table.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command, FromArgMatches};
+
+    use super::*;
+
+    /// A command line with every flag, and what each is called.
+    fn every_flag() -> (SettingsArguments, Vec<String>) {
+        let command = SettingsArguments::augment_args(Command::new("train"));
+        let flags: Vec<String> = command
+            .get_arguments()
+            .filter_map(|argument| Some(format!("--{}", argument.get_long()?)))
+            .collect();
+        let mut line = vec!["train".to_owned()];
+        for flag in flags.iter().filter(|flag| *flag != "--set") {
+            let value = match flag.as_str() {
+                "--task" => "classification",
+                "--classes" => "low,mid,high",
+                "--mpp" => "4,2",
+                "--slide-mpp" | "--learning-rate" => "0.25",
+                "--memory" => "2GiB",
+                "--threads" | "--seeds" => "2",
+                "--folds" | "--epochs" | "--batch-size" | "--seed" => "5",
+                _ => "other",
+            };
+            line.extend([flag.clone(), value.to_owned()]);
+        }
+        let matches = command.try_get_matches_from(line).unwrap();
+        let arguments = SettingsArguments::from_arg_matches(&matches).unwrap();
+        (arguments, flags)
+    }
+
+    #[test]
+    fn every_flag_gives_its_value_to_a_key_that_there_is() {
+        let (arguments, flags) = every_flag();
+        let all = overrides(&arguments).unwrap();
+        let given: Vec<&str> = all.iter().map(|one| one.flag.as_str()).collect();
+        for flag in flags.iter().filter(|flag| *flag != "--set") {
+            assert!(given.contains(&flag.as_str()), "{flag} in {given:?}");
+        }
+        let settings = Table::try_from(settings(None, &arguments).unwrap()).unwrap();
+        let defaults = Table::try_from(Settings::default()).unwrap();
+        let settings = Value::from(settings);
+        let defaults = Value::from(defaults);
+        for Override { flag, key, value } in &all {
+            let find = |table: &Value| {
+                let mut names = key.split('.');
+                names.try_fold(table.clone(), |table, name| table.get(name).cloned())
+            };
+            assert_eq!(find(&settings).as_ref(), Some(value), "{flag}: {key}");
+            assert_ne!(find(&defaults).as_ref(), Some(value), "{flag}: {key}");
+        }
+    }
+}

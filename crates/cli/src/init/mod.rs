@@ -101,6 +101,87 @@ mod tests {
         }
     }
 
+    /// A key that stands in the file as a comment.
+    struct Hidden {
+        line: usize,
+        key: String,
+        /// The kind that it belongs to, where its table has another one.
+        kind: Option<String>,
+    }
+
+    /// Every key that the file has as a comment, and none of the words above keys.
+    fn hidden(text: &str) -> Vec<Hidden> {
+        let mut kind = None;
+        let mut hidden = Vec::new();
+        for (line, words) in text.lines().enumerate() {
+            if let Some(of) = words.strip_prefix("# Of \"") {
+                kind = of.split('"').next().map(str::to_owned);
+            }
+            let pair = words
+                .strip_prefix("# ")
+                .and_then(|pair| pair.split_once(" = "));
+            let is_name = |key: &str| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            if let Some((key, _)) = pair.filter(|(key, _)| is_name(key)) {
+                let (key, kind) = (key.to_owned(), kind.take());
+                hidden.push(Hidden { line, key, kind });
+            }
+        }
+        hidden
+    }
+
+    /// The file with some of these made active. Where they belong to another kind, their table has that, and no key of the one before.
+    fn shown(text: &str, hidden: &[&Hidden]) -> String {
+        let mut lines: Vec<&str> = text.lines().collect();
+        for Hidden { line, kind, .. } in hidden {
+            lines[*line] = lines[*line].strip_prefix("# ").unwrap();
+            if kind.is_some() {
+                let start = lines[..*line]
+                    .iter()
+                    .rposition(|line| line.starts_with('['));
+                for above in &mut lines[start.unwrap() + 1..*line] {
+                    if !above.starts_with('#') {
+                        *above = "";
+                    }
+                }
+            }
+        }
+        let mut text = String::new();
+        for (place, line) in lines.iter().enumerate() {
+            text += line;
+            text.push('\n');
+            let here = hidden.iter().find(|hidden| hidden.line == place);
+            if let Some(kind) = here.and_then(|hidden| hidden.kind.as_ref()) {
+                text += &format!("kind = \"{kind}\"\n");
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn what_is_a_comment_is_legal_without_its_sign() {
+        let text = text(&Settings::default(), Path::new("run.toml")).unwrap();
+        let all = hidden(&text);
+        let keys: Vec<&str> = all.iter().map(|hidden| hidden.key.as_str()).collect();
+        for key in ["csv", "folds", "patience", "levels", "momentum", "frozen"] {
+            assert!(keys.contains(&key), "{key} in {keys:?}");
+        }
+        let check = |chosen: &[&Hidden]| {
+            let shown = shown(&text, chosen);
+            let settings = Settings::from_toml(&shown);
+            let keys: Vec<&str> = chosen.iter().map(|hidden| hidden.key.as_str()).collect();
+            assert!(settings.is_ok(), "{keys:?}: {}", settings.unwrap_err());
+            assert_ne!(settings.unwrap(), Settings::default(), "{keys:?}");
+        };
+        for hidden in &all {
+            check(&[hidden]);
+        }
+        // Folds exclude what is left out in their place, and one kind another.
+        let together = all
+            .iter()
+            .filter(|hidden| hidden.kind.is_none() && hidden.key != "folds");
+        check(&together.collect::<Vec<_>>());
+    }
+
     #[test]
     fn tables_come_in_the_order_in_which_a_person_reads() {
         let text = text(&Settings::default(), Path::new("run.toml")).unwrap();

@@ -128,8 +128,8 @@ impl<'a> Writer<'a> {
             format!("{prefix}{name} = {value}\n")
         } else if let Some(constant) = property.get("const") {
             format!("{prefix}{name} = {constant}\n")
-        } else if let Some(default) = default(property) {
-            format!("# {name} = {default}\n")
+        } else if let Some(example) = example(property).or_else(|| default(property)) {
+            format!("# {name} = {example}\n")
         } else {
             format!("# {name} = {}\n", placeholder(schema))
         };
@@ -273,6 +273,13 @@ fn default(property: &Value) -> Option<String> {
         .get("default")
         .filter(|default| !default.is_null())?;
     let value = toml::Value::try_from(default).ok()?;
+    Some(value.to_string())
+}
+
+/// The first example of a key as TOML, where its declaration gives one.
+fn example(property: &Value) -> Option<String> {
+    let example = property.get("examples")?.as_array()?.first()?;
+    let value = toml::Value::try_from(example).ok()?;
     Some(value.to_string())
 }
 

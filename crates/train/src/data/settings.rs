@@ -19,9 +19,11 @@ use crate::source::ReadSettings;
 pub struct DataSettings {
     /// Table of the slides (CSV, with commas, semicolons or tabs), one row a slide. None by default; `csv` or `folder` must be
     /// given.
+    #[schemars(example = &"slides.csv")]
     pub csv: Option<PathBuf>,
     /// Without `csv`: a folder in the layout of a published data set, or any folder of slides, to predict. With `csv`: the
     /// folder that the table's slides are in; by default that of the table.
+    #[schemars(example = &"slides")]
     pub folder: Option<PathBuf>,
     /// Layout of `folder`: `camelyon17`, `camelyon16`, `tupac16`, `panda`, `imagenette`, `streaming_pipeline`, `clam`, `stamp` or
     /// `slides`. By default it is found by what lies there.
@@ -47,8 +49,10 @@ pub struct DataSettings {
     /// Shares of the patients in the splits, for slides that have none; each from 0, together below 1.
     pub splits: SplitShares,
     /// Parts of a cross-validation by patient, 3 or more: each is the test split once. By default there is one split.
+    #[schemars(example = 5)]
     pub folds: Option<usize>,
     /// A column, such as `center`: the slides of each of its values are the test split once. None by default.
+    #[schemars(example = &"center")]
     pub leave_one_out: Option<String>,
     /// Resolutions to train at, one after another, in microns per pixel; finite numbers above 0, at least one.
     pub microns_per_pixel: Vec<f64>,

@@ -15,16 +15,19 @@ pub enum Task {
     /// One of several classes, 0 to `classes - 1`.
     Classification {
         /// Number of classes, two or more.
+        #[schemars(example = 3)]
         classes: usize,
     },
     /// Any of several labels at once.
     MultiLabel {
         /// Number of labels, one or more.
+        #[schemars(example = 3)]
         labels: usize,
     },
     /// One of several levels that have an order, 0 to `levels - 1`, such as grades.
     Ordinal {
         /// Number of levels, two or more.
+        #[schemars(example = 3)]
         levels: usize,
     },
     /// A number.

@@ -17,10 +17,12 @@ pub struct ModelSettings {
     /// File of the network's first weights, such as torchvision's `resnet18-f37072fd.pth`; absent to draw them. What the file has
     /// besides (a final linear layer) is passed over.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"resnet18-f37072fd.pth")]
     pub weights: Option<PathBuf>,
     /// Parts of the network that keep their first weights, by the beginnings of their parameters' names, such as `["stem",
     /// "layer1"]` of a ResNet (`stem` is its `conv1` and `bn1`). The head is always trained.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["stem"])]
     pub frozen: Vec<String>,
     /// Poolings of the head, put one after another.
     pub pooling: Vec<Pooling>,
@@ -32,6 +34,7 @@ pub struct ModelSettings {
     /// Threads; 0 for one for each core, and at most four for each.
     pub threads: usize,
     /// A folder for a file of what does not fit in `memory_bytes`; absent for none.
+    #[schemars(example = &"scratch")]
     pub offload: Option<PathBuf>,
 }
 

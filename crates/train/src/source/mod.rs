@@ -35,6 +35,7 @@ pub struct ReadSettings {
     pub deviation: [f64; 3],
     /// Microns per pixel of the finest level of slides that state none, or a wrong number; above 0. Absent, slides that state none cannot
     /// be read.
+    #[schemars(example = 0.25)]
     pub scale_override: Option<f64>,
     /// Which part of a slide is an image: the `whole` slide, or the smallest rectangle around its `tissue`. By default all of it, which
     /// loses nothing.

@@ -29,6 +29,7 @@ pub struct TrainSettings {
     pub learning_rate: f64,
     /// Highest learning rate of the head; above 0. Absent, the head takes `learning_rate`, which suits a network that is trained from
     /// nothing; a body with pretrained weights wants a lower one than its head.
+    #[schemars(example = 0.01)]
     pub head_learning_rate: Option<f64>,
     /// Largest Euclidean norm of a step's gradients, to which larger ones are scaled down as by PyTorch's `clip_grad_norm_`; above 0,
     /// and `inf` for no limit. By default 1, since one odd slide has much weight in a step of few.
@@ -44,6 +45,7 @@ pub struct TrainSettings {
     pub class_weights: ClassWeights,
     /// Decay of an exponential moving average of the weights, which is then evaluated and kept in place of the weights of the last
     /// step; above 0 and below 1, such as 0.99. It warms up: of step n it is at most (1 + n) / (10 + n). Absent, none is kept.
+    #[schemars(example = 0.99)]
     pub ema_decay: Option<f64>,
     /// The validation split is evaluated after every so many epochs, and after the last; 0 for never.
     pub validate_every: u64,
@@ -52,6 +54,7 @@ pub struct TrainSettings {
     pub monitor: Monitor,
     /// Training ends when so many evaluations of the validation split, one after another, were no better than the best before;
     /// 1 or more. Absent, all epochs are trained.
+    #[schemars(example = 3)]
     pub patience: Option<u64>,
     /// Which weights are tested and kept: those of the `last` epoch or of the `best` one by `monitor`. By default the last: nothing is
     /// chosen then, and the schedule ends there; the best of many evaluations of a small split is best by luck.
