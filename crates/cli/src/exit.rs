@@ -8,6 +8,8 @@ use crate::{message, tell};
 pub const FAILED: u8 = 1;
 /// Exit code of a command line or a file of settings that cannot be used. Nothing was computed.
 pub const WRONG_USE: u8 = 2;
+/// Exit code of what was done for some slides, while others were left out, and named. The same command tries those again.
+pub const INCOMPLETE: u8 = 3;
 /// Exit code of what was stopped by Ctrl-C, and which the same command goes on with: 128 and the number of the signal.
 pub const STOPPED: u8 = 130;
 
@@ -46,6 +48,29 @@ impl Stopped {
     }
 }
 
+/// The work was done, but for slides that were named and left out.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{skipped} of {all} slides were left out, for the reasons above: the same command tries them again"
+)]
+pub struct Incomplete {
+    skipped: usize,
+    all: usize,
+}
+
+impl Incomplete {
+    /// Nothing for no slide left out, and an error otherwise.
+    ///
+    /// # Errors
+    /// [`Incomplete`] if `skipped` is not 0.
+    pub fn check(skipped: usize, all: usize) -> anyhow::Result<()> {
+        match skipped {
+            0 => Ok(()),
+            skipped => Err(Self { skipped, all }.into()),
+        }
+    }
+}
+
 /// Says on standard error why a command did not do what it was asked for, and gives the exit code.
 #[must_use]
 pub fn report(result: anyhow::Result<()>) -> ExitCode {
@@ -53,7 +78,7 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     let code = code(&error);
-    if code == STOPPED {
+    if code == STOPPED || code == INCOMPLETE {
         tell(message(&error));
     } else {
         tell(format_args!("error: {}", message(&error)));
@@ -67,6 +92,8 @@ fn code(error: &anyhow::Error) -> u8 {
         STOPPED
     } else if error.chain().any(|cause| cause.is::<WrongUse>()) {
         WRONG_USE
+    } else if error.chain().any(|cause| cause.is::<Incomplete>()) {
+        INCOMPLETE
     } else {
         FAILED
     }
@@ -86,10 +113,18 @@ mod tests {
                 WRONG_USE,
             ),
             (Stopped::error("in epoch 3"), STOPPED),
+            (Incomplete::check(1, 3).unwrap_err(), INCOMPLETE),
         ] {
             assert_eq!(code(&error), expected, "{error}");
             assert_eq!(code(&error.context("training")), expected);
         }
+    }
+
+    #[test]
+    fn nothing_left_out_is_no_error() {
+        assert!(Incomplete::check(0, 3).is_ok());
+        let told = Incomplete::check(1, 3).unwrap_err().to_string();
+        assert!(told.starts_with("1 of 3 slides were left out"), "{told}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use stream_grad_train::model_file::ModelDescription;
 use stream_grad_train::predict::Predictor;
 
 use crate::arguments::{Frame, HeatmapArguments};
-use crate::exit::{Stopped, WrongUse};
+use crate::exit::{Incomplete, Stopped, WrongUse};
 use crate::progress::counting_bar;
 use crate::stop;
 use crate::tell;
@@ -17,7 +17,7 @@ use crate::tell;
 /// Explains one output of a model for each slide, and names the slides that could not be read.
 ///
 /// # Errors
-/// [`WrongUse`] for an output that the model does not have; [`Stopped`] after Ctrl-C; a model that cannot be read; the first reason
+/// [`WrongUse`] for an output that the model does not have; [`Stopped`] after Ctrl-C; [`Incomplete`] if some slides were left out; a model that cannot be read; the first reason
 /// if no slide could be explained.
 pub fn run(arguments: &HeatmapArguments) -> anyhow::Result<()> {
     let stop = stop::on_ctrl_c()?;
@@ -73,9 +73,10 @@ pub fn run(arguments: &HeatmapArguments) -> anyhow::Result<()> {
         "{} has maps of {known} of {all} slides",
         arguments.output.display()
     );
+    let left_out = skipped.len();
     match skipped.into_iter().next() {
         Some(first) if known == 0 => Err(first.into()),
-        _ => Ok(()),
+        _ => Incomplete::check(left_out, all),
     }
 }
 

@@ -9,7 +9,7 @@ use stream_grad_train::predict::{Predicted, Predictor};
 use stream_grad_train::trainer::TrainEvent;
 
 use crate::arguments::PredictArguments;
-use crate::exit::Stopped;
+use crate::exit::{Incomplete, Stopped};
 use crate::progress::counting_bar;
 use crate::stop;
 use crate::tell;
@@ -17,7 +17,7 @@ use crate::tell;
 /// Predicts all slides, or goes on with what was stopped, and names those that could not be.
 ///
 /// # Errors
-/// [`Stopped`] after Ctrl-C; whatever data and model refuse.
+/// [`Stopped`] after Ctrl-C; [`Incomplete`] if some slides were left out; whatever data and model refuse.
 pub fn run(arguments: &PredictArguments) -> anyhow::Result<()> {
     let stop = stop::on_ctrl_c()?;
     let output = &arguments.output;
@@ -48,7 +48,7 @@ pub fn run(arguments: &PredictArguments) -> anyhow::Result<()> {
     let known = found.before + found.predicted;
     let all = data.samples.len();
     println!("{} has {known} of {all} slides", output.display());
-    Ok(())
+    Incomplete::check(found.skipped.len(), all)
 }
 
 /// Predicts `samples` into the table `output` with a bar, or goes on with what was stopped, and names those that could not be.

@@ -37,6 +37,7 @@ Exit codes:
   0    done
   1    failed; the message says why
   2    the command line or a file of settings is wrong; nothing was computed
+  3    done, but for slides that could not be read, which are named (predict, heatmap)
   130  stopped by Ctrl-C; the same command goes on from there
 
 Progress bars and messages go to standard error, and results to standard output or files.")]

@@ -10,7 +10,7 @@ use super::LimitArguments;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Each prediction is written as soon as it is known. After Ctrl-C or a crash the same command goes on; slides that could not be
-read are named, left out, and tried again by the next call.
+read are named, left out, and tried again by the next call; the exit code is 3 then.
 
 Examples:
   stream-grad predict model.safetensors --folder new-slides --output predictions.csv
