@@ -1,13 +1,15 @@
 //! Figures drawn with `plotters`.
 
 use std::fmt::Display;
+use std::ops::Range;
 
 use plotters::backend::SVGBackend;
 use plotters::chart::{ChartBuilder, ChartContext};
 use plotters::coord::Shift;
 use plotters::coord::cartesian::Cartesian2d;
-use plotters::coord::combinators::IntoLogRange;
-use plotters::coord::ranged1d::{Ranged, ValueFormatter};
+use plotters::coord::combinators::{IntoLogRange, LogCoord};
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged, ValueFormatter};
+use plotters::coord::types::RangedCoordf64;
 use plotters::drawing::{DrawingArea, IntoDrawingArea};
 use plotters::element::{Circle, PathElement, Polygon, Rectangle, Text, TriangleMarker};
 use plotters::series::DashedLineSeries;
@@ -77,29 +79,58 @@ fn draw(figure: &Figure, area: &Area<'_>) -> Result<(), String> {
         .margin_bottom(fine(6))
         .x_label_area_size(fine(52))
         .y_label_area_size(fine(72));
-    let (x, y) = (figure.x.low..figure.x.high, figure.y.low..figure.y.high);
-    match (figure.x.scale, figure.y.scale) {
-        (Scale::Linear, Scale::Linear) => {
-            fill(builder.build_cartesian_2d(x, y).map_err(words)?, figure)
+    let (linear, log) = (Ticked::linear, Ticked::log);
+    let (x, y) = (&figure.x, &figure.y);
+    match (x.scale == Scale::Log, y.scale == Scale::Log) {
+        (false, false) => fill(builder.build_cartesian_2d(linear(x), linear(y)), figure),
+        (true, false) => fill(builder.build_cartesian_2d(log(x), linear(y)), figure),
+        (false, true) => fill(builder.build_cartesian_2d(linear(x), log(y)), figure),
+        (true, true) => fill(builder.build_cartesian_2d(log(x), log(y)), figure),
+    }
+}
+
+/// Coordinates of an axis, with the ticks that it chose.
+struct Ticked<R> {
+    inner: R,
+    ticks: Vec<f64>,
+}
+
+impl Ticked<RangedCoordf64> {
+    fn linear(axis: &Axis) -> Self {
+        Self {
+            inner: (axis.low..axis.high).into(),
+            ticks: axis.ticks(),
         }
-        (Scale::Log, Scale::Linear) => fill(
-            builder
-                .build_cartesian_2d(x.log_scale(), y)
-                .map_err(words)?,
-            figure,
-        ),
-        (Scale::Linear, Scale::Log) => fill(
-            builder
-                .build_cartesian_2d(x, y.log_scale())
-                .map_err(words)?,
-            figure,
-        ),
-        (Scale::Log, Scale::Log) => fill(
-            builder
-                .build_cartesian_2d(x.log_scale(), y.log_scale())
-                .map_err(words)?,
-            figure,
-        ),
+    }
+}
+
+impl Ticked<LogCoord<f64>> {
+    fn log(axis: &Axis) -> Self {
+        Self {
+            inner: (axis.low..axis.high).log_scale().into(),
+            ticks: axis.ticks(),
+        }
+    }
+}
+
+impl<R: Ranged<ValueType = f64>> Ranged for Ticked<R> {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        self.inner.map(value, limit)
+    }
+
+    fn key_points<H: KeyPointHint>(&self, hint: H) -> Vec<f64> {
+        if hint.weight().allow_light_points() {
+            Vec::new()
+        } else {
+            self.ticks.clone()
+        }
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.inner.range()
     }
 }
 
@@ -183,19 +214,15 @@ fn line(colour: Colour, stroke: Stroke) -> ShapeStyle {
 }
 
 /// Axes, and all marks on them.
-fn fill<X, Y>(mut chart: Chart<'_, '_, X, Y>, figure: &Figure) -> Result<(), String>
+fn fill<X, Y, E: Display>(
+    chart: Result<Chart<'_, '_, X, Y>, E>,
+    figure: &Figure,
+) -> Result<(), String>
 where
     X: Ranged<ValueType = f64> + ValueFormatter<f64>,
     Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
 {
-    let label = |axis: &Axis| match axis.scale {
-        Scale::Linear => {
-            let span = axis.high - axis.low;
-            Box::new(move |value: &f64| linear_label(*value, span)) as Box<dyn Fn(&f64) -> String>
-        }
-        Scale::Log => Box::new(|value: &f64| log_label(*value)),
-    };
-    let (x_label, y_label) = (label(&figure.x), label(&figure.y));
+    let mut chart = chart.map_err(words)?;
     let text = style(TEXT, Colour::INK);
     chart
         .configure_mesh()
@@ -206,10 +233,8 @@ where
         .set_all_tick_mark_size(fine(4))
         .label_style(text.clone())
         .axis_desc_style(text)
-        .x_labels(7)
-        .y_labels(6)
-        .x_label_formatter(&*x_label)
-        .y_label_formatter(&*y_label)
+        .x_label_formatter(&|value| figure.x.label(*value))
+        .y_label_formatter(&|value| figure.y.label(*value))
         .x_desc(plain(&figure.x.label))
         .y_desc(plain(&figure.y.label))
         .draw()
@@ -230,7 +255,7 @@ where
     Y: Ranged<ValueType = f64>,
 {
     let legal =
-        |axis: &Axis, value: f64| value.is_finite() && (axis.scale == Scale::Linear || value > 0.0);
+        |axis: &Axis, value: f64| value.is_finite() && (axis.scale != Scale::Log || value > 0.0);
     let shown = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
         let points = points.iter().copied();
         points
@@ -252,11 +277,16 @@ where
             stroke,
         } => {
             let style = line(*colour, *stroke);
-            if *stroke == Stroke::Dashed {
-                let dashes = DashedLineSeries::new(shown(points), fine(7), fine(5), style);
+            let points = shown(points);
+            if let [point] = points.as_slice() {
+                // A line of one point would not be seen.
+                let dot = Circle::new(*point, fine(4), RGBColor::from(*colour).filled());
+                chart.draw_series([dot]).map_err(words)?;
+            } else if *stroke == Stroke::Dashed {
+                let dashes = DashedLineSeries::new(points, fine(7), fine(5), style);
                 chart.draw_series(dashes).map_err(words)?;
             } else {
-                let path = PathElement::new(shown(points), style);
+                let path = PathElement::new(points, style);
                 chart.draw_series([path]).map_err(words)?;
             }
         }
@@ -301,46 +331,4 @@ where
         }
     }
     Ok(())
-}
-
-/// A number on a linear axis of that span, with the decimals that its steps need.
-fn linear_label(value: f64, span: f64) -> String {
-    if value != 0.0 && !(1e-3..1e6).contains(&span) {
-        return format!("{value:.1e}");
-    }
-    // As many for all numbers of the axis, but never so few that a number is rounded.
-    let step = span / 6.0;
-    let is_fine = |decimals: i32| step * 10_f64.powi(decimals) >= 0.55;
-    let is_exact = |decimals: i32| {
-        let scaled = value * 10_f64.powi(decimals);
-        (scaled - scaled.round()).abs() < 1e-6 * span * 10_f64.powi(decimals)
-    };
-    let decimals = (0..9).find(|decimals| is_fine(*decimals) && is_exact(*decimals));
-    let text = format!(
-        "{value:.*}",
-        usize::try_from(decimals.unwrap_or(9)).unwrap_or(0)
-    );
-    if text
-        .trim_start_matches('-')
-        .chars()
-        .all(|c| c == '0' || c == '.')
-    {
-        text.trim_start_matches('-').to_owned()
-    } else {
-        text
-    }
-}
-
-/// A number on a logarithmic axis; those between 1, 2 and 5 of a decade have none, for they would stand in each other's way.
-pub(in crate::report) fn log_label(value: f64) -> String {
-    let decade = 10_f64.powf(value.log10().floor());
-    let first = (value / decade).round();
-    if ![1.0, 2.0, 5.0, 10.0].contains(&first) {
-        return String::new();
-    }
-    if (1e-3..1e6).contains(&value) {
-        format!("{}", (value * 1e9).round() / 1e9)
-    } else {
-        format!("{value:.0e}")
-    }
 }

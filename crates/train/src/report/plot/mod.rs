@@ -5,11 +5,12 @@
 
 mod draw;
 mod matrix;
+mod ticks;
 
 use std::path::Path;
 
-pub(super) use draw::log_label;
 pub(super) use matrix::Matrix;
+pub(super) use ticks::log_label;
 
 use crate::error::{Result, TrainError};
 
@@ -52,6 +53,8 @@ pub(super) const SERIES: usize = 7;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scale {
     Linear,
+    /// Numbers stand at whole values only.
+    Whole,
     /// Values above 0 only.
     Log,
 }
@@ -86,6 +89,14 @@ impl Axis {
             high.abs().max(1.0) * 0.05
         };
         Self::fixed(label, low - room, high + room)
+    }
+
+    /// The same for things that are counted, such as epochs.
+    pub(super) fn counting(label: impl Into<String>, values: impl Iterator<Item = f64>) -> Self {
+        Self {
+            scale: Scale::Whole,
+            ..Self::around(label, values)
+        }
     }
 
     /// A logarithmic axis that holds the finite `values` above 0, and some room.

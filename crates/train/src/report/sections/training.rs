@@ -182,13 +182,13 @@ fn draw(
         return Ok(None);
     }
     let y = match course.y_scale {
-        Scale::Linear => Axis::around(course.y, points().map(|point| point.1)),
+        Scale::Linear | Scale::Whole => Axis::around(course.y, points().map(|point| point.1)),
         Scale::Log => Axis::log(course.y, points().map(|point| point.1)),
     };
     let figure = Figure {
         title: course.title.to_owned(),
         alt: format!("{} by {}, {} lines", course.title, course.x, marks.len()),
-        x: Axis::around(course.x, points().map(|point| point.0)),
+        x: Axis::counting(course.x, points().map(|point| point.0)),
         y,
         marks: marks.clone(),
     };
