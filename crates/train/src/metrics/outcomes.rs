@@ -182,7 +182,7 @@ impl Outcomes {
     }
 
     /// The metric on the slides at `places`, some of them several times.
-    fn metric_at(&self, metric: Metric, places: &[usize]) -> Result<f64> {
+    pub(crate) fn metric_at(&self, metric: Metric, places: &[usize]) -> Result<f64> {
         check_not_empty(metric.name(), places.len())?;
         if !Metric::of(self.task).contains(&metric) {
             return Err(TrainError::Metric {

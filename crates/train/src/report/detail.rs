@@ -1,8 +1,10 @@
 //! What a report computes from predictions: metrics, and the curves behind them.
 
+use std::collections::BTreeMap;
+
 use super::folder::{Member, MemberKey, Predicted, RunFolder};
 use crate::data::{Label, Split, Task};
-use crate::error::Result;
+use crate::error::{Result, TrainError};
 use crate::metrics::{
     Band, Bootstrap, Estimate, Groups, Metric, Outcomes, precision_recall_curve, roc_curve,
 };
@@ -51,23 +53,60 @@ impl<'a> Predictions<'a> {
             if slides.is_empty() {
                 continue;
             }
-            let pairs = slides.iter().filter_map(|slide| {
-                let label: &Label = slide.label.as_ref()?;
-                Some((label, slide.outputs.as_slice()))
-            });
-            return Ok(Some(Self {
-                split,
-                outcomes: Outcomes::new(task, pairs)?,
-                by_patient: slides.iter().any(|slide| slide.patient.is_some()),
-                groups: Groups::by_patient(
-                    slides
-                        .iter()
-                        .map(|slide| (slide.patient.as_deref(), slide.slide.as_path())),
-                ),
-                slides,
-            }));
+            return Self::new(task, split, slides).map(Some);
         }
         Ok(None)
+    }
+
+    fn new(task: Task, split: Split, slides: Vec<&'a Predicted>) -> Result<Self> {
+        let pairs = slides.iter().filter_map(|slide| {
+            let label: &Label = slide.label.as_ref()?;
+            Some((label, slide.outputs.as_slice()))
+        });
+        Ok(Self {
+            split,
+            outcomes: Outcomes::new(task, pairs)?,
+            by_patient: slides.iter().any(|slide| slide.patient.is_some()),
+            groups: Groups::by_patient(
+                slides
+                    .iter()
+                    .map(|slide| (slide.patient.as_deref(), slide.slide.as_path())),
+            ),
+            slides,
+        })
+    }
+
+    /// The metric of the second less that of the first, on the slides that both have, which are drawn together; `None` without
+    /// such slides, or where the metric has no meaning.
+    pub(super) fn difference(
+        [first, second]: [&Self; 2],
+        metric: Metric,
+        bootstrap: &Bootstrap,
+    ) -> Result<Option<Estimate>> {
+        let mut known = BTreeMap::new();
+        for slide in &first.slides {
+            known.insert(slide.slide.as_path(), *slide);
+        }
+        let (before, after): (Vec<&Predicted>, Vec<&Predicted>) = second
+            .slides
+            .iter()
+            .filter_map(|slide| Some((known.remove(slide.slide.as_path())?, *slide)))
+            .unzip();
+        if before.is_empty() {
+            return Ok(None);
+        }
+        let task = first.outcomes.task();
+        let [before, after] = [before, after].map(|slides| Self::new(task, second.split, slides));
+        let (before, after) = (before?.outcomes, after?);
+        let difference = bootstrap.estimate(&after.groups, |places| {
+            let after = after.outcomes.metric_at(metric, places)?;
+            Ok(after - before.metric_at(metric, places)?)
+        });
+        match difference {
+            Ok(difference) => Ok(Some(difference)),
+            Err(TrainError::Metric { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn everything(&self) -> Vec<usize> {

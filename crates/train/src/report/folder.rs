@@ -1,6 +1,7 @@
 //! A run folder as its report reads it: what is there counts, what is not is left out.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -96,7 +97,8 @@ impl RunFolder {
         let stated = entry(&["data", "classes"]).and_then(|names| names.try_into().ok());
         let names = class_names(task, [stated, ClassNames::new(notes.classes.clone()).ok()]);
         let samples = Columns::read(&path.join("samples.csv"))?;
-        let members = members(path, task, &names)?;
+        let runs = RunNames::of(settings.as_ref(), samples.as_ref());
+        let members = members(path, &runs, (task, &names))?;
         if members.is_empty() && settings.is_none() && notes == Notes::default() {
             return Err(TrainError::NoRun {
                 folder: path.to_path_buf(),
@@ -147,7 +149,69 @@ fn lookup(table: &toml::Table, keys: &[&str]) -> Option<toml::Value> {
     }
 }
 
-fn members(folder: &Path, task: Option<Task>, names: &ClassNames) -> Result<Vec<Member>> {
+/// What the trainings of an experiment can be called, as far as its settings and its slides say so.
+struct RunNames {
+    microns: Option<Vec<f64>>,
+    seeds: Option<Range<u64>>,
+    /// Columns of the slides' table, of which each round has one.
+    columns: Option<Vec<String>>,
+}
+
+impl RunNames {
+    fn of(settings: Option<&toml::Table>, samples: Option<&Columns>) -> Self {
+        let number = |key| {
+            settings?
+                .get("train")?
+                .get(key)?
+                .as_integer()?
+                .try_into()
+                .ok()
+        };
+        let microns = settings.and_then(|settings| {
+            let list = settings.get("data")?.get("microns_per_pixel")?.as_array()?;
+            let number = |value: &toml::Value| match value {
+                toml::Value::Integer(whole) => whole.to_string().parse().ok(),
+                value => value.as_float(),
+            };
+            list.iter().map(number).collect()
+        });
+        let seeds = number("seed").and_then(|seed: u64| {
+            let seeds: u64 = number("seeds")?;
+            Some(seed..seed.saturating_add(seeds))
+        });
+        Self {
+            microns,
+            seeds,
+            columns: samples.map(|samples| samples.heading.clone()),
+        }
+    }
+
+    /// Whether a folder of that name is one of the experiment's trainings, and not a copy or something else that lies there.
+    fn contains(&self, name: &str) -> bool {
+        let key = MemberKey::parse(name);
+        let is_known = |microns: f64| {
+            let all = self.microns.as_ref();
+            all.is_none_or(|all| all.contains(&microns))
+        };
+        let has_seed = |seed| {
+            let all = self.seeds.as_ref();
+            all.is_none_or(|all| all.contains(&seed))
+        };
+        let has_round = |round: &String| {
+            let all = self.columns.as_ref();
+            all.is_none_or(|all| all.contains(round))
+        };
+        key.microns.is_some_and(is_known)
+            && key.seed.is_none_or(has_seed)
+            && key.round.as_ref().is_none_or(has_round)
+    }
+}
+
+fn members(
+    folder: &Path,
+    runs: &RunNames,
+    (task, names): (Option<Task>, &ClassNames),
+) -> Result<Vec<Member>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(TrainError::file(folder))? {
         let path = entry.map_err(TrainError::file(folder))?.path();
@@ -155,7 +219,9 @@ fn members(folder: &Path, task: Option<Task>, names: &ClassNames) -> Result<Vec<
             .file_name()
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let holds = |file: &str| path.join(file).is_file();
-        if !(holds("result.json") || holds("predictions.csv") || holds("epochs.csv")) {
+        if !runs.contains(&name)
+            || !(holds("result.json") || holds("predictions.csv") || holds("epochs.csv"))
+        {
             continue;
         }
         let result = stored(&path.join("result.json"))?;
@@ -300,6 +366,33 @@ mod tests {
             assert_eq!(MemberKey::parse(name), expected, "{name}");
         }
         assert_eq!(key(Some(0.5), None, None).resolution(), "0.5 µm/px");
+    }
+
+    #[test]
+    fn folders_that_are_called_otherwise_are_no_trainings() {
+        let settings = "[data]\nmicrons_per_pixel = [8, 0.5]\n[train]\nseed = 4\nseeds = 2\n";
+        let settings: toml::Table = settings.parse().unwrap();
+        let samples = Columns {
+            heading: ["slide", "fold-1"].map(str::to_owned).to_vec(),
+            rows: Vec::new(),
+        };
+        let runs = RunNames::of(Some(&settings), Some(&samples));
+        for name in ["8-microns", "0.5-microns-seed-5", "8-microns-seed-4-fold-1"] {
+            assert!(runs.contains(name), "{name}");
+        }
+        for name in [
+            "8-microns copy",
+            "4-microns",
+            "8-microns-seed-6",
+            "8-microns-fold-9",
+            "8-microns-old",
+            "streamed",
+        ] {
+            assert!(!runs.contains(name), "{name}");
+        }
+        // Nothing is known of an older folder, but how trainings are called.
+        let runs = RunNames::of(None, None);
+        assert!(runs.contains("4-microns-fold-9") && !runs.contains("masks"));
     }
 
     /// Runs write classes as numbers: with grades called 1 to 3, `1` is the second.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,9 +29,16 @@ pub struct Summary {
     pub resolutions: Vec<ResolutionSummary>,
     /// How the finest resolution compares with the coarsest.
     pub verdict: Verdict,
+    /// The main metric at the finest resolution less that at the coarsest, on the slides that both have predictions of, resampled
+    /// together.
+    #[serde(default)]
+    pub difference: Option<Estimate>,
     /// What was published.
     #[serde(default)]
     pub published: Vec<PublishedRow>,
+    /// Figures and tables of the report, relative to the run folder.
+    #[serde(default)]
+    pub files: Vec<PathBuf>,
 }
 
 /// What one resolution gave.
@@ -76,8 +84,10 @@ pub struct TrainingSummary {
 pub enum Verdict {
     /// The finest interval lies wholly on the better side of the coarsest.
     Separated,
-    /// The finest value is better, but the intervals overlap.
+    /// The intervals overlap, but that of the difference on the same slides lies wholly on the better side of 0.
     Better,
+    /// The finest value is better, but its difference to the coarsest may be chance.
+    MaybeChance,
     /// The finest value is not better.
     NotBetter,
     /// There are fewer than two resolutions with a metric.
@@ -85,17 +95,29 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    fn of(metric: Metric, coarsest: Estimate, finest: Estimate) -> Self {
-        let separated = match metric.orientation() {
-            Orientation::Higher => finest.low > coarsest.high,
-            Orientation::Lower => finest.high < coarsest.low,
+    fn of(
+        metric: Metric,
+        (coarsest, finest): (Estimate, Estimate),
+        difference: Option<Estimate>,
+    ) -> Self {
+        let (separated, is_sure) = match metric.orientation() {
+            Orientation::Higher => (
+                finest.low > coarsest.high,
+                difference.is_some_and(|difference| difference.low > 0.0),
+            ),
+            Orientation::Lower => (
+                finest.high < coarsest.low,
+                difference.is_some_and(|difference| difference.high < 0.0),
+            ),
         };
         if separated {
             Self::Separated
-        } else if metric.is_better(finest.value, coarsest.value) {
+        } else if !metric.is_better(finest.value, coarsest.value) {
+            Self::NotBetter
+        } else if is_sure {
             Self::Better
         } else {
-            Self::NotBetter
+            Self::MaybeChance
         }
     }
 
@@ -107,7 +129,10 @@ impl Verdict {
                 "The finest resolution's interval lies wholly on the better side of the coarsest's."
             }
             Self::Better => {
-                "The finest resolution is better than the coarsest, but their intervals overlap."
+                "The finest resolution is better than the coarsest: their intervals overlap, but that of the difference does not hold 0."
+            }
+            Self::MaybeChance => {
+                "The finest resolution is better than the coarsest here, but that may be chance: the intervals do not tell them apart."
             }
             Self::NotBetter => "The finest resolution is NOT better than the coarsest.",
             Self::OneResolution => "One resolution only: nothing to compare.",
@@ -136,6 +161,19 @@ impl ResolutionSummary {
 }
 
 impl Summary {
+    /// What is concluded from the resolutions, in a sentence or two.
+    #[must_use]
+    pub fn conclusion(&self) -> String {
+        let sentence = self.verdict.sentence();
+        match (self.metric, self.difference) {
+            (Some(metric), Some(difference)) => format!(
+                "{sentence} {}, finest less coarsest, on the same slides: {difference}.",
+                metric.title()
+            ),
+            _ => sentence.to_owned(),
+        }
+    }
+
     pub(super) fn of(run: &RunFolder, details: &[Detail<'_>]) -> Result<Self> {
         let metric = run.task.map(Metric::main);
         let mut resolutions = Vec::new();
@@ -171,8 +209,17 @@ impl Summary {
             .filter(|resolution| resolution.microns_per_pixel.is_some())
             .filter_map(|resolution| resolution.metrics.get(metric?.name()).copied())
             .collect();
+        let difference = match (metric, details) {
+            (Some(metric), [coarsest, .., finest]) => {
+                let pair = [&coarsest.predictions, &finest.predictions];
+                Predictions::difference(pair, metric, &run.bootstrap)?
+            }
+            _ => None,
+        };
         let verdict = match (metric, main.as_slice()) {
-            (Some(metric), [coarsest, .., finest]) => Verdict::of(metric, *coarsest, *finest),
+            (Some(metric), [coarsest, .., finest]) => {
+                Verdict::of(metric, (*coarsest, *finest), difference)
+            }
             _ => Verdict::OneResolution,
         };
         Ok(Self {
@@ -182,7 +229,9 @@ impl Summary {
             confidence: run.bootstrap.confidence,
             resolutions,
             verdict,
+            difference,
             published: run.notes.published.clone(),
+            files: Vec::new(),
         })
     }
 }
@@ -283,6 +332,6 @@ impl fmt::Display for Summary {
                 )?;
             }
         }
-        writeln!(f, "\n{}", self.verdict.sentence())
+        writeln!(f, "\n{}", self.conclusion())
     }
 }

@@ -304,6 +304,78 @@ fn a_test_split_of_one_class_is_said_and_the_rest_is_there() {
     assert_eq!(summary.resolutions[0].metrics["accuracy"].value, 0.5);
 }
 
+/// What an earlier report drew goes with it, and nothing that it did not draw.
+#[test]
+fn figures_of_an_earlier_report_are_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    binary(folder.path());
+    let before = write(folder.path()).unwrap();
+    let over = Path::new("figures/metric-over-resolution.svg");
+    assert!(before.files.iter().any(|file| file == over));
+    assert!(folder.path().join(over).is_file());
+    put(folder.path(), "figures/mine.svg", "mine");
+    put(folder.path(), "notes.csv", "mine");
+    // A list that was tampered with leads nowhere else.
+    let mut listed = before.clone();
+    listed
+        .files
+        .extend(["notes.csv", "tables/../notes.csv"].map(Into::into));
+    let json = serde_json::to_string(&listed).unwrap();
+    put(folder.path(), "summary.json", &json);
+
+    std::fs::remove_dir_all(folder.path().join("8-microns")).unwrap();
+    Notes::default().write(folder.path()).unwrap();
+    let after = write(folder.path()).unwrap();
+    assert!(!after.files.iter().any(|file| file == over));
+    assert!(!folder.path().join(over).exists());
+    for file in &after.files {
+        assert!(folder.path().join(file).is_file(), "{}", file.display());
+    }
+    for mine in ["figures/mine.svg", "notes.csv"] {
+        assert_eq!(read(folder.path(), mine), "mine");
+    }
+}
+
+/// Whether a finer resolution is better is asked slide by slide.
+#[test]
+fn a_difference_that_may_be_chance_is_called_so() {
+    let verdict = |better: usize| {
+        let folder = tempfile::tempdir().unwrap();
+        settings(folder.path(), "{ kind = \"binary\" }");
+        for (microns, right) in [(8, 20), (2, 20 + better)] {
+            let mut text = "slide,label,logit_0,split\n".to_owned();
+            for slide in 0..40 {
+                let label = slide % 2;
+                // The first of the slides are told apart, the others are not.
+                let is_high = (label == 1) == (slide < right);
+                let logit = if is_high { 1.0 } else { -1.0 };
+                text += &format!("s{slide}.tif,{label},{logit},test\n");
+            }
+            put(
+                folder.path(),
+                &format!("{microns}-microns/predictions.csv"),
+                &text,
+            );
+        }
+        let summary = write(folder.path()).unwrap();
+        let html = read(folder.path(), "report.html");
+        assert!(html.contains("finest less coarsest, on the same slides"));
+        (summary.verdict, summary.difference.unwrap())
+    };
+    let (chance, difference) = verdict(1);
+    assert_eq!(chance, Verdict::MaybeChance);
+    assert!(
+        difference.value > 0.0 && difference.low <= 0.0,
+        "{difference}"
+    );
+    // Intervals of 20 and 26 of 40 overlap; on the same slides, six are better and none is worse.
+    let (better, difference) = verdict(6);
+    assert_eq!(better, Verdict::Better);
+    assert!(difference.low > 0.0, "{difference}");
+    assert_eq!(verdict(0).0, Verdict::NotBetter);
+    assert_eq!(verdict(20).0, Verdict::Separated);
+}
+
 /// A run that was stopped in its first epoch has settings and samples alone.
 #[test]
 fn what_is_not_there_is_left_out() {

@@ -28,7 +28,7 @@ pub(super) fn section(
         .iter()
         .any(|resolution| resolution.trainings.len() > 1);
     Ok(html! {
-        @if summary.verdict != Verdict::OneResolution { p { b { (summary.verdict.sentence()) } } }
+        @if summary.verdict != Verdict::OneResolution { p { b { (summary.conclusion()) } } }
         @if !details.is_empty() { (metrics(run, details, page)?) }
         @if several { (trainings(summary, metric, page)?) }
         (over_resolution(summary, metric, page)?)
