@@ -113,7 +113,7 @@ pub use stain::{
 };
 pub use table::{
     CopyKind, FurtherCell, SlideColumns, SlideCopy, SlideRow, SlideTable, TextRow, TextTable,
-    find_copies,
+    find_copies, quick_identity,
 };
 pub use tissue::{PenMarks, TissueOptions};
 pub use view::{SlideView, Target};

@@ -290,7 +290,23 @@ pub enum TrainError {
         /// Why it cannot be used.
         last: String,
     },
+    /// A folder in which another process trains.
+    #[error("{}: another process trains in this folder: wait until it ends, or give another folder", folder.display())]
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A folder that holds a run of other slides.
+    #[error("{} holds a run with other slides: {difference}. Give another folder, or the slides of {}", folder.display(), file.display())]
+    OtherSlides {
+        /// The folder.
+        folder: PathBuf,
+        /// The table that holds them.
+        file: PathBuf,
+        /// What differs first.
+        difference: String,
+    },
+    /// A folder or a table that holds what another model or program made.
     #[error("{} holds a run with other {what}: give another folder, or the same {what} ({})", folder.display(), file.display())]
     OtherRun {
         /// The folder.

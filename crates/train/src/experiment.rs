@@ -1,8 +1,11 @@
 //! The same training at several resolutions, with several seeds, in several rounds of splits: in a folder that a second call goes on
 //! with.
 
+mod claim;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -12,7 +15,8 @@ use stream_grad_slides::{FurtherCell, MicronsPerPixel};
 
 use crate::checkpoint::BestEpoch;
 use crate::data::{
-    self, ClassNames, Round, Sample, SampleWarning, Split, check_labels, check_samples, of_split,
+    ClassNames, Round, Sample, SampleWarning, Split, check_classes, check_labels, check_samples,
+    of_split,
 };
 use crate::error::{Result, TrainError};
 use crate::files::write_whole;
@@ -23,9 +27,10 @@ use crate::report::{ResolutionResult, SkippedSlides, write_predictions};
 use crate::settings::Settings;
 use crate::source::SlideLoader;
 use crate::trainer::{Outcome, Run, TrainObserver, TrainSettings, evaluate};
+use claim::FolderLock;
 
-/// An experiment and the folder that holds what it gives.
-#[derive(Debug, Clone, PartialEq)]
+/// An experiment and the folder that holds what it gives. While it exists, none is opened in that folder by another process.
+#[derive(Debug, Clone)]
 pub struct Experiment {
     folder: PathBuf,
     settings: Settings,
@@ -33,6 +38,7 @@ pub struct Experiment {
     classes: ClassNames,
     warnings: Vec<SampleWarning>,
     cost_model: CostModel,
+    _lock: Arc<FolderLock>,
 }
 
 /// Which training of an experiment: a resolution, a seed and a round of splits. Its text is the name of its folder, such as `8-microns`,
@@ -78,13 +84,17 @@ pub struct RunResult {
 
 impl Experiment {
     /// Claims `folder` for an experiment: writes `run.toml` and `samples.csv` there, or finds the same ones ([`Settings::claim`]). In
-    /// each round every sample has a split, and [`check_samples`] lets it pass. Where there are several rounds, `samples.csv` has a
-    /// column of splits for each, called as the round.
+    /// each round every sample has a split, and [`check_samples`] and [`check_classes`] let it pass. Where there are several rounds,
+    /// `samples.csv` has a column of splits for each, called as the round.
+    ///
+    /// Slides may lie in another folder than when the run began: `contents.csv` says by what they are recognised.
     ///
     /// # Errors
-    /// [`TrainError::OtherSettings`] and [`TrainError::OtherRun`] if the folder holds other settings or other slides;
-    /// [`TrainError::Classes`] if the training or the test split of a round has labels of one kind only; [`TrainError::Splits`] for
-    /// samples without a split, or no round; as [`check_samples`]; [`TrainError::Setting`]; [`TrainError::File`].
+    /// [`TrainError::InUse`] if another process has an experiment open there; [`TrainError::OtherSettings`] and
+    /// [`TrainError::OtherSlides`] if the folder holds other settings or other slides; [`TrainError::Classes`] if a class has no slide
+    /// to learn from in a round, or if the slides of a round to learn from or to test on have labels of one kind only;
+    /// [`TrainError::Splits`] for samples without a split, or no round; as [`check_samples`]; [`TrainError::Setting`];
+    /// [`TrainError::File`].
     pub fn open(
         folder: impl Into<PathBuf>,
         settings: Settings,
@@ -96,34 +106,17 @@ impl Experiment {
         classes.check(settings.data.task)?;
         let mut warnings = Vec::new();
         for round in &rounds {
-            check_splits(&round.samples)?;
-            for warning in check_samples(&round.samples)? {
+            for warning in check_round(round, &settings, &classes)? {
                 if !warnings.contains(&warning) {
                     warnings.push(warning);
                 }
             }
-            let place = round.name.as_ref();
-            let place = place.map_or_else(String::new, |name| format!(" of {name}"));
-            for split in [Split::Train, Split::Test] {
-                let set = format!("the {} split{place}", split.name());
-                check_labels(&set, &of_split(&round.samples, split))?;
-            }
         }
-        let path = folder.join("samples.csv");
         let samples = table_of_rounds(&rounds)?;
+        let lock = FolderLock::hold(&folder)?;
+        settings.check_folder(&folder)?;
+        claim::claim(&folder, &samples)?;
         settings.claim(&folder)?;
-        let table = data::table(&path, &samples)?;
-        if path.is_file() {
-            if std::fs::read(&path).map_err(TrainError::file(&path))? != table {
-                return Err(TrainError::OtherRun {
-                    folder,
-                    what: "slides",
-                    file: path,
-                });
-            }
-        } else {
-            write_whole(&path, &table)?;
-        }
         Ok(Self {
             folder,
             settings,
@@ -131,6 +124,7 @@ impl Experiment {
             classes,
             warnings,
             cost_model: CostModel::FIXED,
+            _lock: Arc::new(lock),
         })
     }
 
@@ -183,7 +177,7 @@ impl Experiment {
 
     /// Trains on the training split of `key`, evaluates on its test split, and writes, into a folder of the experiment's that is called
     /// as the key, `checkpoints`, `steps.csv`, `epochs.csv`, events for TensorBoard, `model.safetensors`, `predictions.csv` and
-    /// `result.json`. Where settings ask for them, masks of tissue and profiles of stains are kept in `masks` and `stains`, for all
+    /// `result.json`. The predictions are those of the validation and of the test split. Where settings ask for them, masks of tissue and profiles of stains are kept in `masks` and `stains`, for all
     /// trainings.
     ///
     /// A training whose `result.json` is there is not begun again; one whose checkpoint is there goes on. Returns `None` if `stop` was
@@ -246,9 +240,18 @@ impl Experiment {
         let Outcome::Finished(summary) = run.execute(stop, observer)? else {
             return Ok(None);
         };
-        let set = (test.as_slice(), Split::Test);
-        let Some(evaluation) = evaluate(&model, &loader, set, stop, observer)? else {
-            return Ok(None);
+        let planned_bytes = planned_bytes(&model)?;
+        let mut evaluations = Vec::new();
+        for (samples, split) in [(&validation, Split::Validation), (&test, Split::Test)] {
+            let set = (samples.as_slice(), split);
+            match evaluate(&model, &loader, set, stop, observer)? {
+                Some(evaluation) => evaluations.push((split, evaluation)),
+                None => return Ok(None),
+            }
+        }
+        let skipped = |wanted: Split| -> Vec<PathBuf> {
+            let of_split = evaluations.iter().filter(|(split, _)| *split == wanted);
+            of_split.flat_map(|(_, of)| of.skipped.clone()).collect()
         };
         let description = ModelDescription {
             model: settings.model.clone(),
@@ -267,29 +270,84 @@ impl Experiment {
             &description,
             &model.tensors(),
         )?;
-        write_predictions(&folder.join("predictions.csv"), &evaluation)?;
+        write_predictions(&folder.join("predictions.csv"), &evaluations)?;
+        let skipped = SkippedSlides {
+            validation: skipped(Split::Validation),
+            test: skipped(Split::Test),
+            broken: summary.broken,
+            not_finite: summary.not_finite,
+        };
+        let tested = evaluations.pop().map(|(_, evaluation)| evaluation);
+        let tested = tested.unwrap_or_default();
+        let estimate = match tested.estimate(task, &settings.report.bootstrap) {
+            Ok(estimate) => Some(estimate),
+            // Of slides that could be read, say, none is of the second class: the report says so.
+            Err(TrainError::Metric { .. }) => None,
+            Err(error) => return Err(error),
+        };
         Ok(Some(RunResult {
             key: key.clone(),
             best: summary.best,
             tested_epoch: summary.tested_epoch,
             result: ResolutionResult {
                 microns_per_pixel: key.microns_per_pixel,
-                mean_pixels: evaluation.mean_pixels(),
-                test: evaluation.estimate(task, &settings.report.bootstrap)?,
-                test_slides: evaluation.predictions.len(),
-                skipped: SkippedSlides {
-                    test: evaluation.skipped,
-                    broken: summary.broken,
-                    not_finite: summary.not_finite,
-                },
+                mean_pixels: tested.mean_pixels(),
+                test: estimate,
+                test_slides: tested.predictions.len(),
+                skipped,
                 bad_regions: loader.bad_regions().by_slide(),
                 seconds: started.elapsed().as_secs_f64(),
+                planned_bytes,
                 training: summary.timing,
                 history: summary.history,
                 machine: Machine::this(),
             },
         }))
     }
+}
+
+/// The largest peak of all plans that the model was trained by.
+fn planned_bytes(model: &StreamedModel) -> Result<u64> {
+    let mut most = 0;
+    for recipe in model.recipes() {
+        let plan = model.plan(recipe.image.rows, recipe.image.columns)?;
+        most = most.max(plan.peak_bytes().get());
+    }
+    Ok(most)
+}
+
+/// Refuses a round that nothing can be learnt or measured in, and tells what is suspicious in it.
+fn check_round(
+    round: &Round,
+    settings: &Settings,
+    classes: &ClassNames,
+) -> Result<Vec<SampleWarning>> {
+    check_splits(&round.samples)?;
+    let mut warnings = check_samples(&round.samples)?;
+    let place = round.name.as_ref();
+    let place = place.map_or_else(String::new, |name| format!(" of {name}"));
+    for split in [Split::Train, Split::Test] {
+        let set = format!("the {} split{place}", split.name());
+        check_labels(&set, &of_split(&round.samples, split))?;
+    }
+    let lacking = check_classes(&round.samples, settings.data.task, classes);
+    let lacking = lacking.map_err(|error| match error {
+        TrainError::Classes {
+            set,
+            expected,
+            found,
+        } => TrainError::Classes {
+            set: set + &place,
+            expected,
+            found,
+        },
+        error => error,
+    })?;
+    warnings.extend(lacking.into_iter().map(|class| SampleWarning::NoSlides {
+        class,
+        round: round.name.clone(),
+    }));
+    Ok(warnings)
 }
 
 /// The samples of all rounds as one table: those of one round as they are; of several without a split, and with a column for each round

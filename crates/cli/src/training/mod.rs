@@ -44,12 +44,13 @@ impl Training {
         for name in report::FILES {
             refuse_input(&folder.join(name), &self.inputs)?;
         }
-        let cost_model = cost_model(&self.settings)?;
-        let experiment = Experiment::open(folder, self.settings, self.classes, self.rounds)?
-            .cost_model(cost_model);
+        let experiment = Experiment::open(folder, self.settings, self.classes, self.rounds)?;
         for warning in experiment.warnings() {
             tell(format_args!("warning: {warning}"));
         }
+        // Measured last: what is wrong is told at once.
+        let cost_model = cost_model(experiment.settings())?;
+        let experiment = experiment.cost_model(cost_model);
         self.notes.write(folder)?;
         let epochs = experiment.settings().train.epochs;
         let keys = experiment.runs();

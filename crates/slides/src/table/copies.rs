@@ -14,6 +14,8 @@ const WHOLE: u64 = 1 << 20;
 const BLOCK: u64 = 1 << 14;
 /// Blocks of a file: an odd number, so that one lies in the middle.
 const BLOCKS: u64 = 65;
+/// Blocks by which a file is recognised: the first, the middle and the last.
+const QUICK_BLOCKS: u64 = 3;
 
 /// Two slides of a list that are one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +140,7 @@ impl Candidate {
     fn hash(&mut self) -> Option<[u8; 32]> {
         *self
             .hash
-            .get_or_insert_with(|| content_hash(&self.path, self.size).ok())
+            .get_or_insert_with(|| content_hash(&self.path, (self.size, BLOCKS)).ok())
     }
 
     fn id(&mut self) -> Option<FileId> {
@@ -149,20 +151,49 @@ impl Candidate {
     }
 }
 
-fn content_hash(path: &Path, size: u64) -> std::io::Result<[u8; 32]> {
+/// By what a slide is recognised wherever it lies: its size, and a hash of its content as far as it is read. That is the whole of
+/// files up to 1 MiB, and the first, the middle and the last 16 KiB of larger ones; what lies beside the file counts as for
+/// [`find_copies`].
+///
+/// # Errors
+/// What the system says of a file that cannot be read.
+///
+/// # Examples
+/// ```
+/// use stream_grad_slides::quick_identity;
+/// # fn main() -> std::io::Result<()> {
+/// let folder = tempfile::tempdir()?;
+/// let [slide, moved] = ["a.svs", "b.svs"].map(|name| folder.path().join(name));
+/// std::fs::write(&slide, "pixels")?;
+/// let identity = quick_identity(&slide)?;
+/// std::fs::rename(&slide, &moved)?;
+/// assert_eq!(quick_identity(&moved)?, identity);
+/// std::fs::write(&moved, "others")?;
+/// assert_ne!(quick_identity(&moved)?, identity);
+/// # Ok(())
+/// # }
+/// ```
+pub fn quick_identity(path: &Path) -> std::io::Result<String> {
+    let size = path.metadata()?.len();
+    let hash = content_hash(path, (size, QUICK_BLOCKS))?;
+    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{size}-{hash}"))
+}
+
+fn content_hash(path: &Path, (size, blocks): (u64, u64)) -> std::io::Result<[u8; 32]> {
     let mut hasher = Sha256::new();
-    hash_file(path, size, &mut hasher)?;
+    hash_file(path, (size, blocks), &mut hasher)?;
     for companion in companions(path)? {
         let size = companion.metadata()?.len();
         hasher.update(companion.extension().unwrap_or_default().as_encoded_bytes());
         hasher.update(size.to_le_bytes());
-        hash_file(&companion, size, &mut hasher)?;
+        hash_file(&companion, (size, blocks), &mut hasher)?;
     }
     Ok(hasher.finalize().into())
 }
 
-/// Adds a file, or blocks of it, from its first to its last byte.
-fn hash_file(path: &Path, size: u64, hasher: &mut Sha256) -> std::io::Result<()> {
+/// Adds a file, or that many blocks of it, from its first to its last byte.
+fn hash_file(path: &Path, (size, blocks): (u64, u64), hasher: &mut Sha256) -> std::io::Result<()> {
     let mut file = File::open(path)?;
     let mut bytes = Vec::new();
     if size <= WHOLE {
@@ -170,8 +201,8 @@ fn hash_file(path: &Path, size: u64, hasher: &mut Sha256) -> std::io::Result<()>
         hasher.update(&bytes);
         return Ok(());
     }
-    for block in 0..BLOCKS {
-        let start = u128::from(size - BLOCK) * u128::from(block) / u128::from(BLOCKS - 1);
+    for block in 0..blocks {
+        let start = u128::from(size - BLOCK) * u128::from(block) / u128::from(blocks - 1);
         file.seek(SeekFrom::Start(u64::try_from(start).unwrap_or(size)))?;
         bytes.clear();
         file.by_ref().take(BLOCK).read_to_end(&mut bytes)?;

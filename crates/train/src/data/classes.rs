@@ -3,8 +3,17 @@
 use super::{ClassNames, Label, Sample, Split, Task};
 use crate::error::{Result, TrainError};
 
+/// A class, level or label that no slide of a split has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingClass {
+    /// Its name.
+    pub name: String,
+    /// The split.
+    pub split: Split,
+}
+
 /// Checks that the training split of labelled samples has every class, level or label, which could not be learnt otherwise, and
-/// returns a line for each that another split with slides lacks, which cannot be measured there.
+/// returns each that another split with slides lacks, which cannot be measured there.
 ///
 /// # Errors
 /// [`TrainError::Classes`] naming the class, and what to do.
@@ -15,13 +24,17 @@ use crate::error::{Result, TrainError};
 /// let sample = |label: f64, split| Sample { split: Some(split), ..Sample::new("a.svs", label) };
 /// let samples = [sample(0.0, Split::Train), sample(1.0, Split::Train), sample(0.0, Split::Test)];
 /// let names = ClassNames::new(["benign", "malignant"])?;
-/// let lines = check_classes(&samples, Task::Binary, &names)?;
-/// assert_eq!(lines, ["no slide of class `malignant` in the test split: it is not measured there"]);
+/// let lacking = check_classes(&samples, Task::Binary, &names)?;
+/// assert_eq!((lacking[0].name.as_str(), lacking[0].split), ("malignant", Split::Test));
 /// assert!(check_classes(&samples[1..], Task::Binary, &names).is_err());
 /// # Ok::<(), stream_grad_train::TrainError>(())
 /// ```
-pub fn check_classes(samples: &[Sample], task: Task, names: &ClassNames) -> Result<Vec<String>> {
-    let mut lines = Vec::new();
+pub fn check_classes(
+    samples: &[Sample],
+    task: Task,
+    names: &ClassNames,
+) -> Result<Vec<MissingClass>> {
+    let mut lacking = Vec::new();
     for split in Split::ALL {
         let labels: Vec<&Label> = samples
             .iter()
@@ -46,13 +59,11 @@ pub fn check_classes(samples: &[Sample], task: Task, names: &ClassNames) -> Resu
                     ),
                 });
             }
-            let split = split.name();
-            lines.push(format!(
-                "no slide of class `{name}` in the {split} split: it is not measured there"
-            ));
+            let name = name.to_owned();
+            lacking.push(MissingClass { name, split });
         }
     }
-    Ok(lines)
+    Ok(lacking)
 }
 
 /// Whether a slide has a class or a label.

@@ -5,7 +5,7 @@ use std::fmt;
 
 use stream_grad_slides::{CopyKind, find_copies};
 
-use super::{Sample, Split, check_patients};
+use super::{MissingClass, Sample, Split, check_patients};
 use crate::error::{Result, TrainError};
 
 /// Something that may be right, but makes results wrong if it is not. Its text says what, and in which splits.
@@ -18,6 +18,13 @@ pub enum SampleWarning {
         first: Sample,
         /// The other one.
         second: Sample,
+    },
+    /// A class that no slide of the validation or the test split has.
+    NoSlides {
+        /// The class, and the split.
+        class: MissingClass,
+        /// Name of the round of splits, where there are several.
+        round: Option<String>,
     },
     /// Two patients are called the same but for case, blanks, leading zeros or a `.0`.
     SimilarPatients {
@@ -122,6 +129,15 @@ impl fmt::Display for SampleWarning {
                     )?;
                 }
                 (first, second)
+            }
+            Self::NoSlides { class, round } => {
+                let (name, split) = (&class.name, class.split.name());
+                let place = round.as_ref();
+                let place = place.map_or_else(String::new, |round| format!(" of {round}"));
+                return write!(
+                    f,
+                    "no slide of class `{name}` in the {split} split{place}: it is not measured there"
+                );
             }
             Self::SimilarPatients { first, second } => {
                 let name = |sample: &Sample| sample.patient.clone().unwrap_or_default();

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use stream_grad_slides::{FurtherCell, MicronsPerPixel};
 
-pub use classes::check_classes;
+pub use classes::{MissingClass, check_classes};
 pub use columns::LabelColumn;
 pub use findings::{SampleWarning, check_samples};
 pub use folds::{DrawnSplits, Fold, SplitShares, assign_splits, cross_validation};

@@ -38,7 +38,9 @@ fn a_folder_belongs_to_one_experiment() {
     let open =
         |settings, samples| Experiment::open(folder.path(), settings, names(), round(samples));
     let first = open(Settings::default(), samples()).unwrap();
-    assert_eq!(open(Settings::default(), samples()).unwrap(), first);
+    let keys = first.runs();
+    drop(first);
+    assert_eq!(open(Settings::default(), samples()).unwrap().runs(), keys);
 
     let mut settings = Settings::default();
     settings.train.epochs += 1;
@@ -52,7 +54,124 @@ fn a_folder_belongs_to_one_experiment() {
     others[1].label = Some(0.0.into());
     others.push(sample("e.tif", 1.0, Split::Train));
     let error = open(Settings::default(), others).unwrap_err().to_string();
-    assert!(error.contains("other slides"), "{error}");
+    for part in [
+        "other slides",
+        "`b.tif,1,train,` there",
+        "`b.tif,0,train,` here",
+    ] {
+        assert!(error.contains(part), "{part:?} in {error}");
+    }
+    let error = open(Settings::default(), samples()[..3].to_vec());
+    assert!(error.is_err());
+}
+
+#[test]
+fn one_process_at_a_time_has_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || {
+        let settings = Settings::default();
+        Experiment::open(folder.path(), settings, names(), round(samples()))
+    };
+    let first = open().unwrap();
+    let error = open().unwrap_err();
+    assert!(matches!(error, TrainError::InUse { .. }), "{error}");
+    for part in [folder.path().to_str().unwrap(), "another process"] {
+        assert!(error.to_string().contains(part), "{part:?} in {error}");
+    }
+    // Whatever has a part in it keeps it.
+    let part = first.clone();
+    drop(first);
+    assert!(open().is_err());
+    drop(part);
+    open().unwrap();
+}
+
+/// Slides that were moved are the same, and others in their place are not.
+#[test]
+fn slides_may_lie_in_another_folder_than_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    let write = |data: &str, contents: [&str; 4]| -> Vec<Sample> {
+        std::fs::create_dir_all(place(data)).unwrap();
+        let samples = samples().into_iter().zip(contents);
+        let moved = samples.map(|(sample, content)| {
+            let slide = place(data).join(&sample.slide);
+            std::fs::write(&slide, content).unwrap();
+            Sample { slide, ..sample }
+        });
+        moved.collect()
+    };
+    let contents = ["one", "two", "three", "four"];
+    let open = |data: &str, samples: Vec<Sample>| {
+        let mut settings = Settings::default();
+        settings.data.csv = Some(place(data).join("slides.csv"));
+        Experiment::open(place("run"), settings, names(), round(samples)).map(drop)
+    };
+    let stored = |name: &str| std::fs::read_to_string(place("run").join(name)).unwrap();
+    open("here", write("here", contents)).unwrap();
+    open("there", write("there", contents)).unwrap();
+    for file in ["samples.csv", "run.toml"] {
+        let text = stored(file);
+        assert!(
+            !text.contains("here/a.tif") || text.contains("/there/"),
+            "{text}"
+        );
+        assert!(text.contains("/there/"), "{text}");
+    }
+    let before = [
+        stored("samples.csv"),
+        stored("run.toml"),
+        stored("contents.csv"),
+    ];
+
+    let other = write("else", ["one", "two", "three", "FOUR"]);
+    let error = open("else", other).unwrap_err().to_string();
+    for part in ["other slides", "else/d.tif", "another content"] {
+        assert!(error.contains(part), "{part:?} in {error}");
+    }
+    let mut relabelled = write("again", contents);
+    relabelled[0].patient = Some("p".to_owned());
+    let error = open("again", relabelled).unwrap_err().to_string();
+    assert!(error.contains("line 2 is"), "{error}");
+    let missing = write("gone", contents);
+    std::fs::remove_file(place("gone/c.tif")).unwrap();
+    let error = open("gone", missing).unwrap_err().to_string();
+    assert!(error.contains("c.tif cannot be read"), "{error}");
+    let after = [
+        stored("samples.csv"),
+        stored("run.toml"),
+        stored("contents.csv"),
+    ];
+    assert_eq!(after, before);
+}
+
+/// Of three classes one has no slide to learn from, or none to test on.
+#[test]
+fn classes_without_a_slide_are_refused_or_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = Settings::default();
+    settings.data.task = Task::Classification { classes: 3 };
+    let open = |third: Split, name: &str| {
+        let mut samples = samples();
+        samples.push(sample("e.tif", 2.0, third));
+        let names = ClassNames::new(["low", "mid", "high"]).unwrap();
+        let rounds = vec![Round {
+            name: Some("fold-1".to_owned()),
+            samples,
+        }];
+        Experiment::open(folder.path().join(name), settings.clone(), names, rounds)
+    };
+    let error = open(Split::Test, "refused").unwrap_err().to_string();
+    for part in ["the training split of fold-1", "`high`", "add some"] {
+        assert!(error.contains(part), "{part:?} in {error}");
+    }
+    assert!(!folder.path().join("refused").exists());
+    let told = open(Split::Train, "told").unwrap();
+    let told: Vec<String> = told.warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        ["no slide of class `high` in the test split of fold-1: it is not measured there"]
+    );
 }
 
 #[test]
@@ -174,6 +293,7 @@ fn every_resolution_seed_and_round_has_a_folder_of_its_own() {
     assert_eq!(lines[0], "slide,label,split,patient,fold-1,fold-2");
     assert_eq!(lines[1], "a.tif,0,,,train,test");
     // The same again, and other rounds not.
+    drop(several);
     open(&settings, rounds.to_vec(), "several");
     let place = folder.path().join("several");
     let error = Experiment::open(place, settings, names(), rounds[..1].to_vec());
@@ -221,10 +341,12 @@ fn the_model_file_of_a_run_predicts_what_the_run_did() {
     let place = run.join("8-microns");
     let predictor = Predictor::open(&place.join("model.safetensors"), 64 << 20, 1).unwrap();
     assert_eq!(predictor.description().trained_by.slides, 4);
-    let test = of_split(&samples, Split::Test);
+    assert!(result.result.planned_bytes > 0);
+    let predicted = [Split::Validation, Split::Test].map(|split| of_split(&samples, split));
+    let predicted = predicted.concat();
     let output = folder.path().join("predictions.csv");
-    let found = predictor.predict(&test, &output, &stop, &mut NoObserver);
-    assert_eq!(found.unwrap().predicted, 4);
+    let found = predictor.predict(&predicted, &output, &stop, &mut NoObserver);
+    assert_eq!(found.unwrap().predicted, 6);
     let column = |path: &Path, name: &str| -> Vec<(String, u64)> {
         let mut reader = csv::Reader::from_path(path).unwrap();
         let headings = reader.headers().unwrap().clone();
@@ -241,6 +363,6 @@ fn the_model_file_of_a_run_predicts_what_the_run_did() {
         rows
     };
     let expected = column(&place.join("predictions.csv"), "logit_0");
-    assert_eq!(expected.len(), 4);
+    assert_eq!(expected.len(), 6);
     assert_eq!(column(&output, "output_0"), expected);
 }

@@ -5,46 +5,51 @@ use std::path::Path;
 use stream_grad_files::refuse_input;
 
 use super::columns::csv_bytes;
-use crate::data::{Label, further_cell, further_columns};
+use crate::data::{Label, Split, further_cell, further_columns};
 use crate::error::Result;
 use crate::files::write_whole;
-use crate::trainer::Evaluation;
+use crate::trainer::{Evaluation, Prediction};
 
-/// Writes a table of the predictions of `evaluation`: slide, label, one column for each output, the patient if one is known, and
-/// the further columns of the slides' table.
+/// Writes a table of the predictions of several splits: slide, label, split, one column for each output, the patient if one is
+/// known, and the further columns of the slides' table.
 ///
 /// A further column that is called as one of those before it, in whatever case, gets `table_` before its name, as often as
 /// needed: `logit_0` becomes `table_logit_0`.
 ///
 /// # Errors
 /// [`File`](crate::TrainError::File), [`Csv`](crate::TrainError::Csv); [`Destination`](crate::TrainError::Destination) if `path` is one of the slides.
-pub fn write_predictions(path: &Path, evaluation: &Evaluation) -> Result<()> {
-    let predictions = &evaluation.predictions;
-    refuse_input(path, predictions.iter().map(|prediction| &prediction.slide))?;
+pub fn write_predictions(path: &Path, evaluations: &[(Split, Evaluation)]) -> Result<()> {
+    let predictions: Vec<(Split, &Prediction)> = evaluations
+        .iter()
+        .flat_map(|(split, of)| of.predictions.iter().map(|prediction| (*split, prediction)))
+        .collect();
+    refuse_input(
+        path,
+        predictions.iter().map(|(_, prediction)| &prediction.slide),
+    )?;
     let outputs = predictions
         .first()
-        .map_or(0, |prediction| prediction.logits.len());
+        .map_or(0, |(_, prediction)| prediction.logits.len());
     let has_patients = predictions
         .iter()
-        .any(|prediction| prediction.patient.is_some());
+        .any(|(_, prediction)| prediction.patient.is_some());
     let further = further_columns(
         predictions
             .iter()
-            .map(|prediction| prediction.further.as_slice()),
+            .map(|(_, prediction)| prediction.further.as_slice()),
     );
-    let mut heading = vec!["slide".to_owned(), "label".to_owned()];
+    let mut heading = ["slide", "label", "split"].map(str::to_owned).to_vec();
     heading.extend((0..outputs).map(|output| format!("logit_{output}")));
     heading.extend(has_patients.then(|| "patient".to_owned()));
     for column in &further {
         heading.push(free_name(column, &heading));
     }
-    let rows = predictions.iter().map(|prediction| {
+    let rows = predictions.iter().map(|(split, prediction)| {
+        let label = prediction.label.as_ref();
         let mut row = vec![
             prediction.slide.display().to_string(),
-            prediction
-                .label
-                .as_ref()
-                .map_or_else(String::new, Label::to_string),
+            label.map_or_else(String::new, Label::to_string),
+            split.name().to_owned(),
         ];
         row.extend(prediction.logits.iter().map(f64::to_string));
         row.extend(has_patients.then(|| prediction.patient.clone().unwrap_or_default()));
@@ -75,7 +80,6 @@ mod tests {
     use stream_grad_slides::FurtherCell;
 
     use super::*;
-    use crate::trainer::Prediction;
 
     #[test]
     fn predictions_have_a_column_for_each_output() {
@@ -89,17 +93,21 @@ mod tests {
             patient: None,
             further: Vec::new(),
         };
-        write_predictions(
-            &path,
-            &Evaluation {
-                predictions: vec![prediction],
-                skipped: Vec::new(),
-            },
-        )
-        .unwrap();
+        let evaluation = |slide: &str| Evaluation {
+            predictions: vec![Prediction {
+                slide: slide.into(),
+                ..prediction.clone()
+            }],
+            skipped: Vec::new(),
+        };
+        let evaluations = [
+            (Split::Validation, evaluation("v.tif")),
+            (Split::Test, evaluation("a, b.tif")),
+        ];
+        write_predictions(&path, &evaluations).unwrap();
         assert_eq!(
             std::fs::read_to_string(&path).unwrap(),
-            "slide,label,logit_0,logit_1\n\"a, b.tif\",1,0.5,-2\n"
+            "slide,label,split,logit_0,logit_1\nv.tif,1,validation,0.5,-2\n\"a, b.tif\",1,test,0.5,-2\n"
         );
     }
 
@@ -138,12 +146,12 @@ mod tests {
             predictions,
             skipped: Vec::new(),
         };
-        write_predictions(&path, &evaluation).unwrap();
+        write_predictions(&path, &[(Split::Test, evaluation)]).unwrap();
         assert_eq!(
             std::fs::read_to_string(&path).unwrap(),
-            "slide,label,logit_0,patient,age,table_Logit_0,table_table_logit_0,prediction,site\n\
-             c0/n0.tif,1,0.5,p1,61,0.1,x,\"a, b\",\n\
-             c1/n0.tif,1,0.5,,47,,,,3\n"
+            "slide,label,split,logit_0,patient,age,table_Logit_0,table_table_logit_0,prediction,site\n\
+             c0/n0.tif,1,test,0.5,p1,61,0.1,x,\"a, b\",\n\
+             c1/n0.tif,1,test,0.5,,47,,,,3\n"
         );
     }
 }

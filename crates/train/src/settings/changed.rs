@@ -10,8 +10,11 @@ use crate::error::{Result, TrainError};
 
 /// Keys, or whole tables, that may change from one call to the next: no result of the training depends on them. `memory_bytes`
 /// is not one of them, since sums of images whose size comes up for the first time are rounded in an order that depends on it;
-/// nor is `epochs`, since learning rates depend on how many come.
-const HARMLESS: [&str; 6] = [
+/// nor is `epochs`, since learning rates depend on how many come. Where slides lie is, since the slides themselves are compared
+/// beside the settings.
+const HARMLESS: [&str; 8] = [
+    "data.csv",
+    "data.folder",
     "data.read.held_bytes",
     "data.read.decoding_threads",
     "model.threads",
@@ -55,27 +58,32 @@ impl fmt::Display for Change {
 
 impl Settings {
     /// Writes the settings into `folder` as `run.toml`, or finds there those of a run that this one may go on with: the same ones,
-    /// but for such that no result of the training depends on (threads, where to offload, how much is held and decoded ahead, how
-    /// often checkpoints are written, and all of `[report]`). The file then has these as they are here.
+    /// but for such that no result of the training depends on (where the table and the slides lie, threads, where to offload, how much
+    /// is held and decoded ahead, how often checkpoints are written, and all of `[report]`). The file then has these as they are here.
     ///
     /// # Errors
-    /// [`TrainError::OtherSettings`] naming every other setting that differs; as [`read`](Self::read) and
-    /// [`write`](Self::write).
+    /// As [`check_folder`](Self::check_folder) and [`write`](Self::write).
     pub fn claim(&self, folder: &Path) -> Result<()> {
+        match self.check_folder(folder)? {
+            Some(before) if before == *self => Ok(()),
+            _ => self.write(&folder.join(FILE)),
+        }
+    }
+
+    /// The settings of the run in `folder`, if there is one, with which this one may go on.
+    ///
+    /// # Errors
+    /// [`TrainError::OtherSettings`] naming every setting that differs and that results depend on; as [`read`](Self::read).
+    pub fn check_folder(&self, folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(FILE);
         if !path.exists() {
-            return self.write(&path);
+            return Ok(None);
         }
         let before = Self::read(&path)?;
-        if before == *self {
-            return Ok(());
-        }
-        let (_, changes): (Vec<_>, Vec<_>) = before
-            .changes(self)?
-            .into_iter()
-            .partition(Change::is_harmless);
+        let mut changes = before.changes(self)?;
+        changes.retain(|change| !change.is_harmless());
         if changes.is_empty() {
-            return self.write(&path);
+            return Ok(Some(before));
         }
         Err(TrainError::OtherSettings {
             folder: folder.to_path_buf(),
@@ -168,6 +176,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = Settings::default();
         settings.claim(folder.path()).unwrap();
+        settings.data.csv = Some("elsewhere.csv".into());
+        settings.data.folder = Some("elsewhere".into());
         settings.model.threads = 1;
         settings.model.offload = Some("elsewhere".into());
         settings.data.read.held_bytes = 1 << 20;
@@ -185,6 +195,8 @@ mod tests {
     #[test]
     fn harmless_keys_are_keys() {
         let mut settings = Settings::default();
+        settings.data.csv = Some("elsewhere.csv".into());
+        settings.data.folder = Some("elsewhere".into());
         settings.model.offload = Some("elsewhere".into());
         let table = table(&settings).unwrap();
         for key in HARMLESS {

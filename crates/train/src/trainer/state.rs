@@ -13,7 +13,7 @@ use super::run::Run;
 use super::settings::TrainSettings;
 use super::timing::Clock;
 use crate::checkpoint::{Checkpoint, CheckpointFolder, Progress};
-use crate::data::Task;
+use crate::data::{Sample, Task};
 use crate::error::{Result, TrainError};
 use crate::loss::Objective;
 use crate::optimizer::Optimizer;
@@ -125,7 +125,7 @@ impl Run<'_> {
     }
 
     /// A number that any change of the settings or the slides changes (FNV-1a of their JSON), but for such settings that nothing
-    /// depends on here.
+    /// depends on here, and for the folders that slides lie in.
     fn fingerprint(&self) -> Result<u64> {
         let settings = TrainSettings {
             checkpoint_every: 0,
@@ -139,7 +139,15 @@ impl Run<'_> {
             .into_iter()
             .map(|(name, variable)| (name, variable.dims().to_vec()))
             .collect();
-        let everything = (settings, self.task, self.train, self.validation, shapes);
+        let named = |samples: &[Sample]| -> Vec<Sample> {
+            let named = samples.iter().map(|sample| Sample {
+                slide: sample.slide.file_name().unwrap_or_default().into(),
+                ..sample.clone()
+            });
+            named.collect()
+        };
+        let slides = (named(self.train), named(self.validation));
+        let everything = (settings, self.task, slides, shapes);
         let json = serde_json::to_string(&everything)
             .map_err(TrainError::json(Path::new("settings and slides")))?;
         Ok(json.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {

@@ -24,6 +24,10 @@ pub(super) fn skipped(run: &RunFolder) -> Markup {
                 "not tested: not readable, or its outputs were no numbers",
                 &skipped.test,
             ),
+            (
+                "not validated after the training: not readable, or its outputs were no numbers",
+                &skipped.validation,
+            ),
             ("not read in training, at least once", &skipped.broken),
             (
                 "left out of training: its loss or gradient was no number",
