@@ -3,31 +3,16 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test: a panic is how it fails")]
 
+#[path = "common/child.rs"]
+mod child;
+
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Child;
 
+use child::{folder_of_child, start};
 use stream_grad_files::{FileError, NewFile, NewFolder, write_whole};
-
-/// Tells a process that a test started it, and where it may write.
-const FOLDER: &str = "STREAM_GRAD_FILES_TEST_FOLDER";
-
-fn folder_of_child() -> Option<PathBuf> {
-    std::env::var_os(FOLDER).map(PathBuf::from)
-}
-
-/// Starts the test of that name in a process of its own, after the shell has done `first`.
-fn start(test: &str, folder: &Path, first: &str) -> Child {
-    Command::new("sh")
-        .args(["-c", &format!("{first}; exec \"$0\" \"$@\"")])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(FOLDER, folder)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
 
 /// Waits until the process says that it is ready.
 fn wait_until_ready(child: &mut Child) {

@@ -6,14 +6,17 @@
 #![allow(clippy::unwrap_used, reason = "a test: a panic is how it fails")]
 #![allow(clippy::panic, reason = "a test")]
 
+#[path = "../../files/tests/common/child.rs"]
+mod child;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
+use child::{folder_of_child, start};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use stream_grad::TileSource;
@@ -24,8 +27,6 @@ use stream_grad_train::source::ImageLoader;
 use stream_grad_train::trainer::{Outcome, Run, TestWeights, TrainEvent, TrainSettings};
 use stream_grad_train::{Result, TrainError};
 
-/// Tells a process that a test started it, and where its run is.
-const FOLDER: &str = "STREAM_GRAD_TRAIN_TEST_FOLDER";
 /// How often the run is killed.
 const KILLS: &str = "STREAM_GRAD_KILLS";
 
@@ -95,23 +96,6 @@ fn train(folder: &Path, steps: usize) -> Result<(Outcome, StreamedModel), Box<Tr
         _ => {}
     })?;
     Ok((outcome, model))
-}
-
-fn folder_of_child() -> Option<PathBuf> {
-    std::env::var_os(FOLDER).map(PathBuf::from)
-}
-
-/// Starts the test of that name in a process of its own, after the shell has done `first`.
-fn start(test: &str, folder: &Path, first: &str) -> Child {
-    Command::new("sh")
-        .args(["-c", &format!("{first}; exec \"$0\" \"$@\"")])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(FOLDER, folder)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
 }
 
 /// What a finished run left: the result's weights bit by bit, and all that the last checkpoint and the table of epochs hold.

@@ -137,6 +137,23 @@ fn run(
     run.execute(&AtomicBool::new(false), &mut NoObserver)
 }
 
+/// Executes `run`, which is told to stop at that event, counted from 1, of those that `counts` counts. All are shown to `observer`.
+fn stopped_at(
+    run: &Run<'_>,
+    (mut left, counts): (usize, fn(&TrainEvent<'_>) -> bool),
+    observer: &mut dyn FnMut(&TrainEvent<'_>),
+) -> Outcome {
+    let stop = AtomicBool::new(false);
+    let outcome = run.execute(&stop, &mut |event: &TrainEvent<'_>| {
+        observer(event);
+        if counts(event) {
+            left -= 1;
+            stop.store(left == 0, Ordering::Relaxed);
+        }
+    });
+    outcome.unwrap()
+}
+
 fn finished(outcome: Outcome) -> Summary {
     match outcome {
         Outcome::Finished(summary) => summary,
@@ -177,14 +194,13 @@ fn a_stopped_run_goes_on_as_if_it_had_not() {
     let mut budgets = [1, 6, 11, 5].into_iter();
     let (model, summary) = loop {
         let model = model();
-        let stop = AtomicBool::new(false);
-        let mut left = budgets.next().unwrap_or(usize::MAX);
-        let mut observer = |event: &TrainEvent<'_>| {
-            if let TrainEvent::SlideTrained { .. } | TrainEvent::SlideEvaluated { .. } = event {
-                left -= 1;
-                stop.store(left == 0, Ordering::Relaxed);
-            }
+        let counts = |event: &TrainEvent<'_>| {
+            matches!(
+                event,
+                TrainEvent::SlideTrained { .. } | TrainEvent::SlideEvaluated { .. }
+            )
         };
+        let budget = budgets.next().unwrap_or(usize::MAX);
         let run = Run {
             settings: &settings,
             task: Task::Binary,
@@ -194,7 +210,7 @@ fn a_stopped_run_goes_on_as_if_it_had_not() {
             loader: &images,
             folder: Some(folder.path()),
         };
-        match run.execute(&stop, &mut observer).unwrap() {
+        match stopped_at(&run, (budget, counts), &mut |_| ()) {
             Outcome::Stopped => stops += 1,
             Outcome::Finished(summary) => break (model, summary),
         }

@@ -1,7 +1,7 @@
 //! Averages, the best epoch, and what a run keeps and writes down.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use super::*;
 
@@ -27,18 +27,7 @@ fn a_damaged_checkpoint_is_told_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (train, validation) = samples.split_at(10);
     let execute = |stop_after: usize| {
-        let (model, stop) = (model(), AtomicBool::new(false));
-        let (mut steps, mut named) = (0, Vec::new());
-        let mut observer = |event: &TrainEvent<'_>| match event {
-            TrainEvent::Stepped(_) => {
-                steps += 1;
-                stop.store(steps == stop_after, Ordering::Relaxed);
-            }
-            TrainEvent::CheckpointUnusable { path, reason } => {
-                named.push((path.to_path_buf(), reason.clone()));
-            }
-            _ => {}
-        };
+        let (model, mut named) = (model(), Vec::new());
         let run = Run {
             settings: &settings,
             task: Task::Binary,
@@ -48,7 +37,13 @@ fn a_damaged_checkpoint_is_told_and_changes_nothing() {
             loader: &images,
             folder: Some(folder.path()),
         };
-        (run.execute(&stop, &mut observer).unwrap(), named, model)
+        let steps = |event: &TrainEvent<'_>| matches!(event, TrainEvent::Stepped(_));
+        let outcome = stopped_at(&run, (stop_after, steps), &mut |event| {
+            if let TrainEvent::CheckpointUnusable { path, reason } = event {
+                named.push((path.to_path_buf(), reason.clone()));
+            }
+        });
+        (outcome, named, model)
     };
     assert_eq!(execute(5).0, Outcome::Stopped);
     let checkpoints = folder.path().join("checkpoints");
