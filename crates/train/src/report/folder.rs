@@ -64,6 +64,7 @@ pub(super) struct StoredResult {
     pub(super) skipped: SkippedSlides,
     pub(super) bad_regions: BTreeMap<PathBuf, usize>,
     pub(super) seconds: Option<f64>,
+    pub(super) planned_bytes: Option<f64>,
     pub(super) training: Option<Timing>,
     pub(super) history: Vec<Value>,
     #[serde(flatten)]

@@ -32,6 +32,7 @@ fn result(folder: &Path, member: &str, microns: f64) {
         "skipped": {"test": [], "broken": [format!("{EVIL}.tif")], "not_finite": []},
         "bad_regions": {"stained.tif": 3},
         "seconds": 100.0,
+        "planned_bytes": 1_073_741_824_u64,
         "training": {"seconds": 80.0, "waiting_seconds": 2.0},
         "history": [
             {"epoch": 0, "train_loss": 0.7, "learning_rate": 0.001, "validation_loss": null, "validation_metric": null},
@@ -125,6 +126,8 @@ fn a_run_of_two_resolutions_is_reported_whole() {
         "train.epochs",
         "Memory planned",
         "2.00 GiB",
+        "Planned peak of a step",
+        "1.00 GiB",
         "a processor",
         "not read in training, at least once",
         "Regions that could not be decoded",
@@ -374,6 +377,20 @@ fn a_difference_that_may_be_chance_is_called_so() {
     assert!(difference.low > 0.0, "{difference}");
     assert_eq!(verdict(0).0, Verdict::NotBetter);
     assert_eq!(verdict(20).0, Verdict::Separated);
+}
+
+/// Of several labels each is counted, and so are slides that have none.
+#[test]
+fn slides_count_for_each_of_their_labels() {
+    let folder = tempfile::tempdir().unwrap();
+    settings(folder.path(), "{ kind = \"multi_label\", labels = 2 }");
+    let text = "slide,label,split\na.tif,0;1,train\nb.tif,1,train\nc.tif,;,test\n";
+    put(folder.path(), "samples.csv", text);
+    write(folder.path()).unwrap();
+    let counts = read(folder.path(), "tables/slides-by-label.csv");
+    let expected =
+        "label,train,validation,test,no split\n0,1,0,0,0\n1,2,0,0,0\n(none of them),0,0,1,0\n";
+    assert_eq!(counts, expected);
 }
 
 /// A run that was stopped in its first epoch has settings and samples alone.

@@ -40,7 +40,7 @@ impl Axis {
     }
 }
 
-/// The least of 1, 2 and 5 times a power of ten that is no less than `step`.
+/// The least of 1, 2 and 5 times a power of ten that is no less than `step`, or a little less.
 fn round_step(step: f64) -> f64 {
     if !(step.is_finite() && step > 0.0) {
         return 1.0;
@@ -48,7 +48,7 @@ fn round_step(step: f64) -> f64 {
     let decade = 10_f64.powf(step.log10().floor());
     let factor = [1.0, 2.0, 5.0]
         .into_iter()
-        .find(|factor| factor * decade >= step * 0.999);
+        .find(|factor| factor * decade >= step * 0.8);
     factor.unwrap_or(10.0) * decade
 }
 
@@ -152,6 +152,7 @@ mod tests {
         assert_eq!(labels(&epochs(1)), ["1"]);
         assert_eq!(labels(&epochs(2)), ["1", "2"]);
         assert_eq!(labels(&epochs(4)), ["1", "2", "3", "4"]);
+        assert_eq!(labels(&epochs(12)), ["2", "4", "6", "8", "10", "12"]);
         assert_eq!(labels(&epochs(20)), ["5", "10", "15", "20"]);
     }
 

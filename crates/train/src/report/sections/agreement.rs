@@ -332,7 +332,10 @@ impl View<'_> {
             .enumerate()
             .map(|(place, (truth, predicted))| (truth + apart(place), *predicted))
             .collect();
-        let axis = |label| Axis::around(label, both());
+        let axis = |label| match is_level {
+            true => Axis::counting(label, both()),
+            false => Axis::around(label, both()),
+        };
         let ends = crate::report::plot::limits(both()).unwrap_or((0.0, 1.0));
         let diagonal = Mark::Line {
             points: vec![(ends.0, ends.0), (ends.1, ends.1)],
@@ -342,7 +345,7 @@ impl View<'_> {
         let figure = Figure {
             title: self.title("Predicted and true"),
             alt: format!("Predicted by true values of {} slides", truth.len()),
-            x: axis("truth"),
+            x: axis(if is_level { "level, from 0" } else { "truth" }),
             y: axis(if is_level {
                 "expected level"
             } else {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use maud::{Markup, html};
 
-use crate::data::{Split, Task};
+use crate::data::{Label, Split, Task};
 use crate::error::Result;
 use crate::report::columns::Columns;
 use crate::report::folder::{RunFolder, read_label};
@@ -19,6 +19,9 @@ const CENTRES: [&str; 6] = [
     "institution",
     "scanner",
 ];
+
+/// What slides are called that have none of several labels.
+const NO_LABEL: &str = "(none of them)";
 
 /// More values than that are not counted one by one.
 const MOST: usize = 40;
@@ -106,14 +109,23 @@ fn counts(
     for row in &samples.rows {
         let cell = Columns::cell(row, place).trim();
         let task = run.task.filter(|_| name == "label");
-        let label =
-            task.and_then(|task| Some(read_label(cell, task, &run.names)?.text(task, &run.names)));
-        let value = match label {
-            _ if cell.is_empty() => "(none)".to_owned(),
-            Some(label) => label,
-            None => cell.to_owned(),
+        let label = task.and_then(|task| Some((task, read_label(cell, task, &run.names)?)));
+        let values = match label {
+            _ if cell.is_empty() => vec!["(none)".to_owned()],
+            Some((_, Label::Set(set))) if !set.contains(&true) => vec![NO_LABEL.to_owned()],
+            // A slide counts for each of its labels.
+            Some((_, Label::Set(set))) => {
+                let names = run.names.iter().zip(set);
+                names
+                    .filter_map(|(name, has)| has.then(|| name.to_owned()))
+                    .collect()
+            }
+            Some((task, label)) => vec![label.text(task, &run.names)],
+            None => vec![cell.to_owned()],
         };
-        counted.entry(value).or_default()[split(splits, row)] += 1;
+        for value in values {
+            counted.entry(value).or_default()[split(splits, row)] += 1;
+        }
     }
     let names = ["train", "validation", "test", "no split"];
     let used: Vec<usize> = (0..4)
@@ -142,8 +154,12 @@ fn counts(
     };
     let left_out = order.len().saturating_sub(MOST);
     let rows: Vec<_> = order.iter().take(MOST).map(row).collect();
+    let mut caption = format!("Slides by {name} and split");
+    if name == "label" && matches!(run.task, Some(Task::MultiLabel { .. })) {
+        caption += "; one of several labels counts for each";
+    }
     Ok(html! {
-        (table(&format!("Slides by {name} and split"), &link, &columns, &rows))
+        (table(&caption, &link, &columns, &rows))
         @if left_out > 0 { p { "And " (left_out) " more, in the CSV." } }
     })
 }

@@ -140,7 +140,7 @@ pub(super) fn time(run: &RunFolder, page: &mut Page) -> Result<Markup> {
     Ok(table(caption, &link, &columns, &rows))
 }
 
-/// Memory by training: the budget, what was resident after a step at most, and entries of the results whose names end in `_bytes`.
+/// Memory by training: the budget, the planned peak, what was resident after a step at most, and entries of the results whose names end in `_bytes`.
 fn byte_counts(run: &RunFolder, members: &[&Member]) -> Vec<(String, Vec<Option<f64>>)> {
     let budget = run
         .settings
@@ -156,6 +156,13 @@ fn byte_counts(run: &RunFolder, members: &[&Member]) -> Vec<(String, Vec<Option<
         (
             "budget_of_a_step_bytes".to_owned(),
             vec![budget; members.len()],
+        ),
+        (
+            "planned_peak_of_a_step_bytes".to_owned(),
+            members
+                .iter()
+                .map(|member| member.result.planned_bytes.filter(|bytes| *bytes > 0.0))
+                .collect(),
         ),
         (
             "most_resident_after_a_step_bytes".to_owned(),
