@@ -201,8 +201,19 @@ fn ctrl_c_is_130_and_the_same_command_goes_on() {
         .any(|line| line.contains("epoch 2"));
     assert!(reached, "it ended before its second epoch");
     let pid = child.id().to_string();
-    let sent = Command::new("kill").args(["-INT", &pid]).status().unwrap();
-    assert!(sent.success());
+    let send = |signal: &str| {
+        let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(sent.success());
+    };
+    // While it trains, no other process does so there.
+    send("-STOP");
+    let (code, messages) = run(cases.train("stopped", &epochs));
+    send("-CONT");
+    assert_eq!(code, Some(1), "{messages}");
+    for part in ["stopped: another process trains", "another folder"] {
+        assert!(messages.contains(part), "{part:?} in {messages}");
+    }
+    send("-INT");
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(!cases.path("stopped/8-microns/result.json").exists());
 
@@ -221,6 +232,50 @@ fn ctrl_c_is_130_and_the_same_command_goes_on() {
         assert_eq!(begins_anew, output == "unbroken", "{messages}");
     }
     assert_eq!(cases.predictions("stopped"), cases.predictions("unbroken"));
+}
+
+/// Table, slides and settings are moved together, and the same command goes on with what there is.
+#[test]
+fn data_may_be_moved_and_the_training_goes_on() {
+    let cases = Cases::new();
+    let (code, messages) = run(cases.train("out", &["--epochs", "1"]));
+    assert_eq!(code, Some(0), "{messages}");
+    let moved = cases.path("moved");
+    std::fs::create_dir(&moved).unwrap();
+    for name in ["slides", "cases.csv"] {
+        std::fs::rename(cases.path(name), moved.join(name)).unwrap();
+    }
+    let output = cases.path("out");
+    let output = [
+        "--output",
+        output.to_str().unwrap(),
+        "--mpp",
+        "8",
+        "--epochs",
+        "1",
+    ];
+    let arguments = [&["train"], &COLUMNS[..], &output].concat();
+    let (code, messages) = run(command(&moved, &arguments));
+    assert_eq!(code, Some(0), "{messages}");
+    assert!(!messages.contains("epoch 1"), "{messages}");
+    let kept = std::fs::read_to_string(cases.path("out/run.toml")).unwrap();
+    assert!(kept.contains("moved/cases.csv"), "{kept}");
+
+    // Another slide in the place of one is another run.
+    let slides = std::fs::read_dir(moved.join("slides")).unwrap();
+    let mut slides: Vec<PathBuf> = slides.map(|entry| entry.unwrap().path()).collect();
+    slides.retain(|slide| slide.extension().is_some_and(|ending| ending == "tif"));
+    slides.sort();
+    std::fs::rename(&moved, cases.path("again")).unwrap();
+    let again = cases.path("again/slides");
+    std::fs::copy(
+        again.join(slides[0].file_name().unwrap()),
+        again.join(slides[9].file_name().unwrap()),
+    )
+    .unwrap();
+    let (code, messages) = run(command(&cases.path("again"), &arguments));
+    assert_eq!(code, Some(1), "{messages}");
+    assert!(messages.contains("another content"), "{messages}");
 }
 
 #[test]

@@ -92,7 +92,7 @@ impl Experiment {
     /// # Errors
     /// [`TrainError::InUse`] if another process has an experiment open there; [`TrainError::OtherSettings`] and
     /// [`TrainError::OtherSlides`] if the folder holds other settings or other slides; [`TrainError::Classes`] if a class has no slide
-    /// to learn from in a round, or if the slides of a round to learn from or to test on have labels of one kind only;
+    /// to learn from in a round, or if the slides to learn from, or those to test on of the only round, have labels of one kind only;
     /// [`TrainError::Splits`] for samples without a split, or no round; as [`check_samples`]; [`TrainError::Setting`];
     /// [`TrainError::File`].
     pub fn open(
@@ -328,7 +328,12 @@ fn check_round(
     let place = place.map_or_else(String::new, |name| format!(" of {name}"));
     for split in [Split::Train, Split::Test] {
         let set = format!("the {} split{place}", split.name());
-        check_labels(&set, &of_split(&round.samples, split))?;
+        let samples = of_split(&round.samples, split);
+        // The test splits of several rounds are measured together: those of a centre may be of one class.
+        let is_part = split == Split::Test && round.name.is_some() && !samples.is_empty();
+        if !is_part {
+            check_labels(&set, &samples)?;
+        }
     }
     let lacking = check_classes(&round.samples, settings.data.task, classes);
     let lacking = lacking.map_err(|error| match error {

@@ -81,7 +81,9 @@ impl TrainObserver for Bars {
                 self.say(&match reason {
                     SkipReason::Broken(reason) => format!("skipped {slide}: {reason}"),
                     SkipReason::NotFinite => {
-                        format!("skipped {slide}: it gives no finite loss, gradient or output")
+                        format!(
+                            "skipped {slide}: its loss, gradient or output is no finite number; the weights stay as they are, and the report names it"
+                        )
                     }
                 });
             }

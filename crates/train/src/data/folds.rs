@@ -212,8 +212,11 @@ pub fn cross_validation(
     }
     if folds < 3 || folds > patients.len() {
         return Err(TrainError::setting(
-            "folds",
-            format!("3 to {} (the number of patients)", patients.len()),
+            "data.folds",
+            format!(
+                "3 or more, and no more than there are patients ({}): fewer folds, or more patients",
+                patients.len()
+            ),
             folds,
         ));
     }

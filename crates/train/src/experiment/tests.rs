@@ -166,6 +166,18 @@ fn classes_without_a_slide_are_refused_or_told() {
         assert!(error.contains(part), "{part:?} in {error}");
     }
     assert!(!folder.path().join("refused").exists());
+    // A test split of one class, as that of a centre may be.
+    let centre = vec![Round {
+        name: Some("center-b".to_owned()),
+        samples: samples()[..3].to_vec(),
+    }];
+    let place = folder.path().join("centre");
+    let told = Experiment::open(place, Settings::default(), names(), centre).unwrap();
+    let told: Vec<String> = told.warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        ["no slide of class `1` in the test split of center-b: it is not measured there"]
+    );
     let told = open(Split::Train, "told").unwrap();
     let told: Vec<String> = told.warnings().iter().map(ToString::to_string).collect();
     assert_eq!(
