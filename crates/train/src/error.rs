@@ -268,8 +268,8 @@ pub enum TrainError {
         /// Its version.
         found: u64,
     },
-    /// A checkpoint that could not be written. The one before it is whole.
-    #[error("checkpoint {}: its {bytes} bytes could not be written: {source}. The checkpoint before it is whole: make room, and the same command goes on from there", path.display())]
+    /// A checkpoint, or a model made of one, that could not be written. Those before it are whole.
+    #[error("{}: its {bytes} bytes could not be written. The checkpoints before it are whole: make room, and the same command goes on from there: {source}", path.display())]
     CheckpointNotWritten {
         /// The checkpoint.
         path: PathBuf,

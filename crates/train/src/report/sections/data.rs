@@ -115,10 +115,8 @@ fn counts(
             Some((_, Label::Set(set))) if !set.contains(&true) => vec![NO_LABEL.to_owned()],
             // A slide counts for each of its labels.
             Some((_, Label::Set(set))) => {
-                let names = run.names.iter().zip(set);
-                names
-                    .filter_map(|(name, has)| has.then(|| name.to_owned()))
-                    .collect()
+                let has = run.names.iter().zip(set).filter(|(_, has)| *has);
+                has.map(|(name, _)| name.to_owned()).collect()
             }
             Some((task, label)) => vec![label.text(task, &run.names)],
             None => vec![cell.to_owned()],
