@@ -33,7 +33,7 @@ mod weights;
 
 pub use error::{ModelError, Result};
 pub use head::{GlobalPooling, Head, HeadConfig, Mode, Standardisation};
-pub use imagenette::ImagenetteTail;
+pub use imagenette::{ImagenetteStem, ImagenetteTail};
 pub use initialise::seeded;
 pub use plain::PlainConfig;
 pub use registry::{KNOWN_MODELS, ModelName, ObservedBorders};
