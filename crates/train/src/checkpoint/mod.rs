@@ -53,6 +53,10 @@ pub struct Progress {
     pub loss_sum: f64,
     /// Slides in that sum.
     pub loss_count: u64,
+    /// Those of them whose label was the predicted one. `None` where they were not counted from the epoch's beginning on, as in
+    /// checkpoints of releases that did not count them.
+    #[serde(default)]
+    pub correct: Option<u64>,
     /// What finished epochs gave.
     pub history: Vec<EpochRecord>,
     /// The best of the epochs after which the validation split was evaluated.
@@ -88,6 +92,10 @@ pub struct EpochRecord {
     pub epoch: u64,
     /// Mean loss of the training slides, each as it was when it came.
     pub train_loss: f64,
+    /// Share of the training slides whose label was the predicted one, each as it was when it came; `None` for a task without an
+    /// accuracy.
+    #[serde(default)]
+    pub train_accuracy: Option<f64>,
     /// Learning rate of the last step.
     pub learning_rate: f64,
     /// Mean loss of the validation split, if it was evaluated.
@@ -255,6 +263,7 @@ mod tests {
             history: vec![EpochRecord {
                 epoch: 2,
                 train_loss: 1.0 / 3.0,
+                train_accuracy: Some(2.0 / 3.0),
                 learning_rate: 1e-3,
                 validation_loss: None,
                 validation_metric: Some(0.7),

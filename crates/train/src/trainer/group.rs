@@ -25,6 +25,8 @@ struct Group {
     gradients: Gradients,
     pooled: Vec<Tensor>,
     losses: Vec<f64>,
+    /// Slides whose label was the predicted one.
+    correct: u64,
     failures: Vec<(usize, SkipReason)>,
     pixels: u64,
     started: Instant,
@@ -65,6 +67,10 @@ impl Run<'_> {
             let slide = sample(place).slide.as_path();
             match self.slide(state, sample(place), place) {
                 Ok((found, pixels)) if group.take(&found, pixels)? => {
+                    let predicted = self.task.predicted(&found.logits);
+                    if sample(place).label == Some(predicted) {
+                        group.correct += 1;
+                    }
                     let (epoch, slides) = (state.progress.epoch, order.len());
                     observer.notice(&TrainEvent::SlideTrained {
                         epoch,
@@ -154,6 +160,7 @@ impl Run<'_> {
         let count = record.slides;
         progress.loss_sum += group.losses.iter().sum::<f64>();
         progress.loss_count += count;
+        progress.correct = progress.correct.map(|correct| correct + group.correct);
         let mut gradients = group.gradients;
         gradients.scale(1.0 / number(count))?;
         let gradient_norm = gradients.norm()?;
@@ -209,6 +216,7 @@ impl Group {
             gradients: Gradients::default(),
             pooled: Vec::new(),
             losses: Vec::new(),
+            correct: 0,
             failures: Vec::new(),
             pixels: 0,
             started: Instant::now(),

@@ -198,6 +198,7 @@ impl Columns for EpochRecord {
     const COLUMNS: &'static [&'static str] = &[
         "epoch",
         "train_loss",
+        "train_accuracy",
         "learning_rate",
         "validation_loss",
         "validation_metric",
@@ -228,6 +229,7 @@ mod tests {
         EpochRecord {
             epoch,
             train_loss: 0.5,
+            train_accuracy: None,
             learning_rate: 1e-3,
             validation_loss: None,
             validation_metric: Some(0.75),
@@ -286,7 +288,7 @@ mod tests {
         log.step(&step(6)).unwrap();
         assert_eq!(lines(&path), whole);
         let epochs = lines(&folder.path().join("epochs.csv"));
-        assert_eq!(epochs[1], "0,0.5,0.001,,0.75");
+        assert_eq!(epochs[1], "0,0.5,,0.001,,0.75");
         let events = std::fs::read_dir(folder.path()).unwrap();
         let events = events.filter(|entry| {
             let name = entry.as_ref().unwrap().file_name();

@@ -9,9 +9,10 @@ use super::events::{SkipReason, TrainEvent, TrainObserver};
 use super::settings::TrainSettings;
 use super::state::State;
 use super::timing::Timing;
-use crate::checkpoint::{BestEpoch, EpochRecord};
+use crate::checkpoint::{BestEpoch, EpochRecord, Progress};
 use crate::data::{Sample, Task, check_labels, epoch_order};
 use crate::error::Result;
+use crate::metrics::Metric;
 use crate::model::Model;
 use crate::source::ImageLoader;
 
@@ -137,6 +138,9 @@ impl Run<'_> {
             self.settings.seed,
             state.progress.epoch,
         );
+        if state.progress.groups == 0 {
+            state.progress.correct = Some(0);
+        }
         while let Some(start) = self.next_group(state, order.len()) {
             if let Flow::Stopped = self.group(state, (&order, start), stop, observer)? {
                 return Ok(Flow::Stopped);
@@ -168,6 +172,7 @@ impl Run<'_> {
         let record = EpochRecord {
             epoch: state.progress.epoch,
             train_loss: state.progress.loss_sum / number(state.progress.loss_count),
+            train_accuracy: self.train_accuracy(&state.progress),
             learning_rate: self.learning_rate(
                 state.progress.epoch,
                 state.progress.groups.saturating_sub(1),
@@ -187,6 +192,13 @@ impl Run<'_> {
         }
         self.save(state, observer)?;
         Ok(Flow::Completed)
+    }
+
+    /// Of the epoch's slides so far.
+    fn train_accuracy(&self, progress: &Progress) -> Option<f64> {
+        let correct = progress.correct?;
+        let has_accuracy = Metric::of(self.task).contains(&Metric::Accuracy);
+        has_accuracy.then(|| number(correct) / number(progress.loss_count))
     }
 
     /// Place in the epoch's order where the next group begins; `None` after the last.

@@ -113,6 +113,7 @@ impl EventFile {
             (step, time),
             &[
                 ("epoch/train_loss", Some(record.train_loss)),
+                ("epoch/train_accuracy", record.train_accuracy),
                 ("validation/loss", record.validation_loss),
                 ("validation/metric", record.validation_metric),
             ],

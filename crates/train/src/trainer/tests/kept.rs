@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use super::*;
+use crate::data::Split;
+use crate::metrics::Metric;
 
 /// A run with everything that changes from step to step.
 fn averaged(epochs: u64) -> TrainSettings {
@@ -224,4 +226,30 @@ fn steps_and_epochs_are_written_down() {
     }
     let epochs = std::fs::read_to_string(folder.path().join("epochs.csv")).unwrap();
     assert_eq!(epochs.lines().count(), 3, "{epochs}");
+}
+
+/// Weights that a step barely changes give the slides of an epoch what they give them afterwards.
+#[test]
+fn an_epochs_accuracy_is_that_of_its_slides() {
+    let (samples, images) = cohort(14);
+    let settings = TrainSettings {
+        learning_rate: 1e-12,
+        batch_size: 10,
+        augmentation: AugmentationSettings::none(),
+        ..settings(1)
+    };
+    let model = model();
+    let summary = finished(run(&settings, &samples, &images, &model, None).unwrap());
+    let (train, _) = samples.split_at(10);
+    let stop = AtomicBool::new(false);
+    let evaluation = evaluate(
+        &model,
+        &images,
+        (train, Split::Train),
+        &stop,
+        &mut NoObserver,
+    );
+    let outcomes = evaluation.unwrap().unwrap().outcomes(Task::Binary).unwrap();
+    let expected = outcomes.metric(Metric::Accuracy).unwrap();
+    assert_eq!(summary.history[0].train_accuracy, Some(expected));
 }
