@@ -1,9 +1,9 @@
 //! Pictures in a folder for each class, below `train` and `val`: the layout of Imagenette.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
-use super::contents::{Contents, is_slide};
+use super::contents::{Contents, is_slide, name};
 use super::{Layout, data_set, wrong_task};
 use crate::data::{DataSet, Label, Sample, Split, Task};
 use crate::error::{Result, TrainError};
@@ -45,7 +45,45 @@ pub(super) fn recognises(contents: &Contents) -> bool {
     has(Split::Train) && has(Split::Validation)
 }
 
+/// Refuses a data set without a split that is needed, and classes without pictures, which would shift the numbers of the others.
+fn check(contents: &Contents) -> Result<()> {
+    if !recognises(contents) {
+        return Err(TrainError::Layout {
+            path: contents.root().to_path_buf(),
+            expected: "pictures in a folder for each class, below `train` and `val`".to_owned(),
+            found: contents.summary(),
+        });
+    }
+    let filled: BTreeSet<(Split, &str)> = pictures(contents)
+        .map(|(_, split, class)| (split, class))
+        .collect();
+    let refuse = |path: PathBuf| {
+        Err(TrainError::Layout {
+            path,
+            expected: "pictures of this class".to_owned(),
+            found: "none".to_owned(),
+        })
+    };
+    for (folder, split) in [("train", Split::Train), ("val", Split::Validation)] {
+        let folder = contents.root().join(folder);
+        for entry in std::fs::read_dir(&folder).map_err(TrainError::file(&folder))? {
+            let path = entry.map_err(TrainError::file(&folder))?.path();
+            let class = name(&path);
+            if path.is_dir() && !class.starts_with('.') && !filled.contains(&(split, class)) {
+                return refuse(path);
+            }
+        }
+    }
+    for (_, class) in &filled {
+        if !filled.contains(&(Split::Train, *class)) {
+            return refuse(contents.root().join("train").join(class));
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn read(contents: &Contents, task: Task) -> Result<DataSet> {
+    check(contents)?;
     let mut classes: BTreeMap<&str, usize> =
         pictures(contents).map(|(_, _, class)| (class, 0)).collect();
     for (number, place) in classes.values_mut().enumerate() {

@@ -258,6 +258,47 @@ fn panda_takes_grades() {
 }
 
 #[test]
+fn classes_without_pictures_are_named() {
+    let task = Task::Classification { classes: 2 };
+    let both = [
+        ("train/a/1.png", ""),
+        ("train/b/1.png", ""),
+        ("val/a/2.png", ""),
+    ];
+    let root = tree(&both);
+    // No picture to validate with is no reason to refuse a class; an empty folder is a slip.
+    let read_as = |root: &TempDir| {
+        let settings = DataSettings {
+            folder: Some(root.path().to_path_buf()),
+            layout: Some(Layout::Imagenette),
+            task,
+            ..DataSettings::default()
+        };
+        settings.load(Path::new(""))
+    };
+    assert_eq!(read_as(&root).unwrap().samples.len(), 3);
+    fs::create_dir(root.path().join("val/b")).unwrap();
+    let error = read_as(&root).unwrap_err().to_string();
+    assert!(
+        error.contains("val/b: expected pictures of this class"),
+        "{error}"
+    );
+    let root = tree(&[
+        ("train/a/1.png", ""),
+        ("val/a/2.png", ""),
+        ("val/b/2.png", ""),
+    ]);
+    let error = read_as(&root).unwrap_err().to_string();
+    assert!(
+        error.contains("train/b: expected pictures of this class"),
+        "{error}"
+    );
+    let root = tree(&[("train/a/1.png", ""), ("train/b/1.png", "")]);
+    let error = read_as(&root).unwrap_err().to_string();
+    assert!(error.contains("below `train` and `val`"), "{error}");
+}
+
+#[test]
 fn imagenette_has_its_names_in_its_order() {
     let ids = [
         "n01440764",
