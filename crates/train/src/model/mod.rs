@@ -435,14 +435,11 @@ impl Model for StreamedModel {
     }
 }
 
-/// Sets `variables` to `tensors` of the same names and shapes; nothing is changed unless all fit.
+/// Sets `variables` to `tensors` of the same names and shapes, as [`Model::load_tensors`] does; nothing is changed unless all fit.
 ///
 /// # Errors
 /// [`TrainError::State`].
-pub(crate) fn assign(
-    variables: &BTreeMap<String, Var>,
-    tensors: &BTreeMap<String, Tensor>,
-) -> Result<()> {
+pub fn assign(variables: &BTreeMap<String, Var>, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let refuse = |name: &str, expected: String, found: String| {
         Err(TrainError::State {
             name: name.to_owned(),

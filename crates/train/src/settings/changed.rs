@@ -80,7 +80,7 @@ impl Settings {
             return Ok(None);
         }
         let before = Self::read(&path)?;
-        let mut changes = before.changes(self)?;
+        let mut changes = changes(&before, self)?;
         changes.retain(|change| !change.is_harmless());
         if changes.is_empty() {
             return Ok(Some(before));
@@ -91,17 +91,16 @@ impl Settings {
             changes,
         })
     }
+}
 
-    /// Every setting that differs in `other`, which has the values that are `now`.
-    ///
-    /// # Errors
-    /// [`TrainError::Settings`] for a number that TOML cannot hold.
-    pub fn changes(&self, other: &Self) -> Result<Vec<Change>> {
-        let (before, now) = (table(self)?, table(other)?);
-        let mut changes = Vec::new();
-        compare("", &before, &now, &mut changes);
-        Ok(changes)
-    }
+/// Every setting of `before` that differs in `now`; of one kind of settings.
+///
+/// # Errors
+/// [`TrainError::Settings`] for a number that TOML cannot hold.
+pub fn changes(before: &impl Serialize, now: &impl Serialize) -> Result<Vec<Change>> {
+    let mut changes = Vec::new();
+    compare("", &table(before)?, &table(now)?, &mut changes);
+    Ok(changes)
 }
 
 fn table(settings: &impl Serialize) -> Result<toml::Table> {

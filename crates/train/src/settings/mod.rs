@@ -8,7 +8,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use changed::Change;
+pub use changed::{Change, changes};
 pub use parse::parse;
 
 use crate::data::DataSettings;
