@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 mod all;
 mod camelyon;
 mod compare;
+mod imagenette;
 mod memory;
 mod numerics;
 mod slides;
@@ -16,6 +17,7 @@ mod tupac;
 pub use all::AllArguments;
 pub use camelyon::CamelyonArguments;
 pub use compare::{CompareArguments, Skip};
+pub use imagenette::ImagenetteArguments;
 pub use memory::MemoryArguments;
 pub use numerics::NumericsArguments;
 pub use slides::SlidesArguments;
@@ -95,6 +97,8 @@ pub enum Experiment {
     Camelyon(CamelyonArguments),
     /// Trains on whole slides at several resolutions: proliferation of tumours, a score for each slide
     Tupac(TupacArguments),
+    /// Trains the paper's small classifier twice from one seed, streamed and conventionally, and compares the curves
+    Imagenette(ImagenetteArguments),
     /// Compares streaming with whole-image computation in f64, as the paper's notebook does
     Numerics(NumericsArguments),
     /// Plans and measures the memory of a step for images of 1024 to 65536 pixels edge, beside conventional training
@@ -129,6 +133,8 @@ mod tests {
             ("camelyon --quick --output here", "here"),
             ("tupac", "runs/tupac"),
             ("tupac --quick", "runs/tupac-quick"),
+            ("imagenette", "runs/imagenette"),
+            ("imagenette --quick", "runs/imagenette-quick"),
             ("memory --quick", "runs/memory-quick"),
             ("all", "runs"),
             ("all --quick", "runs/quick"),
@@ -142,6 +148,7 @@ mod tests {
             let output = match experiment {
                 Experiment::Camelyon(arguments) => arguments.output(),
                 Experiment::Tupac(arguments) => arguments.output(),
+                Experiment::Imagenette(arguments) => arguments.output(),
                 Experiment::Memory(arguments) => arguments.output(),
                 Experiment::Numerics(arguments) => arguments.output,
                 Experiment::All(arguments) => arguments.output(),
@@ -155,6 +162,7 @@ mod tests {
         for line in [
             "tupac --data a --csv b",
             "tupac --quick --settings a",
+            "imagenette --quick --data a",
             "camelyon --data a --csv b",
         ] {
             let error = parse(&format!("xtask reproduce {line}")).unwrap_err();

@@ -18,13 +18,17 @@ struct Member {
 }
 
 /// All experiments, in the order in which they run.
-const MEMBERS: [Member; 4] = [
+const MEMBERS: [Member; 5] = [
     Member {
         name: "camelyon",
         quick: &["--quick"],
     },
     Member {
         name: "tupac",
+        quick: &["--quick"],
+    },
+    Member {
+        name: "imagenette",
         quick: &["--quick"],
     },
     Member {
@@ -163,6 +167,7 @@ mod tests {
         match experiment {
             Experiment::Camelyon(arguments) => arguments.output(),
             Experiment::Tupac(arguments) => arguments.output(),
+            Experiment::Imagenette(arguments) => arguments.output(),
             Experiment::Numerics(arguments) => arguments.output.clone(),
             Experiment::Memory(arguments) => arguments.output(),
             Experiment::All(arguments) => arguments.output(),
@@ -258,7 +263,7 @@ mod tests {
         ran.borrow_mut().clear();
         let error = run_all(&MEMBERS, &arguments, &stop, &failing).unwrap_err();
         assert!(error.to_string().contains("not finished: tupac"), "{error}");
-        assert_eq!(*ran.borrow(), ["tupac", "numerics", "memory"]);
+        assert_eq!(*ran.borrow(), ["tupac", "imagenette", "numerics", "memory"]);
         let page = std::fs::read_to_string(folder.path().join("index.html")).unwrap();
         assert!(page.contains("memory/report.html") && !page.contains("tupac/report.html"));
     }

@@ -3,8 +3,11 @@
 mod all;
 mod camelyon;
 mod compare;
+mod difference;
+mod imagenette;
 mod memory;
 mod numerics;
+mod settings;
 mod slides;
 mod tupac;
 
@@ -40,6 +43,7 @@ fn reproduce(experiment: &Experiment, stop: &AtomicBool) -> anyhow::Result<()> {
     match experiment {
         Experiment::Camelyon(arguments) => camelyon::run(arguments, stop),
         Experiment::Tupac(arguments) => tupac::run(arguments, stop),
+        Experiment::Imagenette(arguments) => imagenette::run(arguments, stop),
         Experiment::Numerics(arguments) => numerics::run(arguments, stop),
         Experiment::Memory(arguments) => memory::run(arguments, stop),
         Experiment::All(arguments) => all::run(arguments, stop),

@@ -16,7 +16,9 @@ use stream_grad_models::generator;
 use stream_grad_train::report;
 use xtask::arguments::NumericsArguments;
 
-use result::{NumericsResult, Row};
+use result::NumericsResult;
+
+use crate::difference::Difference;
 use stream_grad_cli::exit::Stopped;
 use stream_grad_cli::model;
 
@@ -41,7 +43,7 @@ pub(crate) fn run(arguments: &NumericsArguments, stop: &AtomicBool) -> anyhow::R
     let (streamed, streamed_gradients) =
         run_once(&net, request.tile(arguments.tile.get()), &image)?;
 
-    let mut rows = vec![row("output", &whole, &streamed)?];
+    let mut rows = vec![Difference::between("output", &whole, &streamed)?];
     for parameter in net.parameters() {
         let missing = || format!("no gradient of `{}` was computed", parameter.name);
         let whole = whole_gradients
@@ -50,7 +52,7 @@ pub(crate) fn run(arguments: &NumericsArguments, stop: &AtomicBool) -> anyhow::R
         let streamed = streamed_gradients
             .get(&parameter.tensor)
             .with_context(missing)?;
-        rows.push(row(&parameter.name, whole, streamed)?);
+        rows.push(Difference::between(&parameter.name, whole, streamed)?);
     }
     let result = NumericsResult::new(edge, arguments.tile.get(), arguments.seed, rows);
     let output = &arguments.output;
@@ -72,18 +74,6 @@ fn run_once(
     let loss = features.sum_all()?;
     let gradients = plan.backward(residuals, &features, &loss)?;
     Ok((features.detach(), gradients))
-}
-
-fn row(name: &str, whole: &Tensor, streamed: &Tensor) -> anyhow::Result<Row> {
-    let maximum = |tensor: &Tensor| tensor.abs()?.flatten_all()?.max(0)?.to_scalar::<f64>();
-    let norm = |tensor: &Tensor| tensor.sqr()?.sum_all()?.sqrt()?.to_scalar::<f64>();
-    let difference = (whole - streamed)?;
-    Ok(Row {
-        name: name.to_owned(),
-        largest_magnitude: maximum(whole)?,
-        largest_difference: maximum(&difference)?,
-        relative_l2: norm(&difference)? / norm(whole)?,
-    })
 }
 
 /// Normal noise by the Box-Muller transform of generated numbers.

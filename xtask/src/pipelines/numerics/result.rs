@@ -6,6 +6,8 @@ use std::path::Path;
 use serde::Serialize;
 use stream_grad_files::write_whole;
 
+use crate::difference::Difference;
+
 /// Name of the table in the folder of results.
 pub(super) const TABLE: &str = "numerics.csv";
 
@@ -43,24 +45,12 @@ pub(crate) struct NumericsResult {
     /// Of image and weights.
     pub(crate) seed: u64,
     /// The output, then the gradient of each parameter.
-    pub(crate) rows: Vec<Row>,
+    pub(crate) rows: Vec<Difference>,
     published: Published,
 }
 
-/// How far one tensor of the streamed computation is from the whole one's.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct Row {
-    /// `output`, or the parameter's name.
-    pub(crate) name: String,
-    /// Of the whole computation's values.
-    pub(crate) largest_magnitude: f64,
-    pub(crate) largest_difference: f64,
-    /// Norm of the difference over that of the whole computation's values.
-    pub(crate) relative_l2: f64,
-}
-
 impl NumericsResult {
-    pub(crate) fn new(image: u64, tile: u64, seed: u64, rows: Vec<Row>) -> Self {
+    pub(crate) fn new(image: u64, tile: u64, seed: u64, rows: Vec<Difference>) -> Self {
         Self {
             image,
             tile,
@@ -164,7 +154,7 @@ mod tests {
 
     #[test]
     fn published_figures_stand_beside_what_they_are_of() {
-        let row = |name: &str| Row {
+        let row = |name: &str| Difference {
             name: name.into(),
             largest_magnitude: 2.0,
             largest_difference: 3e-13,

@@ -8,9 +8,8 @@ use stream_grad_cli::exit::WrongUse;
 use stream_grad_train::cohort::CohortConfig;
 use stream_grad_train::data::DataSettings;
 use stream_grad_train::model::ModelSettings;
-use stream_grad_train::settings::{ReportSettings, Settings, parse};
+use stream_grad_train::settings::{ReportSettings, Settings};
 use stream_grad_train::trainer::TrainSettings;
-use toml::{Table, Value};
 
 /// What `--settings` holds.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -29,64 +28,50 @@ pub(super) fn read(
     path: &Path,
     defaults: (Settings, CohortConfig),
 ) -> anyhow::Result<(Settings, CohortConfig)> {
-    let name = || path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .with_context(name)
-        .map_err(WrongUse::from_error)?;
-    over(&text, defaults)
-        .with_context(name)
+    let file = crate::settings::read(path, &File::from(defaults))?;
+    file.checked()
+        .with_context(|| path.display().to_string())
         .map_err(WrongUse::from_error)
 }
 
-fn over(
-    text: &str,
-    (settings, cohort): (Settings, CohortConfig),
-) -> anyhow::Result<(Settings, CohortConfig)> {
-    // By itself first: messages name its lines.
-    parse::<File>(text)?;
-    let Settings {
-        data,
-        model,
-        train,
-        report,
-    } = settings;
-    let mut table = Table::try_from(File {
-        data,
-        model,
-        train,
-        report,
-        cohort,
-    })?;
-    merge(&mut table, text.parse()?);
-    let File {
-        data,
-        model,
-        train,
-        report,
-        cohort,
-    } = parse(&table.to_string())?;
-    if data.csv.is_some() || data.folder.is_some() {
-        anyhow::bail!("an experiment's slides are given by --csv or --data, not by its settings");
+impl File {
+    fn checked(self) -> anyhow::Result<(Settings, CohortConfig)> {
+        let Self {
+            data,
+            model,
+            train,
+            report,
+            cohort,
+        } = self;
+        if data.csv.is_some() || data.folder.is_some() {
+            anyhow::bail!(
+                "an experiment's slides are given by --csv or --data, not by its settings"
+            );
+        }
+        let settings = Settings {
+            data,
+            model,
+            train,
+            report,
+        };
+        Ok((settings, cohort))
     }
-    let settings = Settings {
-        data,
-        model,
-        train,
-        report,
-    };
-    Ok((settings, cohort))
 }
 
-/// Puts the values of `over` into `table`. A table that says its kind is whole: keys of another kind would be none of its own.
-fn merge(table: &mut Table, over: Table) {
-    for (key, value) in over {
-        match (table.get_mut(&key), value) {
-            (Some(Value::Table(inner)), Value::Table(over)) if !over.contains_key("kind") => {
-                merge(inner, over);
-            }
-            (_, value) => {
-                table.insert(key, value);
-            }
+impl From<(Settings, CohortConfig)> for File {
+    fn from((settings, cohort): (Settings, CohortConfig)) -> Self {
+        let Settings {
+            data,
+            model,
+            train,
+            report,
+        } = settings;
+        Self {
+            data,
+            model,
+            train,
+            report,
+            cohort,
         }
     }
 }
@@ -103,6 +88,13 @@ mod tests {
         settings.data.microns_per_pixel = vec![8.0, 4.0];
         settings.train.epochs = 7;
         (settings, CohortConfig::mitoses())
+    }
+
+    fn over(
+        text: &str,
+        defaults: (Settings, CohortConfig),
+    ) -> anyhow::Result<(Settings, CohortConfig)> {
+        crate::settings::over(text, &File::from(defaults))?.checked()
     }
 
     #[test]
