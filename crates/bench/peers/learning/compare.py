@@ -1,7 +1,8 @@
 """Compares what this project's defaults learn with what a plain net with batch norm learns in PyTorch, on the same pictures, in
 equal epochs, and prints a table of seeds with mean and spread.
 
-usage: compare.py [--seeds 3] [--epochs 12] [--cache FOLDER] [--fashion FOLDER] [KEY=VALUE ...]
+usage: compare.py [--seeds 3] [--epochs 12] [--cache FOLDER] [--fashion FOLDER]
+                  [--python FILE] [--program FILE] [KEY=VALUE ...]
 
 It makes a Python environment in the cache once (about 5 GB on Linux, from PyPI), the pictures of pictures.py, and builds the
 example `learning`. Fashion-MNIST is left out without --fashion. A KEY=VALUE changes a setting of this project's runs.
@@ -16,6 +17,7 @@ parser.add_argument("--epochs", type=int, default=12)
 parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path.home()/".cache/stream-grad/learning")
 parser.add_argument("--fashion", type=pathlib.Path)
 parser.add_argument("--python", help="a Python that has the packages already")
+parser.add_argument("--program", type=pathlib.Path, help="the example `learning`, built already")
 parser.add_argument("--profile", default="release", help="cargo's profile")
 parser.add_argument("settings", nargs="*")
 arguments = parser.parse_args()
@@ -37,17 +39,20 @@ def json_line(command):
     return json.loads(output.splitlines()[-1])
 
 python = arguments.python or environment()
-build = ["cargo", "build", "--profile", arguments.profile, "-p", "stream-grad-train", "--example", "learning", "--message-format=json", "--locked"]
-messages = subprocess.run(build, check=True, stdout=subprocess.PIPE, cwd=root).stdout.splitlines()
-program = next(m["executable"] for m in map(json.loads, messages) if m.get("target", {}).get("name") == "learning" and m.get("executable"))
+def built():
+    build = ["cargo", "build", "--profile", arguments.profile, "-p", "stream-grad-train", "--example", "learning", "--message-format=json", "--locked"]
+    messages = subprocess.run(build, check=True, stdout=subprocess.PIPE, cwd=root).stdout.splitlines()
+    return next(m["executable"] for m in map(json.loads, messages) if m.get("target", {}).get("name") == "learning" and m.get("executable"))
+
+program = arguments.program.resolve() if arguments.program else built()
 
 print(f"{arguments.epochs} epochs; metric on test pictures: Spearman's correlation of counts, else area under the curve")
 print(f"{'pictures':9} {'net':26} {'mean':>6} {'spread':>7}  seeds")
-for pictures in ["counts", "climate"] + (["fashion"] if arguments.fashion else []):
+for pictures in ["counts", "rings", "climate"] + (["fashion"] if arguments.fashion else []):
     file = arguments.cache/f"{pictures}.safetensors"
     more = ["--data", arguments.fashion] if pictures == "fashion" else []
     subprocess.run([str(part) for part in [python, here/"pictures.py", pictures, file, *more]], check=True)
-    regression = pictures == "counts"
+    regression = pictures in ("counts", "rings")
     for name, command in {
         "plain, batch norm, PyTorch": lambda seed: [python, here/"plain.py", file, "--seed", seed, "--epochs", arguments.epochs] + ["--regression"]*regression,
         "defaults of stream-grad": lambda seed: [program, file, seed, arguments.epochs] + ["regression"]*regression + arguments.settings,
