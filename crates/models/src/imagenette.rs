@@ -50,9 +50,9 @@ impl ImagenetteTail {
             });
         };
         let [first, second, third] = &self.convolutions;
-        let x = max_pool_2(&relu(&first.forward(features)?)?)?;
-        let x = max_pool_2(&relu(&second.forward(&x)?)?)?;
-        let x = relu(&third.forward(&x)?)?;
+        let x = max_pool_2(&relu(&convolve(first, features)?)?)?;
+        let x = max_pool_2(&relu(&convolve(second, &x)?)?)?;
+        let x = relu(&convolve(third, &x)?)?;
         let (_, channels, height, width) = x.dims4()?;
         let x = maximum_rows(&x.reshape((batch * channels, height * width))?)?;
         Ok(self.linear.forward(&x.reshape((batch, channels))?)?)
@@ -95,8 +95,8 @@ impl ImagenetteStem {
             });
         }
         let [first, second] = &self.convolutions;
-        let x = max_pool_2(&relu(&first.forward(images)?)?)?;
-        max_pool_2(&relu(&second.forward(&x)?)?)
+        let x = max_pool_2(&relu(&convolve(first, images)?)?)?;
+        max_pool_2(&relu(&convolve(second, &x)?)?)
     }
 }
 
@@ -112,6 +112,29 @@ fn convolution(
     };
     let vb = vb.pp(index);
     Ok(candle_nn::conv2d(in_channels, out_channels, 3, config, vb)?)
+}
+
+/// The convolution as a product of its weights and all patches, for candle's autograd. Candle's own has the same values, but its
+/// gradient to the input is computed value by value.
+fn convolve(layer: &Conv2d, x: &Tensor) -> candle_core::Result<Tensor> {
+    let (batch, channels, height, width) = x.dims4()?;
+    let padded = x.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?;
+    let mut shifted = Vec::with_capacity(9);
+    for row in 0..3 {
+        for column in 0..3 {
+            let rows = padded.narrow(2, row, height)?;
+            shifted.push(rows.narrow(3, column, width)?);
+        }
+    }
+    let patches = Tensor::stack(&shifted, 2)?.reshape((batch, channels * 9, height * width))?;
+    let outputs = layer.weight().dim(0)?;
+    let weight = layer.weight().reshape((1, outputs, channels * 9))?;
+    let y = weight.broadcast_matmul(&patches)?;
+    let y = y.reshape((batch, outputs, height, width))?;
+    match layer.bias() {
+        Some(bias) => y.broadcast_add(&bias.reshape((1, outputs, 1, 1))?),
+        None => Ok(y),
+    }
 }
 
 /// ReLU with PyTorch's derivative 0 at 0 and with NaN passed on; candle's own drops NaN.
