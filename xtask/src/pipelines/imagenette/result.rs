@@ -359,7 +359,7 @@ pub(super) mod tests {
         let compared = lines(COMPARED);
         assert_eq!(
             compared[4],
-            "validation accuracy,0.2500,0.3750,1.3e-1,about 0.70"
+            "validation accuracy,0.2500,0.3750,1.2e-1,about 0.70"
         );
         assert_eq!(compared[5], "final weights,,,2.5e-1,");
         assert_eq!(lines(WEIGHTS)[1], "0.weight,1.0000,2.5e-1,2.2e-1");

@@ -147,6 +147,7 @@ impl Settings {
             }
             return Ok(());
         }
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         write_whole(&path, toml::to_string_pretty(self)?.as_bytes())?;
         Ok(())
     }
