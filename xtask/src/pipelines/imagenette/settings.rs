@@ -65,7 +65,9 @@ impl Settings {
     /// For made-up textures: few pictures, and steps that learn them in minutes.
     fn for_textures() -> Self {
         let mut settings = Self::default();
-        settings.train.epochs = 12;
+        settings.train.epochs = 6;
+        settings.textures.train = 20;
+        settings.textures.validation = 8;
         settings.train.batch_size = 8;
         settings.train.learning_rate = 1e-2;
         settings.train.optimizer = OptimizerKind::Sgd {
