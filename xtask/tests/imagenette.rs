@@ -88,7 +88,8 @@ fn killed_in_either_training_it_ends_as_unbroken() {
     }
 
     // Other settings in the same folder.
-    std::fs::write(folder.path().join("other.toml"), "tile = 32\n").unwrap();
+    let other = SETTINGS.replace("tile = 16", "tile = 32");
+    std::fs::write(folder.path().join("other.toml"), other).unwrap();
     let arguments = ["--settings", "other.toml", "--output", "whole"];
     let output = reproduce(folder.path(), &arguments);
     let said = messages(&output);
