@@ -27,10 +27,15 @@ pub(super) fn notes(result: &ImagenetteResult, settings: &Settings, pictures: Pi
     };
     let apart = PlotNote {
         title: "Difference of the curves".to_owned(),
-        caption: "Largest magnitudes are those of rounding in f32, which training amplifies; differences of 0 are not shown.".to_owned(),
+        caption: "How far the curves are apart, both in f32; differences of 0 are not shown."
+            .to_owned(),
         file: DIFFERENCES.into(),
         x: "epoch".to_owned(),
-        y: [LOSSES, ACCURACIES].concat().into_iter().map(str::to_owned).collect(),
+        y: [LOSSES, ACCURACIES]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
         y_label: "difference".to_owned(),
         y_scale: AxisScale::Log,
         ..PlotNote::default()
