@@ -15,7 +15,7 @@ mod slides;
 mod tupac;
 
 pub use all::AllArguments;
-pub use camelyon::CamelyonArguments;
+pub use camelyon::{CamelyonArguments, Scale, SlideClasses};
 pub use compare::{CompareArguments, Skip};
 pub use imagenette::ImagenetteArguments;
 pub use memory::MemoryArguments;
@@ -131,6 +131,11 @@ mod tests {
             ("camelyon", "runs/camelyon"),
             ("camelyon --quick", "runs/camelyon-quick"),
             ("camelyon --quick --output here", "here"),
+            (
+                "camelyon --classes 4 --quick",
+                "runs/camelyon-4-classes-quick",
+            ),
+            ("camelyon --scale paper", "runs/camelyon-paper"),
             ("tupac", "runs/tupac"),
             ("tupac --quick", "runs/tupac-quick"),
             ("imagenette", "runs/imagenette"),
@@ -164,6 +169,8 @@ mod tests {
             "tupac --quick --settings a",
             "imagenette --quick --data a",
             "camelyon --data a --csv b",
+            "camelyon --data a --slides 8",
+            "camelyon --scale paper --quick",
         ] {
             let error = parse(&format!("xtask reproduce {line}")).unwrap_err();
             assert!(error.contains("cannot be used with"), "{line}: {error}");

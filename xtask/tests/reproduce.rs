@@ -1,4 +1,4 @@
-//! `reproduce tupac` and `reproduce all` as a user runs them.
+//! `reproduce camelyon` and `reproduce tupac` as a user runs them.
 
 #![expect(clippy::unwrap_used, reason = "a failure is the test's message")]
 
@@ -18,6 +18,25 @@ resamples = 50
 train = 12
 validation = 0
 test = 2
+";
+
+/// Lymph nodes of few patients, trained on for one epoch at a coarse resolution.
+const NODES: &str = "
+[data]
+microns_per_pixel = [16.0]
+[train]
+epochs = 1
+batch_size = 5
+[report.bootstrap]
+resamples = 50
+[cohort]
+edge_microns = [512.0, 512.0]
+[cohort.splits]
+train = 10
+validation = 0
+test = 10
+[cohort.anatomy]
+regions = [1, 2]
 ";
 
 fn reproduce(folder: &Path, arguments: &[&str]) -> Output {
@@ -162,5 +181,135 @@ fn tupac_refuses_settings_that_name_slides() {
     let messages = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{messages}");
     assert!(messages.contains("--csv or --data"), "{messages}");
+    assert!(!folder.path().join("runs").exists());
+}
+
+#[test]
+fn camelyon_takes_four_classes_and_other_layouts() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("nodes.toml"), NODES).unwrap();
+    let run = |arguments: &[&str], output: &str| {
+        let settings = ["--settings", "nodes.toml", "--output", output];
+        let result = reproduce(
+            folder.path(),
+            &[&["camelyon"][..], arguments, &settings].concat(),
+        );
+        let messages = String::from_utf8(result.stderr).unwrap();
+        assert!(result.status.success(), "{messages}");
+        let out = folder.path().join(output);
+        let summary: serde_json::Value =
+            serde_json::from_str(&text(&out.join("summary.json"))).unwrap();
+        let printed = String::from_utf8(result.stdout).unwrap();
+        (printed, summary, text(&out.join("report.html")))
+    };
+
+    let (printed, summary, report) = run(&["--classes", "4"], "stages");
+    assert!(
+        printed.contains("stages of patients, quadratic kappa"),
+        "{printed}"
+    );
+    let resolution = &summary["resolutions"][0];
+    assert_eq!(
+        (&summary["metric"], &resolution["slides"]),
+        (&"quadratic_kappa".into(), &10.into())
+    );
+    assert!(resolution["patient_stage_kappa"]["value"].is_number());
+    for part in ["Stages of patients", "pN0(i+)", "-0.13 to 0.89"] {
+        assert!(report.contains(part), "the report lacks {part}");
+    }
+    // The published AUC is of two classes.
+    assert!(!report.contains("0.706") && summary["published"][0].is_null());
+    let stages = text(&folder.path().join("stages/tables/patient-stages.csv"));
+    assert_eq!(stages.lines().count(), 3, "{stages}");
+    assert!(stages.contains(",pN0(i+),"), "{stages}");
+
+    // The same slides as other data sets.
+    let slide = |number: usize| {
+        folder
+            .path()
+            .join(format!("stages/cohort/slide_{number:04}.tif"))
+    };
+    let copy = |number: usize, to: &str| {
+        let to = folder.path().join(to);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(slide(number), to).unwrap();
+    };
+    let mut camelyon17 = "patient,stage\n".to_owned();
+    for patient in [0, 1, 100, 101] {
+        for node in 0..5 {
+            let name = format!("patient_{patient:03}_node_{node}.tif");
+            copy(
+                node + patient % 100 * 5,
+                &format!("camelyon17/training/{name}"),
+            );
+            let stage = ["negative", "itc", "micro", "macro"][(node + patient) % 4];
+            camelyon17 += &format!("{name},{stage}\n");
+        }
+    }
+    std::fs::write(
+        folder.path().join("camelyon17/stage_labels.csv"),
+        camelyon17,
+    )
+    .unwrap();
+    let arguments = ["--data", "camelyon17", "--classes", "4"];
+    let (printed, summary, _) = run(&arguments, "from-17");
+    assert!(
+        printed.contains("CAMELYON17, 20 slides of 4 patients"),
+        "{printed}"
+    );
+    let kappa = &summary["resolutions"][0]["patient_stage_kappa"];
+    assert!(kappa.is_object(), "{summary}");
+
+    let mut reference = "image,class\n".to_owned();
+    for number in 0..4 {
+        copy(number, &format!("camelyon16/images/normal_00{number}.tif"));
+        copy(
+            number + 4,
+            &format!("camelyon16/images/tumor_00{number}.tif"),
+        );
+        copy(
+            number + 8,
+            &format!("camelyon16/images/test_00{number}.tif"),
+        );
+        let class = ["negative", "macro"][number % 2];
+        reference += &format!("test_00{number},{class}\n");
+    }
+    std::fs::write(folder.path().join("camelyon16/reference.csv"), reference).unwrap();
+    let (printed, summary, report) = run(&["--data", "camelyon16"], "from-16");
+    assert!(printed.contains("CAMELYON16"), "{printed}");
+    assert_eq!(
+        (&summary["metric"], &summary["resolutions"][0]["slides"]),
+        (&"roc_auc".into(), &4.into())
+    );
+    assert!(!report.contains("Stages of patients"));
+
+    let mut grades = "image_id,data_provider,isup_grade,gleason_score\n".to_owned();
+    for number in 0..18 {
+        copy(number, &format!("panda/train_images/{number:032x}.tiff"));
+        grades += &format!("{number:032x},radboud,{},0+0\n", number % 6);
+    }
+    std::fs::write(folder.path().join("panda/train.csv"), grades).unwrap();
+    let (printed, summary, report) = run(&["--data", "panda", "--epochs", "1"], "from-panda");
+    assert!(
+        printed.contains("PANDA, 18 slides, grades for 18"),
+        "{printed}"
+    );
+    assert_eq!(summary["metric"], "quadratic_kappa");
+    assert!(report.contains("ISUP grades") && !report.contains("0.706"));
+}
+
+#[test]
+fn camelyon_names_a_number_of_slides_that_it_cannot_split() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = reproduce(
+        folder.path(),
+        &["camelyon", "--classes", "4", "--slides", "8"],
+    );
+    let messages = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{messages}");
+    assert!(
+        messages.contains("a multiple of 5 from 10 on, found 8"),
+        "{messages}"
+    );
     assert!(!folder.path().join("runs").exists());
 }

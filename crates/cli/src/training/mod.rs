@@ -71,7 +71,10 @@ impl Training {
 }
 
 /// How long the network's operations take here, with as many threads.
-fn cost_model(settings: &Settings) -> anyhow::Result<CostModel> {
+///
+/// # Errors
+/// As [`StreamedModel::new`] and [`CostModelCache::model`].
+pub fn cost_model(settings: &Settings) -> anyhow::Result<CostModel> {
     let Settings {
         data, model, train, ..
     } = settings;

@@ -205,6 +205,30 @@ impl CohortConfig {
         }
     }
 
+    /// The same tissue in square sections of `edge` microns, with as many dense regions in a square millimetre. What has a size of its
+    /// own (regions, nuclei, folds, pen marks) keeps it, so that a metastasis is the smaller a part of the slide, the larger that is.
+    ///
+    /// ```
+    /// use stream_grad_train::cohort::CohortConfig;
+    /// let large = CohortConfig::default().resized(8192.0);
+    /// assert_eq!((large.edge_microns, large.anatomy.regions), ([8192.0; 2], [192, 320]));
+    /// ```
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a few regions; a float to usize cast saturates"
+    )]
+    pub fn resized(mut self, edge: f64) -> Self {
+        let [low, high] = self.edge_microns;
+        let larger = (edge / (0.5 * (low + high))).powi(2);
+        let scaled = |regions: usize| (regions as f64 * larger).round().max(1.0) as usize;
+        self.anatomy.regions = self.anatomy.regions.map(scaled);
+        self.edge_microns = [edge; 2];
+        self
+    }
+
     /// Checks the settings.
     ///
     /// # Errors

@@ -12,7 +12,6 @@
 //!   the kinds differ in contrast. (A linear model on colour histograms stays near chance at every resolution: a test holds
 //!   that.)
 //! - Centre, stain, size, folds and pen marks are drawn without regard to the label.
-
 //!
 //! [`Subject`] says what slides show: lymph nodes with two classes or with four and five slides of each patient, or tumours whose
 //! score is the density of mitotic figures. In a tumour a resting nucleus is the large one and a mitotic figure the cluster, so
@@ -34,7 +33,7 @@ pub use config::{
     Subject,
 };
 pub use leak::{LeakCheck, leak_check};
-pub use write::{CohortProgress, generate};
+pub use write::{CohortProgress, generate, samples};
 
 #[cfg(test)]
 mod tests;

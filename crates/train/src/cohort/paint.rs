@@ -15,6 +15,9 @@ pub(super) struct Painter<'a> {
     sensor_noise: f64,
     height: u32,
     width: u32,
+    /// Of the folds and of the pen marks, in their order.
+    folds: Vec<Reach>,
+    pen_marks: Vec<Reach>,
 }
 
 /// What covers one pixel.
@@ -40,6 +43,12 @@ impl<'a> Painter<'a> {
             sensor_noise,
             height,
             width,
+            folds: anatomy.folds.iter().map(Reach::of).collect(),
+            pen_marks: anatomy
+                .pen_marks
+                .iter()
+                .map(|mark| Reach::of(&mark.stroke))
+                .collect(),
         }
     }
 
@@ -119,35 +128,86 @@ impl<'a> Painter<'a> {
     fn pixel(&self, row: u32, column: u32, cover: Cover) -> [u8; 3] {
         let anatomy = self.anatomy;
         let point = self.point(row, column);
-        let tissue = (anatomy.outline.depth(point) / TISSUE_EDGE + 0.5).clamp(0.0, 1.0);
-        let place = [point.row, point.column];
-        let texture = smooth_noise(anatomy.texture_seed, place, 24.0)
-            + 0.5 * smooth_noise(anatomy.texture_seed ^ 1, place, 90.0);
-        let eosin = 1.0 + 0.35 * texture;
-        let folded = anatomy
-            .folds
-            .iter()
-            .map(|fold| stroke_coverage(fold, point))
-            .fold(0.0, f64::max);
+        let mut light = self.through_tissue(point, cover);
+        for (mark, reach) in anatomy.pen_marks.iter().zip(&self.pen_marks) {
+            if !reach.holds(point) {
+                continue;
+            }
+            let ink = stroke_coverage(&mark.stroke, point);
+            for (light, transmittance) in light.iter_mut().zip(mark.transmittance) {
+                *light *= 1.0 - ink + ink * transmittance;
+            }
+        }
         let noise = self.sensor_noise * pixel_noise(anatomy.texture_seed ^ 2, row, column);
         let mut colour = [0_u8; 3];
         for (channel, value) in colour.iter_mut().enumerate() {
-            let stroma = (-anatomy.eosin[channel] * eosin).exp();
-            let nucleus = (-f64::from(cover.density) * anatomy.haematoxylin[channel]).exp();
-            let coverage = f64::from(cover.coverage);
-            // Mixing light, not densities, keeps the mean colour of a coarse pixel linear in the area covered.
-            let through = stroma * (1.0 - coverage + coverage * nucleus);
-            let through = through * (1.0 - folded + folded * through);
-            let mut light = 1.0 - tissue + tissue * through;
-            for mark in &anatomy.pen_marks {
-                let ink = stroke_coverage(&mark.stroke, point);
-                light *= 1.0 - ink + ink * mark.transmittance[channel];
-            }
-            *value = (anatomy.glass[channel] * light + noise)
+            *value = (anatomy.glass[channel] * light[channel] + noise)
                 .round()
                 .clamp(0.0, 255.0) as u8;
         }
         colour
+    }
+
+    /// Share of each colour's light that comes through the tissue; all of it where there is none.
+    fn through_tissue(&self, point: Point, cover: Cover) -> [f64; 3] {
+        let anatomy = self.anatomy;
+        let tissue = (anatomy.outline.depth(point) / TISSUE_EDGE + 0.5).clamp(0.0, 1.0);
+        if tissue <= 0.0 {
+            return [1.0; 3];
+        }
+        let place = [point.row, point.column];
+        let texture = smooth_noise(anatomy.texture_seed, place, 24.0)
+            + 0.5 * smooth_noise(anatomy.texture_seed ^ 1, place, 90.0);
+        let eosin = 1.0 + 0.35 * texture;
+        let folds = anatomy.folds.iter().zip(&self.folds);
+        let folded = folds
+            .filter(|(_, reach)| reach.holds(point))
+            .map(|(fold, _)| stroke_coverage(fold, point))
+            .fold(0.0, f64::max);
+        let coverage = f64::from(cover.coverage);
+        let mut light = [0.0; 3];
+        for (channel, light) in light.iter_mut().enumerate() {
+            let mut through = (-anatomy.eosin[channel] * eosin).exp();
+            if coverage > 0.0 {
+                let nucleus = (-f64::from(cover.density) * anatomy.haematoxylin[channel]).exp();
+                // Mixing light, not densities, keeps the mean colour of a coarse pixel linear in the area covered.
+                through *= 1.0 - coverage + coverage * nucleus;
+            }
+            let through = through * (1.0 - folded + folded * through);
+            *light = 1.0 - tissue + tissue * through;
+        }
+        light
+    }
+}
+
+/// The rectangle outside of which a stroke covers nothing: most pixels need not look at its points.
+#[derive(Debug, Clone, Copy)]
+struct Reach {
+    rows: [f64; 2],
+    columns: [f64; 2],
+}
+
+impl Reach {
+    fn of(stroke: &Stroke) -> Self {
+        let range = |value: fn(&Point) -> f64| {
+            let values = stroke.points.iter().map(value);
+            let low = values.clone().fold(f64::INFINITY, f64::min);
+            let high = values.fold(f64::NEG_INFINITY, f64::max);
+            // The edge ends at 1.2 half widths.
+            [
+                low - 1.25 * stroke.half_width,
+                high + 1.25 * stroke.half_width,
+            ]
+        };
+        Self {
+            rows: range(|point| point.row),
+            columns: range(|point| point.column),
+        }
+    }
+
+    fn holds(&self, point: Point) -> bool {
+        let within = |[low, high]: [f64; 2], value| low <= value && value <= high;
+        within(self.rows, point.row) && within(self.columns, point.column)
     }
 }
 

@@ -336,7 +336,7 @@ fn node_stages_are_those_of_patients_of_five_slides() {
         ..CohortConfig::node_stages()
     };
     config.check().unwrap();
-    let samples = write::samples(&config, Path::new("cohort"));
+    let samples = samples(&config, Path::new("cohort"));
     for split in Split::ALL {
         let slides = of_split(&samples, split);
         let own: Vec<data::Label> = slides.iter().map(|s| s.label.clone().unwrap()).collect();

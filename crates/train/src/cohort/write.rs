@@ -122,9 +122,9 @@ fn plan(config: &CohortConfig, folder: &Path) -> Vec<Plan> {
     plans
 }
 
-/// The slides of a cohort with their labels and splits, before they are made.
-#[cfg(test)]
-pub(super) fn samples(config: &CohortConfig, folder: &Path) -> Vec<Sample> {
+/// The slides of a cohort with their labels and splits, as [`generate`] would return them; none of them is made.
+#[must_use]
+pub fn samples(config: &CohortConfig, folder: &Path) -> Vec<Sample> {
     let plans = plan(config, folder).into_iter();
     plans.map(|plan| plan.sample).collect()
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::folder::{Member, MemberKey, Predicted, RunFolder};
+use super::stages::Stages;
 use crate::data::{Label, Split, Task};
 use crate::error::{Result, TrainError};
 use crate::metrics::{
@@ -25,6 +26,8 @@ pub(super) struct Detail<'a> {
     pub(super) predictions: Predictions<'a>,
     /// All metrics of the task, or why there is none.
     pub(super) metrics: Vec<(Metric, std::result::Result<Estimate, String>)>,
+    /// Stages of the patients, where the classes are those of lymph nodes.
+    pub(super) stages: Option<Stages>,
 }
 
 /// Predictions of slides with known labels, of one split.
@@ -161,6 +164,7 @@ pub(super) fn details(run: &RunFolder) -> Result<Vec<Detail<'_>>> {
                 None => first.name.clone(),
             },
             members: of_seed,
+            stages: Stages::of(run, &predictions.slides),
             predictions,
             metrics,
         });

@@ -16,6 +16,7 @@ mod plot;
 mod predictions;
 mod result;
 mod sections;
+mod stages;
 mod summary;
 
 use std::path::{Component, Path, PathBuf};

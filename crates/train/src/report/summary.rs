@@ -54,6 +54,9 @@ pub struct ResolutionSummary {
     pub slides: usize,
     /// Metrics on these slides by name, of those that have a meaning.
     pub metrics: BTreeMap<String, Estimate>,
+    /// Quadratically weighted kappa of the patients' stages, where classes are the stages of lymph nodes and patients are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patient_stage_kappa: Option<Estimate>,
     /// The trainings: one for each seed and fold.
     pub trainings: Vec<TrainingSummary>,
 }
@@ -201,6 +204,8 @@ impl Summary {
                         })
                         .collect()
                 }),
+                patient_stage_kappa: detail
+                    .and_then(|detail| detail.stages.as_ref()?.kappa.as_ref().ok().copied()),
                 trainings,
             });
         }
@@ -313,6 +318,9 @@ impl fmt::Display for Summary {
                 optional(seconds, 0),
                 optional(waiting, 1),
             )?;
+            if let Some(kappa) = resolution.patient_stage_kappa {
+                writeln!(f, "{:>8}  stages of patients, quadratic kappa {kappa}", "")?;
+            }
             if let Some((mean, deviation)) = resolution.spread() {
                 writeln!(
                     f,

@@ -289,6 +289,76 @@ fn every_task_has_a_report() {
     }
 }
 
+/// Four patients: stages pN0, pN1mi, pN1 and pN2, of which the third is taken for pN1mi.
+#[test]
+fn patients_of_lymph_nodes_have_stages() {
+    let nodes = [
+        ("p0", "0", "0"),
+        ("p0", "0", "0"),
+        ("p1", "2", "2"),
+        ("p1", "1", "0"),
+        ("p2", "3", "2"),
+        ("p2", "0", "1"),
+        ("p3", "3", "3"),
+        ("p3", "3", "2"),
+        ("p3", "2", "2"),
+        ("p3", "2", "3"),
+        // Without a patient there is no stage.
+        ("", "3", "0"),
+    ];
+    let table = |with_patients: bool| {
+        let mut text = "slide,label,logit_0,logit_1,logit_2,logit_3,patient\n".to_owned();
+        for (place, (patient, label, predicted)) in nodes.into_iter().enumerate() {
+            let logits: Vec<&str> = ["0", "1", "2", "3"]
+                .map(|class| if class == predicted { "5" } else { "0" })
+                .to_vec();
+            let patient = if with_patients { patient } else { "" };
+            text += &format!("{place}.tif,{label},{},{patient}\n", logits.join(","));
+        }
+        text
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let task = "{ kind = \"classification\", classes = 4 }";
+    let named = |names: &str| {
+        settings(folder.path(), &format!("{task}\nclasses = [{names}]"));
+    };
+    named("\"negative\", \"itc\", \"micro\", \"macro\"");
+    put(folder.path(), "2-microns/predictions.csv", &table(true));
+    let summary = write(folder.path()).unwrap();
+    let kappa = summary.resolutions[0].patient_stage_kappa.unwrap();
+    // Ranks 0, 2, 3, 4 and 0, 2, 2, 4: one squared difference of 1, and 68 over all pairs of a true and a predicted one.
+    assert!((kappa.value - (1.0 - 4.0 / 68.0)).abs() < 1e-12, "{kappa}");
+    assert!(kappa.low <= kappa.value && kappa.high >= kappa.value);
+    let html = read(folder.path(), "report.html");
+    check_page(&html);
+    assert!(html.contains("Stages of patients") && html.contains("pN1mi"));
+    assert_eq!(
+        read(folder.path(), "tables/patient-stages.csv"),
+        "resolution,patient,truth,predicted\n2-microns,p0,pN0,pN0\n2-microns,p1,pN1mi,pN1mi\n2-microns,p2,pN1,pN1mi\n2-microns,p3,pN2,pN2\n"
+    );
+    assert!(
+        summary
+            .to_string()
+            .contains("stages of patients, quadratic kappa 0.9")
+    );
+
+    // Neither other classes nor slides without patients have them.
+    put(folder.path(), "2-microns/predictions.csv", &table(false));
+    assert!(
+        write(folder.path()).unwrap().resolutions[0]
+            .patient_stage_kappa
+            .is_none()
+    );
+    put(folder.path(), "2-microns/predictions.csv", &table(true));
+    named("\"a\", \"b\", \"c\", \"d\"");
+    assert!(
+        write(folder.path()).unwrap().resolutions[0]
+            .patient_stage_kappa
+            .is_none()
+    );
+    assert!(!read(folder.path(), "report.html").contains("Stages of patients"));
+}
+
 fn settings_task(task: &str) -> Task {
     let table: toml::Table = toml::from_str(&format!("task = {task}")).unwrap();
     table["task"].clone().try_into().unwrap()

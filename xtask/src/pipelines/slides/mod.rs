@@ -9,8 +9,8 @@ use std::sync::atomic::AtomicBool;
 use stream_grad_cli::exit::Stopped;
 use stream_grad_cli::progress::counting_bar;
 use stream_grad_train::augment::AugmentationSettings;
-use stream_grad_train::cohort::{CohortConfig, generate};
-use stream_grad_train::data::{ClassNames, DataSettings, Sample};
+use stream_grad_train::cohort::{CohortConfig, Subject, generate};
+use stream_grad_train::data::{ClassNames, DataSettings, Layout, NodeStage, Sample};
 use stream_grad_train::model::ModelSettings;
 use stream_grad_train::report::DataOrigin;
 use stream_grad_train::settings::Settings;
@@ -46,6 +46,16 @@ pub(crate) fn settings(
     Ok((settings, cohort))
 }
 
+/// Whether the slides of the flags are those of the made-up cohort.
+pub(crate) fn are_made_up(arguments: &SlidesArguments) -> bool {
+    arguments.data.is_none() && arguments.csv.is_none()
+}
+
+/// The published layout of `--data`. What is wrong with a folder is told when its slides are read.
+pub(crate) fn layout(arguments: &SlidesArguments) -> Option<Layout> {
+    Layout::find(arguments.data.as_deref()?).ok()
+}
+
 /// The slides of an experiment.
 pub(crate) struct Slides {
     /// With labels, or to be predicted.
@@ -65,9 +75,13 @@ pub(crate) fn load(
 ) -> anyhow::Result<Slides> {
     let (csv, folder) = (arguments.csv.clone(), arguments.data.clone());
     let Some(place) = csv.as_ref().or(folder.as_ref()) else {
+        let classes = match cohort.subject {
+            Subject::NodeStages => ClassNames::new(NodeStage::NAMES)?,
+            Subject::Metastasis | Subject::Mitoses { .. } => ClassNames::numbered(settings.task),
+        };
         return Ok(Slides {
             samples: made_up(output, cohort, stop)?,
-            classes: ClassNames::numbered(settings.task),
+            classes,
             origin: DataOrigin::MadeUp { seed: cohort.seed },
         });
     };

@@ -65,8 +65,11 @@ pub(crate) fn run(arguments: &TupacArguments, stop: &AtomicBool) -> anyhow::Resu
 fn defaults(arguments: &TupacArguments) -> (Settings, CohortConfig) {
     let (mut settings, mut cohort) = (slides::for_small_things(), CohortConfig::mitoses());
     let slides = &arguments.slides;
-    let is_made_up = slides.data.is_none() && slides.csv.is_none();
-    let resolutions = if is_made_up { MADE_UP } else { GIVEN };
+    let resolutions = if slides::are_made_up(slides) {
+        MADE_UP
+    } else {
+        GIVEN
+    };
     settings.data.task = Task::Regression;
     settings.data.folds = Some(FOLDS);
     settings.data.microns_per_pixel = resolutions.to_vec();

@@ -6,6 +6,7 @@ mod overview;
 mod own;
 mod results;
 mod slides;
+mod stages;
 mod technical;
 mod training;
 
@@ -40,6 +41,11 @@ pub(super) fn all(
             "agreement",
             "Predictions beside the truth",
             agreement::section(run, details, page)?,
+        ),
+        (
+            "stages",
+            "Stages of patients",
+            stages::section(details, page)?,
         ),
         ("slides", "Slides", slides::section(run, details, page)?),
         (
