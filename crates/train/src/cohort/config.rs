@@ -177,7 +177,7 @@ impl CohortConfig {
     pub fn mitoses() -> Self {
         Self {
             subject: Subject::Mitoses {
-                per_square_millimetre: [10.0, 150.0],
+                per_square_millimetre: [5.0, 85.0],
             },
             splits: SplitSizes {
                 train: 320,
@@ -188,11 +188,14 @@ impl CohortConfig {
             anatomy: AnatomyConfig {
                 regions: [1, 1],
                 region_radius: [185.0, 195.0],
-                nucleus_radius: [9.0, 0.6],
+                nucleus_radius: [13.0, 0.8],
+                // A lymphocyte looks like a third of a figure: with as many as in lymph nodes, their number would hide that of figures.
+                lymphocytes_per_square_millimetre: [30.0, 60.0],
+                histiocytes_per_square_millimetre: [5.0, 10.0],
                 slide_looks: LooksConfig {
                     size: [0.9, 1.1],
-                    density: [0.5, 1.0],
-                    crowding: [0.85, 1.0],
+                    density: [0.7, 1.0],
+                    crowding: [0.95, 1.0],
                 },
                 region_looks: LooksConfig {
                     size: [1.0, 1.0],
