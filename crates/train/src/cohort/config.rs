@@ -194,8 +194,8 @@ impl CohortConfig {
                 histiocytes_per_square_millimetre: [5.0, 10.0],
                 slide_looks: LooksConfig {
                     size: [0.9, 1.1],
-                    density: [0.7, 1.0],
-                    crowding: [0.95, 1.0],
+                    density: [0.4, 1.0],
+                    crowding: [0.9, 1.0],
                 },
                 region_looks: LooksConfig {
                     size: [1.0, 1.0],
