@@ -32,7 +32,7 @@ resamples = 50
 [cohort]
 edge_microns = [512.0, 512.0]
 [cohort.splits]
-train = 10
+train = 20
 validation = 0
 test = 10
 [cohort.anatomy]

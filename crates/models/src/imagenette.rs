@@ -191,7 +191,9 @@ mod tests {
             let difference = largest(&(&streamed - &whole).unwrap());
             assert!(difference < 1e-12, "{height} x {width}: {difference}");
 
-            let gradients = plan.vjp(residuals, &[cotangent.clone()]).unwrap();
+            let gradients = plan
+                .vjp(residuals, std::slice::from_ref(&cotangent))
+                .unwrap();
             let loss = (whole * cotangent).unwrap().sum_all().unwrap();
             let expected = loss.backward().unwrap();
             for parameter in net.parameters() {

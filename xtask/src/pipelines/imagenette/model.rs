@@ -1,5 +1,10 @@
 //! The notebook's classifier, its first two stages streamed or conventional.
 
+#![expect(
+    clippy::result_large_err,
+    reason = "a model has the error of its trait"
+)]
+
 use std::collections::BTreeMap;
 
 use candle_core::backprop::GradStore;
@@ -55,7 +60,7 @@ enum Front {
 
 /// What goes back through the first part, from its features on.
 enum Back<'a> {
-    Streamed(&'a Plan, Residuals<'a>),
+    Streamed(&'a Plan, Box<Residuals<'a>>),
     Conventional,
 }
 
@@ -85,7 +90,7 @@ impl Classifier {
         let (features, back) = match &self.front {
             Front::Streamed(plan) => {
                 let (features, residuals) = plan.forward(image)?;
-                (features, Back::Streamed(plan, residuals))
+                (features, Back::Streamed(plan, Box::new(residuals)))
             }
             Front::Conventional(stem) => (stem.forward(&whole(image)?)?, Back::Conventional),
         };
@@ -97,7 +102,7 @@ impl Classifier {
 impl Back<'_> {
     fn gradients(self, features: &Tensor, loss: &Tensor) -> Result<GradStore> {
         Ok(match self {
-            Self::Streamed(plan, residuals) => plan.backward(residuals, features, loss)?,
+            Self::Streamed(plan, residuals) => plan.backward(*residuals, features, loss)?,
             Self::Conventional => loss.backward()?,
         })
     }
@@ -241,6 +246,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::cast_possible_truncation, reason = "numbers of f32 are wanted")]
     fn image(size: usize) -> Tensor {
         let values = generator::uniform("classifier").map(|value| value as f32);
         let values: Vec<f32> = values.take(3 * size * size).collect();

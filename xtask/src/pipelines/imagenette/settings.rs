@@ -1,5 +1,10 @@
 //! Settings of both trainings.
 
+#![expect(
+    clippy::result_large_err,
+    reason = "settings are refused as those of any training"
+)]
+
 use std::path::Path;
 
 use anyhow::Context;

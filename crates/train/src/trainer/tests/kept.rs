@@ -100,7 +100,7 @@ fn averages_are_evaluated_and_change_no_step() {
         ..settings(3)
     };
     let summary = finished(run(&settings, &samples, &images, &model, None).unwrap());
-    let set = (validation, crate::data::Split::Validation);
+    let set = (validation, Split::Validation);
     let stop = AtomicBool::new(false);
     let evaluation = evaluate(&model, &images, set, &stop, &mut NoObserver)
         .unwrap()
@@ -136,7 +136,7 @@ fn patience_ends_a_run_and_the_best_weights_come_back() {
         assert!(losses.len() < 12, "{losses:?}");
         let least = losses.iter().copied().fold(f64::INFINITY, f64::min);
         assert_eq!((best.value, summary.tested_epoch), (least, best.epoch));
-        let set = (validation, crate::data::Split::Validation);
+        let set = (validation, Split::Validation);
         let stop = AtomicBool::new(false);
         let evaluation = evaluate(&model, &images, set, &stop, &mut NoObserver);
         let loss = evaluation.unwrap().unwrap().loss(&binary()).unwrap();
