@@ -41,7 +41,7 @@ pub use cpu::{Cpu, Memory};
 /// The memory that kernels see: what a sweep works in, what is saved of the block at hand, and sums that are shown.
 pub struct Slabs<'s, B: Backend> {
     pub(crate) working: &'s mut B::Memory,
-    pub(crate) layout: WorkingLayout,
+    pub(crate) layout: &'s WorkingLayout,
     pub(crate) saved: &'s mut B::Memory,
     pub(crate) border: &'s mut B::Memory,
     pub(crate) shown: Option<&'s mut B::Memory>,

@@ -48,7 +48,7 @@ pub trait ParameterValues: Sync {
 }
 
 /// Receives the gradients of parameters at the end of a backward sweep.
-pub trait GradientSink {
+pub trait GradientSink: Send {
     /// Adds a gradient to that of its parameter, of which several operators may read: values in the parameter's order.
     ///
     /// # Errors

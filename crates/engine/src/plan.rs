@@ -137,7 +137,7 @@ impl Plan {
         Duration::from_nanos(u64::try_from(self.time.0 / 1000).unwrap_or(u64::MAX))
     }
 
-    /// The plan as a point of the [front](Net::front).
+    /// The plan as a point of the [front](crate::front).
     pub(crate) fn front_point(&self) -> FrontPoint {
         FrontPoint {
             recipe: self.recipe().clone(),
@@ -310,7 +310,7 @@ impl Plan {
         backend: &B,
         residuals: BackendResiduals<'_, B>,
         exchange: Exchange<'_>,
-        sink: &mut (dyn GradientSink + '_),
+        sink: &mut dyn GradientSink,
     ) -> Result<()> {
         if exchange.input_gradient.is_some() && !self.request.input_gradient.is_computed() {
             return Err(StreamError::PlanMismatch {
@@ -334,7 +334,7 @@ impl Plan {
         }
         let reads = backward_reads(&self.geometry, &self.buffers, self.request.batch);
         source.expect_reads(&mut { reads });
-        let (gradients, copies) = self.install(|| {
+        self.install(|| {
             let mut held = self.workspace.take();
             self.schedule().fit_backward(backend, &mut held);
             let copies = self.copies(backend)?;
@@ -359,9 +359,8 @@ impl Plan {
                 HeldMemory::Everything => {}
             }
             self.workspace.put(held);
-            Ok::<_, StreamError>((gradients, copies))
-        })?;
-        self.unfold(backend, gradients, &copies, &mut prepared, sink)
+            self.unfold(backend, gradients, &copies, &mut prepared, sink)
+        })
     }
 
     fn copies<B: Backend>(&self, backend: &B) -> Result<AllCopies> {
@@ -393,8 +392,14 @@ impl Plan {
                         .collect()
                 })
                 .collect(),
-            trainable: self.trainable.clone(),
+            trains: self.trains(),
         })
+    }
+
+    /// Whether a gradient of any of its own parameters is wanted, of each node.
+    fn trains(&self) -> Vec<bool> {
+        let nodes = self.network.nodes.iter();
+        nodes.map(|node| node.trains(&self.trainable)).collect()
     }
 
     fn unfold<B: Backend>(

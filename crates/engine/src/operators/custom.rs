@@ -243,7 +243,11 @@ fn gather<B: Backend>(step: &ForwardStep<'_, B>, buffer: Buffer, rect: Rect) -> 
         let rows = B::Stored::from_tile(tile)?;
         for index in 0..rows.rows() {
             let line = (row + index) * width + column;
-            for (at, pixel) in rows.row(index).chunks_exact(buffer.channels).enumerate() {
+            for (at, pixel) in rows
+                .row(index)
+                .chunks_exact(buffer.channels.max(1))
+                .enumerate()
+            {
                 for (channel, &value) in pixel.iter().enumerate() {
                     values[channel * height * width + line + at] = value;
                 }
@@ -278,7 +282,7 @@ fn scatter<B: Backend>(
         let mut rows = B::Stored::from_tile_mut(tile)?;
         for index in 0..rows.rows() {
             let line = (row + index) * width + column;
-            let pixels = rows.row(index).chunks_exact_mut(buffer.channels);
+            let pixels = rows.row(index).chunks_exact_mut(buffer.channels.max(1));
             for (at, pixel) in pixels.enumerate() {
                 for (channel, to) in pixel.iter_mut().enumerate() {
                     combine(to, values[channel * height * width + line + at]);

@@ -12,8 +12,6 @@ mod pool;
 mod relu;
 mod upsample;
 
-use std::any::type_name;
-
 use stream_grad_kernels::KernelError;
 use stream_grad_tiling::{AxisRule, PerAxis, TilingError, VjpReads};
 
@@ -157,7 +155,7 @@ macro_rules! operators {
                         operator.gradients::<B>(sums, None, plain, gradients)
                     })+
                     _ => Err(StreamError::Internal {
-                        layer: type_name::<Self>().to_owned(),
+                        layer: plain.layer.to_owned(),
                         what: "the weights of another operator are packed",
                     }),
                 }

@@ -292,8 +292,7 @@ impl<B: Backend> BackwardSweep<'_, B> {
     fn has_gradients(&self, node: usize, gradients: &Gradients<B>) -> bool {
         let one = &self.engine.schedule.nodes[node];
         let mut inputs = one.inputs.iter();
-        inputs.any(|&input| self.engine.schedule.has_cotangent(input))
-            || one.trains(&gradients.trainable)
+        inputs.any(|&input| self.engine.schedule.has_cotangent(input)) || gradients.trains[node]
     }
 
     /// Sets a node's cotangent to zero, or to what the caller gives for an output.

@@ -33,7 +33,8 @@ pub(crate) struct Gradients<B: Backend> {
     pub(crate) transposed: Vec<AnyTransposed<B>>,
     /// Of each node that trains.
     pub(crate) sums: Vec<Vec<B::Sums>>,
-    pub(crate) trainable: Vec<bool>,
+    /// Of each node, whether it trains.
+    pub(crate) trains: Vec<bool>,
 }
 
 /// What the forward sweep leaves to the backward sweep.
@@ -123,7 +124,7 @@ impl<'p, B: Backend> Engine<'p, B> {
     fn slabs<'s>(&'s mut self, store: &'s mut BlockStore<B>) -> (&'p B, Slabs<'s, B>) {
         let slabs = Slabs {
             working: &mut *self.working,
-            layout: self.layout.clone(),
+            layout: &self.layout,
             saved: &mut store.saved,
             border: &mut store.border,
             shown: None,
@@ -228,7 +229,7 @@ impl<'p, B: Backend> Engine<'p, B> {
                 slabs,
                 operands: &operands,
             },
-            trains: one.trains(&gradients.trainable),
+            trains: gradients.trains[node],
             sums: &mut gradients.sums[node],
         };
         one.operator

@@ -84,7 +84,7 @@ impl<'p> Schedule<'p> {
         self.buffer(place, node, Slab::Arena, start)
     }
 
-    pub(super) fn buffer(&self, place: TilePlace, node: usize, slab: Slab, start: u64) -> Buffer {
+    fn buffer(&self, place: TilePlace, node: usize, slab: Slab, start: u64) -> Buffer {
         self.buffer_of(node, slab, start, self.block(place).held(place.tile, node))
     }
 
@@ -119,7 +119,7 @@ impl<'p> Schedule<'p> {
     }
 
     /// A halo's buffer. A kept node's activation is in the saved slab, so that its halos travel through others.
-    pub(super) fn halo(&self, node: usize, place: Place, rect: Rect, phase: Phase) -> Buffer {
+    fn halo(&self, node: usize, place: Place, rect: Rect, phase: Phase) -> Buffer {
         let kept = self.geometry.is_kept(node) && phase.sweep() == Sweep::Saving;
         let (slab, start) = match place {
             Place::Transient(start) => (Slab::Transient, start),

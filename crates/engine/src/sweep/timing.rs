@@ -114,7 +114,7 @@ pub(crate) fn time_copies() -> f64 {
     let whole = buffer(Slab::Saved, PerAxis::both(plane));
     let mut slabs = Slabs::<Cpu<f32>> {
         working: &mut nothing,
-        layout: WorkingLayout::default(),
+        layout: &WorkingLayout::default(),
         saved: &mut map,
         border: &mut halo,
         shown: None,
