@@ -30,6 +30,7 @@ mod schedule;
 mod search;
 mod span;
 mod time;
+mod transposed_window;
 mod window;
 mod work;
 
@@ -54,4 +55,5 @@ pub use saved::Storage;
 pub use schedule::{AxisSchedule, MAX_BANDS};
 pub use span::{Axis, PerAxis, Span};
 pub use time::{NodeTime, Picoseconds, TileTime, TimeModel};
+pub use transposed_window::TransposedWindow;
 pub use window::{MAX_EXTENT, Window};

@@ -194,6 +194,7 @@ fn phases(sized: &SizedGraph, axis: Axis, size: i64) -> i64 {
         let factor = match &edge.rule[axis] {
             AxisRule::UpsampleNearest(factor)
             | AxisRule::UpsampleBilinear(factor, Corners::HalfPixel) => *factor,
+            AxisRule::TransposedWindow(window) => window.stride(),
             AxisRule::UpsampleBilinear(_, Corners::Aligned) => size,
             AxisRule::Pointwise | AxisRule::Window(_) | AxisRule::Custom(_) => 1,
         };

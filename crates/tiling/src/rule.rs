@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::span::Span;
+use crate::transposed_window::TransposedWindow;
 use crate::window::Window;
 
 /// A local dependence that is not one of the built-in ones.
@@ -44,6 +45,8 @@ pub enum AxisRule {
     Pointwise,
     /// A convolution or pooling window.
     Window(Window),
+    /// The window of a transposed convolution.
+    TransposedWindow(TransposedWindow),
     /// Nearest-neighbour upsampling by a whole factor of at least 1.
     UpsampleNearest(i64),
     /// Bilinear upsampling by a whole factor of at least 1.
@@ -58,6 +61,7 @@ impl AxisRule {
         match self {
             Self::Pointwise => Some(size),
             Self::Window(window) => window.output_size(size),
+            Self::TransposedWindow(window) => window.output_size(size),
             Self::UpsampleNearest(factor) | Self::UpsampleBilinear(factor, _) => {
                 size.checked_mul(*factor)
             }
@@ -70,6 +74,7 @@ impl AxisRule {
         match self {
             Self::Pointwise => available,
             Self::Window(window) => window.prefix(available, size),
+            Self::TransposedWindow(window) => window.prefix(available, size),
             Self::UpsampleNearest(factor) => available * factor,
             Self::UpsampleBilinear(factor, corners) => {
                 let outputs = size * factor;
@@ -105,6 +110,7 @@ impl AxisRule {
         match self {
             Self::Pointwise => outputs,
             Self::Window(window) => window.needed(outputs),
+            Self::TransposedWindow(window) => window.needed(outputs),
             Self::UpsampleNearest(factor) => Span::new(
                 outputs.lo.div_euclid(*factor),
                 (outputs.hi - 1).div_euclid(*factor) + 1,
@@ -131,6 +137,7 @@ impl AxisRule {
             Self::Pointwise => (1, 1),
             Self::Custom(rule) => rule.stride(),
             Self::Window(window) => (window.stride(), 1),
+            Self::TransposedWindow(window) => (1, window.stride()),
             Self::UpsampleNearest(factor) | Self::UpsampleBilinear(factor, _) => (1, *factor),
         }
     }

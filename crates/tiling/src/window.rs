@@ -29,6 +29,7 @@ pub struct Window {
     dilation: i64,
     pad_lo: i64,
     pad_hi: i64,
+    ceil: bool,
 }
 
 impl Window {
@@ -60,7 +61,16 @@ impl Window {
             dilation: checked("dilation", dilation, 1)?,
             pad_lo: checked("padding before", pad_lo, 0)?,
             pad_hi: checked("padding after", pad_hi, 0)?,
+            ceil: false,
         })
+    }
+
+    /// The same window with PyTorch's `ceil_mode`: the last window may reach beyond the padded image, if it begins in the image or in
+    /// the padding before it.
+    #[must_use]
+    pub const fn ceil_mode(mut self) -> Self {
+        self.ceil = true;
+        self
     }
 
     /// The number of taps.
@@ -88,13 +98,20 @@ impl Window {
         size + self.pad_lo + self.pad_hi
     }
 
-    /// Number of outputs of an axis of `size` inputs; `None` if the padded axis is shorter than the window.
+    /// Number of outputs of an axis of `size` inputs; `None` if the padded axis is shorter than the window. Source of `ceil_mode`:
+    /// PyTorch, `pooling_output_shape`.
     pub const fn output_size(self, size: i64) -> Option<i64> {
         let padded = self.padded_size(size);
         if size < 1 || padded < self.extent() {
             None
         } else {
-            Some((padded - self.extent()) / self.stride + 1)
+            let room = padded - self.extent();
+            let whole = room / self.stride;
+            // One more, if what is left over begins before the padding at the end.
+            let more = self.ceil
+                && room % self.stride != 0
+                && (whole + 1) * self.stride < size + self.pad_lo;
+            Some(if more { whole + 2 } else { whole + 1 })
         }
     }
 

@@ -196,7 +196,12 @@ fn largest_repeat(sized: &SizedGraph, axis: Axis) -> u128 {
     let strides = strides(sized, axis);
     let edges = sized.graph().nodes().iter().flat_map(|node| &node.inputs);
     edges
-        .filter(|edge| matches!(edge.rule[axis], AxisRule::UpsampleNearest(_)))
+        .filter(|edge| {
+            matches!(
+                edge.rule[axis],
+                AxisRule::UpsampleNearest(_) | AxisRule::TransposedWindow(_)
+            )
+        })
         .map(|edge| strides[edge.source.0].ceil())
         .sum()
 }

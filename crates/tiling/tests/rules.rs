@@ -10,7 +10,9 @@ mod common;
 
 use common::random::{corners, windows};
 use proptest::prelude::*;
-use stream_grad_tiling::{AxisRule, Corners, Lifetime, Span, Window, aligned, place};
+use stream_grad_tiling::{
+    AxisRule, Corners, Lifetime, Span, TransposedWindow, Window, aligned, place,
+};
 
 /// First and last index that each output reads, padding included.
 fn reads(output: i64, taps: &[i64], stride: i64) -> (i64, i64) {
@@ -49,24 +51,62 @@ proptest! {
     #[test]
     fn a_window_reads_its_taps(
         kernel in 1_u64..=5, stride in 1_u64..=6, dilation in 1_u64..=3, before in 0_u64..=4,
-        after in 0_u64..=4, size in 1_i64..=40,
+        after in 0_u64..=4, size in 1_i64..=40, ceil_mode in any::<bool>(),
     ) {
-        let window = Window::new(kernel, stride, dilation, before, after).unwrap();
+        let mut window = Window::new(kernel, stride, dilation, before, after).unwrap();
+        if ceil_mode {
+            window = window.ceil_mode();
+        }
         let signed = |value: u64| i64::try_from(value).unwrap();
         let taps: Vec<i64> = (0..signed(kernel))
             .map(|tap| tap * signed(dilation) - signed(before))
             .collect();
         let stride = signed(stride);
-        // As many outputs as fit with their last tap in the padded image.
-        let all: Vec<(i64, i64)> = (0..)
+        // As many outputs as fit with their last tap in the padded image; with `ceil_mode` one more, if its first tap is before the
+        // padding that follows.
+        let mut all: Vec<(i64, i64)> = (0..)
             .map(|output| reads(output, &taps, stride))
             .take_while(|(_, last)| *last < size + signed(after))
             .collect();
+        let next = reads(i64::try_from(all.len()).unwrap(), &taps, stride);
+        let left_over = all.last().is_some_and(|(_, last)| *last + 1 < size + signed(after));
+        if ceil_mode && left_over && next.0 < size {
+            all.push(next);
+        }
         if all.is_empty() {
             prop_assert_eq!(window.output_size(size), None);
         } else {
             agrees(&AxisRule::Window(window), &all, size)?;
         }
+    }
+
+    #[test]
+    fn a_transposed_window_reads_what_is_spread_over_it(
+        kernel in 1_u64..=5, stride in 1_u64..=6, dilation in 1_u64..=3, before in 0_u64..=4,
+        after in 0_u64..=4, output_padding in 0_u64..=5, size in 1_i64..=40,
+    ) {
+        let window = Window::new(kernel, stride, dilation, before, after).unwrap();
+        let transposed = TransposedWindow::new(window, output_padding).unwrap();
+        let [kernel, stride, dilation, before, after, output_padding] =
+            [kernel, stride, dilation, before, after, output_padding].map(|v| i64::try_from(v).unwrap());
+        // What the last input is spread over ends the output, but for padding.
+        let end = (size - 1) * stride + dilation * (kernel - 1) + 1;
+        let outputs = end - before - after + output_padding;
+        if outputs < 1 {
+            prop_assert_eq!(transposed.output_size(size), None);
+            return Ok(());
+        }
+        // Every place where an input could be, beyond both ends too.
+        let all: Vec<(i64, i64)> = (0..outputs)
+            .map(|output| {
+                let last = (-40..size + 40).rev().find(|input| input * stride - before <= output).unwrap();
+                let first = (-40..size + 40)
+                    .find(|input| input * stride - before + dilation * (kernel - 1) >= output)
+                    .unwrap();
+                (first.min(last), last)
+            })
+            .collect();
+        agrees(&AxisRule::TransposedWindow(transposed), &all, size)?;
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use stream_grad_tiling::{
     AxisRule, Corners, Edge, Geometry, Graph, LocalRule, Node, NodeId, PerAxis, Recipe, SizedGraph,
-    Span, VjpReads, Window,
+    Span, TransposedWindow, VjpReads, Window,
 };
 
 /// One step of a random network, from the last node so far.
@@ -17,6 +17,7 @@ pub(crate) enum Step {
     Pointwise,
     Nearest(i64),
     Bilinear(i64, Corners),
+    Transposed(PerAxis<TransposedWindow>),
     /// A branch of two windows of stride 1 that is added to its input.
     Residual(u64, u64),
     /// A branch that lags by a large dilated window, joined with its input.
@@ -81,11 +82,37 @@ impl LocalRule for Wrapped {
 }
 
 pub(crate) fn windows() -> impl Strategy<Value = Window> {
-    (1_u64..=5, 1_u64..=4, 1_u64..=2, 0_u64..=4, 0_u64..=4).prop_map(
-        |(kernel, stride, dilation, before, after)| {
-            Window::new(kernel, stride, dilation, before, after).unwrap()
-        },
+    (
+        1_u64..=5,
+        1_u64..=4,
+        1_u64..=2,
+        0_u64..=4,
+        0_u64..=4,
+        any::<bool>(),
     )
+        .prop_map(|(kernel, stride, dilation, before, after, ceil_mode)| {
+            let window = Window::new(kernel, stride, dilation, before, after).unwrap();
+            if ceil_mode {
+                window.ceil_mode()
+            } else {
+                window
+            }
+        })
+}
+
+fn transposed_windows() -> impl Strategy<Value = TransposedWindow> {
+    (
+        1_u64..=4,
+        1_u64..=3,
+        1_u64..=2,
+        0_u64..=2,
+        0_u64..=2,
+        0_u64..=2,
+    )
+        .prop_map(|(kernel, stride, dilation, before, after, more)| {
+            let window = Window::new(kernel, stride, dilation, before, after).unwrap();
+            TransposedWindow::new(window, more).unwrap()
+        })
 }
 
 fn window_pairs() -> impl Strategy<Value = PerAxis<Window>> {
@@ -102,6 +129,8 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => window_pairs().prop_map(Step::Custom),
         1 => Just(Step::Pointwise),
         1 => (1_i64..=3).prop_map(Step::Nearest),
+        1 => (transposed_windows(), transposed_windows())
+            .prop_map(|(rows, columns)| Step::Transposed(PerAxis::new(rows, columns))),
         1 => (1_i64..=3, corners()).prop_map(|(factor, corners)| Step::Bilinear(factor, corners)),
         2 => (0_u64..=2, 0_u64..=2).prop_map(|(a, b)| Step::Residual(2 * a + 1, 2 * b + 1)),
         2 => (1_u64..=3).prop_map(Step::Concat),
@@ -193,6 +222,9 @@ impl Case {
             }
             Step::Nearest(factor) => {
                 self.push(graph, &[(x, up(AxisRule::UpsampleNearest(*factor)))]);
+            }
+            Step::Transposed(pair) => {
+                self.push(graph, &[(x, pair.map(AxisRule::TransposedWindow))]);
             }
             Step::Bilinear(factor, corners) => {
                 let rule = AxisRule::UpsampleBilinear(*factor, *corners);
