@@ -5,6 +5,7 @@ use candle_nn::{Conv2d, Conv2dConfig, Linear, VarBuilder};
 
 use crate::error::{ModelError, Result};
 use crate::head::{maximum_rows, uniform_linear};
+use crate::patches::patches;
 
 /// What follows [`imagenette`](crate::imagenette): convolution 64, pooling, convolution 128, pooling, convolution 256,
 /// global maximum, linear 10; on candle tensors, with candle's autograd.
@@ -118,15 +119,7 @@ fn convolution(
 /// gradient to the input is computed value by value.
 fn convolve(layer: &Conv2d, x: &Tensor) -> candle_core::Result<Tensor> {
     let (batch, channels, height, width) = x.dims4()?;
-    let padded = x.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?;
-    let mut shifted = Vec::with_capacity(9);
-    for row in 0..3 {
-        for column in 0..3 {
-            let rows = padded.narrow(2, row, height)?;
-            shifted.push(rows.narrow(3, column, width)?);
-        }
-    }
-    let patches = Tensor::stack(&shifted, 2)?.reshape((batch, channels * 9, height * width))?;
+    let patches = patches(x)?;
     let outputs = layer.weight().dim(0)?;
     let weight = layer.weight().reshape((1, outputs, channels * 9))?;
     let y = weight.broadcast_matmul(&patches)?;

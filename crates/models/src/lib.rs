@@ -24,6 +24,7 @@ mod error;
 mod head;
 mod imagenette;
 mod initialise;
+mod patches;
 mod plain;
 mod registry;
 mod resnet;
