@@ -1,8 +1,8 @@
 //! Made-up pictures of ten classes that differ in texture alone, in the layout of Imagenette.
 //!
-//! **Made-up data.** A picture is a field of grey values whose ranks are mapped to the line between two colours, and noise. So every
-//! picture has the same share of each grey value, and colours are drawn without regard to the class: neither colour nor
-//! contrast tells classes apart. Period, direction and place are drawn as well.
+//! **Made-up data.** A picture is a field of grey values whose ranks are mapped to the line from a dark to a light colour, and
+//! noise. So every picture has the same share of each grey value, and colours are drawn without regard to the class: neither
+//! colour nor contrast tells classes apart. Period, direction and place are drawn as well.
 
 use std::f64::consts::{PI, TAU};
 use std::path::Path;
@@ -70,7 +70,7 @@ struct Manifest {
 }
 
 /// Changes whenever the same settings would give other pixels.
-const GENERATOR: u32 = 1;
+const GENERATOR: u32 = 2;
 
 /// Makes the pictures of `config` in `folder` as `train/CLASS/NNNN.jpg` and `val/CLASS/NNNN.jpg`, on all threads of the caller's
 /// rayon pool; [`DataSettings`](crate::data::DataSettings) reads them. Pictures that are there already are kept, so a second
@@ -158,15 +158,10 @@ fn paint(config: &TexturesConfig, class: usize, number: u64) -> Vec<u8> {
     let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
     rng.set_stream(number);
     let texture = Texture::draw(&mut rng);
-    // Two colours that are far enough apart to see the texture.
-    let (dark, light): ([f64; 3], [f64; 3]) = loop {
-        let mut colour = || std::array::from_fn(|_| rng.random_range(20.0..235.0));
-        let pair: ([f64; 3], [f64; 3]) = (colour(), colour());
-        let squares = pair.0.iter().zip(pair.1).map(|(a, b)| (a - b).powi(2));
-        if squares.sum::<f64>() > 90.0_f64.powi(2) {
-            break pair;
-        }
+    let mut colour = |levels: std::ops::Range<f64>| -> [f64; 3] {
+        std::array::from_fn(|_| rng.random_range(levels.clone()))
     };
+    let (dark, light) = (colour(30.0..110.0), colour(145.0..225.0));
     let noise = rng.random_range(4.0..12.0);
     let size = config.size;
     let pixels = (0..size).flat_map(|row| (0..size).map(move |column| (row, column)));
@@ -220,7 +215,7 @@ struct Texture {
 impl Texture {
     fn draw(rng: &mut ChaCha8Rng) -> Self {
         Self {
-            period: 12.0 * 2.5_f64.powf(rng.random()),
+            period: 14.0 * 1.5_f64.powf(rng.random()),
             angle: rng.random_range(0.0..TAU),
             offset: [
                 rng.random_range(100.0..200.0),
