@@ -78,6 +78,44 @@ def convolutions(cases, tensors):
             return F.conv2d(pad(input, p), weight, bias, stride=s, dilation=d, groups=g)
 
         case(cases, tensors, name, "conv", options, inputs, function)
+    for name, kernel, dilation in [("even", [4, 2], [1, 1]), ("odd", [3, 5], [1, 1]), ("dilated", [2, 3], [3, 2])]:
+        options = {"out_channels": 2, "kernel": kernel, "stride": one, "dilation": dilation, "padding": "same", "groups": 1, "bias": False}  # fmt: skip
+
+        def same(input, weight, d=dilation):
+            return F.conv2d(input, weight, padding="same", dilation=d)
+
+        case(cases, tensors, f"conv_same_{name}", "conv", options, {"input": [1, 2, 5, 6], "weight": [2, 2, *kernel]}, same)
+
+
+def transposed_convolutions(cases, tensors):
+    one, none = [1, 1], [0, 0]
+    table = [  # name, [N, C, H, W], out_channels, kernel, stride, dilation, padding, output_padding, groups, bias
+        ("conv_transpose_2x2_stride2", [2, 3, 4, 5], 4, [2, 2], [2, 2], one, none, none, 1, True),
+        ("conv_transpose_3x3", [1, 3, 5, 4], 2, [3, 3], one, one, [1, 1], none, 1, False),
+        ("conv_transpose_4x4_stride2_pad1", [1, 2, 4, 5], 3, [4, 4], [2, 2], one, [1, 1], none, 1, True),
+        ("conv_transpose_output_padding", [1, 2, 4, 3], 3, [3, 3], [2, 2], one, [1, 1], [1, 0], 1, True),
+        ("conv_transpose_rectangular", [1, 2, 3, 5], 3, [1, 4], [1, 3], one, [0, 2], none, 1, False),
+        ("conv_transpose_dilated", [1, 2, 4, 4], 2, [3, 2], [2, 1], [2, 3], [1, 0], [1, 2], 1, True),
+        ("conv_transpose_groups", [1, 4, 3, 4], 6, [3, 3], [2, 2], one, [1, 1], [1, 1], 2, True),
+        ("conv_transpose_depthwise", [1, 3, 4, 3], 3, [2, 3], [2, 2], one, none, none, 3, False),
+        ("conv_transpose_stride_exceeds_kernel", [1, 2, 3, 4], 2, [2, 1], [3, 2], one, none, [1, 1], 1, True),
+        ("conv_transpose_one_pixel", [1, 3, 1, 1], 2, [2, 2], [2, 2], one, none, none, 1, True),
+        ("conv_transpose_18_to_17", [1, 18, 3, 4], 17, [2, 2], [2, 2], one, none, none, 1, True),
+    ]
+    for name, shape, out_channels, kernel, stride, dilation, padding, output_padding, groups, bias in table:
+        options = {
+            "out_channels": out_channels, "kernel": kernel, "stride": stride, "dilation": dilation,
+            "padding": [padding[0], padding[0], padding[1], padding[1]], "output_padding": output_padding, "groups": groups,
+            "bias": bias,
+        }  # fmt: skip
+        inputs = {"input": shape, "weight": [shape[1], out_channels // groups, *kernel]}
+        if bias:
+            inputs["bias"] = [out_channels]
+
+        def function(input, weight, bias=None, s=stride, p=padding, o=output_padding, d=dilation, g=groups):
+            return F.conv_transpose2d(input, weight, bias, stride=s, padding=p, output_padding=o, groups=g, dilation=d)
+
+        case(cases, tensors, name, "conv_transpose", options, inputs, function)
 
 
 def max_pools(cases, tensors):
@@ -131,10 +169,40 @@ def average_pools(cases, tensors):
         case(cases, tensors, f"avg_pool_{name}_{divisor}", "avg_pool", options, {"input": shape}, function)
 
 
+def ceil_pools(cases, tensors):
+    table = [  # name, shape, kernel, stride, padding
+        ("2x2", [2, 2, 5, 7], [2, 2], [2, 2], [0, 0]),
+        ("3x3_stride2", [1, 2, 6, 8], [3, 3], [2, 2], [0, 0]),
+        ("3x3_stride2_pad1", [1, 2, 6, 7], [3, 3], [2, 2], [1, 1]),
+        ("begins_in_the_padding", [1, 2, 4, 5], [2, 2], [3, 3], [1, 1]),
+        ("rectangular", [1, 2, 8, 9], [2, 4], [3, 3], [0, 2]),
+        ("leaves_nothing_over", [1, 2, 6, 4], [2, 2], [2, 2], [0, 0]),
+    ]
+    for name, shape, kernel, stride, padding in table:
+        sides = [padding[0], padding[0], padding[1], padding[1]]
+        options = {"kernel": kernel, "stride": stride, "dilation": [1, 1], "padding": sides, "ceil_mode": True}
+
+        def maximum(input, k=kernel, s=stride, p=padding):
+            return F.max_pool2d(input, k, stride=s, padding=p, ceil_mode=True)
+
+        case(cases, tensors, f"max_pool_ceil_{name}", "max_pool", options, {"input": shape}, maximum)
+        for divisor in ["window_area", "valid_count"]:
+
+            def mean(input, k=kernel, s=stride, p=padding, include=divisor == "window_area"):
+                return F.avg_pool2d(input, k, stride=s, padding=p, ceil_mode=True, count_include_pad=include)
+
+            name_of_case = f"avg_pool_ceil_{name}_{divisor}"
+            case(cases, tensors, name_of_case, "avg_pool", {**options, "divisor": divisor}, {"input": shape}, mean)
+
+
 def pointwise(cases, tensors):
     kinks = [((0, 0, 0, 0), 0.0), ((0, 0, 0, 1), -0.0), ((0, 0, 0, 2), float("nan")), ((0, 0, 1, 0), float("inf")), ((0, 0, 1, 1), float("-inf"))]  # fmt: skip
     case(cases, tensors, "relu", "relu", {}, {"input": [1, 2, 4, 5]}, lambda input: F.relu(input), {"input": kinks})
     wide = [((0, 0, 0, slice(None)), torch.tensor([-30.0, -6.0, -3.0, 0.0, 30.0])), ((0, 0, 1, slice(None)), torch.tensor([3.0, 6.0, 1e-9, -1e-9, float("nan")]))]  # fmt: skip
+    bends = [*kinks, ((0, 0, 1, 2), 6.0), ((0, 0, 1, 3), 7.5), ((0, 0, 1, 4), 5.5)]
+    case(cases, tensors, "relu6", "relu6", {}, {"input": [1, 2, 4, 5]}, lambda input: F.relu6(input), {"input": bends})
+    for name, function in [("sigmoid", torch.sigmoid), ("silu", F.silu)]:
+        case(cases, tensors, name, name, {}, {"input": [1, 2, 4, 5]}, lambda input, f=function: f(input), {"input": wide})
     for approximate in ["none", "tanh"]:
 
         def gelu(input, approximate=approximate):
@@ -158,6 +226,8 @@ def pointwise(cases, tensors):
     case(cases, tensors, "batch_norm", "batch_norm", {"epsilon": 1e-5}, inputs, batch_norm)
     shape = [1, 3, 4, 5]
     case(cases, tensors, "scale", "scale", {}, {"input": shape, "weight": [1]}, lambda input, weight: input * weight)
+    case(cases, tensors, "layer_scale", "layer_scale", {}, {"input": shape, "layer_scale": [3, 1, 1]}, lambda input, layer_scale: input * layer_scale)  # fmt: skip
+    case(cases, tensors, "multiply", "multiply", {}, {"input": shape, "other": shape}, lambda input, other: input * other)
     case(cases, tensors, "add", "add", {}, {"input": shape, "other": shape}, lambda input, other: input + other)
     case(cases, tensors, "concat", "concat", {}, {"input": shape, "other": [1, 2, 4, 5]}, lambda input, other: torch.cat([input, other], 1))  # fmt: skip
 
@@ -184,6 +254,6 @@ def upsamples(cases, tensors):
 def make():
     """All cases: their descriptions and their tensors, named `<case>/<tensor>`."""
     cases, tensors = [], {}
-    for group in [convolutions, max_pools, average_pools, pointwise, upsamples]:
+    for group in [convolutions, transposed_convolutions, max_pools, average_pools, ceil_pools, pointwise, upsamples]:
         group(cases, tensors)
     return cases, tensors

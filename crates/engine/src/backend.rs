@@ -10,7 +10,10 @@ pub(crate) mod cpu;
 use std::fmt::Debug;
 use std::ops::Range;
 
-use stream_grad_kernels::{Activation, Convolution, Divisor, Existing, KernelError, Upsample};
+use stream_grad_kernels::{
+    Activation, ConvTranspose, Convolution, Divisor, Existing, KernelError, Pointwise, Upsample,
+};
+use stream_grad_tiling::PerAxis;
 
 use crate::element::{Compute, Stored};
 use crate::layers::Padding;
@@ -93,6 +96,36 @@ pub struct PaddedWindow {
     pub window: stream_grad_kernels::Window,
     /// On each side of the plane.
     pub padding: Padding,
+    /// Where windows may reach beyond the padding (`ceil_mode`), the row and the column with which it ends: averages do not count
+    /// what lies there.
+    pub end: Option<[i64; 2]>,
+}
+
+impl PaddedWindow {
+    /// A window that ends before the padding does.
+    #[must_use]
+    pub const fn new(window: stream_grad_kernels::Window, padding: Padding) -> Self {
+        Self {
+            window,
+            padding,
+            end: None,
+        }
+    }
+
+    /// The same window where it may reach beyond the padding of a plane of this size.
+    #[must_use]
+    pub(crate) fn ending_with(self, plane: PerAxis<i64>) -> Self {
+        let end = |size: i64, padding: usize| {
+            size.saturating_add(i64::try_from(padding).unwrap_or(i64::MAX))
+        };
+        Self {
+            end: Some([
+                end(plane.rows, self.padding.bottom),
+                end(plane.columns, self.padding.right),
+            ]),
+            ..self
+        }
+    }
 }
 
 /// Maximum or average.
@@ -102,15 +135,6 @@ pub enum Pooling {
     Maximum,
     /// Padding is zero.
     Average(Divisor),
-}
-
-/// A function of single values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pointwise {
-    /// `max(x, 0)`; its VJP reads the output.
-    Relu,
-    /// Its VJP reads the input.
-    Gelu(stream_grad_kernels::Gelu),
 }
 
 /// A forward kernel's input and output.
@@ -397,6 +421,44 @@ pub trait Backend: Debug + Send + Sync + Sized + 'static {
         sums: &mut Self::Sums,
     ) -> Kernel;
 
+    /// A transposed convolution, with weights in the order of [`ConvTranspose::forward_order`] and a bias.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn conv_transpose(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        convolution: &ConvTranspose,
+        padding: Padding,
+        parameters: (&Self::Vector, Option<&Self::Vector>),
+        map: Mapping,
+    ) -> Kernel;
+    /// Adds to the sums of a transposed convolution's weights, which are in the order of [`ConvTranspose::forward_order`], given
+    /// the input, the cotangent and the outputs whose cotangents are complete.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn conv_transpose_weight_gradient(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        convolution: &ConvTranspose,
+        padding: Padding,
+        map: (Buffer, Buffer, Rect),
+        sums: &mut Self::Sums,
+    ) -> Kernel;
+    /// The data gradient, with weights in the order of [`ConvTranspose::transposed_order`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn conv_transpose_data_gradient(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        convolution: &ConvTranspose,
+        padding: Padding,
+        weights: &Self::Vector,
+        map: Transposed,
+    ) -> Kernel;
+
     /// Pooling.
     ///
     /// # Errors
@@ -520,6 +582,16 @@ pub trait Backend: Debug + Send + Sync + Sized + 'static {
         activation: Activation,
         map: Mapping,
     ) -> Kernel;
+    /// The product of two maps, which may be one.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn multiply(&self, slabs: &mut Slabs<'_, Self>, other: Buffer, map: Mapping) -> Kernel;
+    /// Adds the cotangent of one factor, given the other.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn multiply_vjp(&self, slabs: &mut Slabs<'_, Self>, other: Buffer, map: Transposed) -> Kernel;
     /// Copies all channels of the input to those of the output from `first` on.
     ///
     /// # Errors

@@ -20,6 +20,8 @@ pub(crate) enum ChannelMap {
     },
     /// One trainable factor for all channels.
     Scale { factor: ParameterId },
+    /// One trainable factor for each channel.
+    LayerScale { factors: ParameterId },
 }
 
 /// `y = factor x + offset` of one channel, with what its gradient needs.
@@ -29,6 +31,18 @@ pub(crate) struct ChannelFactors {
     pub(crate) offset: f64,
     mean: f64,
     inverse_deviation: f64,
+}
+
+impl ChannelFactors {
+    /// A factor alone.
+    const fn of(factor: f64) -> Self {
+        Self {
+            factor,
+            offset: 0.0,
+            mean: 0.0,
+            inverse_deviation: 1.0,
+        }
+    }
 }
 
 impl ChannelMap {
@@ -43,6 +57,7 @@ impl ChannelMap {
                 ..
             } => vec![weight, bias, mean, variance],
             Self::Scale { factor } => vec![factor],
+            Self::LayerScale { factors } => vec![factors],
         }
     }
 
@@ -72,15 +87,15 @@ impl ChannelMap {
                     }
                 })
                 .collect(),
-            Self::Scale { factor } => vec![
-                ChannelFactors {
-                    factor: plain.values(factor)[0].to_f64(),
-                    offset: 0.0,
-                    mean: 0.0,
-                    inverse_deviation: 1.0,
-                };
-                channels
-            ],
+            Self::Scale { factor } => {
+                vec![ChannelFactors::of(plain.values(factor)[0].to_f64()); channels]
+            }
+            Self::LayerScale { factors } => {
+                let factors = plain.values(factors).iter();
+                factors
+                    .map(|factor| ChannelFactors::of(factor.to_f64()))
+                    .collect()
+            }
         }
     }
 
@@ -105,6 +120,7 @@ impl ChannelMap {
                 gradients.add(bias, offset_gradients.to_vec())
             }
             Self::Scale { factor } => gradients.add(factor, vec![factor_gradients.iter().sum()]),
+            Self::LayerScale { factors } => gradients.add(factors, factor_gradients.to_vec()),
         }
     }
 }

@@ -39,20 +39,20 @@ mod tile;
 mod wanted;
 mod workspace;
 
-pub use stream_grad_kernels::{Arithmetic, Divisor, Gelu};
+pub use stream_grad_kernels::{Arithmetic, Divisor, Gelu, Pointwise};
 pub use stream_grad_tiling as tiling;
 pub use stream_grad_tiling::{ByteCount, Corners, Maps};
 
 pub use backend::{
     Backend, Buffer, Combine, ConvolutionOperands, Cpu, Kernel, Mapping, Memory, NormOperands,
-    PaddedWindow, Pointwise, Pooling, Rect, Slab, Slabs, Transposed,
+    PaddedWindow, Pooling, Rect, Slab, Slabs, Transposed,
 };
 pub use cost_model::CostModel;
 pub use element::{Compute, DType, RequestedDType, Stored, Values, ValuesMut};
 pub use error::{ExternalError, Result, StreamError};
 pub use exchange::{CotangentSource, FeatureSink, InputGradientSink, TapSink, TileSource};
 pub use front::{FrontRow, front_rows};
-pub use layers::{Conv2d, Padding, Pool2d};
+pub use layers::{Conv2d, ConvTranspose2d, Padding, Pool2d};
 pub use maps::{WholeMap, WholeMaps};
 pub use network::{
     Initial, Layer, Model, Network, NetworkBuilder, ParameterProvider, ParameterRequest, Provided,

@@ -132,7 +132,9 @@ mod tests {
         let x = net
             .conv2d(net.input(), conv, "conv", &mut parameters)
             .unwrap();
-        let x = net.relu(x).unwrap();
+        let x = net
+            .pointwise(x, stream_grad_kernels::Pointwise::Relu)
+            .unwrap();
         OwnedModel::new(net, vec![("features".into(), x)], parameters).unwrap()
     }
 

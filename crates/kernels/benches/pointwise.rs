@@ -11,10 +11,11 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
 use stream_grad_kernels::{
-    Activation, AlignCorners, Divisor, Existing, Image, ImageMut, Interpolation, KernelError,
-    LayerNorm, Located, Position, Region, Upsample, Window, accumulate_region, add, affine_forward,
-    avg_pool_forward, avg_pool_vjp, fill_region, layer_norm_forward, layer_norm_vjp,
-    max_pool_forward, max_pool_vjp, relu_vjp_in_place, upsample_forward, upsample_vjp,
+    Activation, AlignCorners, AveragePool, Divisor, Existing, Image, ImageMut, Interpolation,
+    KernelError, LayerNorm, Located, Position, Region, Upsample, Window, accumulate_region, add,
+    affine_forward, avg_pool_forward, avg_pool_vjp, fill_region, layer_norm_forward,
+    layer_norm_vjp, max_pool_forward, max_pool_vjp, relu_vjp_in_place, upsample_forward,
+    upsample_vjp,
 };
 
 /// Rows and columns of the larger plane of each kernel.
@@ -122,22 +123,14 @@ fn plane(criterion: &mut Criterion, channels: usize) -> Result<(), KernelError> 
         )
     })?;
     let (window, first) = (Window::new([2, 2]).stride([2, 2]), Position::new(0, 0));
-    let divisor = Divisor::WindowArea;
+    let pool = AveragePool::new(window, Divisor::WindowArea);
     kernel(&mut group, "average pool", values + small, || {
         let to = ImageMut::new(&mut to[..small], EDGE / 2, EDGE / 2, channels)?;
-        avg_pool_forward(&window, divisor, x, first, to, quarter)
+        avg_pool_forward(&pool, x, first, to, quarter)
     })?;
     kernel(&mut group, "average pool VJP", 2 * values + small, || {
         let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
-        avg_pool_vjp(
-            &window,
-            divisor,
-            half_cotangent,
-            quarter,
-            first,
-            to,
-            Existing::Add,
-        )
+        avg_pool_vjp(&pool, half_cotangent, quarter, first, to, Existing::Add)
     })?;
     for (name, interpolation) in [
         ("nearest", Interpolation::Nearest),

@@ -1,4 +1,4 @@
-//! Copying, adding and concatenating regions.
+//! Copying, adding, multiplying and concatenating regions.
 
 use std::ops::Range;
 
@@ -96,6 +96,64 @@ pub fn add<T: Element>(
             );
             for ((value, &left), &right) in output.iter_mut().zip(left).zip(right) {
                 *value = activation.apply(left + right);
+            }
+        },
+    );
+    Ok(())
+}
+
+/// Writes `left * right` into `region` of `output`.
+///
+/// # Errors
+/// [`KernelError`] where shapes do not match; nothing is written then.
+pub fn multiply<T: Element>(
+    left: Located<'_, T>,
+    right: Located<'_, T>,
+    output: ImageMut<'_, T>,
+    region: Region,
+) -> Result<(), KernelError> {
+    left.check("left factor", output.channels(), region)?;
+    right.check("right factor", output.channels(), region)?;
+    output.check_region("output", region)?;
+    for_each_row(
+        output,
+        region,
+        #[inline(always)]
+        |row: usize, output: &mut [T]| {
+            let (left, right) = (
+                left.row(row, region.columns),
+                right.row(row, region.columns),
+            );
+            for ((value, &left), &right) in output.iter_mut().zip(left).zip(right) {
+                *value = left * right;
+            }
+        },
+    );
+    Ok(())
+}
+
+/// Adds the cotangent of one factor of a product to `region` of `factor_cotangent`, given the `other` factor: once for each.
+///
+/// # Errors
+/// [`KernelError`] where shapes do not match; nothing is written then.
+pub fn multiply_vjp<T: Element>(
+    other: Located<'_, T>,
+    cotangent: Located<'_, T>,
+    factor_cotangent: ImageMut<'_, T>,
+    region: Region,
+) -> Result<(), KernelError> {
+    other.check("other factor", factor_cotangent.channels(), region)?;
+    cotangent.check("product cotangent", factor_cotangent.channels(), region)?;
+    factor_cotangent.check_region("factor cotangent", region)?;
+    for_each_row(
+        factor_cotangent,
+        region,
+        #[inline(always)]
+        |row: usize, sums: &mut [T]| {
+            let other = other.row(row, region.columns);
+            let cotangent = cotangent.row(row, region.columns);
+            for ((sum, &other), &cotangent) in sums.iter_mut().zip(other).zip(cotangent) {
+                *sum += cotangent * other;
             }
         },
     );

@@ -79,10 +79,12 @@ mod tests {
     use pulp::{Arch, Scalar, Simd, WithSimd};
 
     use crate::{
-        Activation, AlignCorners, Convolution, DataGradientWeights, Element, Epilogue, Existing,
-        ForwardWeights, Image, ImageMut, Interpolation, LayerNorm, Located, Position, Region,
-        Upsample, Window, Windows, conv_data_gradient, conv_forward, conv_weight_gradient,
-        layer_norm_forward, layer_norm_vjp, upsample_forward, upsample_vjp,
+        Activation, AlignCorners, ConvTranspose, Convolution, DataGradientWeights, Element,
+        Epilogue, Existing, ForwardWeights, Gelu, Image, ImageMut, Interpolation, LayerNorm,
+        Located, Pointwise, Position, Region, TransposedWeights, Upsample, Window, Windows,
+        conv_data_gradient, conv_forward, conv_transpose_data_gradient, conv_transpose_forward,
+        conv_transpose_weight_gradient, conv_weight_gradient, layer_norm_forward, layer_norm_vjp,
+        pointwise_forward, pointwise_vjp, upsample_forward, upsample_vjp,
     };
 
     /// What `dispatch` uses: an index of the processor's instruction sets, the best first.
@@ -272,6 +274,76 @@ mod tests {
                         );
                     }
                 }
+            }
+        }
+    }
+
+    /// Transposed convolution, both gradients, and every function of single values with its VJP, as bits.
+    fn plain_loop_results<T: Element>() -> Vec<Vec<u64>> {
+        let bits = |values: &[T]| values.iter().map(|v| v.to_f64().to_bits()).collect();
+        let window = Window::new([3, 2]).stride([2, 2]);
+        let convolution = ConvTranspose::new(window, 21, 35);
+        let weights = values::<T>(convolution.weight_count().unwrap(), 17);
+        let [forward, transposed] = [
+            convolution.forward_order(&weights).unwrap(),
+            convolution.transposed_order(&weights).unwrap(),
+        ];
+        let (input, cotangent) = (values::<T>(5 * 7 * 21, 29), values::<T>(11 * 14 * 35, 31));
+        let x = Image::new(&input, 5, 7, 21).unwrap();
+        let g = Image::new(&cotangent, 11, 14, 35).unwrap();
+        let (whole, origin) = (g.region(), Position::new(0, 0));
+        let parameters = TransposedWeights {
+            weights: &forward,
+            bias: None,
+        };
+        let (mut output, mut gradient) =
+            (vec![T::ZERO; cotangent.len()], vec![T::ONE; input.len()]);
+        let to = ImageMut::new(&mut output, 11, 14, 35).unwrap();
+        conv_transpose_forward(&convolution, parameters, x, origin, to, whole).unwrap();
+        let to = ImageMut::new(&mut gradient, 5, 7, 21).unwrap();
+        let at = (whole, origin);
+        conv_transpose_data_gradient(&convolution, &transposed, g, at, to, Existing::Add).unwrap();
+        let mut sums = vec![0.0; weights.len()];
+        conv_transpose_weight_gradient(&convolution, x, g, at, &mut sums).unwrap();
+        let mut results = vec![bits(&output), bits(&gradient)];
+        results.push(sums.iter().map(|sum| sum.to_bits()).collect());
+        for function in [
+            Pointwise::Relu,
+            Pointwise::Relu6,
+            Pointwise::Sigmoid,
+            Pointwise::Silu,
+            Pointwise::Gelu(Gelu::Exact),
+            Pointwise::Gelu(Gelu::Tanh),
+        ] {
+            let (at, small) = (Located::new(x, 0, 0), x.region());
+            let (mut y, mut back) = (vec![T::ZERO; input.len()], vec![T::ONE; input.len()]);
+            let to = ImageMut::new(&mut y, 5, 7, 21).unwrap();
+            pointwise_forward(function, at, to, small).unwrap();
+            let to = ImageMut::new(&mut back, 5, 7, 21).unwrap();
+            pointwise_vjp(function, at, at, to, small).unwrap();
+            results.extend([bits(&y), bits(&back)]);
+        }
+        results
+    }
+
+    /// Loops that the compiler vectorises, without fused multiply-adds.
+    #[test]
+    fn instruction_sets_agree_on_plain_loops_to_the_bit() {
+        let _guard = ONE_AT_A_TIME.lock().unwrap();
+        let results = |choice| {
+            CHOICE.store(choice, Ordering::SeqCst);
+            let found = (plain_loop_results::<f32>(), plain_loop_results::<f64>());
+            CHOICE.store(0, Ordering::SeqCst);
+            found
+        };
+        let best = results(0);
+        for choice in [1, 2] {
+            let found = results(choice);
+            for (place, (found, best)) in found.0.iter().zip(&best.0).enumerate() {
+                assert!(found == best, "f32, result {place}, {choice}");
+            }
+            for (place, (found, best)) in found.1.iter().zip(&best.1).enumerate() {
+                assert!(found == best, "f64, result {place}, {choice}");
             }
         }
     }

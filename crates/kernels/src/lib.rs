@@ -13,8 +13,8 @@
 //!
 //! Gradients are *added* to their destination. Gradients of parameters are summed in `f64`.
 
-mod activation;
 mod affine;
+mod conv_transpose;
 mod convolution;
 mod element;
 mod elementwise;
@@ -27,6 +27,7 @@ mod math;
 mod memory;
 #[cfg(feature = "oracle")]
 pub mod oracle;
+mod pointwise;
 mod pooling;
 mod prefetch;
 mod rows;
@@ -39,17 +40,18 @@ mod weights;
 mod window;
 mod winograd;
 
-pub use activation::{
-    Gelu, gelu_forward, gelu_vjp, relu_forward, relu_vjp, relu_vjp_and_bias_gradient,
-    relu_vjp_in_place,
-};
 pub use affine::{
     affine_forward, affine_parameter_gradient, affine_vjp, affine_vjp_in_place, bias_gradient,
+};
+pub use conv_transpose::{
+    ConvTranspose, TransposedWeights, conv_transpose_data_gradient, conv_transpose_forward,
+    conv_transpose_weight_gradient,
 };
 pub use convolution::{Activation, Epilogue, Existing, conv_data_gradient, conv_forward};
 pub use element::Element;
 pub use elementwise::{
-    accumulate_channels, accumulate_region, add, copy_channels, copy_region, fill_region,
+    accumulate_channels, accumulate_region, add, copy_channels, copy_region, fill_region, multiply,
+    multiply_vjp,
 };
 pub use error::KernelError;
 pub use image::{Image, ImageMut, Located, Position, Region};
@@ -57,7 +59,13 @@ pub use layer_norm::{
     LayerNorm, layer_norm_forward, layer_norm_parameter_gradient, layer_norm_vjp,
 };
 pub use memory::{take_pages, zeros};
-pub use pooling::{Divisor, avg_pool_forward, avg_pool_vjp, max_pool_forward, max_pool_vjp};
+pub use pointwise::{
+    Gelu, Pointwise, VjpOperand, pointwise_forward, pointwise_vjp, relu_vjp_and_bias_gradient,
+    relu_vjp_in_place,
+};
+pub use pooling::{
+    AveragePool, Divisor, avg_pool_forward, avg_pool_vjp, max_pool_forward, max_pool_vjp,
+};
 pub use rows::parameter_gradient_scratch_bytes;
 pub use upsample::{AlignCorners, Interpolation, Upsample, upsample_forward, upsample_vjp};
 pub use weight_gradient::{conv_weight_gradient, weight_gradient_to_oihw};

@@ -6,13 +6,17 @@
 //! wrong shape gives a wrong result or an index out of bounds.
 
 mod channel;
+mod conv_transpose;
 mod convolution;
 mod pooling;
 mod upsample;
 
 pub use channel::{
-    LayerNormCotangents, affine_forward, affine_vjp, gelu_derivative, gelu_forward, gelu_vjp,
-    layer_norm_forward, layer_norm_vjp, relu_forward, relu_vjp,
+    LayerNormCotangents, affine_forward, affine_vjp, layer_norm_forward, layer_norm_vjp,
+    pointwise_derivative, pointwise_forward, pointwise_vjp,
+};
+pub use conv_transpose::{
+    conv_transpose_data_gradient, conv_transpose_forward, conv_transpose_weight_gradient,
 };
 pub use convolution::{bias_gradient, conv_data_gradient, conv_forward, conv_weight_gradient};
 pub use pooling::{avg_pool_forward, avg_pool_vjp, max_pool_forward, max_pool_vjp};

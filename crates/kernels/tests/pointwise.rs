@@ -9,12 +9,21 @@ use common::{
 use proptest::prelude::*;
 use stream_grad_kernels::oracle::{self, Plane};
 use stream_grad_kernels::{
-    Activation, Element, Gelu, ImageMut, LayerNorm, Region, accumulate_channels, accumulate_region,
-    add, affine_forward, affine_parameter_gradient, affine_vjp, affine_vjp_in_place, copy_channels,
-    copy_region, fill_region, gelu_forward, gelu_vjp, layer_norm_forward,
-    layer_norm_parameter_gradient, layer_norm_vjp, relu_forward, relu_vjp,
-    relu_vjp_and_bias_gradient, relu_vjp_in_place,
+    Activation, Element, Gelu, ImageMut, LayerNorm, Pointwise, Region, VjpOperand,
+    accumulate_channels, accumulate_region, add, affine_forward, affine_parameter_gradient,
+    affine_vjp, affine_vjp_in_place, copy_channels, copy_region, fill_region, layer_norm_forward,
+    layer_norm_parameter_gradient, layer_norm_vjp, multiply, multiply_vjp, pointwise_forward,
+    pointwise_vjp, relu_vjp_and_bias_gradient, relu_vjp_in_place,
 };
+
+const FUNCTIONS: [Pointwise; 6] = [
+    Pointwise::Relu,
+    Pointwise::Relu6,
+    Pointwise::Sigmoid,
+    Pointwise::Silu,
+    Pointwise::Gelu(Gelu::Exact),
+    Pointwise::Gelu(Gelu::Tanh),
+];
 
 #[derive(Debug, Clone)]
 struct Case {
@@ -47,7 +56,10 @@ fn cases() -> impl Strategy<Value = Case> {
 fn activated(plane: &Plane) -> [(Activation, Plane); 2] {
     [
         (Activation::Identity, plane.clone()),
-        (Activation::Relu, oracle::relu_forward(plane)),
+        (
+            Activation::Relu,
+            oracle::pointwise_forward(Pointwise::Relu, plane),
+        ),
     ]
 }
 
@@ -129,12 +141,10 @@ impl Case {
                 near(&found, &expected.data, exact, "add");
             }
 
-            let output = oracle::relu_forward(&a);
-            let found = self.run::<T>(&garbage, poison, |to, at| relu_forward(x, to, at).unwrap());
-            assert_eq!(found, output.data);
+            let output = oracle::pointwise_forward(Pointwise::Relu, &a);
             let buffer = Buffer::<T>::around(&output, [2, 1, 0, 1], poison);
             let y = buffer.located();
-            let expected = oracle::relu_vjp(&output, &b);
+            let expected = oracle::pointwise_vjp(Pointwise::Relu, &a, &b);
             let found = self.run::<T>(&b, poison, |to, at| relu_vjp_in_place(y, to, at).unwrap());
             assert_eq!(found, expected.data);
             let mut by_bias = vec![0.0; self.channels];
@@ -148,20 +158,36 @@ impl Case {
                 1e-13,
                 "bias gradient",
             );
-            let found = self.run::<T>(&start, poison, |to, at| relu_vjp(y, g, to, at).unwrap());
-            near(&found, &added(&expected), exact, "relu VJP");
-
-            for gelu in [Gelu::Exact, Gelu::Tanh] {
+            for function in FUNCTIONS {
+                let output = oracle::pointwise_forward(function, &a);
                 let found = self.run::<T>(&garbage, poison, |to, at| {
-                    gelu_forward(gelu, x, to, at).unwrap()
+                    pointwise_forward(function, x, to, at).unwrap();
                 });
-                near(&found, &oracle::gelu_forward(gelu, &a).data, exact, "gelu");
+                near(&found, &output.data, exact, "pointwise");
+                let buffer = Buffer::<T>::around(&output, [2, 1, 0, 1], poison);
+                let read = match function.vjp_operand() {
+                    VjpOperand::Input => x,
+                    VjpOperand::Output => buffer.located(),
+                };
                 let found = self.run::<T>(&start, poison, |to, at| {
-                    gelu_vjp(gelu, x, g, to, at).unwrap()
+                    pointwise_vjp(function, read, g, to, at).unwrap();
                 });
-                let expected = oracle::gelu_vjp(gelu, &a, &b);
-                near(&found, &added(&expected), exact, "gelu VJP");
+                let expected = oracle::pointwise_vjp(function, &a, &b);
+                near(&found, &added(&expected), exact, "pointwise VJP");
             }
+
+            let product = Plane {
+                data: a.data.iter().zip(&b.data).map(|(a, b)| a * b).collect(),
+                ..a
+            };
+            let found = self.run::<T>(&garbage, poison, |to, at| {
+                multiply(x, g, to, at).unwrap();
+            });
+            near(&found, &product.data, exact, "product");
+            let found = self.run::<T>(&start, poison, |to, at| {
+                multiply_vjp(x, g, to, at).unwrap();
+            });
+            near(&found, &added(&product), exact, "VJP of a product");
 
             let expected = oracle::affine_forward(&a, &scale, &shift);
             for (activation, expected) in activated(&expected) {
@@ -290,10 +316,10 @@ fn oracle_gradients_are_derivatives() {
         let expected = gradient.dot(&direction);
         assert!((difference - expected).abs() < 1e-8 * expected.abs().max(1.0));
     };
-    for gelu in [Gelu::Exact, Gelu::Tanh] {
+    for function in FUNCTIONS {
         check(
-            &|x| oracle::gelu_forward(gelu, x),
-            &oracle::gelu_vjp(gelu, &x, &g),
+            &|x| oracle::pointwise_forward(function, x),
+            &oracle::pointwise_vjp(function, &x, &g),
         );
     }
     let norm = oracle::layer_norm_vjp(&x, &gamma, 1e-3, &g);
@@ -303,24 +329,47 @@ fn oracle_gradients_are_derivatives() {
     );
 }
 
-/// As in PyTorch: NaN passes a ReLU, forward and back; 0 has derivative 0.
+/// As in PyTorch: NaN passes every function, a ReLU lets its cotangent pass and a ReLU6 does not; derivatives are 0 where they bend.
 #[test]
-fn relu_passes_nan() {
-    let input = Plane {
-        data: vec![f64::NAN, -1.0, 0.0, 2.0],
-        height: 1,
-        width: 1,
-        channels: 4,
+fn functions_at_their_edges() {
+    let run = |function, input: &[f32]| {
+        let at = |values: &[f32]| Plane {
+            data: values.iter().copied().map(f64::from).collect(),
+            height: 1,
+            width: 1,
+            channels: values.len(),
+        };
+        let x = Buffer::<f32>::exact(&at(input));
+        let mut y = Buffer::<f32>::exact(&at(input));
+        let one = Region::whole(1, 1);
+        pointwise_forward(function, x.located(), y.image_mut(), one).unwrap();
+        let read = match function.vjp_operand() {
+            VjpOperand::Input => x.located(),
+            VjpOperand::Output => y.located(),
+        };
+        let g = Buffer::<f32>::exact(&at(&vec![5.0; input.len()]));
+        let mut gradient = vec![0.0_f32; input.len()];
+        let to = ImageMut::new(&mut gradient, 1, 1, input.len()).unwrap();
+        pointwise_vjp(function, read, g.located(), to, one).unwrap();
+        (y.data, gradient)
     };
-    let x = Buffer::<f32>::exact(&input);
-    let mut y = Buffer::<f32>::exact(&input);
-    relu_forward(x.located(), y.image_mut(), Region::whole(1, 1)).unwrap();
-    assert!(y.data[0].is_nan());
-    assert_eq!(y.data[1..], [0.0, 0.0, 2.0]);
-    let mut cotangent = [5.0_f32; 4];
-    let image = ImageMut::new(&mut cotangent, 1, 1, 4).unwrap();
-    relu_vjp_in_place(y.located(), image, Region::whole(1, 1)).unwrap();
-    assert_eq!(cotangent, [5.0, 0.0, 0.0, 5.0]);
+    for function in FUNCTIONS {
+        let (y, _) = run(function, &[f32::NAN, 0.0]);
+        assert!(y[0].is_nan() && !y[1].is_nan(), "{function:?}");
+    }
+    let (y, gradient) = run(Pointwise::Relu, &[f32::NAN, -1.0, 0.0, 2.0]);
+    assert_eq!(y[1..], [0.0, 0.0, 2.0]);
+    assert_eq!(gradient, [5.0, 0.0, 0.0, 5.0]);
+    let (y, gradient) = run(Pointwise::Relu6, &[f32::NAN, -1.0, 0.0, 2.0, 6.0, 7.0]);
+    assert_eq!(y[1..], [0.0, 0.0, 2.0, 6.0, 6.0]);
+    assert_eq!(gradient, [0.0, 0.0, 0.0, 5.0, 0.0, 0.0]);
+    let far = [-1e4, -100.0, 100.0, 1e4];
+    let (y, gradient) = run(Pointwise::Sigmoid, &far);
+    assert_eq!(y, [0.0, 0.0, 1.0, 1.0]);
+    assert_eq!(gradient, [0.0; 4]);
+    let (y, gradient) = run(Pointwise::Silu, &far);
+    assert_eq!(y, [0.0, 0.0, 100.0, 1e4]);
+    assert_eq!(gradient, [0.0, 0.0, 5.0, 5.0]);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use common::{Buffer, POISONS, Values, bits, on_one_and_two_threads, relative_err
 use proptest::prelude::*;
 use stream_grad_kernels::oracle::{self, Plane};
 use stream_grad_kernels::{
-    Divisor, Element, Existing, ImageMut, Position, Window, avg_pool_forward, avg_pool_vjp,
-    max_pool_forward, max_pool_vjp,
+    AveragePool, Divisor, Element, Existing, ImageMut, Position, Window, avg_pool_forward,
+    avg_pool_vjp, max_pool_forward, max_pool_vjp,
 };
 
 #[derive(Debug, Clone)]
@@ -53,6 +53,10 @@ fn cases() -> impl Strategy<Value = Case> {
             seed,
         },
     )
+}
+
+fn signed(value: usize) -> isize {
+    isize::try_from(value).unwrap()
 }
 
 impl Case {
@@ -135,30 +139,31 @@ impl Case {
             }
         }
 
-        for divisor in [Divisor::WindowArea, Divisor::ValidCount] {
-            let expected =
-                oracle::avg_pool_forward(&self.window, divisor, &plane, self.first, rows, columns);
+        // Padding that ends one position after the input.
+        let end = Position::new(signed(height + 1), signed(width + 1));
+        for (divisor, end) in [
+            (Divisor::WindowArea, None),
+            (Divisor::WindowArea, Some(end)),
+            (Divisor::ValidCount, None),
+            (Divisor::ValidCount, Some(end)),
+        ] {
+            let pool = AveragePool {
+                end,
+                ..AveragePool::new(self.window, divisor)
+            };
+            let expected = oracle::avg_pool_forward(&pool, &plane, self.first, rows, columns);
             let expected_gradient =
-                oracle::avg_pool_vjp(&self.window, divisor, &cotangent, self.first, height, width);
+                oracle::avg_pool_vjp(&pool, &cotangent, self.first, height, width);
             for poison in POISONS {
                 let found = self.forward::<T>(poison, |output| {
-                    avg_pool_forward(
-                        &self.window,
-                        divisor,
-                        input.image(),
-                        self.first,
-                        output,
-                        region,
-                    )
-                    .unwrap();
+                    avg_pool_forward(&pool, input.image(), self.first, output, region).unwrap();
                 });
                 assert!(relative_error(&found.data, &expected.data) < tolerance::<T>());
                 let cotangent = Buffer::<T>::around(&cotangent, self.margins, poison);
                 for existing in [Existing::Add, Existing::Replace] {
                     let mut gradient = destination(existing, poison);
                     avg_pool_vjp(
-                        &self.window,
-                        divisor,
+                        &pool,
                         cotangent.image(),
                         region,
                         self.first,

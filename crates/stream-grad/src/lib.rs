@@ -33,8 +33,8 @@ mod plan;
 mod tensors;
 
 pub use stream_grad_engine::{
-    Arithmetic, ByteCount, Conv2d, Corners, CostModel, CotangentSource, DType, Divisor,
-    ExternalError, FeatureSink, FrontRow, Gelu, InputGradient, InputGradientSink, Layer,
+    Arithmetic, ByteCount, Conv2d, ConvTranspose2d, Corners, CostModel, CotangentSource, DType,
+    Divisor, ExternalError, FeatureSink, FrontRow, Gelu, InputGradient, InputGradientSink, Layer,
     LocalRegion, Maps, NoObserver, Observer, Padding, PixelRegion, PlanRequest, Pool2d, Probe,
     ProbeOutcome, Progress, Residuals, Result, StreamError, Strided, StridedMut, SweepKind,
     THREADS_PER_CORE, TapSink, TileMut, TileRef, TileSource, Trainable, Workspace, check_threads,

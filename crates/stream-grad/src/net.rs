@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use candle_nn::VarBuilder;
 use stream_grad_engine::{Layer, Model, Network, NetworkBuilder, ParameterValues, Provided};
-use stream_grad_kernels::{Divisor, Gelu};
+use stream_grad_kernels::{Divisor, Gelu, Pointwise};
 use stream_grad_tiling::{Corners, FrontPoint, SizedGraph};
 
 use crate::local::{LocalLayer, LocalOperator};
 use crate::parameter::{Parameter, Parameters, Registry};
 use crate::plan::Plan;
-use crate::{Conv2d, PlanRequest, Pool2d, Result};
+use crate::{Conv2d, ConvTranspose2d, PlanRequest, Pool2d, Result};
 
 /// Builds a network layer by layer; parameters come from a candle `VarBuilder`.
 ///
@@ -68,6 +68,22 @@ impl NetBuilder {
         self.network.conv2d(x, config, &vb.prefix(), &mut registry)
     }
 
+    /// A transposed convolution: `weight` `[in, out / groups, kernel rows, kernel columns]` and, if asked for, `bias` `[out]`.
+    ///
+    /// # Errors
+    /// Channels that do not fit, settings of zero, padding of the output of a stride's and a dilation's size and more, or a
+    /// parameter that is missing or misshapen.
+    pub fn conv_transpose2d(
+        &mut self,
+        x: Layer,
+        config: ConvTranspose2d,
+        vb: VarBuilder<'_>,
+    ) -> Result<Layer> {
+        let mut registry = Registry::new(&vb, &mut self.parameters);
+        self.network
+            .conv_transpose2d(x, config, &vb.prefix(), &mut registry)
+    }
+
     /// Batch norm with frozen running statistics: `weight` and `bias` are trainable, `running_mean` and `running_var`
     /// are constants; all `[C]`.
     ///
@@ -98,20 +114,55 @@ impl NetBuilder {
         self.network.scale(x, initial, &vb.prefix(), &mut registry)
     }
 
+    /// One trainable factor for each channel, the parameter `layer_scale` `[C, 1, 1]` of `vb` itself, times the input: that of
+    /// ConvNeXt, with torchvision's name.
+    ///
+    /// # Errors
+    /// A parameter that is missing or misshapen.
+    pub fn layer_scale(&mut self, x: Layer, initial: f64, vb: VarBuilder<'_>) -> Result<Layer> {
+        let mut registry = Registry::new(&vb, &mut self.parameters);
+        self.network
+            .layer_scale(x, initial, &vb.prefix(), &mut registry)
+    }
+
     /// `max(x, 0)`, with derivative 0 at 0.
     ///
     /// # Errors
     /// [`StreamError::UnknownLayer`](crate::StreamError::UnknownLayer) for a layer of another builder.
     pub fn relu(&mut self, x: Layer) -> Result<Layer> {
-        self.network.relu(x)
+        self.network.pointwise(x, Pointwise::Relu)
+    }
+
+    /// `min(max(x, 0), 6)`, with derivative 0 at 0 and 6.
+    ///
+    /// # Errors
+    /// As for [`Self::relu`].
+    pub fn relu6(&mut self, x: Layer) -> Result<Layer> {
+        self.network.pointwise(x, Pointwise::Relu6)
+    }
+
+    /// `1 / (1 + exp(-x))`.
+    ///
+    /// # Errors
+    /// As for [`Self::relu`].
+    pub fn sigmoid(&mut self, x: Layer) -> Result<Layer> {
+        self.network.pointwise(x, Pointwise::Sigmoid)
+    }
+
+    /// `x / (1 + exp(-x))`, which is Swish.
+    ///
+    /// # Errors
+    /// As for [`Self::relu`].
+    pub fn silu(&mut self, x: Layer) -> Result<Layer> {
+        self.network.pointwise(x, Pointwise::Silu)
     }
 
     /// GELU, exact or by PyTorch's `tanh` approximation.
     ///
     /// # Errors
-    /// [`StreamError::UnknownLayer`](crate::StreamError::UnknownLayer) for a layer of another builder.
+    /// As for [`Self::relu`].
     pub fn gelu(&mut self, x: Layer, form: Gelu) -> Result<Layer> {
-        self.network.gelu(x, form)
+        self.network.pointwise(x, Pointwise::Gelu(form))
     }
 
     /// The sum of two layers of the same size.
@@ -120,6 +171,14 @@ impl NetBuilder {
     /// Channels that differ. Sizes are checked when an image size is known, in [`Net::plan`].
     pub fn add(&mut self, a: Layer, b: Layer) -> Result<Layer> {
         self.network.add(a, b)
+    }
+
+    /// The product of two layers of the same size, value by value: a gate.
+    ///
+    /// # Errors
+    /// As for [`Self::add`].
+    pub fn multiply(&mut self, a: Layer, b: Layer) -> Result<Layer> {
+        self.network.multiply(a, b)
     }
 
     /// Layers of the same size, one after another along the channels.

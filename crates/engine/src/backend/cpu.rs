@@ -8,26 +8,28 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 use stream_grad_kernels::{
-    Activation, Convolution, DataGradientWeights, Element, Epilogue, Existing, ForwardWeights,
-    KernelError, LayerNorm, Upsample, Windows, accumulate_channels, accumulate_region, add,
+    Activation, AveragePool, ConvTranspose, Convolution, DataGradientWeights, Divisor, Element,
+    Epilogue, Existing, ForwardWeights, KernelError, LayerNorm, Pointwise, Position,
+    TransposedWeights, Upsample, Windows, accumulate_channels, accumulate_region, add,
     affine_forward, affine_parameter_gradient, affine_vjp, affine_vjp_in_place, avg_pool_forward,
-    avg_pool_vjp, bias_gradient, conv_data_gradient, conv_forward, conv_weight_gradient,
-    copy_channels, copy_region, fill_region, gelu_forward, gelu_vjp, layer_norm_forward,
-    layer_norm_parameter_gradient, layer_norm_vjp, max_pool_forward, max_pool_vjp, relu_forward,
-    relu_vjp, relu_vjp_and_bias_gradient, relu_vjp_in_place, upsample_forward, upsample_vjp,
+    avg_pool_vjp, bias_gradient, conv_data_gradient, conv_forward, conv_transpose_data_gradient,
+    conv_transpose_forward, conv_transpose_weight_gradient, conv_weight_gradient, copy_channels,
+    copy_region, fill_region, layer_norm_forward, layer_norm_parameter_gradient, layer_norm_vjp,
+    max_pool_forward, max_pool_vjp, multiply, multiply_vjp, pointwise_forward, pointwise_vjp,
+    relu_vjp_and_bias_gradient, relu_vjp_in_place, upsample_forward, upsample_vjp,
     weight_gradient_to_oihw, zeros,
 };
 
 use super::{
     Backend, Buffer, Combine, ConvolutionOperands, Kernel, Mapping, NormOperands, PaddedWindow,
-    Pointwise, Pooling, Rect, Slabs, Transposed, plane_position,
+    Pooling, Rect, Slabs, Transposed, plane_position,
 };
 use crate::element::{Compute, Stored};
 use crate::layers::Padding;
 use crate::tile::{TileMut, TileRef};
 use memory::LINE;
 pub use memory::Memory;
-use views::{at, first_window, image, image_mut, local, strided, strided_mut};
+use views::{at, first_window, image, image_mut, local, strided, strided_mut, transposed_origin};
 
 /// This machine's processor, storing and computing in `T`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -224,10 +226,7 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
             output,
             outputs,
         } = map;
-        let window = PaddedWindow {
-            window: convolution.window,
-            padding,
-        };
+        let window = PaddedWindow::new(convolution.window, padding);
         let [row, column] = plane_position(outputs);
         let windows = Windows::new(
             local(&output, outputs),
@@ -268,10 +267,7 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         outputs: Rect,
         sums: &mut Vec<f64>,
     ) -> Kernel {
-        let window = PaddedWindow {
-            window: convolution.window,
-            padding,
-        };
+        let window = PaddedWindow::new(convolution.window, padding);
         let first = first_window(&input, &window, outputs);
         let windows = Windows::new(local(&cotangent, outputs), first);
         let (scratch, [x, g]) = slabs.views([input, cotangent])?;
@@ -294,10 +290,7 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
             outputs,
             existing,
         } = map;
-        let window = PaddedWindow {
-            window: convolution.window,
-            padding,
-        };
+        let window = PaddedWindow::new(convolution.window, padding);
         let region = local(&cotangent, outputs);
         let windows = Windows::new(region, first_window(&target, &window, outputs));
         let (scratch, [g, to]) = slabs.views([cotangent, target])?;
@@ -339,6 +332,55 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         relu_vjp_and_bias_gradient(y, image_mut(&cotangent, g)?, region, sums)
     }
 
+    fn conv_transpose(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        convolution: &ConvTranspose,
+        padding: Padding,
+        (weights, bias): (&Vec<T>, Option<&Vec<T>>),
+        map: Mapping,
+    ) -> Kernel {
+        let parameters = TransposedWeights {
+            weights,
+            bias: bias.map(Vec::as_slice),
+        };
+        let origin = transposed_origin(&map.input, convolution, padding, map.outputs);
+        let region = local(&map.output, map.outputs);
+        let (_, [x, y]) = slabs.views([map.input, map.output])?;
+        let (x, y) = (image(&map.input, x)?, image_mut(&map.output, y)?);
+        conv_transpose_forward(convolution, parameters, x, origin, y, region)
+    }
+
+    fn conv_transpose_weight_gradient(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        convolution: &ConvTranspose,
+        padding: Padding,
+        (input, cotangent, outputs): (Buffer, Buffer, Rect),
+        sums: &mut Vec<f64>,
+    ) -> Kernel {
+        let origin = transposed_origin(&input, convolution, padding, outputs);
+        let at = (local(&cotangent, outputs), origin);
+        let (_, [x, g]) = slabs.views([input, cotangent])?;
+        let (x, g) = (image(&input, x)?, image(&cotangent, g)?);
+        conv_transpose_weight_gradient(convolution, x, g, at, sums)
+    }
+
+    fn conv_transpose_data_gradient(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        convolution: &ConvTranspose,
+        padding: Padding,
+        weights: &Vec<T>,
+        map: Transposed,
+    ) -> Kernel {
+        let origin = transposed_origin(&map.target, convolution, padding, map.outputs);
+        let at = (local(&map.cotangent, map.outputs), origin);
+        let (_, [g, to]) = slabs.views([map.cotangent, map.target])?;
+        let (g, to) = (image(&map.cotangent, g)?, image_mut(&map.target, to)?);
+        conv_transpose_data_gradient(convolution, weights, g, at, to, map.existing)
+    }
+
     fn pool(
         &self,
         slabs: &mut Slabs<'_, Self>,
@@ -355,10 +397,12 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         let region = local(&output, outputs);
         let (_, [x, y]) = slabs.views([input, output])?;
         let (x, y) = (image(&input, x)?, image_mut(&output, y)?);
-        let window = &window.window;
         match pooling {
-            Pooling::Maximum => max_pool_forward(window, x, first, y, region),
-            Pooling::Average(divisor) => avg_pool_forward(window, divisor, x, first, y, region),
+            Pooling::Maximum => max_pool_forward(&window.window, x, first, y, region),
+            Pooling::Average(divisor) => {
+                let pool = average_pool(window, divisor, &map.input);
+                avg_pool_forward(&pool, x, first, y, region)
+            }
         }
     }
 
@@ -389,7 +433,8 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
             Pooling::Average(divisor) => {
                 let (_, [g, to]) = slabs.views([cotangent, target])?;
                 let (g, to) = (image(&cotangent, g)?, image_mut(&target, to)?);
-                avg_pool_vjp(&window.window, divisor, g, region, to_first, to, existing)
+                let pool = average_pool(window, divisor, &target);
+                avg_pool_vjp(&pool, g, region, to_first, to, existing)
             }
         }
     }
@@ -402,24 +447,13 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         activation: Activation,
         map: Mapping,
     ) -> Kernel {
-        let (_, [x, y]) = slabs.views([map.input, map.output])?;
-        let x = at(&map.input, x, map.outputs)?;
-        let region = local(&map.output, map.outputs);
-        affine_forward(
-            x,
-            scale,
-            shift,
-            activation,
-            image_mut(&map.output, y)?,
-            region,
-        )
+        let (x, y, region) = slabs.forward(&map)?;
+        affine_forward(x, scale, shift, activation, y, region)
     }
 
     fn affine_vjp(&self, slabs: &mut Slabs<'_, Self>, scale: &Vec<T>, map: Transposed) -> Kernel {
-        let (_, [g, to]) = slabs.views([map.cotangent, map.target])?;
-        let g = at(&map.cotangent, g, map.outputs)?;
-        let region = local(&map.target, map.outputs);
-        affine_vjp(g, scale, image_mut(&map.target, to)?, region)
+        let (g, to, region) = slabs.vjp(&map)?;
+        affine_vjp(g, scale, to, region)
     }
 
     fn affine_gradient(
@@ -430,9 +464,8 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         outputs: Rect,
         [scale, shift]: [&mut Vec<f64>; 2],
     ) -> Kernel {
-        let (_, [x, g]) = slabs.views([input, cotangent])?;
-        let (x, region) = (at(&input, x, outputs)?, local(&cotangent, outputs));
-        affine_parameter_gradient(x, image(&cotangent, g)?, region, scale, shift)
+        let (x, g, region) = slabs.parameter_gradient(input, cotangent, outputs)?;
+        affine_parameter_gradient(x, g, region, scale, shift)
     }
 
     fn layer_norm(
@@ -442,16 +475,8 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         activation: Activation,
         map: Mapping,
     ) -> Kernel {
-        let (_, [x, y]) = slabs.views([map.input, map.output])?;
-        let x = at(&map.input, x, map.outputs)?;
-        let region = local(&map.output, map.outputs);
-        layer_norm_forward(
-            layer_norm_of(norm),
-            x,
-            activation,
-            image_mut(&map.output, y)?,
-            region,
-        )
+        let (x, y, region) = slabs.forward(&map)?;
+        layer_norm_forward(layer_norm_of(norm), x, activation, y, region)
     }
 
     fn layer_norm_vjp(
@@ -461,17 +486,8 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         input: Buffer,
         map: Transposed,
     ) -> Kernel {
-        let (_, [x, g, to]) = slabs.views([input, map.cotangent, map.target])?;
-        let x = at(&input, x, map.outputs)?;
-        let g = at(&map.cotangent, g, map.outputs)?;
-        let region = local(&map.target, map.outputs);
-        layer_norm_vjp(
-            layer_norm_of(norm),
-            x,
-            g,
-            image_mut(&map.target, to)?,
-            region,
-        )
+        let (x, g, to, region) = slabs.vjp_reading(input, &map)?;
+        layer_norm_vjp(layer_norm_of(norm), x, g, to, region)
     }
 
     fn layer_norm_gradient(
@@ -483,20 +499,13 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         outputs: Rect,
         [weight, bias]: [&mut Vec<f64>; 2],
     ) -> Kernel {
-        let (_, [x, g]) = slabs.views([input, cotangent])?;
-        let (x, region) = (at(&input, x, outputs)?, local(&cotangent, outputs));
-        let g = image(&cotangent, g)?;
+        let (x, g, region) = slabs.parameter_gradient(input, cotangent, outputs)?;
         layer_norm_parameter_gradient(layer_norm_of(norm), x, g, region, weight, bias)
     }
 
     fn pointwise(&self, slabs: &mut Slabs<'_, Self>, function: Pointwise, map: Mapping) -> Kernel {
-        let (_, [x, y]) = slabs.views([map.input, map.output])?;
-        let x = at(&map.input, x, map.outputs)?;
-        let (y, region) = (image_mut(&map.output, y)?, local(&map.output, map.outputs));
-        match function {
-            Pointwise::Relu => relu_forward(x, y, region),
-            Pointwise::Gelu(form) => gelu_forward(form, x, y, region),
-        }
+        let (x, y, region) = slabs.forward(&map)?;
+        pointwise_forward(function, x, y, region)
     }
 
     fn pointwise_vjp(
@@ -506,14 +515,8 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         read: Buffer,
         map: Transposed,
     ) -> Kernel {
-        let (_, [x, g, to]) = slabs.views([read, map.cotangent, map.target])?;
-        let x = at(&read, x, map.outputs)?;
-        let g = at(&map.cotangent, g, map.outputs)?;
-        let (to, region) = (image_mut(&map.target, to)?, local(&map.target, map.outputs));
-        match function {
-            Pointwise::Relu => relu_vjp(x, g, to, region),
-            Pointwise::Gelu(form) => gelu_vjp(form, x, g, to, region),
-        }
+        let (read, g, to, region) = slabs.vjp_reading(read, &map)?;
+        pointwise_vjp(function, read, g, to, region)
     }
 
     fn add(
@@ -523,42 +526,32 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         activation: Activation,
         map: Mapping,
     ) -> Kernel {
-        let Mapping {
-            input,
-            output,
-            outputs,
-        } = map;
-        let region = local(&output, outputs);
-        if other.slab == input.slab && other.range() == input.range() {
-            let (_, [x, y]) = slabs.views([input, output])?;
-            let x = at(&input, x, outputs)?;
-            return add(x, x, activation, image_mut(&output, y)?, region);
-        }
-        let (_, [a, b, y]) = slabs.views([input, other, output])?;
-        let (a, b) = (at(&input, a, outputs)?, at(&other, b, outputs)?);
-        add(a, b, activation, image_mut(&output, y)?, region)
+        let (a, b, y, region) = slabs.forward_of_two(other, &map)?;
+        add(a, b, activation, y, region)
+    }
+
+    fn multiply(&self, slabs: &mut Slabs<'_, Self>, other: Buffer, map: Mapping) -> Kernel {
+        let (a, b, y, region) = slabs.forward_of_two(other, &map)?;
+        multiply(a, b, y, region)
+    }
+
+    fn multiply_vjp(&self, slabs: &mut Slabs<'_, Self>, other: Buffer, map: Transposed) -> Kernel {
+        let (other, g, to, region) = slabs.vjp_reading(other, &map)?;
+        multiply_vjp(other, g, to, region)
     }
 
     fn copy_channels(&self, slabs: &mut Slabs<'_, Self>, first: usize, map: Mapping) -> Kernel {
-        let (_, [x, y]) = slabs.views([map.input, map.output])?;
-        let x = at(&map.input, x, map.outputs)?;
-        let region = local(&map.output, map.outputs);
-        let y = image_mut(&map.output, y)?;
+        let (x, y, region) = slabs.forward(&map)?;
         copy_channels(x, 0..map.input.channels, y, region, first)
     }
 
     fn add_channels(&self, slabs: &mut Slabs<'_, Self>, first: usize, map: Transposed) -> Kernel {
-        let (_, [g, to]) = slabs.views([map.cotangent, map.target])?;
-        let g = at(&map.cotangent, g, map.outputs)?;
-        let region = local(&map.target, map.outputs);
-        let channels = first..first + map.target.channels;
-        accumulate_channels(g, channels, image_mut(&map.target, to)?, region, 0)
+        let (g, to, region) = slabs.vjp(&map)?;
+        accumulate_channels(g, first..first + map.target.channels, to, region, 0)
     }
 
     fn pass_on(&self, slabs: &mut Slabs<'_, Self>, map: Transposed) -> Kernel {
-        let (_, [g, to]) = slabs.views([map.cotangent, map.target])?;
-        let g = at(&map.cotangent, g, map.outputs)?;
-        let (mut to, region) = (image_mut(&map.target, to)?, local(&map.target, map.outputs));
+        let (g, mut to, region) = slabs.vjp(&map)?;
         match map.existing {
             Existing::Add => accumulate_region(g, to, region),
             Existing::Replace => {
@@ -590,6 +583,19 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         let region = local(&map.cotangent, map.outputs);
         let [from, target] = [map.outputs, map.target.rect].map(plane_position);
         upsample_vjp(upsample, g, region, from, to, target)
+    }
+}
+
+/// Average pooling of what a buffer of the input holds.
+fn average_pool(window: &PaddedWindow, divisor: Divisor, input: &Buffer) -> AveragePool {
+    let Rect { rows, columns } = input.rect;
+    let end = window.end.map(|[row, column]| {
+        let place = |end: i64, origin: i64| isize::try_from(end - origin).unwrap_or(isize::MAX);
+        Position::new(place(row, rows.lo), place(column, columns.lo))
+    });
+    AveragePool {
+        end,
+        ..AveragePool::new(window.window, divisor)
     }
 }
 

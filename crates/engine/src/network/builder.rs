@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use stream_grad_kernels::{Activation, Divisor, Gelu};
+use stream_grad_kernels::{Activation, Divisor, KernelError, Pointwise};
 use stream_grad_tiling::Corners;
 
 use super::fuse::fuse;
@@ -10,10 +10,10 @@ use super::{Network, Node};
 use crate::backend::{PaddedWindow, Pooling};
 use crate::channel_map::ChannelMap;
 use crate::error::{ExternalError, Result, StreamError};
-use crate::layers::{Conv2d, Pool2d};
+use crate::layers::{Conv2d, ConvTranspose2d, Pool2d};
 use crate::operators::{
-    Add, Affine, AnyOperator, Concat, Convolution, Custom, CustomOperator, GeluOperator, Image,
-    LayerNorm, Pool, Relu, Upsample,
+    Add, Affine, AnyOperator, Concat, Convolution, Custom, CustomOperator, Image, LayerNorm,
+    Multiply, PointwiseOperator, Pool, TransposedConvolution, Upsample,
 };
 use crate::parameter::{ParameterId, ParameterShape};
 
@@ -146,6 +146,60 @@ impl NetworkBuilder {
         self.push(name, &[x], config.out_channels, operator)
     }
 
+    /// A transposed convolution: `weight` `[in, out / groups, kernel rows, kernel columns]` and, if asked for, `bias` `[out]`.
+    ///
+    /// # Errors
+    /// Channels that do not fit, settings of zero, padding of the output of a stride's and a dilation's size and more, or a
+    /// parameter that is missing or misshapen.
+    pub fn conv_transpose2d(
+        &mut self,
+        x: Layer,
+        config: ConvTranspose2d,
+        name: &str,
+        provider: &mut dyn ParameterProvider,
+    ) -> Result<Layer> {
+        let name = self.layer_name("conv_transpose", name);
+        self.expect_channels(&name, x, config.in_channels)?;
+        let shape = config.shape();
+        let refused = |source: KernelError| StreamError::Kernel {
+            layer: name.clone(),
+            source,
+        };
+        shape.weight_count().map_err(refused)?;
+        for axis in 0..2 {
+            let (more, stride) = (config.output_padding[axis], config.stride[axis]);
+            if more >= stride.max(config.dilation[axis]) {
+                return Err(StreamError::Setting {
+                    layer: name,
+                    setting: "output padding",
+                    found: format!("{more} for a stride of {stride}"),
+                    expected: "less than the stride or the dilation",
+                });
+            }
+        }
+        let dimensions = [
+            config.in_channels,
+            config.out_channels / config.groups,
+            config.kernel[0],
+            config.kernel[1],
+        ];
+        let mut own = self.parameters_of(&name, provider);
+        let weight = own.trainable("weight", &dimensions, Initial::KaimingNormal)?;
+        let bias = if config.bias {
+            Some(own.trainable("bias", &[config.out_channels], Initial::Constant(0.0))?)
+        } else {
+            None
+        };
+        let operator = TransposedConvolution {
+            shape,
+            padding: config.padding,
+            output_padding: config.output_padding,
+            weight,
+            bias,
+        };
+        self.push(name, &[x], config.out_channels, operator)
+    }
+
     /// Batch norm with frozen running statistics: `weight` and `bias` are trainable, `running_mean` and `running_var`
     /// are constants; all `[C]`.
     ///
@@ -219,20 +273,42 @@ impl NetworkBuilder {
         self.push(name, &[x], channels, Affine { map, activation })
     }
 
-    /// `max(x, 0)`, with derivative 0 at 0.
+    /// One trainable factor for each channel, the parameter `layer_scale` `[C, 1, 1]`, times the input: that of ConvNeXt, with
+    /// torchvision's name.
     ///
     /// # Errors
-    /// [`StreamError::UnknownLayer`] for a layer of another builder.
-    pub fn relu(&mut self, x: Layer) -> Result<Layer> {
-        self.unary("relu", x, Relu)
+    /// A parameter that is missing or misshapen.
+    pub fn layer_scale(
+        &mut self,
+        x: Layer,
+        initial: f64,
+        name: &str,
+        provider: &mut dyn ParameterProvider,
+    ) -> Result<Layer> {
+        let channels = self.channels(x)?;
+        let name = self.layer_name("layer_scale", name);
+        let mut own = self.parameters_of(&name, provider);
+        let initial = Initial::Constant(initial);
+        let map = ChannelMap::LayerScale {
+            factors: own.trainable("layer_scale", &[channels, 1, 1], initial)?,
+        };
+        let activation = Activation::Identity;
+        self.push(name, &[x], channels, Affine { map, activation })
     }
 
-    /// GELU, exact or by PyTorch's `tanh` approximation.
+    /// A function of each value.
     ///
     /// # Errors
     /// [`StreamError::UnknownLayer`] for a layer of another builder.
-    pub fn gelu(&mut self, x: Layer, form: Gelu) -> Result<Layer> {
-        self.unary("gelu", x, GeluOperator(form))
+    pub fn pointwise(&mut self, x: Layer, function: Pointwise) -> Result<Layer> {
+        let name = match function {
+            Pointwise::Relu => "relu",
+            Pointwise::Relu6 => "relu6",
+            Pointwise::Sigmoid => "sigmoid",
+            Pointwise::Silu => "silu",
+            Pointwise::Gelu(_) => "gelu",
+        };
+        self.unary(name, x, PointwiseOperator(function))
     }
 
     /// The sum of two layers of the same size.
@@ -245,6 +321,17 @@ impl NetworkBuilder {
         self.expect_channels(&name, b, channels)?;
         let activation = Activation::Identity;
         self.push(name, &[a, b], channels, Add { activation })
+    }
+
+    /// The product of two layers of the same size, value by value: a gate.
+    ///
+    /// # Errors
+    /// Channels that differ. Sizes are checked when an image size is known, in planning.
+    pub fn multiply(&mut self, a: Layer, b: Layer) -> Result<Layer> {
+        let channels = self.channels(a)?;
+        let name = format!("multiply{}", self.layers.len());
+        self.expect_channels(&name, b, channels)?;
+        self.push(name, &[a, b], channels, Multiply)
     }
 
     /// Layers of the same size, one after another along the channels.
@@ -370,12 +457,13 @@ impl NetworkBuilder {
                 });
             }
         }
-        let window = PaddedWindow {
-            window: pool.window(),
-            padding: pool.padding,
+        let operator = Pool {
+            window: PaddedWindow::new(pool.window(), pool.padding),
+            ceil_mode: pool.ceil_mode,
+            pooling,
         };
         let channels = self.channels(x)?;
-        self.push(name, &[x], channels, Pool { window, pooling })
+        self.push(name, &[x], channels, operator)
     }
 
     fn upsample(

@@ -233,10 +233,8 @@ impl Operator for Convolution {
     }
 
     fn rule(&self) -> Result<PerAxis<AxisRule>, TilingError> {
-        window_rule(&PaddedWindow {
-            window: self.shape.window,
-            padding: self.padding,
-        })
+        let window = PaddedWindow::new(self.shape.window, self.padding);
+        Ok(window_per_axis(&window)?.map(AxisRule::Window))
     }
 
     fn parameters(&self) -> Vec<ParameterId> {
@@ -459,9 +457,13 @@ impl<B: Backend> Filters<'_, B> {
     }
 }
 
-/// The rule of a window that slides over a padded plane.
-pub(super) fn window_rule(window: &PaddedWindow) -> Result<PerAxis<AxisRule>, TilingError> {
-    let PaddedWindow { window, padding } = window;
+/// A window that slides over a padded plane, along each axis.
+pub(super) fn window_per_axis(
+    window: &PaddedWindow,
+) -> Result<PerAxis<stream_grad_tiling::Window>, TilingError> {
+    let PaddedWindow {
+        window, padding, ..
+    } = window;
     let axis = |index: usize, lo: usize, hi: usize| {
         stream_grad_tiling::Window::new(
             window.kernel[index] as u64,
@@ -470,7 +472,6 @@ pub(super) fn window_rule(window: &PaddedWindow) -> Result<PerAxis<AxisRule>, Ti
             lo as u64,
             hi as u64,
         )
-        .map(AxisRule::Window)
     };
     Ok(PerAxis::new(
         axis(0, padding.top, padding.bottom)?,

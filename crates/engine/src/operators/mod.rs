@@ -3,13 +3,14 @@
 mod add;
 mod affine;
 mod concat;
+mod conv_transpose;
 mod convolution;
 mod custom;
-mod gelu;
 mod image;
 mod layer_norm;
+mod multiply;
+mod pointwise;
 mod pool;
-mod relu;
 mod upsample;
 
 use stream_grad_kernels::KernelError;
@@ -27,14 +28,15 @@ use crate::parameter::{ParameterId, ParameterShape};
 pub(crate) use add::Add;
 pub(crate) use affine::Affine;
 pub(crate) use concat::Concat;
+pub(crate) use conv_transpose::TransposedConvolution;
 pub(crate) use convolution::Convolution;
 pub(crate) use custom::Custom;
 pub use custom::{CustomOperator, CustomState, LocalRegion};
-pub(crate) use gelu::GeluOperator;
 pub(crate) use image::Image;
 pub(crate) use layer_norm::LayerNorm;
+pub(crate) use multiply::Multiply;
+pub(crate) use pointwise::PointwiseOperator;
 pub(crate) use pool::Pool;
-pub(crate) use relu::Relu;
 pub(crate) use upsample::Upsample;
 
 /// Registers operators: any of them, what any of them prepares, and which one is meant when one is asked.
@@ -167,12 +169,13 @@ macro_rules! operators {
 operators! {
     Image: Image,
     Convolution: Convolution,
+    TransposedConvolution: TransposedConvolution,
     Pool: Pool,
     Affine: Affine,
     LayerNorm: LayerNorm,
-    Relu: Relu,
-    Gelu: GeluOperator,
+    Pointwise: PointwiseOperator,
     Add: Add,
+    Multiply: Multiply,
     Concat: Concat,
     Upsample: Upsample,
     Custom: Custom,

@@ -2,7 +2,7 @@
 
 use stream_grad_tiling::{AxisRule, PerAxis, TilingError, VjpReads};
 
-use super::convolution::{describe, window_rule};
+use super::convolution::{describe, window_per_axis};
 use crate::backend::{Backend, PaddedWindow, Pooling};
 use crate::error::Result;
 use crate::operator::plain::Plain;
@@ -12,7 +12,20 @@ use crate::operator::{NodeShape, Operator, OperatorKey, VjpWeights};
 #[derive(Debug, Clone)]
 pub(crate) struct Pool {
     pub(crate) window: PaddedWindow,
+    /// Whether the last window may reach beyond the padding.
+    pub(crate) ceil_mode: bool,
     pub(crate) pooling: Pooling,
+}
+
+impl Pool {
+    /// The window over a plane of this size.
+    fn window_over(&self, plane: PerAxis<i64>) -> PaddedWindow {
+        if self.ceil_mode {
+            self.window.ending_with(plane)
+        } else {
+            self.window
+        }
+    }
 }
 
 impl Operator for Pool {
@@ -30,7 +43,14 @@ impl Operator for Pool {
     }
 
     fn rule(&self) -> Result<PerAxis<AxisRule>, TilingError> {
-        window_rule(&self.window)
+        let windows = window_per_axis(&self.window)?;
+        Ok(windows.map(|window| {
+            AxisRule::Window(if self.ceil_mode {
+                window.ceil_mode()
+            } else {
+                window
+            })
+        }))
     }
 
     fn vjp_reads(&self, _trains: bool) -> VjpReads {
@@ -53,15 +73,16 @@ impl Operator for Pool {
     }
 
     fn forward<B: Backend>(&self, _: &(), mut step: ForwardStep<'_, B>) -> Result<()> {
-        let map = step.mapping();
-        step.run(|backend, slabs| backend.pool(slabs, &self.window, self.pooling, map))
+        let (window, map) = (self.window_over(step.operands.plane()), step.mapping());
+        step.run(|backend, slabs| backend.pool(slabs, &window, self.pooling, map))
     }
 
     fn vjp<B: Backend>(&self, _: VjpWeights<'_, Self, B>, mut step: VjpStep<'_, B>) -> Result<()> {
         if !step.operands().wants_input(0) {
             return Ok(());
         }
+        let window = self.window_over(step.operands().plane());
         let (input, map) = (step.operands().input(0), step.operands().transposed(0));
-        step.run(|backend, slabs| backend.pool_vjp(slabs, &self.window, self.pooling, input, map))
+        step.run(|backend, slabs| backend.pool_vjp(slabs, &window, self.pooling, input, map))
     }
 }

@@ -12,13 +12,13 @@ use crate::parameter::{GradientSink, ParameterId, ParameterShape, ParameterValue
 /// ```
 /// use stream_grad_engine::{
 ///     Conv2d, NetworkBuilder, OwnedGradients, OwnedModel, OwnedParameters, Plan, PlanRequest, Exchange, Model,
-///     WholeMaps,
+///     Pointwise, WholeMaps,
 /// };
 ///
 /// let mut parameters = OwnedParameters::new(7);
 /// let mut net = NetworkBuilder::new(3);
 /// let x = net.conv2d(net.input(), Conv2d::new(3, 8, 3).padding(1), "conv", &mut parameters)?;
-/// let x = net.relu(x)?;
+/// let x = net.pointwise(x, Pointwise::Relu)?;
 /// let model = OwnedModel::new(net, vec![("features".into(), x)], parameters)?;
 ///
 /// let plan = Plan::new(model.network(), PlanRequest::new(100, 75).tile(32))?;

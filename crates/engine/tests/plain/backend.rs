@@ -8,7 +8,8 @@ use stream_grad_engine::{
     Transposed,
 };
 use stream_grad_kernels::{
-    Activation, AlignCorners, Convolution, Element, Existing, Interpolation, KernelError, Upsample,
+    Activation, AlignCorners, ConvTranspose, Convolution, Element, Existing, Interpolation,
+    KernelError, Upsample,
 };
 
 /// Has no kernels for the kinds that it is told.
@@ -70,7 +71,9 @@ fn signed(value: usize) -> i64 {
 
 /// Taps of a window and the position that each reads.
 fn taps(window: &PaddedWindow, [row, column]: At) -> Vec<([usize; 2], At)> {
-    let PaddedWindow { window, padding } = *window;
+    let PaddedWindow {
+        window, padding, ..
+    } = *window;
     let along = |axis: usize, at: i64, pad: usize, tap: usize| {
         at * signed(window.stride[axis]) - signed(pad) + signed(tap * window.dilation[axis])
     };
@@ -92,6 +95,30 @@ fn activated(activation: Activation, value: f64) -> f64 {
     match activation {
         Activation::Identity => value,
         Activation::Relu => value.max(0.0),
+    }
+}
+
+fn function_of(function: Pointwise, x: f64) -> f64 {
+    match function {
+        Pointwise::Relu => x.max(0.0),
+        Pointwise::Relu6 => x.clamp(0.0, 6.0),
+        Pointwise::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+        Pointwise::Silu => x / (1.0 + (-x).exp()),
+        Pointwise::Gelu(form) => gelu(form, x),
+    }
+}
+
+/// The derivative of [`function_of`], given what the engine says that it reads.
+fn slope(function: Pointwise, read: f64) -> f64 {
+    match function {
+        Pointwise::Relu => f64::from(u8::from(read > 0.0)),
+        Pointwise::Relu6 => f64::from(u8::from(read > 0.0 && read < 6.0)),
+        Pointwise::Sigmoid => read * (1.0 - read),
+        Pointwise::Silu => {
+            let part = 1.0 / (1.0 + (-read).exp());
+            part + read * part * (1.0 - part)
+        }
+        Pointwise::Gelu(form) => gelu_slope(form, read),
     }
 }
 
@@ -179,10 +206,7 @@ fn normalised(
 
 impl Plain {
     fn conv_window(convolution: &Convolution, padding: Padding) -> PaddedWindow {
-        PaddedWindow {
-            window: convolution.window,
-            padding,
-        }
+        PaddedWindow::new(convolution.window, padding)
     }
 
     /// Calls `visit(output, out channel, input position, in channel, index of the weight)`.
@@ -206,6 +230,65 @@ impl Plain {
                 }
             }
         }
+    }
+}
+
+/// A tap of a transposed convolution, and the positions that it leads from and to.
+struct Spread {
+    to: At,
+    from: At,
+    tap: usize,
+}
+
+/// Input channel, output channel, and where their weight of a tap lies in `[rows, columns, in, out / groups]`.
+fn channel_pairs(
+    convolution: &ConvTranspose,
+    tap: usize,
+) -> impl Iterator<Item = (usize, usize, usize)> {
+    let ConvTranspose {
+        in_channels,
+        out_channels,
+        groups,
+        ..
+    } = *convolution;
+    let outputs = out_channels / groups;
+    (0..in_channels).flat_map(move |input| {
+        let group = input / (in_channels / groups);
+        (0..outputs).map(move |output| {
+            let place = (tap * in_channels + input) * outputs + output;
+            (input, group * outputs + output, place)
+        })
+    })
+}
+
+impl Plain {
+    /// All that leads to an output, by outputs.
+    fn spread(convolution: &ConvTranspose, padding: Padding, outputs: Rect) -> Vec<Spread> {
+        let window = convolution.window;
+        let along = |axis: usize, to: i64, pad: usize, tap: usize| {
+            let place = to + signed(pad) - signed(tap * window.dilation[axis]);
+            let stride = signed(window.stride[axis]);
+            (place % stride == 0).then(|| place / stride)
+        };
+        let mut all = Vec::new();
+        for to in positions(outputs) {
+            for row in 0..window.kernel[0] {
+                for column in 0..window.kernel[1] {
+                    let from = along(0, to[0], padding.top, row).zip(along(
+                        1,
+                        to[1],
+                        padding.left,
+                        column,
+                    ));
+                    if let Some((from_row, from_column)) = from {
+                        let (from, tap) =
+                            ([from_row, from_column], row * window.kernel[1] + column);
+                        all.push(Spread { to, from, tap });
+                    }
+                }
+            }
+        }
+        all
     }
 }
 
@@ -514,6 +597,90 @@ impl Backend for Plain {
         Ok(())
     }
 
+    fn conv_transpose(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        convolution: &ConvTranspose,
+        padding: Padding,
+        (weights, bias): (&Vec<f64>, Option<&Vec<f64>>),
+        map: Mapping,
+    ) -> Kernel {
+        for at in positions(map.outputs) {
+            for channel in 0..map.output.channels {
+                let bias = bias.map_or(0.0, |bias| bias[channel]);
+                set(slabs, &map.output, at, channel, bias);
+            }
+        }
+        let products = Self::spread(convolution, padding, map.outputs);
+        for Spread { to, from, tap } in products {
+            for (input, output, place) in channel_pairs(convolution, tap) {
+                if let Some(value) = get(slabs, &map.input, from, input) {
+                    add(slabs, &map.output, to, output, value * weights[place]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn conv_transpose_weight_gradient(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        convolution: &ConvTranspose,
+        padding: Padding,
+        (input, cotangent, outputs): (Buffer, Buffer, Rect),
+        sums: &mut Vec<f64>,
+    ) -> Kernel {
+        for Spread { to, from, tap } in Self::spread(convolution, padding, outputs) {
+            for (from_channel, to_channel, place) in channel_pairs(convolution, tap) {
+                if let Some(value) = get(slabs, &input, from, from_channel) {
+                    sums[place] += value * get(slabs, &cotangent, to, to_channel).unwrap();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn conv_transpose_data_gradient(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        convolution: &ConvTranspose,
+        padding: Padding,
+        weights: &Vec<f64>,
+        map: Transposed,
+    ) -> Kernel {
+        begin(slabs, &map);
+        let inputs = convolution.in_channels / convolution.groups;
+        for Spread { to, from, tap } in Self::spread(convolution, padding, map.outputs) {
+            for (input, output, _) in channel_pairs(convolution, tap) {
+                let place = (tap * convolution.out_channels + output) * inputs + input % inputs;
+                let value = weights[place] * get(slabs, &map.cotangent, to, output).unwrap();
+                add(slabs, &map.target, from, input, value);
+            }
+        }
+        Ok(())
+    }
+
+    fn multiply(&self, slabs: &mut Slabs<'_, Self>, other: Buffer, map: Mapping) -> Kernel {
+        for at in positions(map.outputs) {
+            for channel in 0..map.output.channels {
+                let [a, b] = [map.input, other].map(|one| get(slabs, &one, at, channel).unwrap());
+                set(slabs, &map.output, at, channel, a * b);
+            }
+        }
+        Ok(())
+    }
+
+    fn multiply_vjp(&self, slabs: &mut Slabs<'_, Self>, other: Buffer, map: Transposed) -> Kernel {
+        for at in positions(map.outputs) {
+            for channel in 0..map.target.channels {
+                let other = get(slabs, &other, at, channel).unwrap();
+                let gradient = get(slabs, &map.cotangent, at, channel).unwrap();
+                add(slabs, &map.target, at, channel, other * gradient);
+            }
+        }
+        Ok(())
+    }
+
     fn pool(
         &self,
         slabs: &mut Slabs<'_, Self>,
@@ -531,7 +698,8 @@ impl Backend for Plain {
                 let value = match pooling {
                     Pooling::Maximum => values.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b)),
                     Pooling::Average(divisor) => {
-                        values.iter().sum::<f64>() / count(divisor, taps.len(), values.len())
+                        values.iter().sum::<f64>()
+                            / count(divisor, counted(window, &taps), values.len())
                     }
                 };
                 set(slabs, &map.output, at, channel, value);
@@ -570,7 +738,8 @@ impl Backend for Plain {
                         let inside = taps
                             .iter()
                             .filter(|(_, from)| index(&map.target, *from).is_some());
-                        let share = gradient / count(divisor, taps.len(), inside.count());
+                        let share =
+                            gradient / count(divisor, counted(window, &taps), inside.count());
                         for (_, from) in &taps {
                             add(slabs, &map.target, *from, channel, share);
                         }
@@ -705,11 +874,7 @@ impl Backend for Plain {
         for at in positions(map.outputs) {
             for channel in 0..map.output.channels {
                 let x = get(slabs, &map.input, at, channel).unwrap();
-                let value = match function {
-                    Pointwise::Relu => x.max(0.0),
-                    Pointwise::Gelu(form) => gelu(form, x),
-                };
-                set(slabs, &map.output, at, channel, value);
+                set(slabs, &map.output, at, channel, function_of(function, x));
             }
         }
         Ok(())
@@ -725,12 +890,9 @@ impl Backend for Plain {
         for at in positions(map.outputs) {
             for channel in 0..map.cotangent.channels {
                 let value = get(slabs, &read, at, channel).unwrap();
-                let slope = match function {
-                    Pointwise::Relu => f64::from(u8::from(value > 0.0)),
-                    Pointwise::Gelu(form) => gelu_slope(form, value),
-                };
                 let gradient = get(slabs, &map.cotangent, at, channel).unwrap();
-                add(slabs, &map.target, at, channel, slope * gradient);
+                let value = slope(function, value) * gradient;
+                add(slabs, &map.target, at, channel, value);
             }
         }
         Ok(())
@@ -818,6 +980,16 @@ impl Backend for Plain {
 fn extent(region: Rect, channels: usize) -> (usize, usize) {
     let length = |span: stream_grad_tiling::Span| usize::try_from(span.len()).unwrap();
     (length(region.rows), length(region.columns) * channels)
+}
+
+/// Taps that lie in the plane or its padding.
+fn counted(window: &PaddedWindow, taps: &[([usize; 2], At)]) -> usize {
+    let Some(end) = window.end else {
+        return taps.len();
+    };
+    taps.iter()
+        .filter(|(_, at)| at[0] < end[0] && at[1] < end[1])
+        .count()
 }
 
 /// What an average is divided by.

@@ -6,9 +6,9 @@ mod backend;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use stream_grad_engine::{
-    Backend, Conv2d, Corners, Cpu, Divisor, Exchange, Gelu, InputGradient, Layer, Model,
-    NetworkBuilder, OwnedGradients, OwnedModel, OwnedParameters, Padding, ParameterId, Plan,
-    PlanRequest, Pool2d, Result, StreamError, WholeMaps,
+    Backend, Conv2d, ConvTranspose2d, Corners, Cpu, Divisor, Exchange, Gelu, InputGradient, Layer,
+    Model, NetworkBuilder, OwnedGradients, OwnedModel, OwnedParameters, Padding, ParameterId, Plan,
+    PlanRequest, Pointwise, Pool2d, Result, StreamError, WholeMaps,
 };
 
 use backend::Plain;
@@ -24,23 +24,26 @@ fn model(steps: &[u8], seed: u64) -> Result<OwnedModel> {
     OwnedModel::new(net, vec![("features".into(), x)], own)
 }
 
+/// How many kinds of steps there are.
+const STEPS: u8 = 23;
+
 fn push(net: &mut NetworkBuilder, own: &mut OwnedParameters, x: Layer, step: u8) -> Result<Layer> {
     let channels = net.channels(x)?;
     let conv = Conv2d::new(channels, 4, 3).padding(1);
     let pool = Pool2d::new(3).stride(2).padding(1);
-    Ok(match step % 14 {
+    Ok(match step % STEPS {
         0 => net.conv2d(x, conv, "", own)?,
         1 => {
             let y = net.conv2d(x, conv.stride(2), "", own)?;
             let y = net.batch_norm(y, 1e-3, "", own)?;
-            net.relu(y)?
+            net.pointwise(y, Pointwise::Relu)?
         }
         2 => {
             let conv = Conv2d::new(channels, channels, 3).padding(1).without_bias();
             let y = net.conv2d(x, conv.groups(channels), "", own)?;
             let y = net.batch_norm(y, 1e-3, "", own)?;
             let y = net.add(y, x)?;
-            net.relu(y)?
+            net.pointwise(y, Pointwise::Relu)?
         }
         3 => net.max_pool2d(x, pool)?,
         4 => net.avg_pool2d(x, pool, Divisor::WindowArea)?,
@@ -48,15 +51,43 @@ fn push(net: &mut NetworkBuilder, own: &mut OwnedParameters, x: Layer, step: u8)
         6 => net.layer_norm(x, 1e-2, "", own)?,
         7 => {
             let y = net.scale(x, 0.5, "", own)?;
-            net.relu(y)?
+            net.pointwise(y, Pointwise::Relu)?
         }
-        8 => net.gelu(x, Gelu::Exact)?,
-        9 => net.gelu(x, Gelu::Tanh)?,
+        8 => net.pointwise(x, Pointwise::Gelu(Gelu::Exact))?,
+        9 => net.pointwise(x, Pointwise::Gelu(Gelu::Tanh))?,
         10 => net.upsample_nearest(x, 2)?,
         11 => net.upsample_bilinear(x, 2, Corners::HalfPixel)?,
         12 => net.upsample_bilinear(x, 3, Corners::Aligned)?,
+        13 => {
+            let up = ConvTranspose2d::new(channels, 3, 3).stride(2).padding(1);
+            net.conv_transpose2d(x, up.output_padding(1), "", own)?
+        }
+        14 => {
+            let up = ConvTranspose2d::new(channels, 2 * channels, 2).dilation(2);
+            let up = up.groups(channels).without_bias();
+            net.conv_transpose2d(x, up, "", own)?
+        }
+        15 => net.pointwise(x, Pointwise::Relu6)?,
+        16 => net.pointwise(x, Pointwise::Silu)?,
+        17 => {
+            let gate = net.conv2d(x, Conv2d::new(channels, channels, 1), "", own)?;
+            let gate = net.pointwise(gate, Pointwise::Sigmoid)?;
+            net.multiply(x, gate)?
+        }
+        18 => {
+            let y = net.multiply(x, x)?;
+            net.layer_scale(y, 0.5, "", own)?
+        }
+        19 => net.max_pool2d(x, pool.ceil_mode())?,
+        20 => net.avg_pool2d(x, pool.ceil_mode(), Divisor::WindowArea)?,
+        21 => net.conv2d(
+            x,
+            Conv2d::new(channels, 3, 4).dilation(3).padding_same(),
+            "",
+            own,
+        )?,
         _ => {
-            let y = net.relu(x)?;
+            let y = net.pointwise(x, Pointwise::Relu)?;
             let y = net.concat(&[x, y])?;
             net.add(y, y)?
         }
@@ -146,7 +177,7 @@ fn whole_networks_run_on_a_second_backend() {
 
 #[test]
 fn every_operator_runs_on_a_second_backend() {
-    for step in 0..14 {
+    for step in 0..STEPS {
         check(&[0, step, 0], (14, 11), 5, u64::from(step)).unwrap();
     }
 }

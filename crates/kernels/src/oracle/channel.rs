@@ -1,5 +1,5 @@
 use super::Plane;
-use crate::Gelu;
+use crate::{Gelu, Pointwise};
 
 fn map(input: &Plane, value: impl Fn(f64) -> f64) -> Plane {
     Plane {
@@ -8,46 +8,42 @@ fn map(input: &Plane, value: impl Fn(f64) -> f64) -> Plane {
     }
 }
 
-/// `max(x, 0)`; NaN stays NaN.
-#[must_use]
-pub fn relu_forward(input: &Plane) -> Plane {
-    map(input, |x| if x < 0.0 { 0.0 } else { x })
-}
-
-/// The gradient of a ReLU by its input, given its output: the cotangent, or 0 where the output is 0 or less.
-#[must_use]
-pub fn relu_vjp(output: &Plane, cotangent: &Plane) -> Plane {
-    let pairs = output.data.iter().zip(&cotangent.data);
-    Plane {
-        data: pairs
-            .map(|(&y, &g)| if y <= 0.0 { 0.0 } else { g })
-            .collect(),
-        ..*output
-    }
-}
-
 fn tanh_argument(x: f64) -> f64 {
     (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))
 }
 
-/// The GELU of every value.
+/// The function of every value.
 #[must_use]
-pub fn gelu_forward(gelu: Gelu, input: &Plane) -> Plane {
-    map(input, |x| match gelu {
-        Gelu::Exact => 0.5 * x * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2),
-        Gelu::Tanh => 0.5 * x * (1.0 + tanh_argument(x).tanh()),
+pub fn pointwise_forward(function: Pointwise, input: &Plane) -> Plane {
+    map(input, |x| match function {
+        Pointwise::Relu if x < 0.0 => 0.0,
+        Pointwise::Relu => x,
+        Pointwise::Relu6 if x.is_nan() => x,
+        Pointwise::Relu6 => x.clamp(0.0, 6.0),
+        Pointwise::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+        Pointwise::Silu => x / (1.0 + (-x).exp()),
+        Pointwise::Gelu(Gelu::Exact) => 0.5 * x * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2),
+        Pointwise::Gelu(Gelu::Tanh) => 0.5 * x * (1.0 + tanh_argument(x).tanh()),
     })
 }
 
-/// The derivative of a GELU at `x`.
+/// The function's derivative at `x`.
 #[must_use]
-pub fn gelu_derivative(gelu: Gelu, x: f64) -> f64 {
-    match gelu {
-        Gelu::Exact => {
+pub fn pointwise_derivative(function: Pointwise, x: f64) -> f64 {
+    match function {
+        Pointwise::Relu => f64::from(u8::from(x > 0.0)),
+        Pointwise::Relu6 => f64::from(u8::from(x > 0.0 && x < 6.0)),
+        // Not by the value, of which little is left where it is near 1.
+        Pointwise::Sigmoid => (-x).exp() / (1.0 + (-x).exp()).powi(2),
+        Pointwise::Silu => {
+            let part = 1.0 / (1.0 + (-x).exp());
+            part + x * (-x).exp() * part * part
+        }
+        Pointwise::Gelu(Gelu::Exact) => {
             let density = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
             0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2) + x * density
         }
-        Gelu::Tanh => {
+        Pointwise::Gelu(Gelu::Tanh) => {
             let tanh = tanh_argument(x).tanh();
             let slope = (2.0 / std::f64::consts::PI).sqrt() * (1.0 + 3.0 * 0.044_715 * x * x);
             0.5 * (1.0 + tanh) + 0.5 * x * (1.0 - tanh * tanh) * slope
@@ -55,12 +51,14 @@ pub fn gelu_derivative(gelu: Gelu, x: f64) -> f64 {
     }
 }
 
-/// The gradient of a GELU by its input.
+/// The gradient of [`pointwise_forward`] by its input.
 #[must_use]
-pub fn gelu_vjp(gelu: Gelu, input: &Plane, cotangent: &Plane) -> Plane {
+pub fn pointwise_vjp(function: Pointwise, input: &Plane, cotangent: &Plane) -> Plane {
     let pairs = input.data.iter().zip(&cotangent.data);
     Plane {
-        data: pairs.map(|(&x, &g)| g * gelu_derivative(gelu, x)).collect(),
+        data: pairs
+            .map(|(&x, &g)| g * pointwise_derivative(function, x))
+            .collect(),
         ..*input
     }
 }

@@ -1,5 +1,5 @@
 use super::{Plane, tap};
-use crate::{Divisor, Position, Window};
+use crate::{AveragePool, Divisor, Position, Window};
 
 /// The positions in an input of `extent` that the window of `output` reads, in scan order.
 fn positions(
@@ -69,19 +69,32 @@ pub fn max_pool_vjp(
     gradient
 }
 
+/// What the window of an output is divided by, of which `valid` taps are not padding.
 #[expect(clippy::cast_precision_loss, reason = "tap counts are far below 2^53")]
-fn divide_by(divisor: Divisor, window: &Window, valid: usize) -> f64 {
-    match divisor {
-        Divisor::WindowArea => window.taps() as f64,
-        Divisor::ValidCount => valid as f64,
+fn divide_by(pool: &AveragePool, first: Position, output: [usize; 2], valid: usize) -> f64 {
+    let window = &pool.window;
+    match (pool.divisor, pool.end) {
+        (Divisor::ValidCount, _) => valid as f64,
+        (Divisor::WindowArea, None) => window.taps() as f64,
+        (Divisor::WindowArea, Some(end)) => {
+            let (first, end) = ([first.row, first.column], [end.row, end.column]);
+            let count = |axis: usize| {
+                let taps = 0..window.kernel[axis];
+                let inside = taps.filter(|tap| {
+                    let step = output[axis] * window.stride[axis] + tap * window.dilation[axis];
+                    isize::try_from(step).is_ok_and(|step| first[axis] + step < end[axis])
+                });
+                inside.count() as f64
+            };
+            count(0) * count(1)
+        }
     }
 }
 
 /// Average pooling: `rows` x `columns` outputs.
 #[must_use]
 pub fn avg_pool_forward(
-    window: &Window,
-    divisor: Divisor,
+    pool: &AveragePool,
     input: &Plane,
     first_window: Position,
     rows: usize,
@@ -89,7 +102,7 @@ pub fn avg_pool_forward(
 ) -> Plane {
     let extent = [input.height, input.width];
     Plane::from_fn(rows, columns, input.channels, |row, column, channel| {
-        let positions = positions(window, first_window, [row, column], extent);
+        let positions = positions(&pool.window, first_window, [row, column], extent);
         if positions.is_empty() {
             return 0.0;
         }
@@ -97,15 +110,14 @@ pub fn avg_pool_forward(
             .iter()
             .map(|at| input.get(at[0], at[1], channel))
             .sum();
-        sum / divide_by(divisor, window, positions.len())
+        sum / divide_by(pool, first_window, [row, column], positions.len())
     })
 }
 
 /// The gradient of average pooling by an input of `height` x `width`.
 #[must_use]
 pub fn avg_pool_vjp(
-    window: &Window,
-    divisor: Divisor,
+    pool: &AveragePool,
     cotangent: &Plane,
     first_window: Position,
     height: usize,
@@ -114,11 +126,11 @@ pub fn avg_pool_vjp(
     let mut gradient = Plane::zeros(height, width, cotangent.channels);
     for row in 0..cotangent.height {
         for column in 0..cotangent.width {
-            let positions = positions(window, first_window, [row, column], [height, width]);
+            let positions = positions(&pool.window, first_window, [row, column], [height, width]);
             for at in &positions {
                 for channel in 0..cotangent.channels {
                     *gradient.at(at[0], at[1], channel) += cotangent.get(row, column, channel)
-                        / divide_by(divisor, window, positions.len());
+                        / divide_by(pool, first_window, [row, column], positions.len());
                 }
             }
         }

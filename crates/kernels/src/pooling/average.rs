@@ -13,13 +13,47 @@ pub enum Divisor {
     ValidCount,
 }
 
-impl Divisor {
+/// The settings of average pooling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AveragePool {
+    /// What is averaged.
+    pub window: Window,
+    /// What sums are divided by.
+    pub divisor: Divisor,
+    /// Where windows may reach beyond the padding (`PyTorch`'s `ceil_mode`), the position with which it ends, in the input
+    /// buffer: taps from there on are not counted, not even by [`Divisor::WindowArea`].
+    pub end: Option<Position>,
+}
+
+impl AveragePool {
+    /// Average pooling whose windows end before the padding does.
+    #[must_use]
+    pub const fn new(window: Window, divisor: Divisor) -> Self {
+        Self {
+            window,
+            divisor,
+            end: None,
+        }
+    }
+
+    /// What the sum of the window that starts at `first` is divided by, given its taps that are not padding.
+    #[inline(always)]
     #[expect(clippy::cast_precision_loss, reason = "tap counts are far below 2^53")]
-    fn of<T: Element>(self, window: &Window, rows: &Taps, columns: &Taps) -> T {
-        T::from_f64(match self {
-            Self::WindowArea => window.taps() as f64,
-            Self::ValidCount => (rows.count * columns.count) as f64,
-        })
+    fn divisor<T: Element>(&self, first: [isize; 2], taps: [&Taps; 2]) -> T {
+        let count = match (self.divisor, self.end) {
+            (Divisor::ValidCount, _) => taps[0].count * taps[1].count,
+            (Divisor::WindowArea, None) => self.window.taps(),
+            (Divisor::WindowArea, Some(end)) => {
+                self.taps_before(0, first[0], end.row) * self.taps_before(1, first[1], end.column)
+            }
+        };
+        T::from_f64(count as f64)
+    }
+
+    fn taps_before(&self, axis: usize, first: isize, end: isize) -> usize {
+        let room = usize::try_from(end - first).unwrap_or_default();
+        room.div_ceil(self.window.dilation[axis])
+            .min(self.window.kernel[axis])
     }
 }
 
@@ -30,13 +64,13 @@ impl Divisor {
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn avg_pool_forward<T: Element>(
-    window: &Window,
-    divisor: Divisor,
+    pool: &AveragePool,
     input: Image<'_, T>,
     first_window: Position,
     output: ImageMut<'_, T>,
     region: Region,
 ) -> Result<(), KernelError> {
+    let window = &pool.window;
     window.check(region, first_window)?;
     let channels = output.channels();
     input.check_channels("average-pool input", channels)?;
@@ -46,8 +80,8 @@ pub fn avg_pool_forward<T: Element>(
         region,
         #[inline(always)]
         |row: usize, output: &mut [T]| {
-            let first = first_window.row + signed(row) * signed(window.stride[0]);
-            let rows = Taps::new(window, 0, first, input.height());
+            let first_row = first_window.row + signed(row) * signed(window.stride[0]);
+            let rows = Taps::new(window, 0, first_row, input.height());
             for (column, output) in output.chunks_exact_mut(channels).enumerate() {
                 let first = first_window.column + signed(column) * signed(window.stride[1]);
                 let columns = Taps::new(window, 1, first, input.width());
@@ -55,7 +89,7 @@ pub fn avg_pool_forward<T: Element>(
                     output.fill(T::ZERO);
                     continue;
                 }
-                let divisor = divisor.of::<T>(window, &rows, &columns);
+                let divisor = pool.divisor::<T>([first_row, first], [&rows, &columns]);
                 for_each_block!(channels, channel, N, {
                     let mut sums = [T::ZERO; N];
                     for row in rows.positions() {
@@ -84,14 +118,14 @@ pub fn avg_pool_forward<T: Element>(
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn avg_pool_vjp<T: Element>(
-    window: &Window,
-    divisor: Divisor,
+    pool: &AveragePool,
     cotangent: Image<'_, T>,
     region: Region,
     first_window: Position,
     input_cotangent: ImageMut<'_, T>,
     existing: Existing,
 ) -> Result<(), KernelError> {
+    let window = &pool.window;
     window.check(region, first_window)?;
     let channels = input_cotangent.channels();
     cotangent.check_channels("average-pool cotangent", channels)?;
@@ -103,19 +137,19 @@ pub fn avg_pool_vjp<T: Element>(
         whole,
         BAND_ROWS,
         #[inline(always)]
-        |first_row: usize, sums: &mut [T]| {
+        |band_start: usize, sums: &mut [T]| {
             if existing == Existing::Replace {
                 sums.fill(T::ZERO);
             }
-            let band = first_row..first_row + sums.len() / (width * channels);
+            let band = band_start..band_start + sums.len() / (width * channels);
             for row in windows_touching(window, region.rows, first_window.row, &band) {
-                let first = first_window.row + signed(row) * signed(window.stride[0]);
-                let rows = Taps::new(window, 0, first, height);
+                let first_row = first_window.row + signed(row) * signed(window.stride[0]);
+                let rows = Taps::new(window, 0, first_row, height);
                 let (_, own_rows) = rows.moved(-signed(band.start), band.len());
                 for column in 0..region.columns {
                     let first = first_window.column + signed(column) * signed(window.stride[1]);
                     let columns = Taps::new(window, 1, first, width);
-                    let divisor = divisor.of::<T>(window, &rows, &columns);
+                    let divisor = pool.divisor::<T>([first_row, first], [&rows, &columns]);
                     let (from_row, from_column) = (region.row + row, region.column + column);
                     for_each_block!(channels, channel, N, {
                         let given = cotangent.block::<N>(from_row, from_column, channel);

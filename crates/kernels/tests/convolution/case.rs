@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use stream_grad_kernels::oracle::{self, Plane};
 use stream_grad_kernels::{
     Activation, Arithmetic, Convolution, DataGradientWeights, Element, Epilogue, Existing,
-    ForwardWeights, Position, Region, Window, Windows, bias_gradient, conv_data_gradient,
-    conv_forward, conv_weight_gradient, weight_gradient_to_oihw,
+    ForwardWeights, Pointwise, Position, Region, Window, Windows, bias_gradient,
+    conv_data_gradient, conv_forward, conv_weight_gradient, weight_gradient_to_oihw,
 };
 
 /// A convolution of `input` positions into `outputs`, with its first window anywhere.
@@ -339,7 +339,7 @@ impl Case {
         for (value, more) in expected.data.iter_mut().zip(&data.residual.data) {
             *value += more;
         }
-        let expected = oracle::relu_forward(&expected);
+        let expected = oracle::pointwise_forward(Pointwise::Relu, &expected);
         let found = POISONS.map(|poison| self.forward::<T>(&data, poison).plane());
         assert!(
             relative_error(&found[0].data, &expected.data) < tolerance::<T>(),

@@ -7,8 +7,8 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use serde_json::Value;
 use stream_grad::{
-    Conv2d, Corners, Divisor, Gelu, InputGradient, Layer, Net, NetBuilder, Padding, PlanRequest,
-    Pool2d,
+    Conv2d, ConvTranspose2d, Corners, Divisor, Gelu, InputGradient, Layer, Net, NetBuilder,
+    Padding, PlanRequest, Pool2d,
 };
 
 fn data(name: &str) -> PathBuf {
@@ -135,17 +135,37 @@ fn build(case: &Case, vb: &VarBuilder<'_>) -> Net {
     let vb = vb.clone();
     let y = match case.operator.as_str() {
         "conv" => {
+            let same = case.options["padding"] == "same";
             let config = Conv2d {
                 in_channels: channels,
                 out_channels: case.number("out_channels"),
                 kernel: case.pair("kernel"),
                 stride: case.pair("stride"),
                 dilation: case.pair("dilation"),
-                padding: case.padding(),
+                padding: if same {
+                    Padding::all(0)
+                } else {
+                    case.padding()
+                },
                 groups: case.number("groups"),
                 bias: case.tensors.contains_key("bias"),
             };
+            let config = if same { config.padding_same() } else { config };
             net.conv2d(x, config, vb)
+        }
+        "conv_transpose" => {
+            let config = ConvTranspose2d {
+                in_channels: channels,
+                out_channels: case.number("out_channels"),
+                kernel: case.pair("kernel"),
+                stride: case.pair("stride"),
+                dilation: case.pair("dilation"),
+                padding: case.padding(),
+                output_padding: case.pair("output_padding"),
+                groups: case.number("groups"),
+                bias: case.tensors.contains_key("bias"),
+            };
+            net.conv_transpose2d(x, config, vb)
         }
         "max_pool" | "avg_pool" => {
             let pool = Pool2d {
@@ -153,6 +173,7 @@ fn build(case: &Case, vb: &VarBuilder<'_>) -> Net {
                 stride: case.pair("stride"),
                 dilation: case.dilation(),
                 padding: case.padding(),
+                ceil_mode: case.options["ceil_mode"] == true,
             };
             match case.options["divisor"].as_str() {
                 None => net.max_pool2d(x, pool),
@@ -161,18 +182,22 @@ fn build(case: &Case, vb: &VarBuilder<'_>) -> Net {
             }
         }
         "relu" => net.relu(x),
+        "relu6" => net.relu6(x),
+        "sigmoid" => net.sigmoid(x),
+        "silu" => net.silu(x),
         "gelu" if case.options["approximate"] == "none" => net.gelu(x, Gelu::Exact),
         "gelu" => net.gelu(x, Gelu::Tanh),
         "layer_norm" => net.layer_norm(x, case.epsilon(), vb),
         "batch_norm" => net.batch_norm(x, case.epsilon(), vb),
         "scale" => net.scale(x, 1.0, vb),
-        "add" | "concat" => {
+        "layer_scale" => net.layer_scale(x, 1.0, vb),
+        "add" | "multiply" | "concat" => {
             let left = pick(&mut net, 0, channels, total, "left", &vb);
             let right = pick(&mut net, channels, total - channels, total, "right", &vb);
-            if case.operator == "add" {
-                net.add(left, right)
-            } else {
-                net.concat(&[left, right])
+            match case.operator.as_str() {
+                "add" => net.add(left, right),
+                "multiply" => net.multiply(left, right),
+                _ => net.concat(&[left, right]),
             }
         }
         "upsample_nearest" => net.upsample_nearest(x, case.number("factor")),
@@ -208,13 +233,13 @@ fn assert_equal(what: &str, found: &Tensor, expected: &Tensor) {
 #[test]
 fn every_operator_agrees_with_pytorch_whole_and_streamed() {
     let cases = cases();
-    assert!(cases.len() > 80, "only {} golden cases", cases.len());
+    assert!(cases.len() > 120, "only {} golden cases", cases.len());
     for case in &cases {
         let variables = VarMap::new();
         for (name, value) in &case.tensors {
             if matches!(
                 name.as_str(),
-                "weight" | "bias" | "running_mean" | "running_var"
+                "weight" | "bias" | "running_mean" | "running_var" | "layer_scale"
             ) {
                 let var = candle_core::Var::from_tensor(value).unwrap();
                 variables.data().lock().unwrap().insert(name.clone(), var);

@@ -8,7 +8,8 @@ use candle_nn::{VarBuilder, VarMap};
 use proptest::prelude::*;
 use stream_grad::tiling::{AxisRule, PerAxis, Window};
 use stream_grad::{
-    CandleLayer, Conv2d, Corners, Divisor, Gelu, Layer, Net, NetBuilder, Padding, Pool2d,
+    CandleLayer, Conv2d, ConvTranspose2d, Corners, Divisor, Gelu, Layer, Net, NetBuilder, Padding,
+    Pool2d,
 };
 
 /// One step of a random network.
@@ -24,9 +25,28 @@ pub(crate) enum Step {
         norm: bool,
         relu: bool,
     },
-    MaxPool([usize; 2], [usize; 2], [usize; 4]),
-    AvgPool([usize; 2], [usize; 2], [usize; 4], bool),
+    /// With this kernel, even ones too, and padding that keeps the size.
+    ConvSame([usize; 2], [usize; 2]),
+    ConvTranspose {
+        kernel: [usize; 2],
+        stride: [usize; 2],
+        dilation: [usize; 2],
+        padding: [usize; 4],
+        more: bool,
+        groups: bool,
+        bias: bool,
+    },
+    MaxPool([usize; 2], [usize; 2], [usize; 4], bool),
+    AvgPool([usize; 2], [usize; 2], [usize; 4], [bool; 2]),
     Relu,
+    Relu6,
+    Sigmoid,
+    Silu,
+    LayerScale,
+    /// Times a gate that a convolution of it makes.
+    Gate,
+    /// Times itself.
+    Square,
     Gelu(bool),
     LayerNorm,
     BatchNorm,
@@ -53,10 +73,20 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(kernel, stride, dilation, padding, [groups, bias, norm, relu])| Step::Conv {
                 kernel, stride, dilation, padding, groups, bias, norm, relu,
             }),
-        2 => (axis_pair(1..=3), axis_pair(1..=3), sides(1)).prop_map(|(k, s, p)| Step::MaxPool(k, s, p)),
-        1 => (axis_pair(1..=3), axis_pair(1..=3), sides(1), any::<bool>())
+        1 => (axis_pair(1..=4), axis_pair(1..=2)).prop_map(|(k, d)| Step::ConvSame(k, d)),
+        2 => (axis_pair(1..=4), axis_pair(1..=3), axis_pair(1..=2), sides(2), any::<[bool; 3]>())
+            .prop_map(|(kernel, stride, dilation, padding, [more, groups, bias])| {
+                Step::ConvTranspose { kernel, stride, dilation, padding, more, groups, bias }
+            }),
+        2 => (axis_pair(1..=3), axis_pair(1..=3), sides(1), any::<bool>())
+            .prop_map(|(k, s, p, ceil)| Step::MaxPool(k, s, p, ceil)),
+        1 => (axis_pair(1..=3), axis_pair(1..=3), sides(1), any::<[bool; 2]>())
             .prop_map(|(k, s, p, d)| Step::AvgPool(k, s, p, d)),
         1 => Just(Step::Relu),
+        1 => prop_oneof![
+            Just(Step::Relu6), Just(Step::Sigmoid), Just(Step::Silu), Just(Step::LayerScale), Just(Step::Gate),
+            Just(Step::Square),
+        ],
         1 => any::<bool>().prop_map(Step::Gelu),
         1 => Just(Step::LayerNorm),
         1 => Just(Step::BatchNorm),
@@ -187,7 +217,41 @@ fn push(net: &mut NetBuilder, x: Layer, step: &Step, vb: VarBuilder<'_>) -> Laye
             }
             if *relu { net.relu(y).unwrap() } else { y }
         }
-        Step::MaxPool(kernel, stride, sides) => {
+        Step::ConvSame(kernel, dilation) => {
+            let mut config = Conv2d::new(channels, 3, 1);
+            config.kernel = *kernel;
+            config.dilation = *dilation;
+            net.conv2d(x, config.padding_same(), vb.pp("conv")).unwrap()
+        }
+        Step::ConvTranspose {
+            kernel,
+            stride,
+            dilation,
+            padding: [top, bottom, left, right],
+            more,
+            groups,
+            bias,
+        } => {
+            let config = ConvTranspose2d {
+                in_channels: channels,
+                out_channels: if *groups { channels } else { 3 },
+                kernel: *kernel,
+                stride: *stride,
+                dilation: *dilation,
+                padding: Padding {
+                    top: *top,
+                    bottom: *bottom,
+                    left: *left,
+                    right: *right,
+                },
+                output_padding: [0, 1]
+                    .map(|axis| usize::from(*more && stride[axis].max(dilation[axis]) > 1)),
+                groups: if *groups { channels } else { 1 },
+                bias: *bias,
+            };
+            net.conv_transpose2d(x, config, vb.pp("up")).unwrap()
+        }
+        Step::MaxPool(kernel, stride, sides, ceil_mode) => {
             let padding = padding(*sides, *kernel, [1, 1]);
             net.max_pool2d(
                 x,
@@ -196,11 +260,12 @@ fn push(net: &mut NetBuilder, x: Layer, step: &Step, vb: VarBuilder<'_>) -> Laye
                     stride: *stride,
                     dilation: [1, 1],
                     padding,
+                    ceil_mode: *ceil_mode,
                 },
             )
             .unwrap()
         }
-        Step::AvgPool(kernel, stride, sides, whole) => {
+        Step::AvgPool(kernel, stride, sides, [whole, ceil_mode]) => {
             let padding = padding(*sides, *kernel, [1, 1]);
             let divisor = if *whole {
                 Divisor::WindowArea
@@ -214,12 +279,24 @@ fn push(net: &mut NetBuilder, x: Layer, step: &Step, vb: VarBuilder<'_>) -> Laye
                     stride: *stride,
                     dilation: [1, 1],
                     padding,
+                    ceil_mode: *ceil_mode,
                 },
                 divisor,
             )
             .unwrap()
         }
         Step::Relu => net.relu(x).unwrap(),
+        Step::Relu6 => net.relu6(x).unwrap(),
+        Step::Sigmoid => net.sigmoid(x).unwrap(),
+        Step::Silu => net.silu(x).unwrap(),
+        Step::LayerScale => net.layer_scale(x, 0.5, vb).unwrap(),
+        Step::Gate => {
+            let gate = Conv2d::new(channels, channels, 1);
+            let gate = net.conv2d(x, gate, vb.pp("gate")).unwrap();
+            let gate = net.sigmoid(gate).unwrap();
+            net.multiply(x, gate).unwrap()
+        }
+        Step::Square => net.multiply(x, x).unwrap(),
         Step::Gelu(exact) => net
             .gelu(x, if *exact { Gelu::Exact } else { Gelu::Tanh })
             .unwrap(),

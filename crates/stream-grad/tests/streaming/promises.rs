@@ -24,7 +24,7 @@ fn steps() -> Vec<Step> {
     };
     vec![
         conv(5, 2),
-        Step::MaxPool([3, 3], [2, 2], [1; 4]),
+        Step::MaxPool([3, 3], [2, 2], [1; 4], false),
         Step::Residual(1, true),
         Step::LayerNorm,
         conv(3, 1),
@@ -366,7 +366,7 @@ fn nan_in_the_image_reaches_the_features_it_touches_and_no_others() {
     let (net, _variables) = build(
         &[
             Step::Residual(1, false),
-            Step::MaxPool([2, 2], [2, 2], [0; 4]),
+            Step::MaxPool([2, 2], [2, 2], [0; 4], false),
         ],
         1,
         DType::F32,

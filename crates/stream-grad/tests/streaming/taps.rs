@@ -302,7 +302,7 @@ fn a_tapped_cotangent_is_the_input_gradient_of_the_rest_of_the_network() {
 
 #[test]
 fn of_layers_with_one_activation_each_has_its_own_cotangent() {
-    let pool = Step::MaxPool([1, 1], [1, 1], [0; 4]);
+    let pool = Step::MaxPool([1, 1], [1, 1], [0; 4], false);
     let steps = [Step::Relu, pool, Step::Relu, Step::Gelu(false)];
     for at in 0..steps.len() {
         check_between(&steps, at, (8, 8), 0).unwrap();

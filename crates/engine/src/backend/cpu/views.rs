@@ -3,15 +3,21 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
-use stream_grad_kernels::{Element, Image, ImageMut, KernelError, Located, Position, Region};
+use stream_grad_kernels::{
+    ConvTranspose, Element, Image, ImageMut, KernelError, Located, Position, Region,
+};
 
 use super::Cpu;
-use crate::backend::{Buffer, Combine, PaddedWindow, Rect, Slabs, length};
+use crate::backend::{Buffer, Combine, Mapping, PaddedWindow, Rect, Slabs, Transposed, length};
 use crate::element::{Compute, Stored};
+use crate::layers::Padding;
 use crate::tile::{Strided, StridedMut};
 
 /// Scratch for a kernel, and views of `N` buffers, all writable at once.
 pub(super) type ScratchAndViews<'v, T, const N: usize> = (&'v mut [T], [&'v mut [T]; N]);
+
+/// Two operands, what is written, and where.
+pub(super) type OfTwo<'v, T> = (Located<'v, T>, Located<'v, T>, ImageMut<'v, T>, Region);
 
 impl<T: Element + Stored + Compute> Slabs<'_, Cpu<T>> {
     /// The values of each memory, working memory without scratch, and scratch.
@@ -59,6 +65,79 @@ impl<T: Element + Stored + Compute> Slabs<'_, Cpu<T>> {
             taken[*memory] = range.end;
         }
         Ok((scratch, views))
+    }
+
+    /// Input and output of a kernel that goes position by position, and what it computes.
+    pub(super) fn forward(
+        &mut self,
+        map: &Mapping,
+    ) -> Result<(Located<'_, T>, ImageMut<'_, T>, Region), KernelError> {
+        let (_, [x, y]) = self.views([map.input, map.output])?;
+        Ok((
+            at(&map.input, x, map.outputs)?,
+            image_mut(&map.output, y)?,
+            local(&map.output, map.outputs),
+        ))
+    }
+
+    /// The same with two inputs, which may be one.
+    pub(super) fn forward_of_two(
+        &mut self,
+        other: Buffer,
+        map: &Mapping,
+    ) -> Result<OfTwo<'_, T>, KernelError> {
+        let outputs = map.outputs;
+        let region = local(&map.output, outputs);
+        if other.slab == map.input.slab && other.range() == map.input.range() {
+            let (x, y, region) = self.forward(map)?;
+            return Ok((x, x, y, region));
+        }
+        let (_, [a, b, y]) = self.views([map.input, other, map.output])?;
+        let (a, b) = (at(&map.input, a, outputs)?, at(&other, b, outputs)?);
+        Ok((a, b, image_mut(&map.output, y)?, region))
+    }
+
+    /// The cotangents of output and input of a kernel that goes position by position, and where the latter is added to.
+    pub(super) fn vjp(
+        &mut self,
+        map: &Transposed,
+    ) -> Result<(Located<'_, T>, ImageMut<'_, T>, Region), KernelError> {
+        let (_, [g, to]) = self.views([map.cotangent, map.target])?;
+        Ok((
+            at(&map.cotangent, g, map.outputs)?,
+            image_mut(&map.target, to)?,
+            local(&map.target, map.outputs),
+        ))
+    }
+
+    /// The same, after what the VJP reads.
+    pub(super) fn vjp_reading(
+        &mut self,
+        read: Buffer,
+        map: &Transposed,
+    ) -> Result<OfTwo<'_, T>, KernelError> {
+        let (_, [x, g, to]) = self.views([read, map.cotangent, map.target])?;
+        Ok((
+            at(&read, x, map.outputs)?,
+            at(&map.cotangent, g, map.outputs)?,
+            image_mut(&map.target, to)?,
+            local(&map.target, map.outputs),
+        ))
+    }
+
+    /// Input and cotangent of an operator with parameters that goes position by position, and where the latter is complete.
+    pub(super) fn parameter_gradient(
+        &mut self,
+        input: Buffer,
+        cotangent: Buffer,
+        outputs: Rect,
+    ) -> Result<(Located<'_, T>, Image<'_, T>, Region), KernelError> {
+        let (_, [x, g]) = self.views([input, cotangent])?;
+        Ok((
+            at(&input, x, outputs)?,
+            image(&cotangent, g)?,
+            local(&cotangent, outputs),
+        ))
     }
 
     /// Copies or adds the rows of `region`.
@@ -165,6 +244,29 @@ pub(super) fn first_window(input: &Buffer, window: &PaddedWindow, outputs: Rect)
     Position::new(
         first(outputs.rows.lo, 0, padding.top, rows.lo),
         first(outputs.columns.lo, 1, padding.left, columns.lo),
+    )
+}
+
+/// Where, on the grid on which the first position of a buffer of the input begins its window, the first output lies.
+pub(super) fn transposed_origin(
+    input: &Buffer,
+    convolution: &ConvTranspose,
+    padding: Padding,
+    outputs: Rect,
+) -> Position {
+    let place = |lo: i64, axis: usize, padding: usize, origin: i64| {
+        let stride = i64::try_from(convolution.window.stride[axis]).unwrap_or(i64::MAX);
+        let padding = i64::try_from(padding).unwrap_or(i64::MAX);
+        isize::try_from(
+            lo.saturating_add(padding)
+                .saturating_sub(origin.saturating_mul(stride)),
+        )
+        .unwrap_or(isize::MAX)
+    };
+    let Rect { rows, columns } = input.rect;
+    Position::new(
+        place(outputs.rows.lo, 0, padding.top, rows.lo),
+        place(outputs.columns.lo, 1, padding.left, columns.lo),
     )
 }
 

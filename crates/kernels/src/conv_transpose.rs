@@ -1,0 +1,223 @@
+//! Transposed convolutions: each input position is spread over a window of outputs.
+
+mod forward;
+mod gradients;
+
+use crate::convolution::signed;
+use crate::{KernelError, Position, Region, Window};
+
+pub use forward::{TransposedWeights, conv_transpose_forward};
+pub use gradients::{conv_transpose_data_gradient, conv_transpose_weight_gradient};
+
+/// The shape of a transposed convolution, `PyTorch`'s `ConvTranspose2d`: the adjoint of a convolution with this window.
+///
+/// Input position `i` is added, times the weights of tap `t`, to output `i * stride + t * dilation - padding`. Padding is no part of
+/// it: a call says where its first output lies by an `origin`, the place of that output on the grid on which position 0
+/// of the input buffer begins its window at 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConvTranspose {
+    /// Taps, outputs from one input's window to the next's, and outputs from one tap to the next.
+    pub window: Window,
+    /// Channels of the input.
+    pub in_channels: usize,
+    /// Channels of the output.
+    pub out_channels: usize,
+    /// Groups that the channels are cut into.
+    pub groups: usize,
+}
+
+impl ConvTranspose {
+    /// A transposed convolution with one group.
+    #[must_use]
+    pub const fn new(window: Window, in_channels: usize, out_channels: usize) -> Self {
+        Self {
+            window,
+            in_channels,
+            out_channels,
+            groups: 1,
+        }
+    }
+
+    /// The same with more groups.
+    #[must_use]
+    pub const fn groups(self, groups: usize) -> Self {
+        Self { groups, ..self }
+    }
+
+    /// Number of weights.
+    ///
+    /// # Errors
+    /// [`KernelError`] where a number is zero, groups do not divide channels, or the product is too large.
+    pub fn weight_count(&self) -> Result<usize, KernelError> {
+        let Self {
+            window,
+            in_channels,
+            out_channels,
+            groups,
+        } = *self;
+        for (what, value) in [
+            ("input channels", in_channels),
+            ("output channels", out_channels),
+            ("groups", groups),
+        ] {
+            if value == 0 {
+                return Err(KernelError::Zero { what });
+            }
+        }
+        window.check(Region::whole(0, 0), Position::new(0, 0))?;
+        if in_channels % groups != 0 || out_channels % groups != 0 {
+            return Err(KernelError::Groups {
+                groups,
+                in_channels,
+                out_channels,
+            });
+        }
+        let count = window.taps().checked_mul(in_channels);
+        count
+            .and_then(|count| count.checked_mul(out_channels / groups))
+            .filter(|&count| count <= isize::MAX.unsigned_abs())
+            .ok_or(KernelError::Overflow {
+                what: "weights of a transposed convolution",
+            })
+    }
+
+    /// FLOPs of one output position, on average.
+    #[must_use]
+    pub const fn flops(&self) -> u64 {
+        let products = (self.window.taps() as u64)
+            .saturating_mul(self.in_channels as u64)
+            .saturating_mul((self.out_channels / self.groups) as u64);
+        let [rows, columns] = self.window.stride;
+        products
+            .saturating_mul(2)
+            .div_ceil((rows as u64).saturating_mul(columns as u64))
+    }
+
+    /// Reorders weights from `PyTorch`'s `[in, out / groups, rows, columns]` to what [`conv_transpose_forward`] reads:
+    /// `[rows, columns, in, out / groups]`.
+    ///
+    /// # Errors
+    /// [`KernelError`] for settings that cannot be, and for another number of weights.
+    pub fn forward_order<T: Copy + Default>(&self, weights: &[T]) -> Result<Vec<T>, KernelError> {
+        self.reorder(weights, |place| place.forward, |place| place.given)
+    }
+
+    /// Reorders weights from `PyTorch`'s order to what [`conv_transpose_data_gradient`] reads: `[rows, columns, out, in / groups]`.
+    ///
+    /// # Errors
+    /// As for [`Self::forward_order`].
+    pub fn transposed_order<T: Copy + Default>(
+        &self,
+        weights: &[T],
+    ) -> Result<Vec<T>, KernelError> {
+        self.reorder(weights, |place| place.transposed, |place| place.given)
+    }
+
+    /// Reorders the sums of [`conv_transpose_weight_gradient`] to `PyTorch`'s order.
+    ///
+    /// # Errors
+    /// As for [`Self::forward_order`].
+    pub fn parameter_order<T: Copy + Default>(&self, sums: &[T]) -> Result<Vec<T>, KernelError> {
+        self.reorder(sums, |place| place.given, |place| place.forward)
+    }
+
+    fn reorder<T: Copy + Default>(
+        &self,
+        from: &[T],
+        to_place: impl Fn(&WeightPlace) -> usize,
+        from_place: impl Fn(&WeightPlace) -> usize,
+    ) -> Result<Vec<T>, KernelError> {
+        let count = self.weight_count()?;
+        crate::image::check_length("weights of a transposed convolution", count, from.len())?;
+        let mut to = vec![T::default(); count];
+        let (inputs, outputs) = (self.in_channels, self.out_channels / self.groups);
+        let own_inputs = self.in_channels / self.groups;
+        for tap in 0..self.window.taps() {
+            for input in 0..inputs {
+                for output in 0..outputs {
+                    let global = input / own_inputs * outputs + output;
+                    let place = WeightPlace {
+                        given: (input * outputs + output) * self.window.taps() + tap,
+                        forward: (tap * inputs + input) * outputs + output,
+                        transposed: (tap * self.out_channels + global) * own_inputs
+                            + input % own_inputs,
+                    };
+                    to[to_place(&place)] = from[from_place(&place)];
+                }
+            }
+        }
+        Ok(to)
+    }
+
+    /// Checks that no position of the grid overflows.
+    fn check(&self, region: Region, origin: Position) -> Result<(), KernelError> {
+        self.weight_count()?;
+        self.window.check(region, origin)
+    }
+}
+
+/// Where one weight lies in each order.
+struct WeightPlace {
+    given: usize,
+    forward: usize,
+    transposed: usize,
+}
+
+/// The input position that tap `tap` takes to `place` on the grid, if there is one of `extent`.
+#[inline(always)]
+fn source(window: &Window, axis: usize, place: isize, tap: usize, extent: usize) -> Option<usize> {
+    let from = place - signed(tap * window.dilation[axis]);
+    let stride = signed(window.stride[axis]);
+    if from < 0 || from % stride != 0 {
+        return None;
+    }
+    let position = (from / stride).unsigned_abs();
+    (position < extent).then_some(position)
+}
+
+/// The place, from the region's first output on, to which tap `tap` takes input position `position`, if it is one of `extent`.
+#[inline(always)]
+fn target(
+    window: &Window,
+    axis: usize,
+    origin: isize,
+    (position, tap): (usize, usize),
+    extent: usize,
+) -> Option<usize> {
+    let place = signed(position * window.stride[axis] + tap * window.dilation[axis]) - origin;
+    usize::try_from(place).ok().filter(|&place| place < extent)
+}
+
+/// Positions whose sums are made at once, so that each weight that is loaded is used for all.
+const POSITIONS: usize = 4;
+
+/// Adds to the `N` sums of each position `source[c] * weights[c]`, channel by channel, where the position has a source. What one
+/// position's sums become does not depend on the others.
+#[inline(always)]
+fn add_products<T: crate::Element, const N: usize>(
+    sums: &mut [[T; N]; POSITIONS],
+    sources: [Option<&[T]>; POSITIONS],
+    weights: &[T],
+    pitch: usize,
+) {
+    if let [Some(a), Some(b), Some(c), Some(d)] = sources {
+        let values = a.iter().zip(b).zip(c.iter().zip(d));
+        for (((&a, &b), (&c, &d)), weights) in values.zip(weights.chunks(pitch)) {
+            let weights: &[T; N] = crate::rows::block(weights, 0);
+            for (sums, value) in sums.iter_mut().zip([a, b, c, d]) {
+                for lane in 0..N {
+                    sums[lane] += value * weights[lane];
+                }
+            }
+        }
+        return;
+    }
+    for (sums, source) in sums.iter_mut().zip(sources) {
+        for (&value, weights) in source.unwrap_or_default().iter().zip(weights.chunks(pitch)) {
+            let weights: &[T; N] = crate::rows::block(weights, 0);
+            for lane in 0..N {
+                sums[lane] += value * weights[lane];
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+use super::{ConvTranspose, POSITIONS, add_products, source};
+use crate::convolution::signed;
+use crate::image::check_length;
+use crate::rows::{block, for_each_block, for_each_row};
+use crate::{Element, Image, ImageMut, KernelError, Position, Region};
+
+/// Weights and bias of a transposed convolution.
+#[derive(Debug, Clone, Copy)]
+pub struct TransposedWeights<'a, T> {
+    /// In the order that [`ConvTranspose::forward_order`] makes.
+    pub weights: &'a [T],
+    /// One value for each output channel.
+    pub bias: Option<&'a [T]>,
+}
+
+/// Computes `region` of `output`.
+///
+/// `origin` is where the region's first output lies on the grid on which position 0 of the input buffer begins its window at 0:
+/// for a whole image, the padding. What lies outside the input buffer is nothing. Each output is summed by taps in scan order, and
+/// by channels: no bit depends on the region.
+///
+/// # Errors
+/// [`KernelError`] where shapes do not match; nothing is written then.
+///
+/// # Examples
+/// ```
+/// use stream_grad_kernels::{
+///     ConvTranspose, Image, ImageMut, Position, Region, TransposedWeights, Window, conv_transpose_forward,
+/// };
+///
+/// // Each of two values, spread over three outputs that begin two apart.
+/// let convolution = ConvTranspose::new(Window::new([1, 3]).stride([1, 2]), 1, 1);
+/// let weights = convolution.forward_order(&[1.0, 10.0, 100.0])?;
+/// let mut output = [0.0; 5];
+/// conv_transpose_forward(
+///     &convolution,
+///     TransposedWeights { weights: &weights, bias: None },
+///     Image::new(&[1.0, 2.0], 1, 2, 1)?,
+///     Position::new(0, 0),
+///     ImageMut::new(&mut output, 1, 5, 1)?,
+///     Region::whole(1, 5),
+/// )?;
+/// assert_eq!(output, [1.0, 10.0, 102.0, 20.0, 200.0]);
+/// # Ok::<(), stream_grad_kernels::KernelError>(())
+/// ```
+pub fn conv_transpose_forward<T: Element>(
+    convolution: &ConvTranspose,
+    parameters: TransposedWeights<'_, T>,
+    input: Image<'_, T>,
+    origin: Position,
+    output: ImageMut<'_, T>,
+    region: Region,
+) -> Result<(), KernelError> {
+    let TransposedWeights { weights, bias } = parameters;
+    convolution.check(region, origin)?;
+    check_length(
+        "weights of a transposed convolution",
+        convolution.weight_count()?,
+        weights.len(),
+    )?;
+    if let Some(bias) = bias {
+        check_length("bias", convolution.out_channels, bias.len())?;
+    }
+    input.check_channels("input of a transposed convolution", convolution.in_channels)?;
+    output.check_channels(
+        "output of a transposed convolution",
+        convolution.out_channels,
+    )?;
+    output.check_region("output of a transposed convolution", region)?;
+    for_each_row(
+        output,
+        region,
+        #[inline(always)]
+        |row: usize, output: &mut [T]| {
+            let row = Row {
+                convolution,
+                parameters,
+                input,
+                place: origin.row + signed(row),
+                first: origin.column,
+            };
+            let stride = convolution.window.stride[1];
+            // Outputs a stride apart are reached by the same taps.
+            for phase in 0..stride.min(region.columns) {
+                let places = (phase..region.columns).step_by(stride);
+                for first in places.step_by(POSITIONS) {
+                    let places: [usize; POSITIONS] =
+                        std::array::from_fn(|position| first + position * stride);
+                    row.compute(places, output);
+                }
+            }
+        },
+    );
+    Ok(())
+}
+
+/// One row of outputs.
+struct Row<'a, T> {
+    convolution: &'a ConvTranspose,
+    parameters: TransposedWeights<'a, T>,
+    input: Image<'a, T>,
+    /// On the grid.
+    place: isize,
+    /// Of the row's first output, on the grid.
+    first: isize,
+}
+
+impl<T: Element> Row<'_, T> {
+    /// Computes the outputs at these columns; those beyond the row's end are none.
+    #[inline(always)]
+    fn compute(&self, columns: [usize; POSITIONS], output: &mut [T]) {
+        let ConvTranspose {
+            window,
+            in_channels,
+            out_channels,
+            groups,
+        } = *self.convolution;
+        let (inputs, outputs) = (in_channels / groups, out_channels / groups);
+        for group in 0..groups {
+            for_each_block!(outputs, channel, N, {
+                let start = match self.parameters.bias {
+                    Some(bias) => *block::<T, N>(bias, group * outputs + channel),
+                    None => [T::ZERO; N],
+                };
+                let mut sums = [start; POSITIONS];
+                for tap_row in 0..window.kernel[0] {
+                    let Some(row) = source(&window, 0, self.place, tap_row, self.input.height())
+                    else {
+                        continue;
+                    };
+                    for tap_column in 0..window.kernel[1] {
+                        let sources = columns.map(|column| {
+                            let place = self.first + signed(column);
+                            let column = source(&window, 1, place, tap_column, self.input.width())?;
+                            let pixel = self.input.pixel(row, column);
+                            Some(&pixel[group * inputs..][..inputs])
+                        });
+                        let tap = tap_row * window.kernel[1] + tap_column;
+                        let weights = (tap * in_channels + group * inputs) * outputs + channel;
+                        let weights = &self.parameters.weights[weights..];
+                        add_products(&mut sums, sources, weights, outputs);
+                    }
+                }
+                for (column, sums) in columns.into_iter().zip(sums) {
+                    let place = column * out_channels + group * outputs + channel;
+                    if let Some(output) = output.get_mut(place..place + N) {
+                        output.copy_from_slice(&sums);
+                    }
+                }
+            });
+        }
+    }
+}
