@@ -76,7 +76,9 @@ fn remarks(result: &ImagenetteResult, settings: &Settings, pictures: &Pictures) 
             momentum,
             weight_decay,
         } => format!("SGD with momentum {momentum} and weight decay {weight_decay:e}"),
-        other => format!("{other:?}"),
+        OptimizerKind::AdamW { weight_decay, .. } => {
+            format!("AdamW with weight decay {weight_decay:e}")
+        }
     };
     let mut remarks = Vec::new();
     if let DataOrigin::MadeUp { .. } = pictures.origin {

@@ -70,11 +70,11 @@ impl Settings {
     /// For made-up textures: few pictures, and steps that learn them in minutes.
     fn for_textures() -> Self {
         let mut settings = Self::default();
-        settings.train.epochs = 6;
+        settings.train.epochs = 8;
         settings.textures.train = 20;
         settings.textures.validation = 8;
         settings.train.batch_size = 8;
-        settings.train.learning_rate = 1e-2;
+        settings.train.learning_rate = 3e-3;
         settings.train.optimizer = OptimizerKind::Sgd {
             momentum: 0.9,
             weight_decay: 1e-6,
