@@ -404,18 +404,20 @@ pub trait Backend: Debug + Send + Sync + Sized + 'static {
     fn mask(
         &self,
         slabs: &mut Slabs<'_, Self>,
+        activation: Activation,
         output: Buffer,
         cotangent: Buffer,
         outputs: Rect,
     ) -> Kernel;
-    /// Adds the cotangents of all positions to `sums`; where `masked` is given, after masking as [`Self::mask`] does.
+    /// Adds the cotangents of all positions to `sums`; where `masked` is given, an activation and its output, after masking as
+    /// [`Self::mask`] does.
     ///
     /// # Errors
     /// [`KernelError`].
     fn bias_gradient(
         &self,
         slabs: &mut Slabs<'_, Self>,
-        masked: Option<Buffer>,
+        masked: Option<(Activation, Buffer)>,
         cotangent: Buffer,
         outputs: Rect,
         sums: &mut Self::Sums,

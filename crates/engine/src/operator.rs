@@ -167,18 +167,18 @@ pub(crate) enum Fusible {
     Map(ChannelMap, Activation),
     /// The addition of another input, and what follows it.
     Sum(Activation),
-    /// A ReLU.
-    Relu,
+    /// An activation.
+    Activation(Activation),
 }
 
 impl Fusible {
-    /// Takes a ReLU into an operator's activation.
-    pub(crate) fn activate(&self, activation: &mut Activation) -> Absorbed {
-        if *self != Self::Relu {
+    /// Takes an activation into an operator's own.
+    pub(crate) fn activate(&self, own: &mut Activation) -> Absorbed {
+        let Self::Activation(next) = *self else {
             return Absorbed::No;
-        }
-        // Another ReLU changes nothing.
-        *activation = Activation::Relu;
+        };
+        // A ReLU before or after a ReLU6 changes neither its values nor its derivatives, and either twice is itself.
+        *own = next.max(*own);
         Absorbed::Whole
     }
 }
@@ -249,6 +249,6 @@ pub(crate) const READS_NOTHING: VjpReads = VjpReads {
 pub(crate) const fn activated(activation: Activation) -> &'static str {
     match activation {
         Activation::Identity => "",
-        Activation::Relu => ", activation",
+        Activation::Relu | Activation::Relu6 => ", activation",
     }
 }

@@ -12,9 +12,9 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use rayon::prelude::*;
 use stream_grad_kernels::{
     Activation, AlignCorners, AveragePool, Divisor, Existing, Image, ImageMut, Interpolation,
-    KernelError, LayerNorm, Located, Position, Region, Upsample, Window, accumulate_region, add,
-    affine_forward, avg_pool_forward, avg_pool_vjp, fill_region, layer_norm_forward,
-    layer_norm_vjp, max_pool_forward, max_pool_vjp, relu_vjp_in_place, upsample_forward,
+    KernelError, LayerNorm, Located, Position, Region, Upsample, Window, accumulate_region,
+    activation_vjp_in_place, add, affine_forward, avg_pool_forward, avg_pool_vjp, fill_region,
+    layer_norm_forward, layer_norm_vjp, max_pool_forward, max_pool_vjp, upsample_forward,
     upsample_vjp,
 };
 
@@ -91,7 +91,7 @@ fn plane(criterion: &mut Criterion, channels: usize) -> Result<(), KernelError> 
     })?;
     kernel(&mut group, "ReLU VJP", 3 * values, || {
         let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
-        relu_vjp_in_place(at_x, to, whole)
+        activation_vjp_in_place(relu, at_x, to, whole)
     })?;
     kernel(&mut group, "layer norm", 2 * values, || {
         let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;

@@ -3,31 +3,10 @@
 use crate::gather::{Addend, Axis, Gather};
 use crate::image::{check_length, check_scratch};
 use crate::{
-    Convolution, DataGradientWeights, Element, ForwardWeights, Image, ImageMut, KernelError,
-    Located, Window, Windows, fill_region,
+    Activation, Convolution, DataGradientWeights, Element, ForwardWeights, Image, ImageMut,
+    KernelError, Located, Window, Windows, fill_region,
 };
 use crate::{scatter, winograd};
-
-/// What is applied to a sum before it is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Activation {
-    /// Nothing.
-    #[default]
-    Identity,
-    /// `max(x, 0)`; NaN stays NaN.
-    Relu,
-}
-
-impl Activation {
-    #[inline(always)]
-    pub(crate) fn apply<T: Element>(self, value: T) -> T {
-        if self == Self::Relu && value < T::ZERO {
-            T::ZERO
-        } else {
-            value
-        }
-    }
-}
 
 /// What [`conv_forward`] does to a sum before it stores it: adds `bias`, adds `residual`, applies `activation`.
 #[derive(Debug, Clone, Copy)]
@@ -199,7 +178,7 @@ pub fn conv_forward<T: Element>(
         existing: Existing::Replace,
         bias: epilogue.bias,
         residual,
-        relu: epilogue.activation == Activation::Relu,
+        activation: epilogue.activation,
     };
     if convolution.is_winograd() {
         winograd::run(gather, plane.map(|first| first % 2), scratch);
@@ -291,7 +270,7 @@ pub fn conv_data_gradient<T: Element>(
                 existing,
                 bias: None,
                 residual: None,
-                relu: false,
+                activation: Activation::Identity,
             };
             if convolution.is_winograd() {
                 winograd::run(gather, [0, 0], scratch);

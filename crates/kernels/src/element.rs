@@ -180,8 +180,16 @@ pub(crate) mod sealed {
             c: Self::Vector<S>,
         ) -> Self::Vector<S>;
 
-        /// 0 where a lane is below 0, and the lane elsewhere: NaN stays NaN.
-        fn relu<S: Simd>(simd: S, a: Self::Vector<S>) -> Self::Vector<S>;
+        /// The bound where a lane is below it, and the lane elsewhere: NaN stays NaN.
+        fn at_least<S: Simd>(
+            simd: S,
+            a: Self::Vector<S>,
+            bound: Self::Vector<S>,
+        ) -> Self::Vector<S>;
+
+        /// The bound where a lane is above it, and the lane elsewhere: NaN stays NaN.
+        fn at_most<S: Simd>(simd: S, a: Self::Vector<S>, bound: Self::Vector<S>)
+        -> Self::Vector<S>;
 
         /// The sum of all lanes.
         fn sum_lanes<S: Simd>(simd: S, a: Self::Vector<S>) -> Self;
@@ -290,9 +298,21 @@ pub(crate) mod sealed {
                 }
 
                 #[inline(always)]
-                fn relu<S: Simd>(simd: S, a: Self::Vector<S>) -> Self::Vector<S> {
-                    let zero = simd.$splat(0.0);
-                    simd.$select(simd.$less(a, zero), zero, a)
+                fn at_least<S: Simd>(
+                    simd: S,
+                    a: Self::Vector<S>,
+                    bound: Self::Vector<S>,
+                ) -> Self::Vector<S> {
+                    simd.$select(simd.$less(a, bound), bound, a)
+                }
+
+                #[inline(always)]
+                fn at_most<S: Simd>(
+                    simd: S,
+                    a: Self::Vector<S>,
+                    bound: Self::Vector<S>,
+                ) -> Self::Vector<S> {
+                    simd.$select(simd.$less(bound, a), bound, a)
                 }
 
                 #[inline(always)]

@@ -17,7 +17,7 @@ use crate::element::sealed::{lanes, load_some, store_some};
 use crate::shared::Shared;
 use crate::stack::Aligned;
 use crate::weights::{PackedWeights, Panel};
-use crate::{Element, Existing};
+use crate::{Activation, Element, Existing};
 
 /// Longest sum held in registers before it is added to the target: bounds the cache that a panel of weights takes, and
 /// the error of a long sum.
@@ -105,7 +105,7 @@ pub(crate) struct Gather<'a, T> {
     pub(crate) existing: Existing,
     pub(crate) bias: Option<&'a [T]>,
     pub(crate) residual: Option<Addend<'a, T>>,
-    pub(crate) relu: bool,
+    pub(crate) activation: Activation,
 }
 
 impl<T: Element> Gather<'_, T> {
@@ -171,10 +171,7 @@ impl<T: Element> Gather<'_, T> {
                 residual.first + row * residual.row_pitch + column * residual.pixel_pitch + channel;
             value = add_values(simd, value, &residual.data[at..][..count]);
         }
-        if self.relu {
-            value = T::relu(simd, value);
-        }
-        value
+        self.activation.apply_to_vector::<S, T>(simd, value)
     }
 }
 

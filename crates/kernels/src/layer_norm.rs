@@ -97,10 +97,8 @@ impl<T: Element> Work<T> for Forward<'_, T> {
                 let centred = T::vector_sub(simd, load_from(simd, pixel, place), mean);
                 let normal = T::vector_mul(simd, centred, inverse);
                 let (gamma, beta) = (load_from(simd, gamma, place), load_from(simd, beta, place));
-                let mut value = T::mul_add(simd, normal, gamma, beta);
-                if self.activation == Activation::Relu {
-                    value = T::relu(simd, value);
-                }
+                let value = T::mul_add(simd, normal, gamma, beta);
+                let value = self.activation.apply_to_vector::<S, T>(simd, value);
                 store_to(simd, output, place, value);
             }
         }

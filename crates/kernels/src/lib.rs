@@ -13,6 +13,7 @@
 //!
 //! Gradients are *added* to their destination. Gradients of parameters are summed in `f64`.
 
+mod activation;
 mod affine;
 mod conv_transpose;
 mod convolution;
@@ -40,6 +41,7 @@ mod weights;
 mod window;
 mod winograd;
 
+pub use activation::{Activation, activation_vjp_and_bias_gradient, activation_vjp_in_place};
 pub use affine::{
     affine_forward, affine_parameter_gradient, affine_vjp, affine_vjp_in_place, bias_gradient,
 };
@@ -47,7 +49,7 @@ pub use conv_transpose::{
     ConvTranspose, TransposedWeights, conv_transpose_data_gradient, conv_transpose_forward,
     conv_transpose_weight_gradient,
 };
-pub use convolution::{Activation, Epilogue, Existing, conv_data_gradient, conv_forward};
+pub use convolution::{Epilogue, Existing, conv_data_gradient, conv_forward};
 pub use element::Element;
 pub use elementwise::{
     accumulate_channels, accumulate_region, add, copy_channels, copy_region, fill_region, multiply,
@@ -59,10 +61,7 @@ pub use layer_norm::{
     LayerNorm, layer_norm_forward, layer_norm_parameter_gradient, layer_norm_vjp,
 };
 pub use memory::{take_pages, zeros};
-pub use pointwise::{
-    Gelu, Pointwise, VjpOperand, pointwise_forward, pointwise_vjp, relu_vjp_and_bias_gradient,
-    relu_vjp_in_place,
-};
+pub use pointwise::{Gelu, Pointwise, VjpOperand, pointwise_forward, pointwise_vjp};
 pub use pooling::{
     AveragePool, Divisor, avg_pool_forward, avg_pool_vjp, max_pool_forward, max_pool_vjp,
 };

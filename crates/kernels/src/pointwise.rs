@@ -10,7 +10,6 @@ use crate::rows::for_each_row;
 use crate::{Element, ImageMut, KernelError, Located, Region};
 
 pub use gelu::Gelu;
-pub use relu::{relu_vjp_and_bias_gradient, relu_vjp_in_place};
 
 /// A function of single values. Where an input is NaN its output is, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

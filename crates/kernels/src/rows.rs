@@ -181,7 +181,7 @@ fn add_partials(partials: &[f64], sums: &mut [f64]) {
 
 /// An upper bound of the bytes that a gradient by per-channel parameters allocates while it runs, all threads together:
 /// [`bias_gradient`](crate::bias_gradient) and
-/// [`relu_vjp_and_bias_gradient`](crate::relu_vjp_and_bias_gradient) with one parameter for each channel,
+/// [`activation_vjp_and_bias_gradient`](crate::activation_vjp_and_bias_gradient) with one parameter for each channel,
 /// [`affine_parameter_gradient`](crate::affine_parameter_gradient) and
 /// [`layer_norm_parameter_gradient`](crate::layer_norm_parameter_gradient) with two. No other kernel allocates.
 #[must_use]

@@ -10,10 +10,11 @@ use proptest::prelude::*;
 use stream_grad_kernels::oracle::{self, Plane};
 use stream_grad_kernels::{
     Activation, Element, Gelu, ImageMut, LayerNorm, Pointwise, Region, VjpOperand,
-    accumulate_channels, accumulate_region, add, affine_forward, affine_parameter_gradient,
-    affine_vjp, affine_vjp_in_place, copy_channels, copy_region, fill_region, layer_norm_forward,
+    accumulate_channels, accumulate_region, activation_vjp_and_bias_gradient,
+    activation_vjp_in_place, add, affine_forward, affine_parameter_gradient, affine_vjp,
+    affine_vjp_in_place, copy_channels, copy_region, fill_region, layer_norm_forward,
     layer_norm_parameter_gradient, layer_norm_vjp, multiply, multiply_vjp, pointwise_forward,
-    pointwise_vjp, relu_vjp_and_bias_gradient, relu_vjp_in_place,
+    pointwise_vjp,
 };
 
 const FUNCTIONS: [Pointwise; 6] = [
@@ -53,13 +54,12 @@ fn cases() -> impl Strategy<Value = Case> {
 }
 
 /// A plane after each activation.
-fn activated(plane: &Plane) -> [(Activation, Plane); 2] {
+fn activated(plane: &Plane) -> [(Activation, Plane); 3] {
+    let after = |function| oracle::pointwise_forward(function, plane);
     [
         (Activation::Identity, plane.clone()),
-        (
-            Activation::Relu,
-            oracle::pointwise_forward(Pointwise::Relu, plane),
-        ),
+        (Activation::Relu, after(Pointwise::Relu)),
+        (Activation::Relu6, after(Pointwise::Relu6)),
     ]
 }
 
@@ -141,23 +141,27 @@ impl Case {
                 near(&found, &expected.data, exact, "add");
             }
 
-            let output = oracle::pointwise_forward(Pointwise::Relu, &a);
-            let buffer = Buffer::<T>::around(&output, [2, 1, 0, 1], poison);
-            let y = buffer.located();
-            let expected = oracle::pointwise_vjp(Pointwise::Relu, &a, &b);
-            let found = self.run::<T>(&b, poison, |to, at| relu_vjp_in_place(y, to, at).unwrap());
-            assert_eq!(found, expected.data);
-            let mut by_bias = vec![0.0; self.channels];
-            let found = self.run::<T>(&b, poison, |to, at| {
-                relu_vjp_and_bias_gradient(y, to, at, &mut by_bias).unwrap();
-            });
-            assert_eq!(found, expected.data);
-            near(
-                &by_bias,
-                &oracle::bias_gradient(&expected),
-                1e-13,
-                "bias gradient",
-            );
+            for (activation, output) in activated(&a) {
+                let buffer = Buffer::<T>::around(&output, [2, 1, 0, 1], poison);
+                let y = buffer.located();
+                let expected = match activation {
+                    Activation::Identity => b.clone(),
+                    Activation::Relu => oracle::pointwise_vjp(Pointwise::Relu, &a, &b),
+                    Activation::Relu6 => oracle::pointwise_vjp(Pointwise::Relu6, &a, &b),
+                };
+                let found = self.run::<T>(&b, poison, |to, at| {
+                    activation_vjp_in_place(activation, y, to, at).unwrap();
+                });
+                assert_eq!(found, expected.data);
+                let mut by_bias = vec![0.0; self.channels];
+                let found = self.run::<T>(&b, poison, |to, at| {
+                    activation_vjp_and_bias_gradient(activation, y, to, at, &mut by_bias).unwrap();
+                });
+                assert_eq!(found, expected.data);
+                let sums = oracle::bias_gradient(&expected);
+                near(&by_bias, &sums, 1e-13, "bias gradient");
+            }
+
             for function in FUNCTIONS {
                 let output = oracle::pointwise_forward(function, &a);
                 let found = self.run::<T>(&garbage, poison, |to, at| {

@@ -68,6 +68,17 @@ impl NetBuilder {
         self.network.conv2d(x, config, &vb.prefix(), &mut registry)
     }
 
+    /// A linear layer over the channels of each pixel, a 1x1 convolution with the parameters of PyTorch's `Linear`: `weight` `[out, in]`
+    /// and `bias` `[out]`.
+    ///
+    /// # Errors
+    /// No output channels, or a parameter that is missing or misshapen.
+    pub fn linear(&mut self, x: Layer, out_channels: usize, vb: VarBuilder<'_>) -> Result<Layer> {
+        let mut registry = Registry::new(&vb, &mut self.parameters);
+        self.network
+            .linear(x, out_channels, &vb.prefix(), &mut registry)
+    }
+
     /// A transposed convolution: `weight` `[in, out / groups, kernel rows, kernel columns]` and, if asked for, `bias` `[out]`.
     ///
     /// # Errors

@@ -10,14 +10,14 @@ use rayon::prelude::*;
 use stream_grad_kernels::{
     Activation, AveragePool, ConvTranspose, Convolution, DataGradientWeights, Divisor, Element,
     Epilogue, Existing, ForwardWeights, KernelError, LayerNorm, Pointwise, Position,
-    TransposedWeights, Upsample, Windows, accumulate_channels, accumulate_region, add,
-    affine_forward, affine_parameter_gradient, affine_vjp, affine_vjp_in_place, avg_pool_forward,
-    avg_pool_vjp, bias_gradient, conv_data_gradient, conv_forward, conv_transpose_data_gradient,
+    TransposedWeights, Upsample, Windows, accumulate_channels, accumulate_region,
+    activation_vjp_and_bias_gradient, activation_vjp_in_place, add, affine_forward,
+    affine_parameter_gradient, affine_vjp, affine_vjp_in_place, avg_pool_forward, avg_pool_vjp,
+    bias_gradient, conv_data_gradient, conv_forward, conv_transpose_data_gradient,
     conv_transpose_forward, conv_transpose_weight_gradient, conv_weight_gradient, copy_channels,
     copy_region, fill_region, layer_norm_forward, layer_norm_parameter_gradient, layer_norm_vjp,
     max_pool_forward, max_pool_vjp, multiply, multiply_vjp, pointwise_forward, pointwise_vjp,
-    relu_vjp_and_bias_gradient, relu_vjp_in_place, upsample_forward, upsample_vjp,
-    weight_gradient_to_oihw, zeros,
+    upsample_forward, upsample_vjp, weight_gradient_to_oihw, zeros,
 };
 
 use super::{
@@ -305,31 +305,32 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
     fn mask(
         &self,
         slabs: &mut Slabs<'_, Self>,
+        activation: Activation,
         output: Buffer,
         cotangent: Buffer,
         outputs: Rect,
     ) -> Kernel {
         let (_, [y, g]) = slabs.views([output, cotangent])?;
         let (y, region) = (at(&output, y, outputs)?, local(&cotangent, outputs));
-        relu_vjp_in_place(y, image_mut(&cotangent, g)?, region)
+        activation_vjp_in_place(activation, y, image_mut(&cotangent, g)?, region)
     }
 
     fn bias_gradient(
         &self,
         slabs: &mut Slabs<'_, Self>,
-        masked: Option<Buffer>,
+        masked: Option<(Activation, Buffer)>,
         cotangent: Buffer,
         outputs: Rect,
         sums: &mut Vec<f64>,
     ) -> Kernel {
         let region = local(&cotangent, outputs);
-        let Some(output) = masked else {
+        let Some((activation, output)) = masked else {
             let (_, [g]) = slabs.views([cotangent])?;
             return bias_gradient(image(&cotangent, g)?, region, sums);
         };
         let (_, [y, g]) = slabs.views([output, cotangent])?;
         let y = at(&output, y, outputs)?;
-        relu_vjp_and_bias_gradient(y, image_mut(&cotangent, g)?, region, sums)
+        activation_vjp_and_bias_gradient(activation, y, image_mut(&cotangent, g)?, region, sums)
     }
 
     fn conv_transpose(

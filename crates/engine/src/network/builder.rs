@@ -10,7 +10,7 @@ use super::{Network, Node};
 use crate::backend::{PaddedWindow, Pooling};
 use crate::channel_map::ChannelMap;
 use crate::error::{ExternalError, Result, StreamError};
-use crate::layers::{Conv2d, ConvTranspose2d, Pool2d};
+use crate::layers::{Conv2d, ConvTranspose2d, Padding, Pool2d};
 use crate::operators::{
     Add, Affine, AnyOperator, Concat, Convolution, Custom, CustomOperator, Image, LayerNorm,
     Multiply, PointwiseOperator, Pool, TransposedConvolution, Upsample,
@@ -144,6 +144,38 @@ impl NetworkBuilder {
             activation: Activation::Identity,
         };
         self.push(name, &[x], config.out_channels, operator)
+    }
+
+    /// A linear layer over the channels of each pixel, a 1x1 convolution with the parameters of PyTorch's `Linear`: `weight` `[out, in]`
+    /// and `bias` `[out]`.
+    ///
+    /// # Errors
+    /// No output channels, or a parameter that is missing or misshapen.
+    pub fn linear(
+        &mut self,
+        x: Layer,
+        out_channels: usize,
+        name: &str,
+        provider: &mut dyn ParameterProvider,
+    ) -> Result<Layer> {
+        let in_channels = self.channels(x)?;
+        let name = self.layer_name("linear", name);
+        let shape = Conv2d::new(in_channels, out_channels, 1).shape();
+        shape.weight_count().map_err(|source| StreamError::Kernel {
+            layer: name.clone(),
+            source,
+        })?;
+        let mut own = self.parameters_of(&name, provider);
+        let dimensions = [out_channels, in_channels];
+        let operator = Convolution {
+            shape,
+            padding: Padding::all(0),
+            weight: own.trainable("weight", &dimensions, Initial::KaimingNormal)?,
+            bias: Some(own.trainable("bias", &[out_channels], Initial::Constant(0.0))?),
+            folded: None,
+            activation: Activation::Identity,
+        };
+        self.push(name, &[x], out_channels, operator)
     }
 
     /// A transposed convolution: `weight` `[in, out / groups, kernel rows, kernel columns]` and, if asked for, `bias` `[out]`.

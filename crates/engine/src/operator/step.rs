@@ -141,7 +141,7 @@ impl<B: Backend> VjpStep<'_, B> {
         }
         let (output, cotangent) = (self.operands().output(), self.operands().cotangent());
         let outputs = self.operands().outputs();
-        self.run(|backend, slabs| backend.mask(slabs, output, cotangent, outputs))
+        self.run(|backend, slabs| backend.mask(slabs, activation, output, cotangent, outputs))
     }
 
     /// Adds the cotangent to that of input `index`, which is read position by position, if that is wanted.

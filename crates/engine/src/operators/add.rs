@@ -27,7 +27,7 @@ impl Operator for Add {
 
     fn vjp_reads(&self, _trains: bool) -> VjpReads {
         VjpReads {
-            output: self.activation == Activation::Relu,
+            output: self.activation != Activation::Identity,
             inputs: false,
         }
     }

@@ -42,7 +42,7 @@ impl Operator for Affine {
 
     fn vjp_reads(&self, trains: bool) -> VjpReads {
         VjpReads {
-            output: self.activation == Activation::Relu,
+            output: self.activation != Activation::Identity,
             inputs: trains,
         }
     }

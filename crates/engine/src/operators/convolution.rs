@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use stream_grad_kernels::{Activation, Element, KernelError, Window};
 use stream_grad_tiling::{AxisRule, PerAxis, TilingError, VjpReads};
 
-use crate::backend::{Backend, Buffer, ConvolutionOperands, PaddedWindow};
+use crate::backend::{Backend, ConvolutionOperands, PaddedWindow};
 use crate::channel_map::ChannelMap;
 use crate::error::{Result, StreamError};
 use crate::layers::Padding;
@@ -123,8 +123,8 @@ impl Convolution {
             return step.mask(self.activation);
         }
         let (cotangent, outputs) = (step.operands().cotangent(), step.operands().outputs());
-        let masked: Option<Buffer> =
-            (self.activation == Activation::Relu).then(|| step.operands().output());
+        let masked = (self.activation != Activation::Identity)
+            .then(|| (self.activation, step.operands().output()));
         step.run_summing(|backend, slabs, sums| {
             let [_, bias] = sums else {
                 return Err(KernelError::Buffers);
@@ -246,7 +246,7 @@ impl Operator for Convolution {
 
     fn vjp_reads(&self, trains: bool) -> VjpReads {
         VjpReads {
-            output: self.activation == Activation::Relu,
+            output: self.activation != Activation::Identity,
             inputs: trains,
         }
     }

@@ -54,7 +54,7 @@ impl Operator for LayerNorm {
 
     fn vjp_reads(&self, _trains: bool) -> VjpReads {
         VjpReads {
-            output: self.activation == Activation::Relu,
+            output: self.activation != Activation::Identity,
             inputs: true,
         }
     }

@@ -1,6 +1,6 @@
 //! A function of single values: ReLU and its like.
 
-use stream_grad_kernels::{Gelu, Pointwise, VjpOperand};
+use stream_grad_kernels::{Activation, Gelu, Pointwise, VjpOperand};
 use stream_grad_tiling::VjpReads;
 
 use crate::backend::Backend;
@@ -53,7 +53,8 @@ impl Operator for PointwiseOperator {
 
     fn fusible(&self) -> Fusible {
         match self.0 {
-            Pointwise::Relu => Fusible::Relu,
+            Pointwise::Relu => Fusible::Activation(Activation::Relu),
+            Pointwise::Relu6 => Fusible::Activation(Activation::Relu6),
             _ => Fusible::Nothing,
         }
     }

@@ -95,6 +95,7 @@ fn activated(activation: Activation, value: f64) -> f64 {
     match activation {
         Activation::Identity => value,
         Activation::Relu => value.max(0.0),
+        Activation::Relu6 => value.clamp(0.0, 6.0),
     }
 }
 
@@ -564,13 +565,15 @@ impl Backend for Plain {
     fn mask(
         &self,
         slabs: &mut Slabs<'_, Self>,
+        activation: Activation,
         output: Buffer,
         cotangent: Buffer,
         outputs: Rect,
     ) -> Kernel {
         for at in positions(outputs) {
             for channel in 0..output.channels {
-                if get(slabs, &output, at, channel).unwrap() <= 0.0 {
+                let y = get(slabs, &output, at, channel).unwrap();
+                if y <= 0.0 || activation == Activation::Relu6 && y >= 6.0 {
                     set(slabs, &cotangent, at, channel, 0.0);
                 }
             }
@@ -581,13 +584,13 @@ impl Backend for Plain {
     fn bias_gradient(
         &self,
         slabs: &mut Slabs<'_, Self>,
-        masked: Option<Buffer>,
+        masked: Option<(Activation, Buffer)>,
         cotangent: Buffer,
         outputs: Rect,
         sums: &mut Vec<f64>,
     ) -> Kernel {
-        if let Some(output) = masked {
-            self.mask(slabs, output, cotangent, outputs)?;
+        if let Some((activation, output)) = masked {
+            self.mask(slabs, activation, output, cotangent, outputs)?;
         }
         for at in positions(outputs) {
             for (channel, sum) in sums.iter_mut().enumerate() {

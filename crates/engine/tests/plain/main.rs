@@ -67,7 +67,12 @@ fn push(net: &mut NetworkBuilder, own: &mut OwnedParameters, x: Layer, step: u8)
             let up = up.groups(channels).without_bias();
             net.conv_transpose2d(x, up, "", own)?
         }
-        15 => net.pointwise(x, Pointwise::Relu6)?,
+        15 => {
+            let y = net.conv2d(x, conv, "", own)?;
+            let y = net.batch_norm(y, 1e-3, "", own)?;
+            let y = net.layer_scale(y, 9.0, "", own)?;
+            net.pointwise(y, Pointwise::Relu6)?
+        }
         16 => net.pointwise(x, Pointwise::Silu)?,
         17 => {
             let gate = net.conv2d(x, Conv2d::new(channels, channels, 1), "", own)?;

@@ -13,13 +13,13 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{CHUNK_PIXELS, Existing, Gather, TASK_PRODUCTS};
-use crate::Element;
 use crate::convolution::signed;
 use crate::element::sealed::{lanes, load, load_some, store_some};
 use crate::shared::Shared;
 use crate::stack::Aligned;
 use crate::weight_gradient::steps_inside;
 use crate::weights::Panel;
+use crate::{Activation, Element};
 
 /// Rows of a block.
 const ROWS: usize = 2;
@@ -218,7 +218,9 @@ impl<T: Element> Strip<'_, T> {
     ) {
         let gather = self.gather;
         let adds = gather.existing == Existing::Add;
-        let finishes = gather.bias.is_some() || gather.residual.is_some() || gather.relu;
+        let finishes = gather.bias.is_some()
+            || gather.residual.is_some()
+            || gather.activation != Activation::Identity;
         let first = gather.target_offset([block.row, block.column]) + self.channel();
         let step = gather.columns.target_step * gather.target_channels;
         for (index, &sum) in sums.iter().enumerate().take(block.count) {

@@ -264,7 +264,7 @@ impl Case {
             Epilogue {
                 bias: Some(&cast::<T>(&data.bias)),
                 residual: Some(residual.located()),
-                activation: Activation::Relu,
+                activation: self.activation(),
             },
             &mut self.scratch(poison),
         )
@@ -322,6 +322,22 @@ impl Case {
         (oihw, bias)
     }
 
+    /// Either ReLU where sums are short. Long ones would nearly all be 6 or 0: errors are measured by the largest of them.
+    pub(crate) fn activation(&self) -> Activation {
+        let Convolution {
+            window,
+            in_channels,
+            groups,
+            ..
+        } = self.convolution;
+        let terms = in_channels / groups * window.taps();
+        if terms > 64 || self.seed.is_multiple_of(2) {
+            Activation::Relu
+        } else {
+            Activation::Relu6
+        }
+    }
+
     pub(crate) fn check<T: Element>(&self) {
         let data = self.data();
         let [rows, columns] = self.outputs;
@@ -339,7 +355,11 @@ impl Case {
         for (value, more) in expected.data.iter_mut().zip(&data.residual.data) {
             *value += more;
         }
-        let expected = oracle::pointwise_forward(Pointwise::Relu, &expected);
+        let function = match self.activation() {
+            Activation::Relu6 => Pointwise::Relu6,
+            _ => Pointwise::Relu,
+        };
+        let expected = oracle::pointwise_forward(function, &expected);
         let found = POISONS.map(|poison| self.forward::<T>(&data, poison).plane());
         assert!(
             relative_error(&found[0].data, &expected.data) < tolerance::<T>(),

@@ -95,7 +95,7 @@ proptest! {
                     Epilogue {
                         bias: Some(&bias),
                         residual: Some(Located::new(residual.image(), top, left)),
-                        activation: Activation::Relu,
+                        activation: case.activation(),
                     },
                     &mut case.scratch(f64::NAN),
                 )

@@ -1,0 +1,170 @@
+//! Activations that are applied to a sum before it is stored, and their VJPs.
+
+use pulp::Simd;
+
+use crate::image::check_length;
+use crate::rows::{for_each_row, for_each_row_and_sum};
+use crate::{Element, ImageMut, KernelError, Located, Region};
+
+/// What is applied to a sum before it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Activation {
+    /// Nothing.
+    #[default]
+    Identity,
+    /// `max(x, 0)`; NaN stays NaN.
+    Relu,
+    /// `min(max(x, 0), 6)`; NaN stays NaN.
+    Relu6,
+}
+
+/// The bound of [`Activation::Relu6`].
+const SIX: f64 = 6.0;
+
+impl Activation {
+    #[inline(always)]
+    pub(crate) fn apply<T: Element>(self, value: T) -> T {
+        // A NaN is neither below nor above.
+        let value = if self != Self::Identity && value < T::ZERO {
+            T::ZERO
+        } else {
+            value
+        };
+        if self == Self::Relu6 && value > T::from_f64(SIX) {
+            T::from_f64(SIX)
+        } else {
+            value
+        }
+    }
+
+    /// The same of a vector.
+    #[inline(always)]
+    pub(crate) fn apply_to_vector<S: Simd, T: Element>(
+        self,
+        simd: S,
+        value: T::Vector<S>,
+    ) -> T::Vector<S> {
+        if self == Self::Identity {
+            return value;
+        }
+        let value = T::at_least(simd, value, T::splat(simd, T::ZERO));
+        if self == Self::Relu6 {
+            T::at_most(simd, value, T::splat(simd, T::from_f64(SIX)))
+        } else {
+            value
+        }
+    }
+}
+
+/// The cotangent of a ReLU's input: 0 where the output is 0 or less. Where the output is NaN the cotangent passes, as in PyTorch.
+#[inline(always)]
+pub(crate) fn relu_vjp<T: Element>(output: T, cotangent: T) -> T {
+    if output <= T::ZERO {
+        T::ZERO
+    } else {
+        cotangent
+    }
+}
+
+/// The cotangent of a ReLU6's input: 0 where the output is not between 0 and 6. Of a NaN the derivative is 0, as in PyTorch.
+#[inline(always)]
+pub(crate) fn relu6_vjp<T: Element>(output: T, cotangent: T) -> T {
+    if output > T::ZERO && output < T::from_f64(SIX) {
+        cotangent
+    } else {
+        T::ZERO
+    }
+}
+
+/// Turns the cotangent of an activation's output into that of its input, in place in `region` of `cotangent`.
+///
+/// # Errors
+/// [`KernelError`] where shapes do not match; nothing is written then.
+pub fn activation_vjp_in_place<T: Element>(
+    activation: Activation,
+    output: Located<'_, T>,
+    cotangent: ImageMut<'_, T>,
+    region: Region,
+) -> Result<(), KernelError> {
+    output.check("activation output", cotangent.channels(), region)?;
+    cotangent.check_region("activation cotangent", region)?;
+    match activation {
+        Activation::Identity => {}
+        Activation::Relu => mask(output, cotangent, region, relu_vjp),
+        Activation::Relu6 => mask(output, cotangent, region, relu6_vjp),
+    }
+    Ok(())
+}
+
+/// [`activation_vjp_in_place`] of an activation that follows a bias, and [`bias_gradient`](crate::bias_gradient) of the cotangent that
+/// this leaves: both while it passes once through memory.
+///
+/// # Errors
+/// [`KernelError`] where shapes do not match; nothing is written then.
+pub fn activation_vjp_and_bias_gradient<T: Element>(
+    activation: Activation,
+    output: Located<'_, T>,
+    cotangent: ImageMut<'_, T>,
+    region: Region,
+    bias_gradient: &mut [f64],
+) -> Result<(), KernelError> {
+    let channels = cotangent.channels();
+    output.check("activation output", channels, region)?;
+    cotangent.check_region("activation cotangent", region)?;
+    check_length("bias gradient", channels, bias_gradient.len())?;
+    if channels == 0 {
+        return Ok(());
+    }
+    match activation {
+        Activation::Identity => {
+            crate::bias_gradient(cotangent.as_image(), region, bias_gradient)?;
+        }
+        Activation::Relu => mask_and_sum(output, cotangent, region, bias_gradient, relu_vjp),
+        Activation::Relu6 => mask_and_sum(output, cotangent, region, bias_gradient, relu6_vjp),
+    }
+    Ok(())
+}
+
+fn mask<T: Element>(
+    output: Located<'_, T>,
+    cotangent: ImageMut<'_, T>,
+    region: Region,
+    vjp: impl Fn(T, T) -> T + Sync,
+) {
+    for_each_row(
+        cotangent,
+        region,
+        #[inline(always)]
+        |row: usize, cotangent: &mut [T]| {
+            for (value, &output) in cotangent.iter_mut().zip(output.row(row, region.columns)) {
+                *value = vjp(output, *value);
+            }
+        },
+    );
+}
+
+fn mask_and_sum<T: Element>(
+    output: Located<'_, T>,
+    cotangent: ImageMut<'_, T>,
+    region: Region,
+    sums: &mut [f64],
+    vjp: impl Fn(T, T) -> T + Sync,
+) {
+    let channels = cotangent.channels();
+    for_each_row_and_sum(
+        cotangent,
+        region,
+        sums,
+        #[inline(always)]
+        |row: usize, cotangent: &mut [T], sums: &mut [f64]| {
+            let outputs = output.row(row, region.columns).chunks_exact(channels);
+            for (cotangent, output) in cotangent.chunks_exact_mut(channels).zip(outputs) {
+                for ((value, &output), sum) in cotangent.iter_mut().zip(output).zip(&mut *sums) {
+                    let masked = vjp(output, *value);
+                    *value = masked;
+                    *sum += masked.to_f64();
+                }
+            }
+        },
+    );
+}
