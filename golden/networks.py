@@ -1,8 +1,9 @@
-"""Whole networks in f64: every value of small ones, summaries of ResNet-18, 34 and 50 with generated weights."""
+"""Whole networks in f64: every value of small ones, summaries of those at full width, with generated weights."""
 
 import numpy as np
 import torch
 from torch import nn
+from torchvision.models import convnext_small, convnext_tiny, mobilenet_v2
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 import generator
@@ -29,6 +30,17 @@ class Features(ResNet):
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
 
+class Backbone(nn.Module):
+    """The `features` of a model of torchvision."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.features = features
+
+    def forward(self, x):
+        return self.features(x)
+
+
 def numerics():
     """The paper's comparison network: no padding, biases zero."""
     layers, channels = [], 3
@@ -45,6 +57,9 @@ def imagenette():
 
 
 RESNETS = {"resnet18": (BasicBlock, [2, 2, 2, 2]), "resnet34": (BasicBlock, [3, 4, 6, 3]), "resnet50": (Bottleneck, [3, 4, 6, 3])}  # fmt: skip
+
+
+BACKBONES = {"convnext_tiny": convnext_tiny, "convnext_small": convnext_small, "mobilenet_v2": mobilenet_v2}
 
 
 def state(network, name):
@@ -95,8 +110,8 @@ def summary(name, tensor, values):
 
 
 def summarised(name, height, width):
-    """Summaries of a full ResNet: its description, and the tensors `norm`, `dot` and `entries` in that order."""
-    network = Features(*RESNETS[name], divisor=1)
+    """Summaries of a full network: its description, and the tensors `norm`, `dot` and `entries` in that order."""
+    network = Features(*RESNETS[name], divisor=1) if name in RESNETS else Backbone(BACKBONES[name](weights=None).features)
     x = generator.uniform(f"{name}/input", (1, 3, height, width))
     y, _, gradients, x_bar = vjp(network, state(network, name), x, f"{name}/y_bar")
     rows = {"y": y, "x_bar": x_bar, **gradients}
@@ -122,9 +137,9 @@ def small():
 
 
 def full():
-    """ResNet-18, 34 and 50 at full width: descriptions and tensors."""
+    """Networks at full width: descriptions and tensors."""
     descriptions, tensors = [], {}
-    for name in RESNETS:
+    for name in [*RESNETS, *BACKBONES]:
         description, arrays = summarised(name, 97, 83)
         descriptions.append(description)
         tensors.update(arrays)

@@ -20,10 +20,12 @@
 
 pub mod generator;
 
+mod convnext;
 mod error;
 mod head;
 mod imagenette;
 mod initialise;
+mod mobilenet;
 mod patches;
 mod plain;
 mod registry;
@@ -32,10 +34,12 @@ mod sequential;
 mod small;
 mod weights;
 
+pub use convnext::ConvNeXtConfig;
 pub use error::{ModelError, Result};
 pub use head::{GlobalPooling, Head, HeadConfig, Mode, Standardisation};
 pub use imagenette::{ImagenetteStem, ImagenetteTail};
 pub use initialise::seeded;
+pub use mobilenet::MobileNetV2Config;
 pub use plain::PlainConfig;
 pub use registry::{KNOWN_MODELS, ModelName, ObservedBorders};
 pub use resnet::{ResNetConfig, ResidualBlock, resnet18, resnet34, resnet50};

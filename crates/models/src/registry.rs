@@ -7,17 +7,22 @@ use candle_nn::VarBuilder;
 use stream_grad::Net;
 use stream_grad::tiling::{LostBorder, PerAxis, PublishedBorders};
 
+use crate::convnext::ConvNeXtConfig;
 use crate::error::{ModelError, Result};
+use crate::mobilenet::MobileNetV2Config;
 use crate::plain::PlainConfig;
 use crate::resnet::ResNetConfig;
 use crate::sequential::{imagenette, numerics};
 use crate::small::SmallConfig;
 
 /// The names that [`ModelName`] is parsed from.
-pub const KNOWN_MODELS: [&str; 9] = [
+pub const KNOWN_MODELS: [&str; 12] = [
     "resnet18",
     "resnet34",
     "resnet50",
+    "convnext_tiny",
+    "convnext_small",
+    "mobilenet_v2",
     "numerics",
     "imagenette",
     "small",
@@ -44,6 +49,12 @@ pub enum ModelName {
     ResNet34,
     /// ResNet-50.
     ResNet50,
+    /// ConvNeXt-T.
+    ConvNeXtTiny,
+    /// ConvNeXt-S.
+    ConvNeXtSmall,
+    /// MobileNetV2.
+    MobileNetV2,
     /// The paper's comparison network.
     Numerics,
     /// The streamed part of the paper's Imagenette network.
@@ -64,6 +75,9 @@ impl ModelName {
             Self::ResNet18 => ResNetConfig::resnet18().build(vb),
             Self::ResNet34 => ResNetConfig::resnet34().build(vb),
             Self::ResNet50 => ResNetConfig::resnet50().build(vb),
+            Self::ConvNeXtTiny => ConvNeXtConfig::tiny().build(vb),
+            Self::ConvNeXtSmall => ConvNeXtConfig::small().build(vb),
+            Self::MobileNetV2 => MobileNetV2Config::default().build(vb),
             Self::Numerics => numerics(vb),
             Self::Imagenette => imagenette(vb),
             Self::Small(config) => config.build(vb),
@@ -108,6 +122,9 @@ impl FromStr for ModelName {
             "resnet18" => Self::ResNet18,
             "resnet34" => Self::ResNet34,
             "resnet50" => Self::ResNet50,
+            "convnext_tiny" => Self::ConvNeXtTiny,
+            "convnext_small" => Self::ConvNeXtSmall,
+            "mobilenet_v2" => Self::MobileNetV2,
             "numerics" => Self::Numerics,
             "imagenette" => Self::Imagenette,
             "small" => Self::Small(SmallConfig::default()),
@@ -133,6 +150,9 @@ impl fmt::Display for ModelName {
             Self::ResNet18 => f.write_str("resnet18"),
             Self::ResNet34 => f.write_str("resnet34"),
             Self::ResNet50 => f.write_str("resnet50"),
+            Self::ConvNeXtTiny => f.write_str("convnext_tiny"),
+            Self::ConvNeXtSmall => f.write_str("convnext_small"),
+            Self::MobileNetV2 => f.write_str("mobilenet_v2"),
             Self::Numerics => f.write_str("numerics"),
             Self::Imagenette => f.write_str("imagenette"),
             Self::Small(config) if *config == SmallConfig::default() => f.write_str("small"),
@@ -156,6 +176,9 @@ mod tests {
             "resnet18",
             "resnet34",
             "resnet50",
+            "convnext_tiny",
+            "convnext_small",
+            "mobilenet_v2",
             "numerics",
             "imagenette",
             "small",

@@ -189,7 +189,7 @@ struct Described {
     shape: Vec<usize>,
 }
 
-/// Norm, dot product and 64 entries of every tensor of a full ResNet.
+/// Norm, dot product and 64 entries of every tensor of a full network.
 fn check_full(name: &str, cut: Cut) {
     let file = std::fs::File::open(golden_path("full.json")).unwrap();
     let descriptions: Vec<Description> =
@@ -279,4 +279,17 @@ fn full_resnet34() {
 #[test]
 fn full_resnet50() {
     check_full("resnet50", Cut::Tiles(64));
+}
+
+#[test]
+fn full_convnext() {
+    check_full("convnext_tiny", Cut::Conventional);
+    check_full("convnext_tiny", Cut::Tiles(32));
+    check_full("convnext_small", Cut::Tiles(64));
+}
+
+#[test]
+fn full_mobilenet() {
+    check_full("mobilenet_v2", Cut::Conventional);
+    check_full("mobilenet_v2", Cut::Tiles(32));
 }
