@@ -18,6 +18,22 @@ pub enum TilingError {
         /// The largest legal value.
         maximum: u64,
     },
+    /// A stored recipe of a later version.
+    #[error(
+        "a recipe of version {found}, and this program reads up to {newest}: it was stored by a newer one"
+    )]
+    RecipeVersion {
+        /// The version stored.
+        found: u32,
+        /// The newest that is read.
+        newest: u32,
+    },
+    /// A stored recipe with another number of stages than can be run.
+    #[error("a recipe of {found} stages, expected 1")]
+    RecipeStages {
+        /// The stages stored.
+        found: usize,
+    },
     /// The image is smaller than a layer can take.
     #[error(
         "layer `{layer}`: {axis} of its input are {found}, and its window needs at least {needed} (padding included: {padded})"

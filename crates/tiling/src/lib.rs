@@ -137,6 +137,8 @@ mod saved;
 mod schedule;
 mod search;
 mod span;
+#[cfg(feature = "serde")]
+mod stored_recipe;
 mod time;
 mod transposed_window;
 mod window;

@@ -7,13 +7,19 @@ use crate::error::TilingError;
 use crate::graph::{NodeId, SizedGraph};
 use crate::schedule::{AxisSchedule, MAX_BANDS};
 use crate::span::{Axis, PerAxis, Span};
+#[cfg(feature = "serde")]
+use crate::stored_recipe::StoredRecipe;
 
 /// How one image is cut: a value that can be printed, compared and stored, and says everything about the
 /// order of the computation.
 ///
 /// One block, one segment and one tile with every node kept is conventional training.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(try_from = "StoredRecipe", into = "StoredRecipe")
+)]
 pub struct Recipe {
     /// The image's size in pixels.
     pub image: PerAxis<u64>,
