@@ -1,9 +1,11 @@
 """Whole networks in f64: every value of small ones, summaries of those at full width, with generated weights."""
 
 import numpy as np
+import segmentation_models_pytorch
 import torch
 from torch import nn
 from torchvision.models import convnext_small, convnext_tiny, mobilenet_v2
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 import generator
@@ -59,6 +61,25 @@ def imagenette():
 RESNETS = {"resnet18": (BasicBlock, [2, 2, 2, 2]), "resnet34": (BasicBlock, [3, 4, 6, 3]), "resnet50": (Bottleneck, [3, 4, 6, 3])}  # fmt: skip
 
 
+class Pyramid(nn.Module):
+    """torchvision's feature pyramid; all its outputs."""
+
+    def __init__(self, body):
+        super().__init__()
+        network = resnet_fpn_backbone(backbone_name=body, weights=None, trainable_layers=5, norm_layer=nn.BatchNorm2d)
+        self.body, self.fpn = network.body, network.fpn
+
+    def forward(self, x):
+        return tuple(self.fpn(self.body(x)).values())
+
+
+# Whose image has sides that are multiples of 32.
+DENSE = {
+    "resnet18_fpn": lambda: Pyramid("resnet18"),
+    "resnet50_fpn": lambda: Pyramid("resnet50"),
+    "unet_resnet18-3": lambda: segmentation_models_pytorch.Unet("resnet18", encoder_weights=None, classes=3),
+    "unet_resnet50-1": lambda: segmentation_models_pytorch.Unet("resnet50", encoder_weights=None, classes=1),
+}
 BACKBONES = {"convnext_tiny": convnext_tiny, "convnext_small": convnext_small, "mobilenet_v2": mobilenet_v2}
 
 
@@ -78,15 +99,20 @@ def state(network, name):
 
 
 def vjp(network, values, x, y_bar_name):
-    """Value, cotangent, parameter gradients and input gradient, in f64; norms use their running statistics."""
+    """Values, cotangents, parameter gradients and input gradient, in f64; norms use their running statistics.
+
+    Of several outputs the second has a cotangent of the name `<y_bar_name>.1`, and so on.
+    """
     network = network.double().eval()
     network.load_state_dict({key: torch.from_numpy(value).double() for key, value in values.items()}, strict=False)
     x = torch.from_numpy(x).requires_grad_()
     y = network(x)
-    y_bar = torch.from_numpy(generator.uniform(y_bar_name, tuple(y.shape)))
+    y = y if isinstance(y, tuple) else (y,)
+    names = [f"{y_bar_name}.{index}" if index else y_bar_name for index in range(len(y))]
+    y_bar = [torch.from_numpy(generator.uniform(name, tuple(one.shape))) for name, one in zip(names, y, strict=True)]
     names, parameters = zip(*network.named_parameters(), strict=True)
     *gradients, x_bar = torch.autograd.grad(y, [*parameters, x], y_bar)
-    return y.detach(), y_bar, dict(zip(names, gradients, strict=True)), x_bar
+    return [one.detach() for one in y], y_bar, dict(zip(names, gradients, strict=True)), x_bar
 
 
 def complete(name, network, height, width, weight_dtype, gradient_dtype):
@@ -94,7 +120,7 @@ def complete(name, network, height, width, weight_dtype, gradient_dtype):
     values = {key: value.astype(weight_dtype) for key, value in state(network, name).items()}
     x = generator.uniform(f"{name}/input", (1, 3, height, width)).astype(weight_dtype)
     y, y_bar, gradients, x_bar = vjp(network, values, x.astype(np.float64), f"{name}/y_bar")
-    tensors = {"input": torch.from_numpy(x), "y": y, "y_bar": y_bar, "x_bar": x_bar.to(gradient_dtype)}
+    tensors = {"input": torch.from_numpy(x), "y": y[0], "y_bar": y_bar[0], "x_bar": x_bar.to(gradient_dtype)}
     if name != "resnet50_eighth":  # they can be generated; the files together stay under 4 MB
         tensors.update({f"weight/{key}": torch.from_numpy(value) for key, value in values.items()})
     tensors.update({f"gradient/{key}": value.to(gradient_dtype) for key, value in gradients.items()})
@@ -111,10 +137,16 @@ def summary(name, tensor, values):
 
 def summarised(name, height, width):
     """Summaries of a full network: its description, and the tensors `norm`, `dot` and `entries` in that order."""
-    network = Features(*RESNETS[name], divisor=1) if name in RESNETS else Backbone(BACKBONES[name](weights=None).features)
+    if name in RESNETS:
+        network = Features(*RESNETS[name], divisor=1)
+    elif name in DENSE:
+        network = DENSE[name]()
+    else:
+        network = Backbone(BACKBONES[name](weights=None).features)
     x = generator.uniform(f"{name}/input", (1, 3, height, width))
     y, _, gradients, x_bar = vjp(network, state(network, name), x, f"{name}/y_bar")
-    rows = {"y": y, "x_bar": x_bar, **gradients}
+    outputs = {f"y.{index}" if index else "y": one for index, one in enumerate(y)}
+    rows = {**outputs, "x_bar": x_bar, **gradients}
     norm, dot, entries = zip(*(summary(name, key, value) for key, value in rows.items()), strict=True)
     description = {
         "network": name,
@@ -139,8 +171,12 @@ def small():
 def full():
     """Networks at full width: descriptions and tensors."""
     descriptions, tensors = [], {}
+    descriptions_and_arrays = []
     for name in [*RESNETS, *BACKBONES]:
-        description, arrays = summarised(name, 97, 83)
+        descriptions_and_arrays.append(summarised(name, 97, 83))
+    for name in DENSE:
+        descriptions_and_arrays.append(summarised(name, 96, 64))
+    for description, arrays in descriptions_and_arrays:
         descriptions.append(description)
         tensors.update(arrays)
     return descriptions, tensors

@@ -15,7 +15,7 @@ use criterion::{
 };
 use peak_alloc::PeakAlloc;
 use stream_grad::{ByteCount, Conv2d, Net, NetBuilder, Plan, PlanRequest};
-use stream_grad_models::{ModelName, seeded};
+use stream_grad_models::{ModelName, ResNetName, seeded};
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
@@ -130,7 +130,7 @@ fn shapes(group: &mut BenchmarkGroup<'_, WallTime>) -> anyhow::Result<()> {
 }
 
 fn tiles(group: &mut BenchmarkGroup<'_, WallTime>) -> anyhow::Result<()> {
-    let net = resnet(ModelName::ResNet18)?;
+    let net = resnet(ModelName::ResNet(ResNetName::ResNet18))?;
     for tile in [64, 128, 256, 512] {
         let request = nothing_kept(IMAGE, tile);
         measure(group, &format!("tile {tile}"), &net, IMAGE, request)?;
@@ -139,7 +139,7 @@ fn tiles(group: &mut BenchmarkGroup<'_, WallTime>) -> anyhow::Result<()> {
 }
 
 fn images(group: &mut BenchmarkGroup<'_, WallTime>) -> anyhow::Result<()> {
-    let net = resnet(ModelName::ResNet18)?;
+    let net = resnet(ModelName::ResNet(ResNetName::ResNet18))?;
     for edge in [256, 512, 1024] {
         measure(
             group,
@@ -154,9 +154,9 @@ fn images(group: &mut BenchmarkGroup<'_, WallTime>) -> anyhow::Result<()> {
 
 fn depths(group: &mut BenchmarkGroup<'_, WallTime>) -> anyhow::Result<()> {
     for name in [
-        ModelName::ResNet18,
-        ModelName::ResNet34,
-        ModelName::ResNet50,
+        ModelName::ResNet(ResNetName::ResNet18),
+        ModelName::ResNet(ResNetName::ResNet34),
+        ModelName::ResNet(ResNetName::ResNet50),
     ] {
         let net = resnet(name)?;
         measure(
@@ -172,7 +172,7 @@ fn depths(group: &mut BenchmarkGroup<'_, WallTime>) -> anyhow::Result<()> {
 
 /// From the last stage to the first: the bytes of a stage double, its arithmetic stays.
 fn kept_sets(group: &mut BenchmarkGroup<'_, WallTime>) -> anyhow::Result<()> {
-    let net = resnet(ModelName::ResNet18)?;
+    let net = resnet(ModelName::ResNet(ResNetName::ResNet18))?;
     let stages = ["layer4", "layer3", "layer2", "layer1", ""];
     for count in 0..=stages.len() {
         let kept = net.operation_names().filter(|name| {
@@ -194,7 +194,7 @@ fn kept_sets(group: &mut BenchmarkGroup<'_, WallTime>) -> anyhow::Result<()> {
 }
 
 fn threads(group: &mut BenchmarkGroup<'_, WallTime>) -> anyhow::Result<()> {
-    let net = resnet(ModelName::ResNet18)?;
+    let net = resnet(ModelName::ResNet(ResNetName::ResNet18))?;
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let mut counts = vec![1];
     while let Some(next) = counts

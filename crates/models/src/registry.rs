@@ -9,20 +9,28 @@ use stream_grad::tiling::{LostBorder, PerAxis, PublishedBorders};
 
 use crate::convnext::ConvNeXtConfig;
 use crate::error::{ModelError, Result};
+use crate::fpn::FpnConfig;
 use crate::mobilenet::MobileNetV2Config;
 use crate::plain::PlainConfig;
 use crate::resnet::ResNetConfig;
 use crate::sequential::{imagenette, numerics};
 use crate::small::SmallConfig;
+use crate::unet::UNetConfig;
 
 /// The names that [`ModelName`] is parsed from.
-pub const KNOWN_MODELS: [&str; 12] = [
+pub const KNOWN_MODELS: [&str; 18] = [
     "resnet18",
     "resnet34",
     "resnet50",
     "convnext_tiny",
     "convnext_small",
     "mobilenet_v2",
+    "resnet18_fpn",
+    "resnet34_fpn",
+    "resnet50_fpn",
+    "unet_resnet18-<classes>",
+    "unet_resnet34-<classes>",
+    "unet_resnet50-<classes>",
     "numerics",
     "imagenette",
     "small",
@@ -43,12 +51,17 @@ pub const KNOWN_MODELS: [&str; 12] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ModelName {
-    /// ResNet-18.
-    ResNet18,
-    /// ResNet-34.
-    ResNet34,
-    /// ResNet-50.
-    ResNet50,
+    /// A ResNet.
+    ResNet(ResNetName),
+    /// A feature pyramid on a ResNet.
+    Fpn(ResNetName),
+    /// A U-Net on a ResNet.
+    UNet {
+        /// The encoder.
+        encoder: ResNetName,
+        /// Logits of each pixel.
+        classes: usize,
+    },
     /// ConvNeXt-T.
     ConvNeXtTiny,
     /// ConvNeXt-S.
@@ -72,9 +85,9 @@ impl ModelName {
     /// A parameter that is missing or misshapen, or a small network with a width or depth of zero.
     pub fn build(self, vb: VarBuilder<'_>) -> Result<Net> {
         match self {
-            Self::ResNet18 => ResNetConfig::resnet18().build(vb),
-            Self::ResNet34 => ResNetConfig::resnet34().build(vb),
-            Self::ResNet50 => ResNetConfig::resnet50().build(vb),
+            Self::ResNet(name) => name.config().build(vb),
+            Self::Fpn(body) => FpnConfig::new(body.config()).build(vb),
+            Self::UNet { encoder, classes } => UNetConfig::new(encoder.config(), classes).build(vb),
             Self::ConvNeXtTiny => ConvNeXtConfig::tiny().build(vb),
             Self::ConvNeXtSmall => ConvNeXtConfig::small().build(vb),
             Self::MobileNetV2 => MobileNetV2Config::default().build(vb),
@@ -89,7 +102,7 @@ impl ModelName {
     /// measured: constants of its own probe, for the published method's cost model only.
     pub fn observed_borders(self) -> Option<ObservedBorders> {
         match self {
-            Self::ResNet18 => Some(ObservedBorders {
+            Self::ResNet(ResNetName::ResNet18) => Some(ObservedBorders {
                 borders: PublishedBorders {
                     output: PerAxis::both(LostBorder { lo: 7, hi: 6 }),
                     gradient: PerAxis::both(LostBorder { lo: 490, hi: 487 }),
@@ -98,6 +111,42 @@ impl ModelName {
             }),
             _ => None,
         }
+    }
+}
+
+/// A ResNet that has a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ResNetName {
+    /// ResNet-18.
+    ResNet18,
+    /// ResNet-34.
+    ResNet34,
+    /// ResNet-50.
+    ResNet50,
+}
+
+impl ResNetName {
+    /// Its settings.
+    #[must_use]
+    pub const fn config(self) -> ResNetConfig {
+        match self {
+            Self::ResNet18 => ResNetConfig::resnet18(),
+            Self::ResNet34 => ResNetConfig::resnet34(),
+            Self::ResNet50 => ResNetConfig::resnet50(),
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::ResNet18 => "resnet18",
+            Self::ResNet34 => "resnet34",
+            Self::ResNet50 => "resnet50",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        let all = [Self::ResNet18, Self::ResNet34, Self::ResNet50];
+        all.into_iter().find(|one| one.name() == name)
     }
 }
 
@@ -119,9 +168,6 @@ impl FromStr for ModelName {
             known: KNOWN_MODELS.join(", "),
         };
         Ok(match name {
-            "resnet18" => Self::ResNet18,
-            "resnet34" => Self::ResNet34,
-            "resnet50" => Self::ResNet50,
             "convnext_tiny" => Self::ConvNeXtTiny,
             "convnext_small" => Self::ConvNeXtSmall,
             "mobilenet_v2" => Self::MobileNetV2,
@@ -130,7 +176,18 @@ impl FromStr for ModelName {
             "small" => Self::Small(SmallConfig::default()),
             "plain" => Self::Plain(PlainConfig::default()),
             _ => {
+                if let Some(resnet) = ResNetName::parse(name) {
+                    return Ok(Self::ResNet(resnet));
+                }
+                if let Some(body) = name.strip_suffix("_fpn") {
+                    return ResNetName::parse(body).map(Self::Fpn).ok_or_else(unknown);
+                }
                 let (family, size) = name.split_once('-').ok_or_else(unknown)?;
+                if let Some(encoder) = family.strip_prefix("unet_") {
+                    let encoder = ResNetName::parse(encoder).ok_or_else(unknown)?;
+                    let classes = size.parse().map_err(|_| unknown())?;
+                    return Ok(Self::UNet { encoder, classes });
+                }
                 let (width, depth) = size.split_once('x').ok_or_else(unknown)?;
                 let number = |text: &str| text.parse::<usize>().map_err(|_| unknown());
                 let (width, depth) = (number(width)?, number(depth)?);
@@ -147,9 +204,9 @@ impl FromStr for ModelName {
 impl fmt::Display for ModelName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ResNet18 => f.write_str("resnet18"),
-            Self::ResNet34 => f.write_str("resnet34"),
-            Self::ResNet50 => f.write_str("resnet50"),
+            Self::ResNet(name) => f.write_str(name.name()),
+            Self::Fpn(body) => write!(f, "{}_fpn", body.name()),
+            Self::UNet { encoder, classes } => write!(f, "unet_{}-{classes}", encoder.name()),
             Self::ConvNeXtTiny => f.write_str("convnext_tiny"),
             Self::ConvNeXtSmall => f.write_str("convnext_small"),
             Self::MobileNetV2 => f.write_str("mobilenet_v2"),
@@ -179,6 +236,8 @@ mod tests {
             "convnext_tiny",
             "convnext_small",
             "mobilenet_v2",
+            "resnet34_fpn",
+            "unet_resnet18-5",
             "numerics",
             "imagenette",
             "small",
@@ -205,6 +264,10 @@ mod tests {
             "small--1x2",
             "plain-3",
             "large-3x4",
+            "resnet19_fpn",
+            "unet_resnet18",
+            "unet_resnet18-two",
+            "unet_vgg-2",
             "ResNet18",
         ] {
             let message = name.parse::<ModelName>().unwrap_err().to_string();

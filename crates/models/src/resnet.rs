@@ -92,6 +92,35 @@ impl ResNetConfig {
     /// # Errors
     /// A width or depth outside 1 to 65536 or 1 to 1024, or a parameter that is missing or misshapen.
     pub fn build(&self, vb: VarBuilder<'_>) -> Result<Net> {
+        let mut net = NetBuilder::new(self.input_channels);
+        let [.., features] = self.stages(&mut net, &vb)?;
+        Ok(net.build(features)?)
+    }
+
+    /// The stem before its pooling, and the four stages, from the image on.
+    pub(crate) fn stages(&self, net: &mut NetBuilder, vb: &VarBuilder<'_>) -> Result<[Layer; 5]> {
+        self.check()?;
+        let stem = Conv2d::new(self.input_channels, self.base_width, 7)
+            .stride(2)
+            .padding(3);
+        let image = net.input();
+        let x = conv_norm(net, image, stem, vb.pp("conv1"), vb.pp("bn1"))?;
+        let x = net.relu(x)?;
+        let mut stages = [x; 5];
+        let mut x = net.max_pool2d(x, Pool2d::new(3).stride(2).padding(1))?;
+        for (stage, &depth) in self.depths.iter().enumerate() {
+            let width = self.base_width << stage;
+            let vb = vb.pp(format!("layer{}", stage + 1));
+            for index in 0..depth {
+                let stride = if stage > 0 && index == 0 { 2 } else { 1 };
+                x = self.block.build(net, x, width, stride, &vb.pp(index))?;
+            }
+            stages[stage + 1] = x;
+        }
+        Ok(stages)
+    }
+
+    fn check(&self) -> Result<()> {
         let width = 1..=65_536;
         check_range(
             "ResNet base width",
@@ -108,25 +137,7 @@ impl ResNetConfig {
         for depth in self.depths {
             check_range("ResNet blocks in a stage", depth, 1..=1024, "1 to 1024")?;
         }
-        let mut net = NetBuilder::new(self.input_channels);
-        let stem = Conv2d::new(self.input_channels, self.base_width, 7)
-            .stride(2)
-            .padding(3);
-        let x = net.input();
-        let x = conv_norm(&mut net, x, stem, vb.pp("conv1"), vb.pp("bn1"))?;
-        let x = net.relu(x)?;
-        let mut x = net.max_pool2d(x, Pool2d::new(3).stride(2).padding(1))?;
-        for (stage, &depth) in self.depths.iter().enumerate() {
-            let width = self.base_width << stage;
-            let vb = vb.pp(format!("layer{}", stage + 1));
-            for index in 0..depth {
-                let stride = if stage > 0 && index == 0 { 2 } else { 1 };
-                x = self
-                    .block
-                    .build(&mut net, x, width, stride, &vb.pp(index))?;
-            }
-        }
-        Ok(net.build(x)?)
+        Ok(())
     }
 }
 
@@ -175,7 +186,8 @@ impl ResidualBlock {
     }
 }
 
-fn conv_norm(
+/// Convolution without bias, and frozen norm.
+pub(crate) fn conv_norm(
     net: &mut NetBuilder,
     x: Layer,
     config: Conv2d,

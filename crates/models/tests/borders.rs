@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use common::{network, values};
 use stream_grad::PlanRequest;
 use stream_grad::tiling::{Axis, Fraction, LostBorder, NodeId, PublishedBorders, ReceptiveField};
-use stream_grad_models::{ModelName, ResNetConfig};
+use stream_grad_models::{ModelName, ResNetConfig, ResNetName};
 
 const TILE: u64 = 512;
 
@@ -67,7 +67,10 @@ fn a_probe_of_ones_sees_the_derived_output_border() {
     assert_eq!(seen, [derived[Axis::Rows], derived[Axis::Columns]]);
     // Top and left 7, bottom and right 6: what lightstream 1.0.7 loses, too.
     assert_eq!(seen, [LostBorder { lo: 7, hi: 6 }; 2]);
-    let observed = ModelName::ResNet18.observed_borders().unwrap().borders;
+    let observed = ModelName::ResNet(ResNetName::ResNet18)
+        .observed_borders()
+        .unwrap()
+        .borders;
     assert_eq!(observed.output, derived);
 }
 
@@ -81,7 +84,7 @@ fn the_receptive_field_of_resnet18_is_435() {
     }
     // The exact gradient border is smaller than what the published probe loses.
     let exact = PublishedBorders::exact(&sized).gradient;
-    let observed = ModelName::ResNet18
+    let observed = ModelName::ResNet(ResNetName::ResNet18)
         .observed_borders()
         .unwrap()
         .borders

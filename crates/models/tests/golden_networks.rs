@@ -7,7 +7,8 @@ mod common;
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 use common::{
-    Cut, Swept, assert_close, f64, generated_network, golden, golden_path, network, sweep, values,
+    Cut, Swept, assert_close, f64, generated_network, golden, golden_path, network, sweep,
+    sweep_all, values,
 };
 use serde::Deserialize;
 use stream_grad::Net;
@@ -207,10 +208,20 @@ fn check_full(name: &str, cut: Cut) {
     let model: ModelName = name.parse().unwrap();
     let net = generated_network(|vb| model.build(vb), name);
     let image = generator::uniform_tensor(&format!("{name}/input"), &description.input).unwrap();
-    let swept = sweep(&net, &image, cut, |shape| {
-        generator::uniform_tensor(&format!("{name}/y_bar"), shape).unwrap()
+    let numbered = |what: &str, place: usize| match place {
+        0 => what.to_owned(),
+        place => format!("{what}.{place}"),
+    };
+    let swept = sweep_all(&net, &image, cut, |place, shape| {
+        let y_bar = numbered("y_bar", place);
+        generator::uniform_tensor(&format!("{name}/{y_bar}"), shape).unwrap()
     });
-    assert_eq!(swept.gradients.len() + 2, description.tensors.len());
+    let outputs = 1 + swept.further.len();
+    assert_eq!(
+        swept.gradients.len() + outputs + 1,
+        description.tensors.len()
+    );
+    let further: Vec<String> = (1..outputs).map(|place| numbered("y", place)).collect();
     for (
         row,
         Described {
@@ -222,6 +233,10 @@ fn check_full(name: &str, cut: Cut) {
         let found = match tensor.as_str() {
             "y" => &swept.y,
             "x_bar" => &swept.x_bar,
+            tensor if further.iter().any(|name| name == tensor) => {
+                let place = further.iter().position(|name| name == tensor).unwrap();
+                &swept.further[place]
+            }
             _ => {
                 &swept
                     .gradients
@@ -286,6 +301,20 @@ fn full_convnext() {
     check_full("convnext_tiny", Cut::Conventional);
     check_full("convnext_tiny", Cut::Tiles(32));
     check_full("convnext_small", Cut::Tiles(64));
+}
+
+#[test]
+fn full_feature_pyramids() {
+    check_full("resnet18_fpn", Cut::Conventional);
+    check_full("resnet18_fpn", Cut::Tiles(32));
+    check_full("resnet50_fpn", Cut::Tiles(64));
+}
+
+#[test]
+fn full_unets() {
+    check_full("unet_resnet18-3", Cut::Conventional);
+    check_full("unet_resnet18-3", Cut::Tiles(32));
+    check_full("unet_resnet50-1", Cut::Tiles(64));
 }
 
 #[test]

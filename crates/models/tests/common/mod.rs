@@ -67,6 +67,8 @@ pub(crate) fn generated_network(
 /// Value, gradient of the image, and gradients of the trainable parameters by name.
 pub(crate) struct Swept {
     pub(crate) y: Tensor,
+    /// Outputs after the first.
+    pub(crate) further: Vec<Tensor>,
     pub(crate) x_bar: Tensor,
     pub(crate) gradients: Vec<(String, Tensor)>,
     pub(crate) tiles: usize,
@@ -83,12 +85,12 @@ pub(crate) enum Cut {
     Blocks(u64, u64),
 }
 
-/// Forward and backward in f64 for a cotangent that depends on the shape of the features.
-pub(crate) fn sweep(
+/// Forward and backward in f64 for cotangents that depend on the shapes of the outputs, of which they are told the place.
+pub(crate) fn sweep_all(
     net: &Net,
     image: &Tensor,
     cut: Cut,
-    y_bar: impl FnOnce(&[usize]) -> Tensor,
+    y_bar: impl Fn(usize, &[usize]) -> Tensor,
 ) -> Swept {
     let (_, _, height, width) = image.dims4().unwrap();
     let request = PlanRequest::new(height as u64, width as u64)
@@ -100,8 +102,14 @@ pub(crate) fn sweep(
         Cut::Blocks(block, edge) => request.block(block).tile(edge).poison(f64::NAN),
     };
     let plan = net.plan(request).unwrap();
-    let (y, residuals) = plan.forward(image).unwrap();
-    let (store, x_bar) = plan.vjp_with_input(residuals, &[y_bar(y.dims())]).unwrap();
+    let (mut outputs, residuals) = plan.forward_all(image).unwrap();
+    let cotangents: Vec<Tensor> = outputs
+        .iter()
+        .enumerate()
+        .map(|(place, y)| y_bar(place, y.dims()))
+        .collect();
+    let (store, x_bar) = plan.vjp_with_input(residuals, &cotangents).unwrap();
+    let y = outputs.remove(0);
     let trainable = net
         .parameters()
         .iter()
@@ -116,10 +124,21 @@ pub(crate) fn sweep(
         .collect();
     Swept {
         y,
+        further: outputs,
         x_bar,
         gradients,
         tiles: plan.tiles(),
     }
+}
+
+/// [`sweep_all`] of a network with one output.
+pub(crate) fn sweep(
+    net: &Net,
+    image: &Tensor,
+    cut: Cut,
+    y_bar: impl Fn(&[usize]) -> Tensor,
+) -> Swept {
+    sweep_all(net, image, cut, |_, shape| y_bar(shape))
 }
 
 /// Panics unless the largest difference is within `tolerance` of the largest magnitude.

@@ -188,10 +188,7 @@ impl<'a> Runner<'a> {
         };
         let command = self.peer_command(script, entry.threads)?;
         let (name, _) = self.net(&entry.model).map_err(Refusal::failed)?;
-        if !matches!(
-            name,
-            ModelName::ResNet18 | ModelName::ResNet34 | ModelName::ResNet50
-        ) {
+        if !matches!(name, ModelName::ResNet(_)) {
             return Err(Refusal::Failed(format!("torchvision has no `{name}`")));
         }
         let (weights, input) = self.files(entry)?;

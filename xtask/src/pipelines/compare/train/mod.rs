@@ -140,10 +140,7 @@ fn epoch(
 ) -> anyhow::Result<Epoch> {
     let name: ModelName = arguments.model.parse()?;
     ensure!(
-        matches!(
-            name,
-            ModelName::ResNet18 | ModelName::ResNet34 | ModelName::ResNet50
-        ),
+        matches!(name, ModelName::ResNet(_)),
         "torchvision has no `{name}`: --train takes resnet18, resnet34 or resnet50"
     );
     let (slides, edge) = if arguments.quick {
