@@ -74,11 +74,8 @@ impl Settings {
         settings.textures.train = 20;
         settings.textures.validation = 8;
         settings.train.batch_size = 8;
-        settings.train.learning_rate = 3e-3;
-        settings.train.optimizer = OptimizerKind::Sgd {
-            momentum: 0.9,
-            weight_decay: 1e-6,
-        };
+        settings.train.optimizer = OptimizerKind::default();
+        settings.train.schedule = Schedule::default();
         settings
     }
 
