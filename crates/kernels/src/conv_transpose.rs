@@ -3,7 +3,7 @@
 mod forward;
 mod gradients;
 
-use crate::convolution::signed;
+use crate::integers::signed;
 use crate::{KernelError, Position, Region, Window};
 
 pub use forward::{TransposedWeights, conv_transpose_forward};
@@ -203,7 +203,7 @@ fn add_products<T: crate::Element, const N: usize>(
     if let [Some(a), Some(b), Some(c), Some(d)] = sources {
         let values = a.iter().zip(b).zip(c.iter().zip(d));
         for (((&a, &b), (&c, &d)), weights) in values.zip(weights.chunks(pitch)) {
-            let weights: &[T; N] = crate::rows::block(weights, 0);
+            let weights: &[T; N] = crate::blocks::block(weights, 0);
             for (sums, value) in sums.iter_mut().zip([a, b, c, d]) {
                 for lane in 0..N {
                     sums[lane] += value * weights[lane];
@@ -214,7 +214,7 @@ fn add_products<T: crate::Element, const N: usize>(
     }
     for (sums, source) in sums.iter_mut().zip(sources) {
         for (&value, weights) in source.unwrap_or_default().iter().zip(weights.chunks(pitch)) {
-            let weights: &[T; N] = crate::rows::block(weights, 0);
+            let weights: &[T; N] = crate::blocks::block(weights, 0);
             for lane in 0..N {
                 sums[lane] += value * weights[lane];
             }

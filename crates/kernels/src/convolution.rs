@@ -2,11 +2,23 @@
 
 use crate::gather::{Addend, Axis, Gather};
 use crate::image::{check_length, check_scratch};
+use crate::integers::signed;
 use crate::{
-    Activation, Convolution, DataGradientWeights, Element, ForwardWeights, Image, ImageMut,
-    KernelError, Located, Window, Windows, fill_region,
+    Activation, Convolution, DataGradientWeights, Element, Existing, ForwardWeights, Image,
+    ImageMut, KernelError, Located, Window, Windows, fill_region,
 };
-use crate::{scatter, winograd};
+use crate::{scatter, weight_gradient, winograd};
+
+impl Convolution {
+    /// Values of scratch that forward pass and gradients of this convolution need.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the convolution is malformed.
+    pub fn scratch_len<T: Element>(&self) -> Result<usize, KernelError> {
+        self.check()?;
+        Ok(winograd::scratch_len::<T>(self).max(weight_gradient::scratch_len::<T>(self)))
+    }
+}
 
 /// What [`conv_forward`] does to a sum before it stores it: adds `bias`, adds `residual`, applies `activation`.
 #[derive(Debug, Clone, Copy)]
@@ -188,15 +200,6 @@ pub fn conv_forward<T: Element>(
     Ok(())
 }
 
-/// What becomes of the values that a gradient's destination holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existing {
-    /// The gradient replaces them: it is added to zeros.
-    Replace,
-    /// The gradient is added to them.
-    Add,
-}
-
 /// Adds the gradient by the input to `input_cotangent`, or writes it there.
 ///
 /// `windows` says which outputs' cotangents, in `cotangent`, and where their windows lie in `input_cotangent`: only these
@@ -340,15 +343,6 @@ fn reaches_all(phase: Option<Axis>, first_target: usize, extent: usize) -> bool 
         let all = (extent - first_target).div_ceil(axis.target_step);
         axis.target_first == first_target && axis.targets == all
     })
-}
-
-/// A count that `Window::check` or the existence of a slice bounds.
-#[expect(
-    clippy::cast_possible_wrap,
-    reason = "checked: extents and windows fit isize"
-)]
-pub(crate) fn signed(count: usize) -> isize {
-    count as isize
 }
 
 fn gcd(a: usize, b: usize) -> usize {

@@ -118,44 +118,29 @@ element!(
 pub(crate) mod sealed {
     use pulp::{MemMask, Simd};
 
-    use crate::gather::Task as GatherTask;
-    use crate::gather::depthwise::DepthwiseTask;
-    use crate::instructions::dispatch;
-    use crate::scatter::ScatterTask;
-    use crate::weight_gradient::dense::Task as WeightGradientTask;
-    use crate::weight_gradient::per_channel::Task as DepthwiseWeightGradientTask;
-    use crate::winograd::forward::Task as WinogradTask;
-    use crate::winograd::patches::PatchTask as WinogradPatchTask;
-    use crate::winograd::weight_gradient::WeightGradientTask as WinogradWeightGradientTask;
+    use super::Element;
+
+    /// A family of micro-kernels. Its two functions are not generic, so that the kernels are compiled once, in this crate, and not again
+    /// in every crate that calls them; and numbers know nothing of families.
+    pub trait Family {
+        /// What a micro-kernel works on.
+        type Task<'a, T: Element>;
+
+        /// Runs a task in single precision.
+        fn single(task: Self::Task<'_, f32>);
+
+        /// Runs a task in double precision.
+        fn double(task: Self::Task<'_, f64>);
+    }
 
     /// Vectors of a number on whatever instructions `S` stands for; all inlined into the caller, which
     /// `pulp` has compiled for those instructions.
     #[expect(unsafe_code, reason = "masked loads and stores are raw")]
     pub trait Vectors: Sized {
-        /// Runs a task of the convolution engine. Not generic, so that the micro-kernels are compiled once, here, and
-        /// not again in every crate that calls them.
-        fn gather(task: GatherTask<'_, Self>);
-
-        /// Runs a task of a depthwise convolution; not generic either.
-        fn depthwise(task: DepthwiseTask<'_, Self>);
-
-        /// Runs a task of a scattered data gradient; not generic either.
-        fn scatter(task: ScatterTask<'_, Self>);
-
-        /// Runs a task of a weight gradient; not generic either.
-        fn weight_gradient(task: WeightGradientTask<'_, Self>);
-
-        /// Runs a task of a depthwise weight gradient; not generic either.
-        fn depthwise_weight_gradient(task: DepthwiseWeightGradientTask<'_, Self>);
-
-        /// Transforms a part of Winograd's input; not generic either.
-        fn winograd_patches(task: WinogradPatchTask<'_, Self>);
-
-        /// Runs a task of Winograd's convolution; not generic either.
-        fn winograd(task: WinogradTask<'_, Self>);
-
-        /// Runs a task of Winograd's weight gradient; not generic either.
-        fn winograd_weight_gradient(task: WinogradWeightGradientTask<'_, Self>);
+        /// Runs a task of a family.
+        fn run<F: Family>(task: F::Task<'_, Self>)
+        where
+            Self: Element;
 
         /// A vector that fills one register.
         type Vector<S: Simd>: Copy;
@@ -217,42 +202,15 @@ pub(crate) mod sealed {
 
     macro_rules! vectors {
         (
-            $number:ident, $vector:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident,
+            $number:ident, $run:ident, $vector:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident,
             $mul_add:ident, $sum:ident, $less:ident, $select:ident, $mask:ident, $load:ident, $store:ident, $lane:ident
         ) => {
             impl Vectors for $number {
                 type Vector<S: Simd> = S::$vector;
 
-                fn gather(task: GatherTask<'_, Self>) {
-                    dispatch(task);
-                }
-
-                fn depthwise(task: DepthwiseTask<'_, Self>) {
-                    dispatch(task);
-                }
-
-                fn scatter(task: ScatterTask<'_, Self>) {
-                    dispatch(task);
-                }
-
-                fn weight_gradient(task: WeightGradientTask<'_, Self>) {
-                    dispatch(task);
-                }
-
-                fn depthwise_weight_gradient(task: DepthwiseWeightGradientTask<'_, Self>) {
-                    dispatch(task);
-                }
-
-                fn winograd_patches(task: WinogradPatchTask<'_, Self>) {
-                    dispatch(task);
-                }
-
-                fn winograd(task: WinogradTask<'_, Self>) {
-                    task.run();
-                }
-
-                fn winograd_weight_gradient(task: WinogradWeightGradientTask<'_, Self>) {
-                    dispatch(task);
+                #[inline(always)]
+                fn run<F: Family>(task: F::Task<'_, Self>) {
+                    F::$run(task);
                 }
 
                 #[inline(always)]
@@ -358,6 +316,7 @@ pub(crate) mod sealed {
 
     vectors!(
         f32,
+        single,
         f32s,
         splat_f32s,
         add_f32s,
@@ -374,6 +333,7 @@ pub(crate) mod sealed {
     );
     vectors!(
         f64,
+        double,
         f64s,
         splat_f64s,
         add_f64s,
@@ -414,6 +374,11 @@ pub(crate) mod sealed {
     #[inline(always)]
     pub(crate) const fn lanes<S: Simd, T: Vectors>() -> usize {
         size_of::<T::Vector<S>>() / size_of::<T>()
+    }
+
+    /// Widest panel of weights, in registers, that leaves a micro-kernel enough accumulators.
+    pub(crate) const fn widest_panel<S: Simd>() -> usize {
+        if S::REGISTER_COUNT >= 32 { 4 } else { 2 }
     }
 
     /// The places where registers begin in a slice of `length` values.

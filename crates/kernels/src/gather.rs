@@ -13,7 +13,8 @@ use rayon::prelude::*;
 
 use product::{Terms, accumulate};
 
-use crate::element::sealed::{lanes, load_some, store_some};
+use crate::element::sealed::{Family, lanes, load_some, store_some};
+use crate::instructions::dispatch;
 use crate::shared::Shared;
 use crate::stack::Aligned;
 use crate::weights::{PackedWeights, Panel};
@@ -133,7 +134,7 @@ impl<T: Element> Gather<'_, T> {
         (0..chunks * panel_tasks).into_par_iter().for_each(|task| {
             let (chunk, panel_task) = (task / panel_tasks, task % panel_tasks);
             let first_panel = panel_task * panels_per_task;
-            T::gather(Task {
+            T::run::<Gathering>(Task {
                 gather,
                 target: shared,
                 pixels: chunk * CHUNK_PIXELS..((chunk + 1) * CHUNK_PIXELS).min(pixels),
@@ -185,11 +186,26 @@ fn add_values<S: Simd, T: Element>(simd: S, value: T::Vector<S>, more: &[T]) -> 
 }
 
 /// Some positions times some panels: no two tasks share both.
-pub struct Task<'a, T> {
+pub(crate) struct Task<'a, T> {
     gather: &'a Gather<'a, T>,
     target: &'a Shared<'a, T>,
     pixels: std::ops::Range<usize>,
     panels: std::ops::Range<usize>,
+}
+
+/// The family of [`Task`].
+struct Gathering;
+
+impl Family for Gathering {
+    type Task<'a, T: Element> = Task<'a, T>;
+
+    fn single(task: Task<'_, f32>) {
+        dispatch(task);
+    }
+
+    fn double(task: Task<'_, f64>) {
+        dispatch(task);
+    }
 }
 
 impl<T: Element> WithSimd for Task<'_, T> {

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::KernelError;
-use crate::rows::block;
-use crate::window::bounded;
+use crate::blocks::block;
+use crate::integers::bounded;
 
 /// A pixel's place in a buffer: may be outside, where padding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -439,4 +439,13 @@ pub(crate) fn check_scratch<T>(expected: usize, scratch: &[T]) -> Result<(), Ker
         });
     }
     Ok(())
+}
+
+/// What becomes of the values that a gradient's destination holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// The gradient replaces them: it is added to zeros.
+    Replace,
+    /// The gradient is added to them.
+    Add,
 }

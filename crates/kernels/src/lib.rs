@@ -15,6 +15,7 @@
 
 mod activation;
 mod affine;
+mod blocks;
 mod conv_transpose;
 mod convolution;
 mod element;
@@ -23,6 +24,7 @@ mod error;
 mod gather;
 mod image;
 mod instructions;
+mod integers;
 mod layer_norm;
 mod math;
 mod memory;
@@ -49,14 +51,14 @@ pub use conv_transpose::{
     ConvTranspose, TransposedWeights, conv_transpose_data_gradient, conv_transpose_forward,
     conv_transpose_weight_gradient,
 };
-pub use convolution::{Epilogue, Existing, conv_data_gradient, conv_forward};
+pub use convolution::{Epilogue, conv_data_gradient, conv_forward};
 pub use element::Element;
 pub use elementwise::{
     accumulate_channels, accumulate_region, add, copy_channels, copy_region, fill_region, multiply,
     multiply_vjp,
 };
 pub use error::KernelError;
-pub use image::{Image, ImageMut, Located, Position, Region};
+pub use image::{Existing, Image, ImageMut, Located, Position, Region};
 pub use layer_norm::{
     LayerNorm, layer_norm_forward, layer_norm_parameter_gradient, layer_norm_vjp,
 };

@@ -9,7 +9,7 @@ pub use max::{max_pool_forward, max_pool_vjp};
 use std::ops::Range;
 
 use crate::Window;
-use crate::convolution::signed;
+use crate::integers::signed;
 
 /// Rows of input cotangent that one task of a VJP owns.
 const BAND_ROWS: usize = 16;

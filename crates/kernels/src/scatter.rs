@@ -13,12 +13,13 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::convolution::signed;
-use crate::element::sealed::{lanes, load, store};
+use crate::element::sealed::{Family, lanes, load, store};
 use crate::gather::product::{Terms, accumulate};
+use crate::instructions::dispatch;
+use crate::integers::signed;
+use crate::integers::steps_inside;
 use crate::shared::Shared;
 use crate::stack::Stack;
-use crate::weight_gradient::steps_inside;
 use crate::weights::{PackedWeights, Panel};
 use crate::{Convolution, Element, Image, ImageMut, Windows};
 
@@ -100,7 +101,7 @@ pub(crate) fn run<T: Element>(
             .step_by(2)
             .for_each(|index| {
                 let first = row_range.start + index * band;
-                T::scatter(ScatterTask {
+                T::run::<Scattering>(ScatterTask {
                     scatter: &scatter,
                     rows: first..(first + band).min(row_range.end),
                     columns: column_range.clone(),
@@ -165,10 +166,25 @@ struct Scatter<'a, T> {
 }
 
 /// Rows of cotangents, and the columns that count.
-pub struct ScatterTask<'a, T> {
+pub(crate) struct ScatterTask<'a, T> {
     scatter: &'a Scatter<'a, T>,
     rows: Range<usize>,
     columns: Range<usize>,
+}
+
+/// The family of [`ScatterTask`].
+struct Scattering;
+
+impl Family for Scattering {
+    type Task<'a, T: Element> = ScatterTask<'a, T>;
+
+    fn single(task: ScatterTask<'_, f32>) {
+        dispatch(task);
+    }
+
+    fn double(task: ScatterTask<'_, f64>) {
+        dispatch(task);
+    }
 }
 
 impl<T: Element> WithSimd for ScatterTask<'_, T> {

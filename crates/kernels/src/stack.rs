@@ -14,3 +14,6 @@ pub(crate) struct Lines<const BYTES: usize>([u8; BYTES]);
 /// registers.
 #[repr(align(64))]
 pub(crate) struct Aligned<V>(pub(crate) V);
+
+/// Output channels between one row of a block and the next are a multiple of this: whole registers of any width.
+pub(crate) const ALIGNMENT: usize = 16;

@@ -2,11 +2,11 @@
 
 use pulp::Simd;
 
-use crate::convolution::signed;
 use crate::element::sealed::{load_from, registers, store_to};
 use crate::instructions::Work;
+use crate::integers::bounded;
+use crate::integers::signed;
 use crate::rows::{for_each_band, for_each_row};
-use crate::window::bounded;
 use crate::{Element, Image, ImageMut, KernelError, Position, Region};
 
 /// Rows of output that one task makes: stencils along a row are computed once for all of them.

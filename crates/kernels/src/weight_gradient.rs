@@ -5,11 +5,8 @@ pub(crate) mod dense;
 pub(crate) mod per_channel;
 pub(crate) mod product;
 
-use std::ops::Range;
-
 use rayon::prelude::*;
 
-use crate::convolution::signed;
 use crate::image::{check_length, check_scratch};
 use crate::winograd;
 use crate::{Convolution, Element, Image, KernelError, Windows};
@@ -108,23 +105,4 @@ pub fn weight_gradient_to_oihw<T: Element>(
             }
         });
     Ok(())
-}
-
-/// The steps `i` of `range` for which `first + i * step` is in `0..extent`.
-#[inline(always)]
-pub(crate) fn steps_inside(
-    first: isize,
-    step: isize,
-    extent: usize,
-    range: Range<usize>,
-) -> Range<usize> {
-    let at_least = |bound: isize| {
-        // The first step at or beyond `bound`.
-        let distance = bound - first;
-        usize::try_from(distance.div_euclid(step) + isize::from(distance.rem_euclid(step) != 0))
-            .unwrap_or_default()
-    };
-    let start = at_least(0).clamp(range.start, range.end);
-    let end = at_least(signed(extent)).clamp(start, range.end);
-    start..end
 }

@@ -3,15 +3,10 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::element::sealed::lanes;
+use crate::element::sealed::{lanes, widest_panel};
 use crate::image::check_length;
 use crate::instructions::{Work, dispatch, run_part};
 use crate::{Convolution, Element, KernelError, scatter, winograd};
-
-/// Widest panel of weights, in registers, that leaves the micro-kernel enough accumulators.
-pub(crate) const fn widest_panel<S: Simd>() -> usize {
-    if S::REGISTER_COUNT >= 32 { 4 } else { 2 }
-}
 
 /// How packed weights lie in memory: `[group][panel][kernel row][kernel column][depth][panel width]`, where a panel is
 /// up to four registers of output values wide. The last panel of a group is filled up with zeros. For Winograd's

@@ -1,5 +1,6 @@
 //! Sliding windows and convolutions: their shapes, without weights.
 
+use crate::integers::bounded;
 use crate::{KernelError, Position, Region};
 
 /// The window that a convolution or pooling slides over its input; `[rows, columns]` throughout.
@@ -132,13 +133,6 @@ pub enum Arithmetic {
     Direct,
 }
 
-/// A count or a position that leaves room for sums and differences of a few of its kind.
-pub(crate) fn bounded(count: usize) -> Option<isize> {
-    isize::try_from(count)
-        .ok()
-        .filter(|&count| count <= isize::MAX / 8)
-}
-
 /// The shape of a two-dimensional convolution.
 ///
 /// Weights come in the order of PyTorch and candle: output channel, input channel within the group, kernel row,
@@ -174,26 +168,6 @@ impl Convolution {
     #[must_use]
     pub const fn arithmetic(self, arithmetic: Arithmetic) -> Self {
         Self { arithmetic, ..self }
-    }
-
-    /// Whether Winograd's F(2 x 2, 3 x 3) computes it, by a rule on the shape alone: 3 x 3 taps, stride and dilation 1, one
-    /// group, and enough channels on both sides.
-    ///
-    /// It does 16 products where the direct sum does 36, and rounds more: its error is up to three times that of direct
-    /// arithmetic. Values so large that sums of four of them overflow become infinite or NaN earlier.
-    #[must_use]
-    pub fn is_winograd(&self) -> bool {
-        self.arithmetic == Arithmetic::Auto && crate::winograd::applies(self)
-    }
-
-    /// Values of scratch that forward pass and gradients of this convolution need.
-    ///
-    /// # Errors
-    /// [`KernelError`] where the convolution is malformed.
-    pub fn scratch_len<T: crate::Element>(&self) -> Result<usize, KernelError> {
-        self.check()?;
-        Ok(crate::winograd::scratch_len::<T>(self)
-            .max(crate::weight_gradient::scratch_len::<T>(self)))
     }
 
     /// The same convolution in `groups` groups.

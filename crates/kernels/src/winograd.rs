@@ -21,8 +21,8 @@ pub(crate) use weight_gradient::{scratch_len as weight_gradient_scratch_len, wei
 
 use std::ops::Range;
 
-use crate::Convolution;
-use crate::weight_gradient::cut::ALIGNMENT;
+use crate::stack::ALIGNMENT;
+use crate::{Arithmetic, Convolution};
 
 /// Edge of a tile of outputs.
 const TILE: usize = 2;
@@ -35,6 +35,18 @@ const PRODUCTS: usize = PATCH * PATCH;
 
 /// Rows and columns of a transformed kernel.
 pub(crate) const WEIGHTS: [usize; 2] = [PATCH, PATCH];
+
+impl Convolution {
+    /// Whether Winograd's F(2 x 2, 3 x 3) computes it, by a rule on the shape alone: 3 x 3 taps, stride and dilation 1, one
+    /// group, and enough channels on both sides.
+    ///
+    /// It does 16 products where the direct sum does 36, and rounds more: its error is up to three times that of direct
+    /// arithmetic. Values so large that sums of four of them overflow become infinite or NaN earlier.
+    #[must_use]
+    pub fn is_winograd(&self) -> bool {
+        self.arithmetic == Arithmetic::Auto && applies(self)
+    }
+}
 
 /// One axis of a grid of tiles over a region of a plane.
 #[derive(Debug, Clone, Copy)]

@@ -1,7 +1,8 @@
 use super::{ConvTranspose, POSITIONS, add_products, source};
-use crate::convolution::signed;
+use crate::blocks::{block, for_each_block};
 use crate::image::check_length;
-use crate::rows::{block, for_each_block, for_each_row};
+use crate::integers::signed;
+use crate::rows::for_each_row;
 use crate::{Element, Image, ImageMut, KernelError, Position, Region};
 
 /// Weights and bias of a transposed convolution.

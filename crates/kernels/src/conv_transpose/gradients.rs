@@ -2,10 +2,11 @@ use pulp::Simd;
 use rayon::prelude::*;
 
 use super::{ConvTranspose, POSITIONS, add_products, source, target};
-use crate::convolution::signed;
+use crate::blocks::for_each_block;
 use crate::image::check_length;
 use crate::instructions::{Work, run_part};
-use crate::rows::{for_each_block, for_each_row};
+use crate::integers::signed;
+use crate::rows::for_each_row;
 use crate::{Element, Existing, Image, ImageMut, KernelError, Position, Region};
 
 /// Adds to `input_cotangent`, or writes there, what the cotangents in `region` give. This is a convolution.

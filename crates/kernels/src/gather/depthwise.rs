@@ -13,11 +13,12 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{CHUNK_PIXELS, Existing, Gather, TASK_PRODUCTS};
-use crate::convolution::signed;
-use crate::element::sealed::{lanes, load, load_some, store_some};
+use crate::element::sealed::{Family, lanes, load, load_some, store_some};
+use crate::instructions::dispatch;
+use crate::integers::signed;
+use crate::integers::steps_inside;
 use crate::shared::Shared;
 use crate::stack::Aligned;
-use crate::weight_gradient::steps_inside;
 use crate::weights::Panel;
 use crate::{Activation, Element};
 
@@ -44,7 +45,7 @@ impl<T: Element> Gather<'_, T> {
         (0..tasks).into_par_iter().for_each(|task| {
             let (place, panel) = (task / panel_tasks, task % panel_tasks * step);
             let (row, column) = (place / across * height, place % across * width);
-            T::depthwise(DepthwiseTask {
+            T::run::<Depthwise>(DepthwiseTask {
                 gather: self,
                 target,
                 rows: row..(row + height).min(rows),
@@ -56,12 +57,27 @@ impl<T: Element> Gather<'_, T> {
 }
 
 /// A rectangle of positions times some panels: no two tasks share both.
-pub struct DepthwiseTask<'a, T> {
+pub(crate) struct DepthwiseTask<'a, T> {
     gather: &'a Gather<'a, T>,
     target: &'a Shared<'a, T>,
     rows: Range<usize>,
     columns: Range<usize>,
     panels: Range<usize>,
+}
+
+/// The family of [`DepthwiseTask`].
+struct Depthwise;
+
+impl Family for Depthwise {
+    type Task<'a, T: Element> = DepthwiseTask<'a, T>;
+
+    fn single(task: DepthwiseTask<'_, f32>) {
+        dispatch(task);
+    }
+
+    fn double(task: DepthwiseTask<'_, f64>) {
+        dispatch(task);
+    }
 }
 
 impl<T: Element> WithSimd for DepthwiseTask<'_, T> {

@@ -1,6 +1,7 @@
 use super::{BAND_ROWS, Taps, windows_touching};
-use crate::convolution::signed;
-use crate::rows::{block_mut, for_each_band, for_each_block, for_each_row};
+use crate::blocks::{block_mut, for_each_block};
+use crate::integers::signed;
+use crate::rows::{for_each_band, for_each_row};
 use crate::{Element, Existing, Image, ImageMut, KernelError, Position, Region, Window};
 
 /// What average pooling divides its sums by.

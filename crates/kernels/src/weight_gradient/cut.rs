@@ -13,12 +13,10 @@ use super::product::Extent;
 use crate::Element;
 use crate::element::sealed::{lanes, load_some, store};
 use crate::shared::Shared;
+use crate::stack::ALIGNMENT;
 
 /// Output channels of a block.
 pub(crate) const COLUMNS: usize = 64;
-
-/// Output channels between one row of a block and the next are a multiple of this: whole registers of any width.
-pub(crate) const ALIGNMENT: usize = 16;
 
 /// Tasks worth having. Where there are fewer blocks, they are summed over several strips at a time.
 const TASKS: usize = 16;

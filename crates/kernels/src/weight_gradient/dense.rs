@@ -12,9 +12,11 @@ use pulp::{Simd, WithSimd};
 
 use pack::PackedAxis;
 
-use super::cut::{ALIGNMENT, Cut, Destination, Part, Place, Summed, Target, columns, slots};
+use super::cut::{Cut, Destination, Part, Place, Summed, Target, columns, slots};
 use super::product::{Extent, Rows, Sums, multiply};
-use crate::element::sealed::{lanes, load};
+use crate::element::sealed::{Family, lanes, load};
+use crate::instructions::dispatch;
+use crate::stack::ALIGNMENT;
 use crate::stack::Stack;
 use crate::{Convolution, Element, Image, Position, Region, Windows};
 
@@ -127,7 +129,7 @@ pub(super) fn weight_gradient<T: Element>(
     };
     let [rows, columns] = job.chunks();
     Cut::new(blocks.count(), rows * columns, 1, STRIP)
-        .run(|part| T::weight_gradient(Task { job: &job, part }));
+        .run(|part| T::run::<Dense>(Task { job: &job, part }));
 }
 
 /// The whole gradient.
@@ -144,9 +146,24 @@ struct Job<'a, T> {
 }
 
 /// A part of a weight gradient.
-pub struct Task<'a, T> {
+pub(crate) struct Task<'a, T> {
     job: &'a Job<'a, T>,
     part: Part,
+}
+
+/// The family of [`Task`].
+struct Dense;
+
+impl Family for Dense {
+    type Task<'a, T: Element> = Task<'a, T>;
+
+    fn single(task: Task<'_, f32>) {
+        dispatch(task);
+    }
+
+    fn double(task: Task<'_, f64>) {
+        dispatch(task);
+    }
 }
 
 impl<T: Element> WithSimd for Task<'_, T> {

@@ -9,9 +9,10 @@ use pulp::{Simd, WithSimd};
 
 use super::cut::{Cut, Destination, Part, Place, Summed, Target, columns, slots};
 use super::product::Extent;
-use super::steps_inside;
-use crate::convolution::signed;
-use crate::element::sealed::{lanes, load, load_some, store};
+use crate::element::sealed::{Family, lanes, load, load_some, store};
+use crate::instructions::dispatch;
+use crate::integers::signed;
+use crate::integers::steps_inside;
 use crate::{Convolution, Element, Image, Position, Region, Windows};
 
 /// Channels of a block: at least two registers.
@@ -68,7 +69,7 @@ pub(super) fn weight_gradient<T: Element>(
     };
     let longest = (STRIP / region.columns).max(1);
     Cut::new(tap_blocks * channel_blocks, region.rows, 1, longest)
-        .run(|part| T::depthwise_weight_gradient(Task { job: &job, part }));
+        .run(|part| T::run::<PerChannel>(Task { job: &job, part }));
 }
 
 /// The whole gradient.
@@ -86,9 +87,24 @@ struct Job<'a, T> {
 }
 
 /// A part of a weight gradient.
-pub struct Task<'a, T> {
+pub(crate) struct Task<'a, T> {
     job: &'a Job<'a, T>,
     part: Part,
+}
+
+/// The family of [`Task`].
+struct PerChannel;
+
+impl Family for PerChannel {
+    type Task<'a, T: Element> = Task<'a, T>;
+
+    fn single(task: Task<'_, f32>) {
+        dispatch(task);
+    }
+
+    fn double(task: Task<'_, f64>) {
+        dispatch(task);
+    }
 }
 
 impl<T: Element> WithSimd for Task<'_, T> {

@@ -3,8 +3,7 @@
 use pulp::Simd;
 
 use crate::Element;
-use crate::element::sealed::{lanes, load, store};
-use crate::weights::widest_panel;
+use crate::element::sealed::{lanes, load, store, widest_panel};
 
 /// Values of one side of the products, some for each position.
 #[derive(Clone, Copy)]

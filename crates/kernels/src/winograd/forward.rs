@@ -5,11 +5,11 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::patches::{PatchTask, Source, transform};
+use super::patches::{PatchFamily, PatchTask, Source, transform};
 use super::patching::{Cut, FEW_BYTES, LONGEST_SUM, MANY_BYTES, Patching, shared_tiles};
 use super::products::{PRODUCT_BYTES, Products};
 use super::{Grid, PATCH, PRODUCTS, TILE, TileAxis, Transformed};
-use crate::element::sealed::{lanes, load_some, store_some};
+use crate::element::sealed::{Family, lanes, load_some, store_some};
 use crate::gather::product::{TERMS_BETWEEN_FETCHES, Terms, accumulate, accumulate_and_fetch};
 use crate::gather::{Axis, Gather};
 use crate::instructions::dispatch;
@@ -26,7 +26,7 @@ fn tile_axis(axis: &Axis, before: usize) -> TileAxis {
     TileAxis {
         before,
         positions: axis.targets,
-        source: axis.source_first - crate::convolution::signed(before),
+        source: axis.source_first - crate::integers::signed(before),
         low: axis.low,
         high: axis.high,
     }
@@ -58,7 +58,7 @@ pub(crate) fn run<T: Element>(mut gather: Gather<'_, T>, before: [usize; 2], scr
         let chunks = tiles.div_ceil(step);
         (0..chunks * parts).into_par_iter().for_each(|task| {
             let (chunk, part) = (task / parts, task % parts);
-            T::winograd(Task {
+            T::run::<Winograd>(Task {
                 gather,
                 grid: &grid,
                 target: &target,
@@ -84,7 +84,7 @@ pub(crate) fn run<T: Element>(mut gather: Gather<'_, T>, before: [usize; 2], scr
             .into_par_iter()
             .for_each(|task| {
                 let first = start + task * chunk;
-                T::winograd_patches(PatchTask {
+                T::run::<PatchFamily>(PatchTask {
                     grid: &grid,
                     source,
                     tiles: first..(first + chunk).min(end),
@@ -98,7 +98,7 @@ pub(crate) fn run<T: Element>(mut gather: Gather<'_, T>, before: [usize; 2], scr
             .for_each(|task| {
                 let (chunk, panel) = (task / panels, task % panels);
                 let first = start + chunk * step;
-                T::winograd(Task {
+                T::run::<Winograd>(Task {
                     gather,
                     grid: &grid,
                     target: &target,
@@ -129,13 +129,28 @@ enum Patches<'a, T> {
 }
 
 /// Some tiles times some panels: no two tasks share both.
-pub struct Task<'a, T> {
+pub(crate) struct Task<'a, T> {
     gather: &'a Gather<'a, T>,
     grid: &'a Grid,
     target: &'a Shared<'a, T>,
     tiles: Range<usize>,
     panels: Range<usize>,
     patches: Patches<'a, T>,
+}
+
+/// The family of [`Task`].
+struct Winograd;
+
+impl Family for Winograd {
+    type Task<'a, T: Element> = Task<'a, T>;
+
+    fn single(task: Task<'_, f32>) {
+        task.run();
+    }
+
+    fn double(task: Task<'_, f64>) {
+        task.run();
+    }
 }
 
 impl<T: Element> Task<'_, T> {

@@ -6,7 +6,8 @@ use pulp::{Simd, WithSimd};
 
 use super::{Grid, PATCH, TILE, Transformed};
 use crate::Element;
-use crate::element::sealed::{lanes, load, load_some, store};
+use crate::element::sealed::{Family, lanes, load, load_some, store};
+use crate::instructions::dispatch;
 use crate::shared::Shared;
 
 /// An image that patches are cut from.
@@ -21,7 +22,7 @@ pub(super) struct Source<'a, T> {
 }
 
 /// Transforms the patches of some tiles.
-pub struct PatchTask<'a, T> {
+pub(crate) struct PatchTask<'a, T> {
     pub(super) grid: &'a Grid,
     pub(super) source: Source<'a, T>,
     pub(super) tiles: Range<usize>,
@@ -29,6 +30,21 @@ pub struct PatchTask<'a, T> {
     /// Where the first tile's values go.
     pub(super) first: usize,
     pub(super) layout: Transformed,
+}
+
+/// The family of [`PatchTask`].
+pub(super) struct PatchFamily;
+
+impl Family for PatchFamily {
+    type Task<'a, T: Element> = PatchTask<'a, T>;
+
+    fn single(task: PatchTask<'_, f32>) {
+        dispatch(task);
+    }
+
+    fn double(task: PatchTask<'_, f64>) {
+        dispatch(task);
+    }
 }
 
 impl<T: Element> WithSimd for PatchTask<'_, T> {

@@ -10,8 +10,9 @@ use pulp::{Simd, WithSimd};
 
 use super::patches::{Source, transform};
 use super::{Grid, PATCH, PRODUCTS, TILE, TileAxis, Transformed};
-use crate::convolution::signed;
-use crate::element::sealed::{lanes, load, load_some, store_some};
+use crate::element::sealed::{Family, lanes, load, load_some, store_some};
+use crate::instructions::dispatch;
+use crate::integers::signed;
 use crate::prefetch::Ahead;
 use crate::stack::Stack;
 use crate::weight_gradient::cut::{
@@ -104,7 +105,7 @@ pub(crate) fn weight_gradient<T: Element>(
         chunk,
         STRIP_CHUNKS * chunk,
     )
-    .run(|part| T::winograd_weight_gradient(WeightGradientTask { job: &job, part }));
+    .run(|part| T::run::<WinogradWeightGradient>(WeightGradientTask { job: &job, part }));
 }
 
 struct Job<'a, T> {
@@ -118,9 +119,24 @@ struct Job<'a, T> {
 }
 
 /// A part of a weight gradient.
-pub struct WeightGradientTask<'a, T> {
+pub(crate) struct WeightGradientTask<'a, T> {
     job: &'a Job<'a, T>,
     part: Part,
+}
+
+/// The family of [`WeightGradientTask`].
+struct WinogradWeightGradient;
+
+impl Family for WinogradWeightGradient {
+    type Task<'a, T: Element> = WeightGradientTask<'a, T>;
+
+    fn single(task: WeightGradientTask<'_, f32>) {
+        dispatch(task);
+    }
+
+    fn double(task: WeightGradientTask<'_, f64>) {
+        dispatch(task);
+    }
 }
 
 impl<T: Element> WithSimd for WeightGradientTask<'_, T> {

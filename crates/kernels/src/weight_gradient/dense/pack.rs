@@ -6,11 +6,11 @@ use pulp::Simd;
 
 use super::{Block, INPUT_BYTES};
 use crate::Element;
-use crate::convolution::signed;
 use crate::element::sealed::{lanes, load_some, store_some};
-use crate::weight_gradient::cut::ALIGNMENT;
+use crate::integers::signed;
+use crate::integers::steps_inside;
+use crate::stack::ALIGNMENT;
 use crate::weight_gradient::product::Rows;
-use crate::weight_gradient::steps_inside;
 
 /// One axis of the packed inputs of some positions.
 #[derive(Debug, Clone, Copy)]
