@@ -1,4 +1,4 @@
-//! Known numbers of ResNet-18, and the planner's speed and honesty on ResNet-50.
+//! Known numbers of ResNet-18, and what the planner makes of budgets for ResNet-50.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,8 +7,6 @@
 )]
 
 mod common;
-
-use std::time::{Duration, Instant};
 
 use common::{one_image, resnet18, resnet50, square};
 use stream_grad_tiling::{
@@ -162,7 +160,11 @@ fn a_budget_that_is_too_small_names_the_least_and_the_least_is_enough() {
     let peak = plan(&sized, &request, &time(&sized)).unwrap().peak;
     assert_eq!(peak.peak(), minimum);
     request.budget = Some(ByteCount::saturating(minimum - 1));
-    assert!(plan(&sized, &request, &time(&sized)).is_err());
+    let refused = plan(&sized, &request, &time(&sized)).unwrap_err();
+    assert!(
+        matches!(refused, TilingError::BudgetTooSmall { .. }),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -179,26 +181,16 @@ fn only_permitted_nodes_are_kept() {
 }
 
 #[test]
-fn planning_resnet50_at_65536_takes_moments() {
+fn resnet50_at_65536_fits_in_its_budgets() {
     let sized = square(resnet50(), 65_536);
-    for gib in [8, 32, 128] {
+    let mut slower = None;
+    for gib in [80, 128, 1024] {
         let mut request = PlannerRequest::new(one_image());
         request.budget = Some(ByteCount::gib(gib));
-        let start = Instant::now();
-        let planned = plan(&sized, &request, &time(&sized));
-        let elapsed = start.elapsed();
-        println!("{gib} GiB: {elapsed:?}");
-        if let Ok(Planned {
-            geometry,
-            peak,
-            cost,
-            ..
-        }) = planned
-        {
-            println!("{}\n{peak}\n{cost}", geometry.recipe());
-        }
-        // Generous for a loaded machine; it is a fraction of this on an idle one.
-        assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+        let planned = plan(&sized, &request, &time(&sized)).unwrap();
+        assert!(planned.peak.peak() <= u128::from(ByteCount::gib(gib).get()));
+        assert!(slower.is_none_or(|slower| planned.time <= slower));
+        slower = Some(planned.time);
     }
 }
 

@@ -66,7 +66,11 @@ fn more_than_four_threads_for_each_core_are_refused_with_both_numbers() {
             matches!(error, StreamError::TooManyThreads { .. }),
             "{error}"
         );
-        assert!(model.probe(&net(), &request).is_err());
+        let error = model.probe(&net(), &request).unwrap_err();
+        assert!(
+            matches!(error, StreamError::TooManyThreads { .. }),
+            "{error}"
+        );
     }
     assert!(
         net()
