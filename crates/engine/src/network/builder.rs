@@ -118,10 +118,7 @@ impl NetworkBuilder {
         let name = self.layer_name("conv", name);
         self.expect_channels(&name, x, config.in_channels)?;
         let shape = config.shape();
-        shape.weight_count().map_err(|source| StreamError::Kernel {
-            layer: name.clone(),
-            source,
-        })?;
+        shape.weight_count().map_err(refused(&name))?;
         let dimensions = [
             config.out_channels,
             config.in_channels / config.groups,
@@ -130,11 +127,8 @@ impl NetworkBuilder {
         ];
         let mut own = self.parameters_of(&name, provider);
         let weight = own.trainable("weight", &dimensions, Initial::KaimingNormal)?;
-        let bias = if config.bias {
-            Some(own.trainable("bias", &[config.out_channels], Initial::Constant(0.0))?)
-        } else {
-            None
-        };
+        let bias = config.bias.then(|| own.bias(config.out_channels));
+        let bias = bias.transpose()?;
         let operator = Convolution {
             shape,
             padding: config.padding,
@@ -161,17 +155,14 @@ impl NetworkBuilder {
         let in_channels = self.channels(x)?;
         let name = self.layer_name("linear", name);
         let shape = Conv2d::new(in_channels, out_channels, 1).shape();
-        shape.weight_count().map_err(|source| StreamError::Kernel {
-            layer: name.clone(),
-            source,
-        })?;
+        shape.weight_count().map_err(refused(&name))?;
         let mut own = self.parameters_of(&name, provider);
         let dimensions = [out_channels, in_channels];
         let operator = Convolution {
             shape,
             padding: Padding::all(0),
             weight: own.trainable("weight", &dimensions, Initial::KaimingNormal)?,
-            bias: Some(own.trainable("bias", &[out_channels], Initial::Constant(0.0))?),
+            bias: Some(own.bias(out_channels)?),
             folded: None,
             activation: Activation::Identity,
         };
@@ -193,11 +184,7 @@ impl NetworkBuilder {
         let name = self.layer_name("conv_transpose", name);
         self.expect_channels(&name, x, config.in_channels)?;
         let shape = config.shape();
-        let refused = |source: KernelError| StreamError::Kernel {
-            layer: name.clone(),
-            source,
-        };
-        shape.weight_count().map_err(refused)?;
+        shape.weight_count().map_err(refused(&name))?;
         for axis in 0..2 {
             let (more, stride) = (config.output_padding[axis], config.stride[axis]);
             if more >= stride.max(config.dilation[axis]) {
@@ -217,11 +204,8 @@ impl NetworkBuilder {
         ];
         let mut own = self.parameters_of(&name, provider);
         let weight = own.trainable("weight", &dimensions, Initial::KaimingNormal)?;
-        let bias = if config.bias {
-            Some(own.trainable("bias", &[config.out_channels], Initial::Constant(0.0))?)
-        } else {
-            None
-        };
+        let bias = config.bias.then(|| own.bias(config.out_channels));
+        let bias = bias.transpose()?;
         let operator = TransposedConvolution {
             shape,
             padding: config.padding,
@@ -251,7 +235,7 @@ impl NetworkBuilder {
         let (zero, one) = (Initial::Constant(0.0), Initial::Constant(1.0));
         let map = ChannelMap::FrozenNorm {
             weight: own.trainable("weight", &[channels], one)?,
-            bias: own.trainable("bias", &[channels], zero)?,
+            bias: own.bias(channels)?,
             mean: own.constant("running_mean", &[channels], zero)?,
             variance: own.constant("running_var", &[channels], one)?,
             epsilon,
@@ -277,7 +261,7 @@ impl NetworkBuilder {
         let mut own = self.parameters_of(&name, provider);
         let operator = LayerNorm {
             weight: own.trainable("weight", &[channels], Initial::Constant(1.0))?,
-            bias: own.trainable("bias", &[channels], Initial::Constant(0.0))?,
+            bias: own.bias(channels)?,
             epsilon,
             activation: Activation::Identity,
         };
@@ -333,14 +317,8 @@ impl NetworkBuilder {
     /// # Errors
     /// [`StreamError::UnknownLayer`] for a layer of another builder.
     pub fn pointwise(&mut self, x: Layer, function: Pointwise) -> Result<Layer> {
-        let name = match function {
-            Pointwise::Relu => "relu",
-            Pointwise::Relu6 => "relu6",
-            Pointwise::Sigmoid => "sigmoid",
-            Pointwise::Silu => "silu",
-            Pointwise::Gelu(_) => "gelu",
-        };
-        self.unary(name, x, PointwiseOperator(function))
+        let operator = PointwiseOperator(function);
+        self.unary(operator.name(), x, operator)
     }
 
     /// The sum of two layers of the same size.
@@ -603,6 +581,11 @@ impl LayerParameters<'_> {
         })
     }
 
+    /// One number for each channel, from 0 on.
+    fn bias(&mut self, channels: usize) -> Result<ParameterId> {
+        self.trainable("bias", &[channels], Initial::Constant(0.0))
+    }
+
     fn constant(
         &mut self,
         name: &'static str,
@@ -637,6 +620,14 @@ impl LayerParameters<'_> {
                     .unwrap_or_default(),
             }),
         }
+    }
+}
+
+/// Turns a kernel's refusal of a layer's shape into this crate's error.
+fn refused(layer: &str) -> impl Fn(KernelError) -> StreamError {
+    move |source| StreamError::Kernel {
+        layer: layer.to_owned(),
+        source,
     }
 }
 

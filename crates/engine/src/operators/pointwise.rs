@@ -12,6 +12,19 @@ use crate::operator::{Fusible, NodeShape, Operator, OperatorKey, VjpWeights};
 #[derive(Debug, Clone)]
 pub(crate) struct PointwiseOperator(pub(crate) Pointwise);
 
+impl PointwiseOperator {
+    /// The function's name.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self.0 {
+            Pointwise::Relu => "relu",
+            Pointwise::Relu6 => "relu6",
+            Pointwise::Sigmoid => "sigmoid",
+            Pointwise::Silu => "silu",
+            Pointwise::Gelu(_) => "gelu",
+        }
+    }
+}
+
 impl Operator for PointwiseOperator {
     type Prepared<B: Backend> = ();
     type Transposed<B: Backend> = ();
@@ -22,13 +35,7 @@ impl Operator for PointwiseOperator {
             _ => "",
         };
         OperatorKey {
-            kind: match self.0 {
-                Pointwise::Relu => "relu",
-                Pointwise::Relu6 => "relu6",
-                Pointwise::Sigmoid => "sigmoid",
-                Pointwise::Silu => "silu",
-                Pointwise::Gelu(_) => "gelu",
-            },
+            kind: self.name(),
             detail: format!("{}{form}", node.channels),
         }
     }
