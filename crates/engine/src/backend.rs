@@ -310,8 +310,12 @@ pub trait Backend: Debug + Send + Sync + Sized + 'static {
     fn sums(&self, length: usize) -> Self::Sums;
     /// Adds numbers of the host's, one to each sum.
     fn add_to_sums(&self, sums: &mut Self::Sums, values: &[f64]);
+    /// Adds sums to others, one by one, and leaves zeros in their place.
+    fn move_sums(&self, from: &mut Self::Sums, to: &mut Self::Sums);
     /// The sums, on the host.
     fn sums_to_host(&self, sums: Self::Sums) -> Vec<f64>;
+    /// Sums that were on the host.
+    fn sums_from_host(&self, sums: Vec<f64>) -> Self::Sums;
 
     /// Values of scratch that a convolution's kernels need.
     fn scratch_len(&self, convolution: &Convolution) -> usize;

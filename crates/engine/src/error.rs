@@ -96,6 +96,14 @@ pub enum StreamError {
         /// What was asked for.
         found: String,
     },
+    /// Sums of gradients do not go with those that they are to be added to, or with the plan.
+    #[error("sums of gradients: expected {expected}, found {found}")]
+    GradientSums {
+        /// What fits.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
     /// A source, a cotangent or residuals do not fit the plan.
     #[error("{what}: the plan is for {expected}, found {found}")]
     PlanMismatch {

@@ -18,6 +18,7 @@ mod element;
 mod error;
 mod exchange;
 mod front;
+mod gradient_sums;
 mod layers;
 mod maps;
 mod network;
@@ -52,6 +53,7 @@ pub use element::{Compute, DType, RequestedDType, Stored, Values, ValuesMut};
 pub use error::{ExternalError, Result, StreamError};
 pub use exchange::{CotangentSource, FeatureSink, InputGradientSink, TapSink, TileSource};
 pub use front::{FrontRow, front_rows};
+pub use gradient_sums::GradientSums;
 pub use layers::{Conv2d, ConvTranspose2d, Padding, Pool2d};
 pub use maps::{WholeMap, WholeMaps};
 pub use network::{

@@ -1,5 +1,6 @@
 //! Plans: everything decided before a pixel is touched, and the entry points that run them.
 
+mod blocks;
 mod display;
 pub(crate) mod timing;
 
@@ -18,18 +19,18 @@ use crate::exchange::{FeatureSink, TileSource};
 use crate::network::Network;
 use crate::observer::{NoObserver, Observer};
 use crate::operator::plain::GradientWriter;
+use crate::operators::AnyTransposed;
 use crate::parameter::{GradientSink, ParameterValues};
 use crate::planning;
 use crate::prepared::{AllCopies, Prepared};
-use crate::reads::{backward_reads, forward_reads};
 use crate::request::PlanRequest;
 use crate::residuals::{BackendResiduals, Residuals, Stores};
-use crate::sweep::backward::{BackwardInput, backward};
-use crate::sweep::forward::{ForwardExchange, forward};
-use crate::sweep::{Gradients, Schedule};
+use crate::sweep::Schedule;
+use crate::sweep::sums::{BlockSums, NodeSums};
 use crate::threads::check_threads;
 use crate::wanted::InputGradient;
-use crate::workspace::{Held, Workspace};
+use crate::workspace::Workspace;
+use blocks::Swept;
 
 pub use crate::sweep::backward::Exchange;
 
@@ -240,11 +241,7 @@ impl Plan {
         source: &'a dyn TileSource,
         sink: &mut dyn FeatureSink,
     ) -> Result<Residuals<'a>> {
-        let stores = match self.dtype {
-            DType::F32 => Stores::F32(self.forward_on(&Cpu::new(), values, source, sink)?),
-            DType::F64 => Stores::F64(self.forward_on(&Cpu::new(), values, source, sink)?),
-        };
-        Ok(Residuals { stores })
+        self.forward_blocks(values, source, sink, 0..self.blocks())
     }
 
     /// The same on the backend that the plan was made for.
@@ -258,34 +255,11 @@ impl Plan {
         source: &'a dyn TileSource,
         sink: &mut dyn FeatureSink,
     ) -> Result<BackendResiduals<'a, B>> {
-        self.check_source(source)?;
-        source.expect_reads(&mut forward_reads(&self.geometry, self.request.batch));
-        let images = self.request.batch;
-        self.install(|| {
-            let mut held = self.workspace.take();
-            self.schedule().fit_forward(backend, &mut held, images);
-            let copies = self.copies(backend)?;
-            let mut prepared = Prepared::new(backend, &self.network, &copies, values)?;
-            let exchange = ForwardExchange {
-                source,
-                images,
-                sink,
-            };
-            let saved = forward(backend, self.schedule(), &prepared, exchange, &mut held)?;
-            self.workspace.put(held);
-            prepared.keep_packed(&copies, |node| {
-                self.buffers.computes_again(&self.geometry, node)
-            });
-            Ok(BackendResiduals {
-                source,
-                geometry: Arc::clone(&self.geometry),
-                prepared,
-                saved,
-            })
-        })
+        self.forward_blocks_on(backend, values, source, sink, 0..self.blocks())
     }
 
-    /// Runs the backward sweep: cotangents are asked for region by region, gradients of parameters handed out at the end.
+    /// Runs the backward sweep: cotangents are asked for region by region, gradients of parameters handed out at the end. Of the
+    /// residuals of some blocks, they are what these contribute.
     ///
     /// # Errors
     /// Residuals of another plan, a sink on a plan without input gradient, or a source or sink that fails.
@@ -312,54 +286,11 @@ impl Plan {
         exchange: Exchange<'_>,
         sink: &mut dyn GradientSink,
     ) -> Result<()> {
-        if exchange.input_gradient.is_some() && !self.request.input_gradient.is_computed() {
-            return Err(StreamError::PlanMismatch {
-                what: "input gradient",
-                expected: "a run without it: ask for it in the request".into(),
-                found: "a sink for it".into(),
-            });
-        }
-        let BackendResiduals {
-            source,
-            geometry,
-            mut prepared,
-            saved,
-        } = residuals;
-        if !Arc::ptr_eq(&geometry, &self.geometry) {
-            return Err(StreamError::PlanMismatch {
-                what: "residuals",
-                expected: self.recipe().to_string(),
-                found: geometry.recipe().to_string(),
-            });
-        }
-        let reads = backward_reads(&self.geometry, &self.buffers, self.request.batch);
-        source.expect_reads(&mut { reads });
+        let mut sums = BlockSums::new(self.sum_lengths(), None);
         self.install(|| {
-            let mut held = self.workspace.take();
-            self.schedule().fit_backward(backend, &mut held);
             let copies = self.copies(backend)?;
-            let mut gradients = self.gradients(backend, &copies, &mut prepared)?;
-            let input = BackwardInput {
-                prepared: &prepared,
-                source,
-                saved,
-            };
-            let schedule = self.schedule();
-            backward(
-                backend,
-                schedule,
-                input,
-                &mut gradients,
-                exchange,
-                &mut held,
-            )?;
-            match self.held {
-                HeldMemory::Nothing => held = Held::default(),
-                HeldMemory::Working => held.blocks = Vec::new(),
-                HeldMemory::Everything => {}
-            }
-            self.workspace.put(held);
-            self.unfold(backend, gradients, &copies, &mut prepared, sink)
+            let swept = self.sweep_back(backend, residuals, exchange, &copies, &mut sums)?;
+            self.hand_out(backend, swept, sums.into_total(backend), sink)
         })
     }
 
@@ -368,32 +299,15 @@ impl Plan {
         AllCopies::of(backend, &self.network, &self.trainable, graph)
     }
 
-    fn gradients<B: Backend>(
+    /// What the VJPs read of the parameters.
+    fn transpose<B: Backend>(
         &self,
         backend: &B,
         copies: &AllCopies,
         prepared: &mut Prepared<B>,
-    ) -> Result<Gradients<B>> {
+    ) -> Result<Vec<AnyTransposed<B>>> {
         let graph = self.geometry.sized().graph();
-        let nodes = self.network.nodes.iter();
-        Ok(Gradients {
-            transposed: prepared.transpose(
-                backend,
-                &self.network,
-                copies,
-                (&self.trainable, graph),
-            )?,
-            sums: nodes
-                .map(|node| {
-                    let lengths = node.sums(&self.network.parameters, &self.trainable);
-                    lengths
-                        .into_iter()
-                        .map(|length| backend.sums(length))
-                        .collect()
-                })
-                .collect(),
-            trains: self.trains(),
-        })
+        prepared.transpose(backend, &self.network, copies, (&self.trainable, graph))
     }
 
     /// Whether a gradient of any of its own parameters is wanted, of each node.
@@ -402,23 +316,23 @@ impl Plan {
         nodes.map(|node| node.trains(&self.trainable)).collect()
     }
 
-    fn unfold<B: Backend>(
+    /// Makes gradients of sums.
+    fn hand_out<B: Backend>(
         &self,
         backend: &B,
-        gradients: Gradients<B>,
-        copies: &AllCopies,
-        prepared: &mut Prepared<B>,
+        swept: Swept<B>,
+        sums: NodeSums<B>,
         sink: &mut dyn GradientSink,
     ) -> Result<()> {
-        prepared.keep_packed(copies, |_| false);
         let mut writer = GradientWriter {
             sink,
             trainable: &self.trainable,
             parameters: &self.network.parameters,
         };
-        let Gradients {
-            transposed, sums, ..
-        } = gradients;
+        let Swept {
+            prepared,
+            transposed,
+        } = swept;
         prepared.gradients(backend, &self.network, sums, transposed, &mut writer)
     }
 

@@ -93,6 +93,18 @@ impl<B: Backend> Prepared<B> {
         Ok(prepared)
     }
 
+    /// Copies all parameters and packs nothing: for making gradients of sums.
+    pub(crate) fn plain(network: &Network, source: &dyn ParameterValues) -> Result<Self> {
+        let parameters = &*network.parameters;
+        let ids = (0..parameters.len()).map(ParameterId);
+        Ok(Self {
+            operators: Vec::new(),
+            values: ids
+                .map(|id| values(source, parameters, id))
+                .collect::<Result<_>>()?,
+        })
+    }
+
     /// Frees what is packed for nodes that are not computed again.
     pub(crate) fn keep_packed(
         &mut self,
@@ -132,7 +144,7 @@ impl<B: Backend> Prepared<B> {
         }
         let mut all = Vec::with_capacity(network.nodes.len());
         for (node, copies) in network.nodes.iter().zip(copies.iter()) {
-            let plain = self.plain(backend, network, node);
+            let plain = self.plain_of(backend, network, node);
             all.push(
                 node.operator
                     .transpose(&plain, &node.needs(trainable, graph))?,
@@ -159,7 +171,7 @@ impl<B: Backend> Prepared<B> {
         let sums = sums.into_iter().zip(transposed);
         for (node, (sums, transposed)) in network.nodes.iter().zip(sums) {
             if node.trains(gradients.trainable) {
-                let plain = self.plain(backend, network, node);
+                let plain = self.plain_of(backend, network, node);
                 node.operator
                     .gradients(sums, transposed, &plain, gradients)?;
             }
@@ -167,7 +179,12 @@ impl<B: Backend> Prepared<B> {
         Ok(())
     }
 
-    fn plain<'a>(&'a self, backend: &'a B, network: &'a Network, node: &'a Node) -> Plain<'a, B> {
+    fn plain_of<'a>(
+        &'a self,
+        backend: &'a B,
+        network: &'a Network,
+        node: &'a Node,
+    ) -> Plain<'a, B> {
         Plain {
             backend,
             layer: &node.name,

@@ -7,28 +7,28 @@ use stream_grad_tiling::{Block, Buffers, Geometry, Residual, Tile};
 use crate::sweep::pixel_region;
 use crate::tile::PixelRegion;
 
-/// What the forward sweep over `images` images asks its source for: image and region.
+/// What the forward sweep over blocks, counted over all images, asks its source for: image and region.
 pub(crate) fn forward_reads(
     geometry: &Geometry,
-    images: usize,
+    range: Range<usize>,
 ) -> impl Iterator<Item = (usize, PixelRegion)> + '_ {
-    (0..images).flat_map(move |image| {
-        geometry.iter_blocks().flat_map(move |block| {
-            let tiles = raster(0..block.rows.bands(), block.columns.bands());
-            owned(block, tiles).map(move |region| (image, region))
-        })
+    let blocks = geometry.blocks();
+    range.flat_map(move |place| {
+        let block = geometry.block(place % blocks);
+        let tiles = raster(0..block.rows.bands(), block.columns.bands());
+        owned(block, tiles).map(move |region| (place / blocks, region))
     })
 }
 
-/// What the backward sweep asks its source for.
+/// What the backward sweep over blocks asks its source for.
 pub(crate) fn backward_reads<'a>(
     geometry: &'a Geometry,
     buffers: &'a Buffers,
-    images: usize,
+    range: Range<usize>,
 ) -> impl Iterator<Item = (usize, PixelRegion)> + 'a {
     let blocks = geometry.blocks();
     let computed_again = buffers.residual(0) == Residual::Recomputed;
-    (0..images * blocks).rev().flat_map(move |place| {
+    range.rev().flat_map(move |place| {
         let block = geometry.block(place % blocks);
         let columns = block.columns.bands();
         (0..geometry.segments()).rev().flat_map(move |segment| {

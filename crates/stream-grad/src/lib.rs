@@ -30,15 +30,16 @@ mod local;
 mod net;
 mod parameter;
 mod plan;
+mod stochastic_depth;
 mod tensors;
 
 pub use stream_grad_engine::{
     Arithmetic, ByteCount, Conv2d, ConvTranspose2d, Corners, CostModel, CotangentSource, DType,
-    Divisor, ExternalError, FeatureSink, FrontRow, Gelu, InputGradient, InputGradientSink, Layer,
-    LocalRegion, Maps, NoObserver, Observer, Padding, PixelRegion, PlanRequest, Pool2d, Probe,
-    ProbeOutcome, Progress, Residuals, Result, StreamError, Strided, StridedMut, SweepKind,
-    THREADS_PER_CORE, TapSink, TileMut, TileRef, TileSource, Trainable, Workspace, check_threads,
-    cores, front_rows, tiling,
+    Divisor, ExternalError, FeatureSink, FrontRow, Gelu, GradientSums, InputGradient,
+    InputGradientSink, Layer, LocalRegion, Maps, NoObserver, Observer, Padding, PixelRegion,
+    PlanRequest, Pool2d, Probe, ProbeOutcome, Progress, Residuals, Result, StreamError, Strided,
+    StridedMut, SweepKind, THREADS_PER_CORE, TapSink, TileMut, TileRef, TileSource, Trainable,
+    WholeMap, WholeMaps, Workspace, check_threads, cores, front_rows, tiling,
 };
 
 pub use local::{CandleFunction, CandleLayer, LocalLayer, check_gradients};

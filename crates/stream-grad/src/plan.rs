@@ -1,5 +1,6 @@
 //! Plans on candle tensors: features are leaves of candle's autograd, gradients a `GradStore`.
 
+mod blocks;
 mod tapped;
 
 use std::fmt;
@@ -265,7 +266,7 @@ impl Plan {
         residuals: Residuals<'_>,
         exchange: Exchange<'_>,
     ) -> Result<GradStore> {
-        let mut store = Store::new(self.net.parameters());
+        let mut store = Store::new(self.net.all_parameters());
         self.plan.vjp(residuals, exchange, &mut store)?;
         Ok(store.into_gradients())
     }

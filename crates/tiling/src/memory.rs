@@ -18,7 +18,8 @@ pub struct FixedBytes {
     /// Parameters as the backward sweep reads them, those packed for the data gradient included; they live until all
     /// gradients are handed out.
     pub backward_weights: u128,
-    /// Running sums of the weight gradients; backward only.
+    /// Running sums of the weight gradients; backward only. With several blocks or images they are held twice: of the block at hand,
+    /// and of the blocks that are done.
     pub weight_accumulators: u128,
     /// What the gradients that are handed out take more than the running sums, which they replace one after the other.
     pub gradients: u128,
@@ -418,7 +419,17 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
                 .saturating_add(packed(&|node| buffers.computes_again(geometry, node))),
             finish: fixed.backward_weights,
         },
-        accumulators: PhaseBytes::from_backward(fixed.weight_accumulators),
+        accumulators: PhaseBytes {
+            // Those of the block at hand, and those of the blocks that are done.
+            backward: fixed.weight_accumulators.saturating_mul(
+                if images.saturating_mul(geometry.blocks() as u128) > 1 {
+                    2
+                } else {
+                    1
+                },
+            ),
+            ..PhaseBytes::from_backward(fixed.weight_accumulators)
+        },
         gradients: PhaseBytes {
             finish: fixed.gradients,
             ..PhaseBytes::default()

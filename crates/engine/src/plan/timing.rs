@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use stream_grad_kernels::Element;
 
 use super::Plan;
+use super::blocks::Swept;
 use crate::backend::Cpu;
 use crate::cost_model::CostModel;
 use crate::element::{Compute, DType, Stored};
@@ -14,7 +15,9 @@ use crate::exchange::{InputGradientSink, TileSource};
 use crate::maps::WholeMaps;
 use crate::parameter::{GradientSink, ParameterId, ParameterValues};
 use crate::prepared::Prepared;
+use crate::sweep::Gradients;
 use crate::sweep::backward::Exchange;
+use crate::sweep::sums::BlockSums;
 use crate::sweep::timing::{NodeSeconds, time_copies, time_fresh_memory, time_nodes};
 
 /// Seconds of a step's parts.
@@ -86,7 +89,14 @@ impl Plan {
             let start = Instant::now();
             let copies = self.copies(backend)?;
             let mut prepared = Prepared::new(backend, &self.network, &copies, values)?;
-            let mut gradients = self.gradients(backend, &copies, &mut prepared)?;
+            let transposed = self.transpose(backend, &copies, &mut prepared)?;
+            let mut sums = BlockSums::new(self.sum_lengths(), None);
+            sums.begin_block(backend);
+            let mut gradients = Gradients {
+                transposed,
+                sums: &mut sums,
+                trains: self.trains(),
+            };
             let preparing = start.elapsed();
             let exchange = Exchange {
                 cotangents: &mut source,
@@ -97,7 +107,14 @@ impl Plan {
             let schedule = self.schedule();
             let nodes = time_nodes(backend, schedule, read, &mut gradients, exchange, slice)?;
             let start = Instant::now();
-            self.unfold(backend, gradients, &copies, &mut prepared, &mut Forget)?;
+            let transposed = gradients.transposed;
+            sums.finish_block(backend);
+            prepared.keep_packed(&copies, |_| false);
+            let swept = Swept {
+                prepared,
+                transposed,
+            };
+            self.hand_out(backend, swept, sums.into_total(backend), &mut Forget)?;
             Ok(TimedNodes {
                 nodes,
                 fixed: (preparing + start.elapsed()).as_secs_f64(),

@@ -32,13 +32,13 @@ pub(crate) struct BackwardInput<'a, B: Backend> {
     pub(crate) saved: Saved<B>,
 }
 
-/// Runs the backward sweep over every block of every image, in reverse. It works in memory from `held`, where what was saved
+/// Runs the backward sweep over the blocks of the forward sweep, in reverse. It works in memory from `held`, where what was saved
 /// goes, too, when it is done.
 pub(crate) fn backward<B: Backend>(
     backend: &B,
     schedule: Schedule<'_>,
     input: BackwardInput<'_, B>,
-    gradients: &mut Gradients<B>,
+    gradients: &mut Gradients<'_, B>,
     mut exchange: Exchange<'_>,
     held: &mut Held<B>,
 ) -> Result<()> {
@@ -46,10 +46,12 @@ pub(crate) fn backward<B: Backend>(
     let BackwardInput {
         prepared,
         source,
-        saved: Saved {
-            blocks: mut stores,
-            spill,
-        },
+        saved:
+            Saved {
+                range,
+                blocks: mut stores,
+                spill,
+            },
     } = input;
     let layout = working::backward(&schedule, backend);
     working::make(&layout, &schedule, backend, &mut held.working);
@@ -69,8 +71,10 @@ pub(crate) fn backward<B: Backend>(
     sweep.begin_taps(&exchange);
     let blocks = geometry.blocks();
     while let Some(mut store) = stores.pop() {
-        let (image, block) = (stores.len() / blocks, stores.len() % blocks);
+        let place = range.start + stores.len();
+        let (image, block) = (place / blocks, place % blocks);
         sweep.begin_tapped_block(block);
+        gradients.sums.begin_block(backend);
         if sweep.engine.spill.is_some() {
             let length = offset(sweep.engine.schedule.buffers.saved_length(block));
             let schedule = &sweep.engine.schedule;
@@ -90,6 +94,7 @@ pub(crate) fn backward<B: Backend>(
                 &mut exchange,
             )?;
         }
+        gradients.sums.finish_block(backend);
         if sweep.engine.spill.is_none() {
             held.blocks.push(store);
         }
@@ -110,7 +115,7 @@ impl<B: Backend> BackwardSweep<'_, B> {
         &mut self,
         (image, block, segment): (usize, usize, usize),
         store: &mut BlockStore<B>,
-        gradients: &mut Gradients<B>,
+        gradients: &mut Gradients<'_, B>,
         exchange: &mut Exchange<'_>,
     ) -> Result<()> {
         let geometry = self.engine.schedule.geometry;
@@ -227,7 +232,7 @@ impl<B: Backend> BackwardSweep<'_, B> {
         &mut self,
         place: TilePlace,
         store: &mut BlockStore<B>,
-        gradients: &mut Gradients<B>,
+        gradients: &mut Gradients<'_, B>,
         exchange: &mut Exchange<'_>,
     ) -> Result<()> {
         self.recompute(place, store)?;
@@ -256,7 +261,7 @@ impl<B: Backend> BackwardSweep<'_, B> {
         place: TilePlace,
         node: usize,
         store: &mut BlockStore<B>,
-        gradients: &mut Gradients<B>,
+        gradients: &mut Gradients<'_, B>,
         exchange: &mut Exchange<'_>,
     ) -> Result<()> {
         for touched in 0..=node {
@@ -289,7 +294,7 @@ impl<B: Backend> BackwardSweep<'_, B> {
     }
 
     /// Whether a node's VJP gives anything: before one that is tapped there may be nothing that needs a cotangent.
-    fn has_gradients(&self, node: usize, gradients: &Gradients<B>) -> bool {
+    fn has_gradients(&self, node: usize, gradients: &Gradients<'_, B>) -> bool {
         let one = &self.engine.schedule.nodes[node];
         let mut inputs = one.inputs.iter();
         inputs.any(|&input| self.engine.schedule.has_cotangent(input)) || gradients.trains[node]

@@ -1,5 +1,7 @@
 //! The forward sweep.
 
+use std::ops::Range;
+
 use stream_grad_tiling::{Sweep, Tile};
 
 use super::{
@@ -16,12 +18,12 @@ use crate::workspace::{BlockStore, Held};
 /// What the forward sweep exchanges with its caller.
 pub(crate) struct ForwardExchange<'a> {
     pub(crate) source: &'a dyn TileSource,
-    /// Number of images.
-    pub(crate) images: usize,
+    /// The blocks that are swept, counted over all images.
+    pub(crate) range: Range<usize>,
     pub(crate) sink: &'a mut dyn FeatureSink,
 }
 
-/// Runs the forward sweep over every block of every image and returns what the backward sweep needs. Memory for that, and to work
+/// Runs the forward sweep over blocks and returns what the backward sweep needs. Memory for that, and to work
 /// in, is taken from `held`, where the latter stays.
 pub(crate) fn forward<B: Backend>(
     backend: &B,
@@ -32,7 +34,7 @@ pub(crate) fn forward<B: Backend>(
 ) -> Result<Saved<B>> {
     let ForwardExchange {
         source,
-        images,
+        range,
         sink,
     } = exchange;
     let geometry = schedule.geometry;
@@ -48,34 +50,29 @@ pub(crate) fn forward<B: Backend>(
         working: &mut held.working,
         layout,
     };
-    let mut stores = Vec::with_capacity(images * geometry.blocks());
+    let mut stores = Vec::with_capacity(range.len());
     let mut free = std::mem::take(&mut held.blocks).into_iter();
-    for image in 0..images {
-        for block in 0..geometry.blocks() {
-            let mut store = free.next().unwrap_or_default();
-            engine.schedule.make_block(backend, &mut store, block);
-            for segment in 0..segments {
-                // The last segment's halos are the first that the backward sweep reads.
-                let sweep = if segment + 1 == segments {
-                    Sweep::Saving
-                } else {
-                    Sweep::Carrying
-                };
-                engine.sweep_segment(
-                    (image, block, segment),
-                    sweep,
-                    &mut store,
-                    Some(&mut *sink),
-                )?;
-            }
-            if engine.spill.is_some() {
-                // All of it is in the file.
-                store.saved = B::Memory::default();
-            }
-            stores.push(store);
+    for place in range.clone() {
+        let (image, block) = (place / geometry.blocks(), place % geometry.blocks());
+        let mut store = free.next().unwrap_or_default();
+        engine.schedule.make_block(backend, &mut store, block);
+        for segment in 0..segments {
+            // The last segment's halos are the first that the backward sweep reads.
+            let sweep = if segment + 1 == segments {
+                Sweep::Saving
+            } else {
+                Sweep::Carrying
+            };
+            engine.sweep_segment((image, block, segment), sweep, &mut store, Some(&mut *sink))?;
         }
+        if engine.spill.is_some() {
+            // All of it is in the file.
+            store.saved = B::Memory::default();
+        }
+        stores.push(store);
     }
     Ok(Saved {
+        range,
         blocks: stores,
         spill: engine.spill,
     })

@@ -6,6 +6,7 @@
 pub(crate) mod backward;
 pub(crate) mod forward;
 mod schedule;
+pub(crate) mod sums;
 mod tap;
 pub(crate) mod timing;
 mod working;
@@ -25,21 +26,23 @@ use crate::spill::Spill;
 use crate::tile::{PixelRegion, TileMut};
 use crate::workspace::{BlockStore, Held};
 use schedule::{Phase, TilePlace};
+use sums::BlockSums;
 
 pub(crate) use schedule::Schedule;
 
 /// What the VJPs read and write besides the tile.
-pub(crate) struct Gradients<B: Backend> {
+pub(crate) struct Gradients<'a, B: Backend> {
     pub(crate) transposed: Vec<AnyTransposed<B>>,
-    /// Of each node that trains.
-    pub(crate) sums: Vec<Vec<B::Sums>>,
+    pub(crate) sums: &'a mut BlockSums<B>,
     /// Of each node, whether it trains.
     pub(crate) trains: Vec<bool>,
 }
 
 /// What the forward sweep leaves to the backward sweep.
 pub(crate) struct Saved<B: Backend> {
-    /// Of every block of every image.
+    /// The blocks that were swept, counted over all images.
+    pub(crate) range: Range<usize>,
+    /// Of each of them.
     blocks: Vec<BlockStore<B>>,
     /// What is not in memory, last block on top.
     spill: Option<Spill>,
@@ -65,11 +68,16 @@ impl Schedule<'_> {
         held.blocks = Vec::new();
     }
 
-    /// Frees what memory is held that the forward sweep of these images cannot use.
-    pub(crate) fn fit_forward<B: Backend>(&self, backend: &B, held: &mut Held<B>, images: usize) {
+    /// Frees what memory is held that the forward sweep of these blocks, counted over all images, cannot use.
+    pub(crate) fn fit_forward<B: Backend>(
+        &self,
+        backend: &B,
+        held: &mut Held<B>,
+        range: Range<usize>,
+    ) {
         let blocks = std::mem::take(&mut held.blocks);
         self.fit_backward(backend, held);
-        let indices = (0..images).flat_map(|_| 0..self.geometry.blocks());
+        let indices = range.map(|place| place % self.geometry.blocks());
         held.blocks = blocks
             .into_iter()
             .zip(indices)
@@ -217,7 +225,7 @@ impl<'p, B: Backend> Engine<'p, B> {
         place: TilePlace,
         node: usize,
         store: &mut BlockStore<B>,
-        gradients: &mut Gradients<B>,
+        gradients: &mut Gradients<'_, B>,
     ) -> Result<()> {
         let (one, prepared) = (&self.schedule.nodes[node], &self.prepared.operators[node]);
         let operands = self.schedule.operands(place, node, Phase::Backward);
@@ -230,7 +238,7 @@ impl<'p, B: Backend> Engine<'p, B> {
                 operands: &operands,
             },
             trains: gradients.trains[node],
-            sums: &mut gradients.sums[node],
+            sums: &mut gradients.sums.block[node],
         };
         one.operator
             .vjp((prepared, &gradients.transposed[node]), step)

@@ -24,7 +24,7 @@ pub(crate) fn time_nodes<B: Backend>(
     backend: &B,
     schedule: Schedule<'_>,
     (prepared, source): (&Prepared<B>, &dyn TileSource),
-    gradients: &mut Gradients<B>,
+    gradients: &mut Gradients<'_, B>,
     mut exchange: Exchange<'_>,
     slice: Duration,
 ) -> Result<Vec<NodeSeconds>> {

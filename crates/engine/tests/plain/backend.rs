@@ -437,7 +437,18 @@ impl Backend for Plain {
             .for_each(|(sum, value)| *sum += value);
     }
 
+    fn move_sums(&self, from: &mut Vec<f64>, to: &mut Vec<f64>) {
+        for (from, to) in from.iter_mut().zip(to) {
+            *to += *from;
+            *from = 0.0;
+        }
+    }
+
     fn sums_to_host(&self, sums: Vec<f64>) -> Vec<f64> {
+        sums
+    }
+
+    fn sums_from_host(&self, sums: Vec<f64>) -> Vec<f64> {
         sums
     }
 

@@ -3,12 +3,14 @@
 
 mod backend;
 
+use std::ops::Range;
+
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use stream_grad_engine::{
-    Backend, Conv2d, ConvTranspose2d, Corners, Cpu, Divisor, Exchange, Gelu, InputGradient, Layer,
-    Model, NetworkBuilder, OwnedGradients, OwnedModel, OwnedParameters, Padding, ParameterId, Plan,
-    PlanRequest, Pointwise, Pool2d, Result, StreamError, WholeMaps,
+    Backend, Conv2d, ConvTranspose2d, Corners, Cpu, Divisor, Exchange, Gelu, GradientSums,
+    InputGradient, Layer, Model, NetworkBuilder, OwnedGradients, OwnedModel, OwnedParameters,
+    Padding, ParameterId, Plan, PlanRequest, Pointwise, Pool2d, Result, StreamError, WholeMaps,
 };
 
 use backend::Plain;
@@ -223,4 +225,42 @@ fn padding_may_differ_from_side_to_side() {
             "{a}, expected {b}"
         );
     }
+}
+
+#[test]
+fn blocks_merge_on_a_second_backend() {
+    let model = model(&[0, 1, 15], 5).unwrap();
+    let backend = Plain::default();
+    let plan = Plan::on(&backend, model.network(), PlanRequest::new(20, 18).block(8)).unwrap();
+    let image = WholeMaps::<f64>::noise(&[plan.input_shape()]);
+    let mut cotangents = WholeMaps::<f64>::noise(&plan.output_shapes());
+    let mut features = WholeMaps::<f64>::zeros(&plan.output_shapes());
+    let values = model.values();
+    let blocks = plan.blocks();
+    assert!(blocks > 3, "{blocks}");
+
+    let mut sweep = |range: Range<usize>, sums: &mut GradientSums| {
+        let residuals = plan
+            .forward_blocks_on(&backend, values, &image, &mut features, range)
+            .unwrap();
+        let exchange = Exchange {
+            cotangents: &mut cotangents,
+            input_gradient: None,
+            taps: None,
+        };
+        plan.vjp_blocks_on(&backend, residuals, exchange, sums)
+            .unwrap();
+    };
+    let mut at_once = GradientSums::new();
+    sweep(0..blocks, &mut at_once);
+    let mut in_two = GradientSums::new();
+    sweep(2..blocks, &mut in_two);
+    sweep(0..2, &mut in_two);
+    assert_eq!(at_once, in_two);
+
+    let mut gradients = OwnedGradients::default();
+    plan.gradients_on(&backend, values, at_once, &mut gradients)
+        .unwrap();
+    let found = gradients.get(ParameterId(0)).unwrap();
+    assert!(found.iter().any(|value| *value != 0.0), "{found:?}");
 }

@@ -8,6 +8,7 @@
 mod fusing;
 mod golden;
 mod local_layers;
+mod merging;
 mod networks;
 mod promises;
 mod random_graphs;

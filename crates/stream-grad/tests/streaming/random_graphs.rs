@@ -25,6 +25,14 @@ pub(crate) struct Case {
 }
 
 impl Case {
+    /// The same case in blocks.
+    pub(crate) fn with_block(self, edge: u64) -> Self {
+        Self {
+            block: Some(edge),
+            ..self
+        }
+    }
+
     /// A request for images of the case's size, on one tile.
     pub(crate) fn whole(&self) -> PlanRequest {
         let (height, width) = self.size;
