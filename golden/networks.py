@@ -73,7 +73,7 @@ class Pyramid(nn.Module):
         return tuple(self.fpn(self.body(x)).values())
 
 
-# Whose image has sides that are multiples of 32.
+# That upsample what they have made smaller.
 DENSE = {
     "resnet18_fpn": lambda: Pyramid("resnet18"),
     "resnet50_fpn": lambda: Pyramid("resnet50"),
@@ -172,10 +172,8 @@ def full():
     """Networks at full width: descriptions and tensors."""
     descriptions, tensors = [], {}
     descriptions_and_arrays = []
-    for name in [*RESNETS, *BACKBONES]:
+    for name in [*RESNETS, *BACKBONES, *DENSE]:
         descriptions_and_arrays.append(summarised(name, 97, 83))
-    for name in DENSE:
-        descriptions_and_arrays.append(summarised(name, 96, 64))
     for description, arrays in descriptions_and_arrays:
         descriptions.append(description)
         tensors.update(arrays)

@@ -7,9 +7,19 @@ use crate::error::Result;
 use crate::operator::plain::{GradientWriter, Plain};
 use crate::parameter::ParameterId;
 
-/// An affine map of each channel.
+/// An affine map of each channel, and what all of it is multiplied by.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum ChannelMap {
+pub(crate) struct ChannelMap {
+    pub(crate) kind: ChannelMapKind,
+    /// The factor of a branch that a step may drop: 0, or what makes up for the steps in which it is. A constant for gradients.
+    pub(crate) branch: Option<ParameterId>,
+}
+
+/// What is done to each channel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum ChannelMapKind {
+    /// Nothing.
+    Identity,
     /// Batch norm with running statistics that are constants.
     FrozenNorm {
         weight: ParameterId,
@@ -43,12 +53,21 @@ impl ChannelFactors {
             inverse_deviation: 1.0,
         }
     }
+
+    /// The map times a number.
+    fn times(self, factor: f64) -> Self {
+        Self {
+            factor: self.factor * factor,
+            offset: self.offset * factor,
+            ..self
+        }
+    }
 }
 
-impl ChannelMap {
-    /// The parameters that the map reads.
-    pub(crate) fn parameters(&self) -> Vec<ParameterId> {
+impl ChannelMapKind {
+    fn parameters(&self) -> Vec<ParameterId> {
         match *self {
+            Self::Identity => Vec::new(),
             Self::FrozenNorm {
                 weight,
                 bias,
@@ -62,12 +81,9 @@ impl ChannelMap {
     }
 
     /// Factor and offset of each channel.
-    pub(crate) fn factors<B: Backend>(
-        &self,
-        plain: &Plain<'_, B>,
-        channels: usize,
-    ) -> Vec<ChannelFactors> {
+    fn factors<B: Backend>(&self, plain: &Plain<'_, B>, channels: usize) -> Vec<ChannelFactors> {
         match *self {
+            Self::Identity => vec![ChannelFactors::of(1.0); channels],
             Self::FrozenNorm {
                 weight,
                 bias,
@@ -99,6 +115,70 @@ impl ChannelMap {
         }
     }
 
+    fn gradients<B: Backend>(
+        &self,
+        factor_gradients: Vec<f64>,
+        offset_gradients: Vec<f64>,
+        plain: &Plain<'_, B>,
+        gradients: &mut GradientWriter<'_>,
+    ) -> Result<()> {
+        match *self {
+            Self::Identity => Ok(()),
+            Self::FrozenNorm { weight, bias, .. } => {
+                let factors = self.factors(plain, factor_gradients.len());
+                let scale = factors
+                    .iter()
+                    .zip(factor_gradients.iter().zip(&offset_gradients))
+                    .map(|(channel, (factor, offset))| {
+                        (factor - channel.mean * offset) * channel.inverse_deviation
+                    });
+                gradients.add(weight, scale.collect())?;
+                gradients.add(bias, offset_gradients)
+            }
+            Self::Scale { factor } => gradients.add(factor, vec![factor_gradients.iter().sum()]),
+            Self::LayerScale { factors } => gradients.add(factors, factor_gradients),
+        }
+    }
+}
+
+impl ChannelMap {
+    /// A map that is always there.
+    pub(crate) const fn of(kind: ChannelMapKind) -> Self {
+        Self { kind, branch: None }
+    }
+
+    /// The map and then another, where one can say both.
+    pub(crate) fn then(self, next: Self) -> Option<Self> {
+        let joined = self.branch.is_none() && next.kind == ChannelMapKind::Identity;
+        joined.then_some(Self {
+            kind: self.kind,
+            branch: next.branch,
+        })
+    }
+
+    /// The parameters that the map reads.
+    pub(crate) fn parameters(&self) -> Vec<ParameterId> {
+        let mut parameters = self.kind.parameters();
+        parameters.extend(self.branch);
+        parameters
+    }
+
+    /// Factor and offset of each channel.
+    pub(crate) fn factors<B: Backend>(
+        &self,
+        plain: &Plain<'_, B>,
+        channels: usize,
+    ) -> Vec<ChannelFactors> {
+        let factors = self.kind.factors(plain, channels);
+        match self.branch_factor(plain) {
+            None => factors,
+            Some(branch) => {
+                let factors = factors.into_iter();
+                factors.map(|channel| channel.times(branch)).collect()
+            }
+        }
+    }
+
     /// Gradients of the map's parameters from those of each channel's factor (at a fixed offset) and offset.
     pub(crate) fn gradients<B: Backend>(
         &self,
@@ -107,21 +187,14 @@ impl ChannelMap {
         plain: &Plain<'_, B>,
         gradients: &mut GradientWriter<'_>,
     ) -> Result<()> {
-        match *self {
-            Self::FrozenNorm { weight, bias, .. } => {
-                let factors = self.factors(plain, factor_gradients.len());
-                let scale = factors
-                    .iter()
-                    .zip(factor_gradients.iter().zip(offset_gradients))
-                    .map(|(channel, (factor, offset))| {
-                        (factor - channel.mean * offset) * channel.inverse_deviation
-                    });
-                gradients.add(weight, scale.collect())?;
-                gradients.add(bias, offset_gradients.to_vec())
-            }
-            Self::Scale { factor } => gradients.add(factor, vec![factor_gradients.iter().sum()]),
-            Self::LayerScale { factors } => gradients.add(factors, factor_gradients.to_vec()),
-        }
+        let branch = self.branch_factor(plain).unwrap_or(1.0);
+        let [factors, offsets] = [factor_gradients, offset_gradients]
+            .map(|values| values.iter().map(|value| value * branch).collect());
+        self.kind.gradients(factors, offsets, plain, gradients)
+    }
+
+    fn branch_factor<B: Backend>(&self, plain: &Plain<'_, B>) -> Option<f64> {
+        self.branch.map(|id| plain.values(id)[0].to_f64())
     }
 }
 

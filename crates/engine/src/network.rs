@@ -26,6 +26,8 @@ pub(crate) struct Node {
     pub(crate) inputs: Vec<usize>,
     pub(crate) channels: usize,
     pub(crate) operator: AnyOperator,
+    /// The node than which it has no more rows and columns.
+    pub(crate) crop: Option<usize>,
 }
 
 /// A network that can be streamed: what it computes, without the values of its parameters.
@@ -225,7 +227,10 @@ impl Network {
             let has_cotangent = needs.trains
                 || inputs.any(|&input| graph.nodes()[input].has_cotangent)
                 || taps.contains(&index);
-            graph.push(node.planned(&needs, has_cotangent)?)?;
+            let id = graph.push(node.planned(&needs, has_cotangent)?)?;
+            if let Some(like) = node.crop {
+                graph.crop(id, NodeId(like))?;
+            }
         }
         for &tap in taps {
             graph.show(NodeId(tap))?;

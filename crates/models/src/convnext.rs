@@ -21,7 +21,7 @@ const EXPANSION: usize = 4;
 /// use stream_grad_models::ConvNeXtConfig;
 /// assert_eq!(ConvNeXtConfig::tiny().output_channels(), 768);
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ConvNeXtConfig {
     /// Channels of the first stage; each later stage is twice as wide as the one before.
     pub base_width: usize,
@@ -29,6 +29,9 @@ pub struct ConvNeXtConfig {
     pub depths: [usize; 4],
     /// Channels of the image.
     pub input_channels: usize,
+    /// How probable it is that a training step does without the last block's branch; from the first block on, where it is 0, it rises
+    /// evenly. 0 or more and less than 1.
+    pub stochastic_depth_prob: f64,
 }
 
 impl ConvNeXtConfig {
@@ -38,6 +41,7 @@ impl ConvNeXtConfig {
             base_width: 96,
             depths: [3, 3, 9, 3],
             input_channels: 3,
+            stochastic_depth_prob: 0.1,
         }
     }
 
@@ -45,6 +49,7 @@ impl ConvNeXtConfig {
     pub const fn small() -> Self {
         Self {
             depths: [3, 3, 27, 3],
+            stochastic_depth_prob: 0.4,
             ..Self::tiny()
         }
     }
@@ -87,6 +92,8 @@ impl ConvNeXtConfig {
         let stem = Conv2d::new(self.input_channels, self.base_width, 4).stride(4);
         let x = net.conv2d(net.input(), stem, vb.pp("0.0"))?;
         let mut x = net.layer_norm(x, NORM_EPSILON, vb.pp("0.1"))?;
+        let blocks: usize = self.depths.iter().sum();
+        let mut probabilities = (0..blocks).map(|block| self.drop_probability(block, blocks));
         for (stage, &depth) in self.depths.iter().enumerate() {
             if stage > 0 {
                 let vb = vb.pp(2 * stage);
@@ -96,15 +103,26 @@ impl ConvNeXtConfig {
             }
             let vb = vb.pp(2 * stage + 1);
             for index in 0..depth {
-                x = block(&mut net, x, &vb.pp(index))?;
+                let probability = probabilities.next().unwrap_or(0.0);
+                x = block(&mut net, x, probability, &vb.pp(index))?;
             }
         }
         Ok(net.build(x)?)
     }
+
+    #[expect(clippy::cast_precision_loss, reason = "blocks are few")]
+    fn drop_probability(&self, block: usize, blocks: usize) -> f64 {
+        self.stochastic_depth_prob * block as f64 / (blocks as f64 - 1.0).max(1.0)
+    }
 }
 
 /// A depthwise 7x7 convolution, a norm and two linear layers, scaled and added to `x`.
-fn block(net: &mut NetBuilder, x: Layer, vb: &VarBuilder<'_>) -> Result<Layer> {
+fn block(
+    net: &mut NetBuilder,
+    x: Layer,
+    drop_probability: f64,
+    vb: &VarBuilder<'_>,
+) -> Result<Layer> {
     let channels = net.channels(x)?;
     let members = vb.pp("block");
     let depthwise = Conv2d::new(channels, channels, 7)
@@ -116,6 +134,7 @@ fn block(net: &mut NetBuilder, x: Layer, vb: &VarBuilder<'_>) -> Result<Layer> {
     let y = net.gelu(y, Gelu::Exact)?;
     let y = net.linear(y, channels, members.pp(5))?;
     let y = net.layer_scale(y, LAYER_SCALE, vb.clone())?;
+    let y = net.stochastic_depth(y, drop_probability, vb.pp("stochastic_depth"))?;
     Ok(net.add(x, y)?)
 }
 
@@ -142,6 +161,38 @@ mod tests {
         let classifier = 2 * 768 + 769_000;
         assert_eq!(count(&ConvNeXtConfig::tiny()), 28_589_128 - classifier);
         assert_eq!(count(&ConvNeXtConfig::small()), 50_223_688 - classifier);
+    }
+
+    /// `stochastic_depth_prob * stage_block_id / (total_stage_blocks - 1.0)` of torchvision.
+    #[test]
+    fn later_blocks_are_dropped_more_often() {
+        let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+        let net = ConvNeXtConfig::tiny().base_width(2).build(vb).unwrap();
+        let found: Vec<f64> = net.branch_probabilities().collect();
+        let expected = (0..18_u32).map(|block| 0.1 * f64::from(block) / 17.0);
+        assert_eq!(found, expected.collect::<Vec<_>>());
+    }
+
+    /// Fused with the convolution before, so that no block is a node longer.
+    #[test]
+    fn dropping_takes_no_operation_of_its_own() {
+        let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+        let net = ConvNeXtConfig::tiny().base_width(2).build(vb).unwrap();
+        let names: Vec<&str> = net.operation_names().collect();
+        let own = |name: &&&str| name.contains("stochastic_depth") || name.contains("layer_scale");
+        assert_eq!(names.iter().filter(own).count(), 0, "{names:?}");
+    }
+
+    #[test]
+    fn refuses_a_probability_of_one() {
+        let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+        let mut config = ConvNeXtConfig::tiny().base_width(2);
+        config.stochastic_depth_prob = 1.0;
+        let error = config.build(vb).unwrap_err().to_string();
+        assert!(
+            error.contains("features.7.2.stochastic_depth") && error.contains("probability is 1"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use stream_grad::{Conv2d, Net, NetBuilder, Pool2d};
 use crate::error::{Result, check_range};
 use crate::resnet::ResNetConfig;
 
-/// A pyramid of features at 1/4, 1/8, 1/16, 1/32 and 1/64 of the image, whose sides are multiples of 32.
+/// A pyramid of features at 1/4, 1/8, 1/16, 1/32 and 1/64 of the image, rounded up.
 ///
 /// ```
 /// use stream_grad_models::{FpnConfig, ResNetConfig};
@@ -36,8 +36,7 @@ impl FpnConfig {
     /// Builds the network; its outputs are `0` (the finest) to `3`, and `pool`.
     ///
     /// # Errors
-    /// Channels outside 1 to 65536, or a parameter that is missing or misshapen. An image whose sides are no multiples of 32 is refused
-    /// when it is planned: there what is upsampled does not fit what it is added to.
+    /// Channels outside 1 to 65536, or a parameter that is missing or misshapen.
     pub fn build(&self, vb: VarBuilder<'_>) -> Result<Net> {
         check_range("FPN channels", self.out_channels, 1..=65_536, "1 to 65536")?;
         let mut net = NetBuilder::new(self.body.input_channels);
@@ -50,7 +49,7 @@ impl FpnConfig {
             let inner = net.conv2d(stage, inner, vb.pp("inner_blocks").pp(index).pp(0))?;
             let inner = match coarser {
                 Some(coarser) => {
-                    let above = net.upsample_nearest(coarser, 2)?;
+                    let above = net.upsample_nearest_like(coarser, 2, inner)?;
                     net.add(inner, above)?
                 }
                 None => inner,

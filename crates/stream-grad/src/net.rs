@@ -10,6 +10,7 @@ use stream_grad_tiling::{Corners, FrontPoint, SizedGraph};
 use crate::local::{LocalLayer, LocalOperator};
 use crate::parameter::{Parameter, Parameters, Registry};
 use crate::plan::Plan;
+use crate::stochastic_depth::Branch;
 use crate::{Conv2d, ConvTranspose2d, PlanRequest, Pool2d, Result};
 
 /// Builds a network layer by layer; parameters come from a candle `VarBuilder`.
@@ -33,8 +34,10 @@ use crate::{Conv2d, ConvTranspose2d, PlanRequest, Pool2d, Result};
 /// ```
 #[derive(Debug)]
 pub struct NetBuilder {
-    network: NetworkBuilder,
-    parameters: Vec<Parameter>,
+    pub(crate) network: NetworkBuilder,
+    /// Factors of branches included.
+    pub(crate) parameters: Vec<Parameter>,
+    pub(crate) branches: Vec<Branch>,
 }
 
 impl NetBuilder {
@@ -43,6 +46,7 @@ impl NetBuilder {
         Self {
             network: NetworkBuilder::new(input_channels),
             parameters: Vec::new(),
+            branches: Vec::new(),
         }
     }
 
@@ -224,6 +228,15 @@ impl NetBuilder {
         self.network.upsample_nearest(x, factor)
     }
 
+    /// Nearest-neighbour upsampling by a whole factor, of which no more rows and columns are computed than `like` has. Where `x` has a
+    /// `factor`th of these, rounded up, it is PyTorch's `interpolate` to the size of `like`: so sides need not be multiples.
+    ///
+    /// # Errors
+    /// A factor of zero or above 65536; [`StreamError::UnknownLayer`](crate::StreamError::UnknownLayer) for a layer of another builder.
+    pub fn upsample_nearest_like(&mut self, x: Layer, factor: usize, like: Layer) -> Result<Layer> {
+        self.network.upsample_nearest_like(x, factor, like)
+    }
+
     /// Bilinear upsampling by a whole factor.
     ///
     /// # Errors
@@ -265,7 +278,14 @@ impl NetBuilder {
     /// # Errors
     /// No outputs, a layer of another builder, or one that is named twice.
     pub fn build_named(self, outputs: Vec<(String, Layer)>) -> Result<Net> {
+        let is_factor = |one: &Parameter| {
+            let mut branches = self.branches.iter();
+            branches.any(|branch| branch.is(&one.tensor))
+        };
+        let named = self.parameters.iter().filter(|one| !is_factor(one));
         Ok(Net {
+            named: named.cloned().collect(),
+            branches: self.branches.into(),
             network: self.network.build(outputs)?,
             parameters: Parameters(self.parameters.into()),
         })
@@ -276,7 +296,11 @@ impl NetBuilder {
 #[derive(Debug, Clone)]
 pub struct Net {
     network: Network,
+    /// All that the network reads.
     parameters: Parameters,
+    /// Those that are no factors of branches.
+    named: Arc<[Parameter]>,
+    pub(crate) branches: Arc<[Branch]>,
 }
 
 impl Net {
@@ -317,6 +341,11 @@ impl Net {
 
     /// All parameters in the order of the layers that read them, constants included.
     pub fn parameters(&self) -> &[Parameter] {
+        &self.named
+    }
+
+    /// Those, and factors of branches, by the engine's numbers.
+    pub(crate) fn all_parameters(&self) -> &[Parameter] {
         &self.parameters.0
     }
 
@@ -396,7 +425,7 @@ impl Net {
     pub fn up_to(&self, layer: &str) -> Result<Self> {
         Ok(Self {
             network: self.network.up_to(layer)?,
-            parameters: self.parameters.clone(),
+            ..self.clone()
         })
     }
 }

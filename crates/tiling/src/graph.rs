@@ -74,6 +74,8 @@ pub struct Graph {
     nodes: Vec<Node>,
     consumers: Vec<Vec<(NodeId, usize)>>,
     outputs: Vec<NodeId>,
+    /// Of each node, the one whose size bounds its own.
+    crops: Vec<Option<NodeId>>,
 }
 
 impl Graph {
@@ -92,6 +94,7 @@ impl Graph {
             nodes: vec![image],
             consumers: vec![Vec::new()],
             outputs: Vec::new(),
+            crops: vec![None],
         }
     }
 
@@ -122,7 +125,50 @@ impl Graph {
         }
         self.nodes.push(node);
         self.consumers.push(Vec::new());
+        self.crops.push(None);
         Ok(id)
+    }
+
+    /// Computes of a node no more rows and columns than an earlier node has, from the first on: of what is upsampled, for instance,
+    /// those of what it is then added to. `like` is not read.
+    ///
+    /// ```
+    /// use stream_grad_tiling::{AxisRule, Edge, Graph, Node, NodeId, PerAxis, SizedGraph, VjpReads, Window};
+    /// let node = |name: &str, source, rule: AxisRule| Node {
+    ///     name: name.into(),
+    ///     channels: 3,
+    ///     inputs: vec![Edge { source, rule: PerAxis::both(rule) }],
+    ///     forward_flops: 0,
+    ///     vjp_flops: 0,
+    ///     vjp_reads: VjpReads::default(),
+    ///     has_cotangent: true,
+    /// };
+    /// let mut graph = Graph::new(3, true);
+    /// let halved = AxisRule::Window(Window::new(3, 2, 1, 1, 1)?);
+    /// let halved = graph.push(node("half", NodeId::IMAGE, halved))?;
+    /// let up = graph.push(node("up", halved, AxisRule::UpsampleNearest(2)))?;
+    /// graph.crop(up, NodeId::IMAGE)?;
+    /// graph.set_outputs(vec![up])?;
+    /// let sized = SizedGraph::new(graph, PerAxis::both(7))?;
+    /// assert_eq!((sized.size(halved.0).rows, sized.size(up.0).rows), (4, 7));
+    /// # Ok::<(), stream_grad_tiling::TilingError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`TilingError::UnknownNode`] if there is no such node, or `like` does not come before it.
+    pub fn crop(&mut self, node: NodeId, like: NodeId) -> Result<(), TilingError> {
+        let nodes = self.nodes.len();
+        let unknown = |source_node: usize| TilingError::UnknownNode {
+            layer: "what is cropped".into(),
+            source_node,
+            nodes,
+        };
+        if like >= node {
+            return Err(unknown(like.0));
+        }
+        let crop = self.crops.get_mut(node.0).ok_or_else(|| unknown(node.0))?;
+        *crop = Some(like);
+        Ok(())
     }
 
     /// Declares which nodes leave the graph.
@@ -212,7 +258,9 @@ impl SizedGraph {
                 size[axis] = if index == 0 {
                     image_size(image[axis], axis)?
                 } else {
-                    node_size(&graph, node, &sizes, axis)?
+                    let size = node_size(&graph, node, &sizes, axis)?;
+                    let most = graph.crops[index].map(|like| sizes[like.0][axis]);
+                    most.map_or(size, |most| size.min(most))
                 };
             }
             sizes.push(size);
@@ -253,7 +301,7 @@ impl SizedGraph {
     /// Prefix of every node after the first `available` image indices along `axis`.
     pub fn prefixes(&self, axis: Axis, available: i64) -> Vec<i64> {
         let mut prefixes: Vec<i64> = Vec::with_capacity(self.sizes.len());
-        for node in &self.graph.nodes {
+        for (node, size) in self.graph.nodes.iter().zip(&self.sizes) {
             let prefix = node
                 .inputs
                 .iter()
@@ -263,7 +311,8 @@ impl SizedGraph {
                 })
                 .min()
                 .unwrap_or(available);
-            prefixes.push(prefix);
+            // What is cropped could go on.
+            prefixes.push(prefix.min(size[axis]));
         }
         prefixes
     }

@@ -8,7 +8,7 @@ use stream_grad_tiling::Corners;
 use super::fuse::fuse;
 use super::{Network, Node};
 use crate::backend::{PaddedWindow, Pooling};
-use crate::channel_map::ChannelMap;
+use crate::channel_map::{ChannelMap, ChannelMapKind};
 use crate::error::{ExternalError, Result, StreamError};
 use crate::layers::{Conv2d, ConvTranspose2d, Padding, Pool2d};
 use crate::operators::{
@@ -78,6 +78,7 @@ impl NetworkBuilder {
                 inputs: Vec::new(),
                 channels: input_channels,
                 operator: Image.into(),
+                crop: None,
             }],
             parameters: Vec::new(),
         }
@@ -233,13 +234,13 @@ impl NetworkBuilder {
         expect_epsilon(&name, epsilon)?;
         let mut own = self.parameters_of(&name, provider);
         let (zero, one) = (Initial::Constant(0.0), Initial::Constant(1.0));
-        let map = ChannelMap::FrozenNorm {
+        let map = ChannelMap::of(ChannelMapKind::FrozenNorm {
             weight: own.trainable("weight", &[channels], one)?,
             bias: own.bias(channels)?,
             mean: own.constant("running_mean", &[channels], zero)?,
             variance: own.constant("running_var", &[channels], one)?,
             epsilon,
-        };
+        });
         let activation = Activation::Identity;
         self.push(name, &[x], channels, Affine { map, activation })
     }
@@ -282,9 +283,9 @@ impl NetworkBuilder {
         let channels = self.channels(x)?;
         let name = self.layer_name("scale", name);
         let mut own = self.parameters_of(&name, provider);
-        let map = ChannelMap::Scale {
+        let map = ChannelMap::of(ChannelMapKind::Scale {
             factor: own.trainable("weight", &[1], Initial::Constant(initial))?,
-        };
+        });
         let activation = Activation::Identity;
         self.push(name, &[x], channels, Affine { map, activation })
     }
@@ -305,8 +306,30 @@ impl NetworkBuilder {
         let name = self.layer_name("layer_scale", name);
         let mut own = self.parameters_of(&name, provider);
         let initial = Initial::Constant(initial);
-        let map = ChannelMap::LayerScale {
+        let map = ChannelMap::of(ChannelMapKind::LayerScale {
             factors: own.trainable("layer_scale", &[channels, 1, 1], initial)?,
+        });
+        let activation = Activation::Identity;
+        self.push(name, &[x], channels, Affine { map, activation })
+    }
+
+    /// A residual branch that some steps of a training do without: times the constant `factor` `[1]`, which is read anew in each forward
+    /// sweep. It is 1 to begin with; a training sets it to 0, or to what makes up for the steps in which it is 0.
+    ///
+    /// # Errors
+    /// As for [`Self::scale`].
+    pub fn stochastic_depth(
+        &mut self,
+        x: Layer,
+        name: &str,
+        provider: &mut dyn ParameterProvider,
+    ) -> Result<Layer> {
+        let channels = self.channels(x)?;
+        let name = self.layer_name("stochastic_depth", name);
+        let mut own = self.parameters_of(&name, provider);
+        let map = ChannelMap {
+            kind: ChannelMapKind::Identity,
+            branch: Some(own.constant("factor", &[1], Initial::Constant(1.0))?),
         };
         let activation = Activation::Identity;
         self.push(name, &[x], channels, Affine { map, activation })
@@ -387,6 +410,20 @@ impl NetworkBuilder {
     /// A factor of zero or above 65536.
     pub fn upsample_nearest(&mut self, x: Layer, factor: usize) -> Result<Layer> {
         self.upsample("upsample_nearest", x, factor, None)
+    }
+
+    /// Nearest-neighbour upsampling by a whole factor, of which no more rows and columns are computed than `like` has. Where `x` has a
+    /// `factor`th of these, rounded up, it is PyTorch's `interpolate` to the size of `like`.
+    ///
+    /// # Errors
+    /// As for [`Self::upsample_nearest`]; [`StreamError::UnknownLayer`] for a layer of another builder.
+    pub fn upsample_nearest_like(&mut self, x: Layer, factor: usize, like: Layer) -> Result<Layer> {
+        self.channels(like)?;
+        let layer = self.upsample_nearest(x, factor)?;
+        if let Some(upsampled) = self.layers.get_mut(layer.0) {
+            upsampled.crop = Some(like.0);
+        }
+        Ok(layer)
     }
 
     /// Bilinear upsampling by a whole factor.
@@ -512,6 +549,7 @@ impl NetworkBuilder {
             inputs: inputs.iter().map(|layer| layer.0).collect(),
             channels,
             operator: operator.into(),
+            crop: None,
         });
         Ok(Layer(self.layers.len() - 1))
     }

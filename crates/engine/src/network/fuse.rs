@@ -25,7 +25,12 @@ pub(super) fn fuse(layers: Vec<Node>, outputs: &[usize]) -> (Vec<Node>, Vec<usiz
             .map(|(_, &new)| new)
             .find(|&new| absorbs(&mut fused[new], &layer, &inputs, new));
         place.push(target.unwrap_or_else(|| {
-            fused.push(Node { inputs, ..layer });
+            let crop = layer.crop.map(|like| place[like]);
+            fused.push(Node {
+                inputs,
+                crop,
+                ..layer
+            });
             fused.len() - 1
         }));
     }

@@ -56,7 +56,16 @@ impl Operator for Affine {
     }
 
     fn absorb(&mut self, next: &Fusible, _inputs: usize) -> Absorbed {
-        next.activate(&mut self.activation)
+        match *next {
+            Fusible::Map(map, activation) if self.activation == Activation::Identity => {
+                let Some(map) = self.map.then(map) else {
+                    return Absorbed::No;
+                };
+                *self = Self { map, activation };
+                Absorbed::Whole
+            }
+            _ => next.activate(&mut self.activation),
+        }
     }
 
     fn sums(&self, channels: usize, _parameters: &[ParameterShape]) -> Vec<usize> {

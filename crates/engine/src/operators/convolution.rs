@@ -268,8 +268,12 @@ impl Operator for Convolution {
         // What was added to it is mapped, too: weights alone cannot do that.
         let plain = self.activation == Activation::Identity && inputs == 1;
         match *next {
-            Fusible::Map(map, activation) if plain && self.folded.is_none() => {
-                self.folded = Some(map);
+            Fusible::Map(map, activation) if plain => {
+                let folded = self.folded.map_or(Some(map), |folded| folded.then(map));
+                if folded.is_none() {
+                    return Absorbed::No;
+                }
+                self.folded = folded;
                 self.activation = activation;
                 Absorbed::Whole
             }

@@ -57,7 +57,7 @@ pub(crate) enum Step {
     Residual(usize, bool),
     /// Add to itself.
     Double,
-    /// Down by a strided convolution, up again, and concatenate (legal at even sizes).
+    /// Down by a strided convolution, up again, bilinearly (legal at even sizes) or to the size before, and concatenate.
     UNet(bool),
     Custom,
 }
@@ -330,13 +330,12 @@ fn push(net: &mut NetBuilder, x: Layer, step: &Step, vb: VarBuilder<'_>) -> Laye
         }
         Step::Double => net.add(x, x).unwrap(),
         Step::UNet(bilinear) => {
-            let y = net
-                .conv2d(
-                    x,
-                    Conv2d::new(channels, channels, 2).stride(2),
-                    vb.pp("down"),
-                )
-                .unwrap();
+            let down = if *bilinear {
+                Conv2d::new(channels, channels, 2).stride(2)
+            } else {
+                Conv2d::new(channels, channels, 3).stride(2).padding(1)
+            };
+            let y = net.conv2d(x, down, vb.pp("down")).unwrap();
             let y = net
                 .conv2d(
                     y,
@@ -347,7 +346,7 @@ fn push(net: &mut NetBuilder, x: Layer, step: &Step, vb: VarBuilder<'_>) -> Laye
             let y = if *bilinear {
                 net.upsample_bilinear(y, 2, Corners::HalfPixel).unwrap()
             } else {
-                net.upsample_nearest(y, 2).unwrap()
+                net.upsample_nearest_like(y, 2, x).unwrap()
             };
             let y = net.concat(&[x, y]).unwrap();
             net.conv2d(y, Conv2d::new(2 * channels, channels, 1), vb.pp("mix"))
