@@ -243,26 +243,43 @@ impl Head {
     /// # Errors
     /// Features of another shape, without pixels, or of a dtype other than `F32` and `F64`.
     pub fn pooled(&self, features: &Tensor) -> Result<Tensor> {
-        let shape = <[usize; 4]>::try_from(features.dims()).ok();
-        let fits = |shape: &[usize; 4]| shape[1] == self.channels && !shape.contains(&0);
-        let Some([batch, channels, height, width]) = shape.filter(fits) else {
-            return Err(ModelError::InputShape {
-                what: "features",
-                expected: format!("[N >= 1, {}, H >= 1, W >= 1]", self.channels),
-                found: features.dims().to_vec(),
-            });
-        };
-        if !matches!(features.dtype(), DType::F32 | DType::F64) {
-            return Err(ModelError::InputType {
-                found: features.dtype(),
-            });
+        self.pooled_all(std::slice::from_ref(features))
+    }
+
+    /// Pooled features `[N, P]` of several outputs `[N, C, H, W]`, such as the levels of a feature pyramid, whose channels are together
+    /// those of the head: all channels of the first pooling, output by output, then of the next.
+    ///
+    /// # Errors
+    /// As for [`Self::pooled`].
+    pub fn pooled_all(&self, outputs: &[Tensor]) -> Result<Tensor> {
+        let channels = outputs.iter().map(|one| one.dims().get(1).unwrap_or(&0));
+        let whole = channels.sum::<usize>() == self.channels;
+        let mut rows = Vec::with_capacity(outputs.len());
+        for features in outputs {
+            let shape = <[usize; 4]>::try_from(features.dims()).ok();
+            let fits = |shape: &[usize; 4]| whole && !shape.contains(&0);
+            let Some([batch, channels, height, width]) = shape.filter(fits) else {
+                return Err(ModelError::InputShape {
+                    what: "features",
+                    expected: format!("[N >= 1, {}, H >= 1, W >= 1]", self.channels),
+                    found: features.dims().to_vec(),
+                });
+            };
+            if !matches!(features.dtype(), DType::F32 | DType::F64) {
+                return Err(ModelError::InputType {
+                    found: features.dtype(),
+                });
+            }
+            let values = features.reshape((batch * channels, height * width))?;
+            rows.push(((batch, channels), values));
         }
-        let rows = features.reshape((batch * channels, height * width))?;
-        let pooled = self.pooling.iter().map(|pooling| {
-            let values = pooling.apply(&rows)?;
-            Ok(values.reshape((batch, channels))?)
-        });
-        Ok(Tensor::cat(&pooled.collect::<Result<Vec<Tensor>>>()?, 1)?)
+        let mut pooled = Vec::with_capacity(self.pooling.len() * rows.len());
+        for pooling in &self.pooling {
+            for (shape, rows) in &rows {
+                pooled.push(pooling.apply(rows)?.reshape(*shape)?);
+            }
+        }
+        Ok(Tensor::cat(&pooled, 1)?)
     }
 
     /// Logits `[N, out]` of pooled features `[N, P]`, with the statistics as they are.

@@ -225,3 +225,17 @@ fn bad_input_is_an_error_with_both_sides() {
         "{error}"
     );
 }
+
+#[test]
+fn outputs_of_a_pyramid_are_pooled_one_after_another() {
+    let vb = VarBuilder::zeros(DType::F32, &Device::Cpu);
+    let config = HeadConfig::new(vec![GlobalPooling::Average, GlobalPooling::Maximum]);
+    let head = Head::new(&config, 3, 1, vb).unwrap();
+    let fine = Tensor::new(&[[[[1_f32, 3.0]], [[5.0, 5.0]]]], &Device::Cpu).unwrap();
+    let coarse = Tensor::new(&[[[[7_f32]]]], &Device::Cpu).unwrap();
+    let pooled = head.pooled_all(&[fine.clone(), coarse]).unwrap();
+    let expected = [[2_f32, 5.0, 7.0, 3.0, 5.0, 7.0]];
+    assert_eq!(pooled.to_vec2::<f32>().unwrap(), expected);
+    let message = head.pooled_all(&[fine]).unwrap_err().to_string();
+    assert!(message.contains("[N >= 1, 3, H >= 1, W >= 1]"), "{message}");
+}
