@@ -7,7 +7,7 @@ use stream_grad_files::FileError;
 use stream_grad_models::ModelError;
 use stream_grad_slides::SlideError;
 
-use crate::settings::Change;
+use crate::change::Change;
 
 /// What this crate's functions return.
 pub type Result<T, E = TrainError> = std::result::Result<T, E>;

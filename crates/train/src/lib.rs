@@ -7,6 +7,7 @@
 
 pub mod augment;
 pub mod calibration;
+mod change;
 pub mod checkpoint;
 pub mod cohort;
 pub mod data;
@@ -15,6 +16,7 @@ pub mod experiment;
 mod files;
 pub mod gradients;
 pub mod heatmap;
+mod in_place;
 pub mod loss;
 pub mod machine;
 pub mod metrics;

@@ -12,6 +12,7 @@ pub use groups::{ModelPart, ParameterGroup, ParameterKind, ParameterOptions, Wei
 
 use crate::error::{Result, TrainError};
 use crate::gradients::{Gradients, NamedVariables};
+use crate::in_place::{update, update_by_two};
 
 /// Which rule makes a step of gradients.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -239,7 +240,7 @@ impl Optimizer {
         Ok(())
     }
 
-    /// The state under names made from the variables'. Of AdamW these are `step.NAME` (how many gradients it has had, a
+    /// A copy of the state under names made from the variables'. Of AdamW these are `step.NAME` (how many gradients it has had, a
     /// scalar of `i64`), `first.NAME` and `second.NAME`; of momentum `first.NAME`. The number of steps is apart.
     ///
     /// # Errors
@@ -261,11 +262,11 @@ impl Optimizer {
                 }) => {
                     let steps = count_tensor(*steps, variable.device())?;
                     tensors.insert(format!("{STEP}{name}"), steps);
-                    tensors.insert(format!("{FIRST}{name}"), first.clone());
-                    tensors.insert(format!("{SECOND}{name}"), second.clone());
+                    tensors.insert(format!("{FIRST}{name}"), first.copy()?);
+                    tensors.insert(format!("{SECOND}{name}"), second.copy()?);
                 }
                 Some(Memory::Velocity(velocity)) => {
-                    tensors.insert(format!("{FIRST}{name}"), velocity.clone());
+                    tensors.insert(format!("{FIRST}{name}"), velocity.copy()?);
                 }
                 None => {}
             }
@@ -327,55 +328,63 @@ impl Stepped {
         let value = self.variable.as_detached_tensor();
         let learning_rate = learning_rate * self.options.learning_rate_factor;
         let kind = kind.with_decay(self.options.weight_decay_factor);
-        let (value, memory) = match kind {
+        self.memory = match kind {
             OptimizerKind::AdamW {
                 beta1,
                 beta2,
                 epsilon,
                 weight_decay,
             } => {
-                let (steps, first, second) = match &self.memory {
+                let (steps, first, second) = match self.memory.take() {
                     Some(Memory::Means {
                         steps,
                         first,
                         second,
-                    }) => (*steps, Some(first), Some(second)),
-                    _ => (0, None, None),
+                    }) => (steps, first, second),
+                    _ => (0, value.zeros_like()?, value.zeros_like()?),
                 };
-                let first = blend(first, gradient, beta1)?;
-                let second = blend(second, &gradient.sqr()?, beta2)?;
+                update(&first, gradient, |mean, gradient| {
+                    beta1 * mean + (1.0 - beta1) * gradient
+                })?;
+                update(&second, gradient, |mean, gradient| {
+                    beta2 * mean + (1.0 - beta2) * gradient * gradient
+                })?;
                 let steps = steps.saturating_add(1);
                 let exponent = i32::try_from(steps).unwrap_or(i32::MAX);
                 let step_size = learning_rate / (1.0 - beta1.powi(exponent));
-                let root = (second.sqrt()? / (1.0 - beta2.powi(exponent)).sqrt())?;
-                let update = (first.div(&(root + epsilon)?)? * step_size)?;
-                let value = ((value * (1.0 - learning_rate * weight_decay))? - update)?;
-                let memory = Memory::Means {
+                let kept = 1.0 - learning_rate * weight_decay;
+                let correction = (1.0 - beta2.powi(exponent)).sqrt();
+                update_by_two(&value, [&first, &second], |value, [first, second]| {
+                    kept * value - step_size * first / (second.sqrt() / correction + epsilon)
+                })?;
+                Some(Memory::Means {
                     steps,
                     first,
                     second,
-                };
-                (value, Some(memory))
+                })
             }
             OptimizerKind::Sgd {
                 momentum,
                 weight_decay,
             } => {
-                let gradient = (gradient + (&value * weight_decay)?)?;
-                let velocity = match &self.memory {
-                    Some(Memory::Velocity(velocity)) => ((velocity * momentum)? + gradient)?,
-                    _ => gradient,
+                let velocity = match self.memory.take() {
+                    Some(Memory::Velocity(velocity)) => velocity,
+                    _ => value.zeros_like()?,
                 };
-                let value = (value - (&velocity * learning_rate)?)?;
+                update_by_two(
+                    &velocity,
+                    [gradient, &value],
+                    |velocity, [gradient, value]| {
+                        momentum * velocity + gradient + weight_decay * value
+                    },
+                )?;
+                update(&value, &velocity, |value, velocity| {
+                    value - learning_rate * velocity
+                })?;
                 // Without momentum nothing is remembered: of an infinite velocity zero times would be no number.
-                (
-                    value,
-                    (momentum > 0.0).then_some(Memory::Velocity(velocity)),
-                )
+                (momentum > 0.0).then_some(Memory::Velocity(velocity))
             }
         };
-        self.variable.set(&value)?;
-        self.memory = memory;
         Ok(())
     }
 
@@ -443,15 +452,6 @@ fn check_form(name: &str, tensor: &Tensor, variable: &Var) -> Result<()> {
         name: name.to_owned(),
         expected: format!("{:?} of {:?}", variable.dtype(), variable.dims()),
         found: format!("{:?} of {:?}", tensor.dtype(), tensor.dims()),
-    })
-}
-
-/// `decay * mean + (1 - decay) * value`, from a mean of zero.
-fn blend(mean: Option<&Tensor>, value: &Tensor, decay: f64) -> Result<Tensor> {
-    let value = (value * (1.0 - decay))?;
-    Ok(match mean {
-        Some(mean) => ((mean * decay)? + value)?,
-        None => value,
     })
 }
 

@@ -1,11 +1,11 @@
 //! Whether a folder's run was begun with the same settings.
 
-use std::fmt;
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::{FILE, Settings};
+use crate::change::Change;
 use crate::error::{Result, TrainError};
 
 /// Keys, or whole tables, that may change from one call to the next: no result of the training depends on them. `memory_bytes`
@@ -23,37 +23,11 @@ const HARMLESS: [&str; 8] = [
     "report",
 ];
 
-/// A setting that is not as it was.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Change {
-    /// The key with its tables, such as `train.epochs`.
-    pub key: String,
-    /// The value that the folder's run has, as TOML; `None` where the key is absent.
-    pub before: Option<String>,
-    /// The value that was asked for.
-    pub now: Option<String>,
-}
-
-impl Change {
-    fn is_harmless(&self) -> bool {
-        HARMLESS.iter().any(|harmless| {
-            let rest = self.key.strip_prefix(harmless);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        })
-    }
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "absent".to_owned());
-        let Self { key, before, now } = self;
-        write!(
-            f,
-            "{key} is {} there and {} here",
-            value(before),
-            value(now)
-        )
-    }
+fn is_harmless(change: &Change) -> bool {
+    HARMLESS.iter().any(|harmless| {
+        let rest = change.key.strip_prefix(harmless);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    })
 }
 
 impl Settings {
@@ -81,7 +55,7 @@ impl Settings {
         }
         let before = Self::read(&path)?;
         let mut changes = changes(&before, self)?;
-        changes.retain(|change| !change.is_harmless());
+        changes.retain(|change| !is_harmless(change));
         if changes.is_empty() {
             return Ok(Some(before));
         }

@@ -8,7 +8,8 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use changed::{Change, changes};
+pub use crate::change::Change;
+pub use changed::changes;
 pub use parse::parse;
 
 use crate::data::DataSettings;

@@ -6,6 +6,7 @@ use candle_core::{Tensor, Var};
 
 use crate::error::{Result, TrainError};
 use crate::gradients::NamedVariables;
+use crate::in_place::update;
 
 /// Averages of the trainable weights over the steps of a run (Polyak and Juditsky 1992, with exponential weights).
 ///
@@ -70,9 +71,10 @@ impl Average {
         let step = self.steps as f64;
         let decay = self.decay.min((1.0 + step) / (10.0 + step));
         for (name, variable) in variables {
-            if let Some(mean) = self.weights.get_mut(name) {
-                let value = variable.as_detached_tensor();
-                *mean = ((&*mean * decay)? + (value * (1.0 - decay))?)?;
+            if let Some(mean) = self.weights.get(name) {
+                update(mean, variable, |mean, value| {
+                    decay * mean + (1.0 - decay) * value
+                })?;
             }
         }
         Ok(())
