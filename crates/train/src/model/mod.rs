@@ -10,6 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
 use stream_grad::tiling::{ByteCount, Recipe};
 use stream_grad::{CostModel, Net, Plan, PlanRequest, TileSource, Trainable, Workspace};
 use stream_grad_models::{Head, ModelName, StateDict, seeded};
@@ -87,6 +89,24 @@ pub trait Model {
     /// # Errors
     /// As for [`predict`](Self::predict), and whatever the loss refuses.
     fn gradients(&self, image: &dyn TileSource, loss: LossFunction<'_>) -> Result<SlideGradients>;
+
+    /// Draws what a training leaves to chance in the network itself, such as which branches a step does without, for
+    /// [`gradients`](Self::gradients) from now on. By default there is nothing.
+    ///
+    /// # Errors
+    /// [`TrainError::Stream`].
+    fn draw(&self, rng: &mut ChaCha8Rng) -> Result<()> {
+        let _ = rng;
+        Ok(())
+    }
+
+    /// Leaves nothing to chance from now on, as for predicting.
+    ///
+    /// # Errors
+    /// [`TrainError::Stream`].
+    fn settle(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Whether running statistics are used that have never been updated.
     ///
@@ -425,6 +445,16 @@ impl Model for StreamedModel {
         })
     }
 
+    fn draw(&self, rng: &mut ChaCha8Rng) -> Result<()> {
+        Ok(self
+            .net
+            .draw_stochastic_depth(|probability| rng.random::<f64>() < probability)?)
+    }
+
+    fn settle(&self) -> Result<()> {
+        Ok(self.net.keep_all_branches()?)
+    }
+
     fn needs_statistics(&self) -> Result<bool> {
         Ok(self.head.needs_statistics()?)
     }
@@ -474,3 +504,6 @@ pub fn assign(variables: &BTreeMap<String, Var>, tensors: &BTreeMap<String, Tens
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use candle_core::Tensor;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use stream_grad::TileSource;
 
 use super::events::{SkipReason, TrainEvent, TrainObserver};
@@ -126,10 +128,22 @@ impl Run<'_> {
         // `execute` refuses samples without a label.
         let label = sample.label.clone().unwrap_or(Label::Number(f64::NAN));
         let (height, width) = source.extent();
+        self.model.draw(&mut self.chance(state, place))?;
         let found = self.model.gradients(&Timed { source, clock }, &|logits| {
             state.objective.loss(logits, &label)
-        })?;
-        Ok((found, height.saturating_mul(width)))
+        });
+        self.model.settle()?;
+        Ok((found?, height.saturating_mul(width)))
+    }
+
+    /// What decides in the network while the image at `place` of the epoch is trained on: a function of the seed, the epoch and the place.
+    fn chance(&self, state: &State, place: usize) -> ChaCha8Rng {
+        /// Apart from the seeds of augmentations.
+        const NETWORK: u64 = 0x6e65_7477_6f72_6b00;
+        let seed = self.settings.seed ^ state.progress.epoch.rotate_left(32) ^ NETWORK;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(u64::try_from(place).unwrap_or(u64::MAX));
+        rng
     }
 
     /// Makes the step of a complete group of an epoch of `slides` slides, and writes down what it gave.
