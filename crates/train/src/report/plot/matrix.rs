@@ -71,7 +71,8 @@ impl Matrix {
             );
             area.draw(&side).map_err(words)?;
             let along = LEFT + row * cell + cell / 2;
-            let fitting = usize::try_from(cell / 9).unwrap_or(1).max(1);
+            // A character is about half as wide as it is high.
+            let fitting = usize::try_from(2 * cell / TEXT).unwrap_or(1).max(1);
             let head = text(shortened(name, fitting), (along, 52), centred, Colour::INK);
             area.draw(&head).map_err(words)?;
             let total = counts.iter().sum::<usize>().max(1);
