@@ -9,7 +9,8 @@ use stream_grad_cli::image_size::ImageSize;
 /// Of `compare`.
 #[derive(Debug, Args)]
 pub struct CompareArguments {
-    /// The network: resnet18, resnet34 or resnet50; of other known ones, this project's runs alone
+    /// The network: a ResNet (resnet18, resnet34, resnet50), or a ConvNeXt or MobileNetV2, which lightstream is not run with; of other
+    /// known ones, this project's runs alone
     #[arg(long, value_name = "NAME", default_value = "resnet18")]
     pub model: String,
     /// Extent of the image in pixels, HEIGHTxWIDTH

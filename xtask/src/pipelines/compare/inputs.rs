@@ -14,8 +14,6 @@ use super::pixels::Noise;
 
 /// Seed of the weights.
 const SEED: u64 = 0;
-/// Classes of torchvision's linear layer, which no step computes but torchvision wants to load.
-const CLASSES: usize = 1000;
 
 /// Writes the weights under torchvision's names, unless they are there.
 pub(crate) fn weights(folder: &Path, model: ModelName) -> anyhow::Result<PathBuf> {
@@ -23,8 +21,7 @@ pub(crate) fn weights(folder: &Path, model: ModelName) -> anyhow::Result<PathBuf
     if !path.exists() {
         let variables = VarMap::new();
         let builder = seeded(&variables, SEED, DType::F32, &Device::Cpu);
-        let net = model.build(builder.clone())?;
-        candle_nn::linear(net.output_channels(), CLASSES, builder.pp("fc"))?;
+        model.build(builder)?;
         save_map(&path, &variables)?;
     }
     Ok(path)
@@ -92,9 +89,8 @@ mod tests {
         let name: ModelName = "resnet18".parse().unwrap();
         let path = weights(folder.path(), name).unwrap();
         let tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
-        // torchvision's state_dict without the 20 `num_batches_tracked`, which it does not insist on.
-        assert_eq!(tensors.len(), 122 - 20);
-        assert_eq!(tensors["fc.weight"].dims(), [1000, 512]);
+        // torchvision's state_dict without the 20 `num_batches_tracked`, and the linear layer's two tensors.
+        assert_eq!(tensors.len(), 122 - 20 - 2);
 
         let (_, net) = model::build("resnet18", DType::F32).unwrap();
         stream_grad_models::load_net(&path, &net).unwrap();

@@ -188,9 +188,7 @@ impl<'a> Runner<'a> {
         };
         let command = self.peer_command(script, entry.threads)?;
         let (name, _) = self.net(&entry.model).map_err(Refusal::failed)?;
-        if !matches!(name, ModelName::ResNet(_)) {
-            return Err(Refusal::Failed(format!("torchvision has no `{name}`")));
-        }
+        check_peer_has(peer, *name)?;
         let (weights, input) = self.files(entry)?;
         let job = json!({
             "model": entry.model,
@@ -396,6 +394,24 @@ impl<'a> Runner<'a> {
 /// What the rate of products is stored under.
 pub(crate) fn products_key(library: &str, threads: usize) -> String {
     format!("products of matrices, {threads} thread(s), {library}")
+}
+
+/// Refuses networks that a peer does not have, or that nobody has shown to run in it.
+fn check_peer_has(peer: Peer, name: ModelName) -> Result<(), Refusal> {
+    let in_torchvision = matches!(
+        name,
+        ModelName::ResNet(_)
+            | ModelName::ConvNeXtTiny
+            | ModelName::ConvNeXtSmall
+            | ModelName::MobileNetV2
+    );
+    if !in_torchvision {
+        return Err(Refusal::Failed(format!("torchvision has no `{name}`")));
+    }
+    if matches!(peer, Peer::Lightstream { .. }) && !matches!(name, ModelName::ResNet(_)) {
+        return Err(Refusal::Failed("lightstream is run with ResNets".into()));
+    }
+    Ok(())
 }
 
 fn step_job(entry: &Entry) -> StepJob {
