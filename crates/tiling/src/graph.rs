@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::TilingError;
+use crate::rect::Rect;
 use crate::rule::AxisRule;
 use crate::span::{Axis, PerAxis, Span};
 use crate::window::MAX_EXTENT;
@@ -288,7 +289,7 @@ impl SizedGraph {
     }
 
     /// The whole plane of a node.
-    pub fn plane(&self, node: usize) -> PerAxis<Span> {
+    pub fn plane(&self, node: usize) -> Rect {
         self.sizes[node].map(|size| Span::new(0, size))
     }
 

@@ -1,6 +1,7 @@
 //! Which block gives which positions of a node, where blocks overlap.
 
 use crate::recipe::Geometry;
+use crate::rect::Rect;
 use crate::saved::channels;
 use crate::span::{Axis, PerAxis, Span};
 
@@ -39,7 +40,7 @@ impl BlockOverlap {
     }
 
     /// The positions that block `index` gives.
-    pub fn share(&self, index: usize) -> PerAxis<Span> {
+    pub fn share(&self, index: usize) -> Rect {
         let row = self.row(index);
         PerAxis::new(
             self.shares.rows[row],
@@ -53,7 +54,7 @@ impl BlockOverlap {
     }
 
     /// The positions whose sums are held while the blocks of row `row` are swept.
-    pub fn window(&self, row: usize) -> PerAxis<Span> {
+    pub fn window(&self, row: usize) -> Rect {
         PerAxis::new(self.windows[row], self.columns)
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::error::TilingError;
 use crate::graph::{NodeId, SizedGraph};
+use crate::rect::Rect;
 use crate::schedule::{AxisSchedule, MAX_BANDS};
 use crate::span::{Axis, PerAxis, Span};
 #[cfg(feature = "serde")]
@@ -87,7 +88,7 @@ pub struct Block<'a> {
 
 impl Block<'_> {
     /// What a tile owns of a node.
-    pub fn owned(&self, tile: Tile, node: usize) -> PerAxis<Span> {
+    pub fn owned(&self, tile: Tile, node: usize) -> Rect {
         PerAxis::new(
             self.rows.owned(tile.band, node),
             self.columns.owned(tile.column, node),
@@ -95,7 +96,7 @@ impl Block<'_> {
     }
 
     /// What a tile may read of a node: what it owns, and its halos above and to the left.
-    pub fn held(&self, tile: Tile, node: usize) -> PerAxis<Span> {
+    pub fn held(&self, tile: Tile, node: usize) -> Rect {
         PerAxis::new(
             self.rows.held(tile.band, node),
             self.columns.held(tile.column, node),
@@ -103,12 +104,12 @@ impl Block<'_> {
     }
 
     /// The strip of a node that bands from `band` on read of the bands above: all columns.
-    pub fn strip(&self, band: usize, node: usize) -> PerAxis<Span> {
+    pub fn strip(&self, band: usize, node: usize) -> Rect {
         PerAxis::new(self.rows.halo(band, node), self.columns.needed(node))
     }
 
     /// The halo of a node to the left of a tile: its own rows only.
-    pub fn left(&self, tile: Tile, node: usize) -> PerAxis<Span> {
+    pub fn left(&self, tile: Tile, node: usize) -> Rect {
         PerAxis::new(
             self.rows.owned(tile.band, node),
             self.columns.halo(tile.column, node),

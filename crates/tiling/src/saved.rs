@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::arena::aligned;
 use crate::recipe::{Block, Geometry, Tile};
-use crate::span::{PerAxis, Span};
+use crate::rect::Rect;
 
 /// Where saved halos and kept activations are until the backward sweep reads them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -189,7 +189,7 @@ pub(crate) fn channels(geometry: &Geometry, node: usize) -> u64 {
     geometry.sized().graph().nodes()[node].channels
 }
 
-pub(crate) fn elements(geometry: &Geometry, region: PerAxis<Span>, node: usize) -> u64 {
+pub(crate) fn elements(geometry: &Geometry, region: Rect, node: usize) -> u64 {
     u64::try_from(
         region
             .area()

@@ -29,6 +29,16 @@ impl Span {
         Self { lo, hi }
     }
 
+    /// The first `count` indices from 0 on; ends at the largest index if there are more.
+    pub const fn first(count: u64) -> Self {
+        let hi = if count > i64::MAX as u64 {
+            i64::MAX
+        } else {
+            count.cast_signed()
+        };
+        Self { lo: 0, hi }
+    }
+
     /// Number of indices; zero for an empty span.
     pub const fn len(self) -> u64 {
         if self.hi > self.lo {
@@ -60,6 +70,14 @@ impl Span {
     /// Whether every index of `other` lies in `self`.
     pub fn covers(self, other: Self) -> bool {
         other.is_empty() || (self.lo <= other.lo && other.hi <= self.hi)
+    }
+
+    /// The span moved by so many indices; `None` if a bound overflows.
+    pub const fn translate(self, by: i64) -> Option<Self> {
+        match (self.lo.checked_add(by), self.hi.checked_add(by)) {
+            (Some(lo), Some(hi)) => Some(Self { lo, hi }),
+            _ => None,
+        }
     }
 }
 
@@ -146,25 +164,5 @@ impl<T> IndexMut<Axis> for PerAxis<T> {
             Axis::Rows => &mut self.rows,
             Axis::Columns => &mut self.columns,
         }
-    }
-}
-
-impl PerAxis<Span> {
-    /// Number of positions in the rectangle, in u128 so that no area overflows.
-    pub fn area(self) -> u128 {
-        u128::from(self.rows.len()) * u128::from(self.columns.len())
-    }
-
-    /// Whether the rectangle holds no position.
-    pub fn is_empty(self) -> bool {
-        self.rows.is_empty() || self.columns.is_empty()
-    }
-
-    /// The positions in both rectangles.
-    pub fn intersect(self, other: Self) -> Self {
-        Self::new(
-            self.rows.intersect(other.rows),
-            self.columns.intersect(other.columns),
-        )
     }
 }

@@ -12,8 +12,8 @@ use common::one_image;
 use common::random::cases;
 use proptest::prelude::*;
 use stream_grad_tiling::{
-    Buffers, ByteCount, Geometry, NodeId, PerAxis, Place, Planned, PlannerRequest, Recipe,
-    Residual, Span, Storage, Sweep, Tile, TilingError, TimeModel, peak_bytes, plan,
+    Buffers, ByteCount, Geometry, NodeId, Place, Planned, PlannerRequest, Recipe, Rect, Residual,
+    Storage, Sweep, Tile, TilingError, TimeModel, peak_bytes, plan,
 };
 
 /// Memory that remembers who wrote each element last.
@@ -141,7 +141,7 @@ impl Pieces {
     }
 }
 
-fn elements(geometry: &Geometry, region: PerAxis<Span>, node: usize) -> u64 {
+fn elements(geometry: &Geometry, region: Rect, node: usize) -> u64 {
     u64::try_from(region.area()).unwrap() * geometry.sized().graph().nodes()[node].channels
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
-use stream_grad_tiling::{Axis, AxisRule, PerAxis, Span};
+use stream_grad_tiling::{Axis, AxisRule, PerAxis, Rect, Span};
 
 use super::LocalLayer;
 use super::results::{failed, forward, length, vjp};
@@ -376,7 +376,7 @@ impl Check<'_> {
     }
 
     /// The region for these outputs.
-    fn region(&self, input_size: PerAxis<i64>, outputs: PerAxis<Span>) -> LocalRegion {
+    fn region(&self, input_size: PerAxis<i64>, outputs: Rect) -> LocalRegion {
         LocalRegion::of(&self.rule, outputs, input_size)
     }
 
@@ -442,7 +442,7 @@ fn sizes(rule: &AxisRule) -> Vec<i64> {
 }
 
 /// The whole output, and if there is more than one position its borders and its interior, each by itself.
-fn regions(size: PerAxis<i64>) -> impl Iterator<Item = PerAxis<Span>> {
+fn regions(size: PerAxis<i64>) -> impl Iterator<Item = Rect> {
     let parts = |size: i64| {
         let cuts = [0, 1, size - 1, size];
         let spans = cuts.windows(2).map(|ends| Span::new(ends[0], ends[1]));
