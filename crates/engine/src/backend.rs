@@ -11,12 +11,12 @@ use std::fmt::Debug;
 use std::ops::Range;
 
 use stream_grad_kernels::{
-    Activation, ConvTranspose, Convolution, Divisor, Existing, KernelError, Pointwise, Upsample,
+    Activation, AveragePool, ConvTranspose, Convolution, Existing, KernelError, Pointwise,
+    Upsample, Window,
 };
 use stream_grad_tiling::PerAxis;
 
 use crate::element::{Compute, Stored};
-use crate::layers::Padding;
 use crate::tile::{TileMut, TileRef};
 
 /// Evaluates an expression on the processor, in a dtype.
@@ -37,9 +37,10 @@ macro_rules! on_cpu {
 
 pub(crate) use on_cpu;
 
-pub use buffer::{Buffer, Rect, Slab};
-pub(crate) use buffer::{WorkingLayout, length, offset, plane_position};
+pub use buffer::{Buffer, Slab};
+pub(crate) use buffer::{WorkingLayout, offset};
 pub use cpu::{Cpu, Memory};
+pub use stream_grad_tiling::Rect;
 
 /// The memory that kernels see: what a sweep works in, what is saved of the block at hand, and sums that are shown.
 pub struct Slabs<'s, B: Backend> {
@@ -89,52 +90,44 @@ impl<B: Backend> Slabs<'_, B> {
     }
 }
 
-/// A window with the padding of the image that it slides over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PaddedWindow {
-    /// Kernel, stride and dilation.
-    pub window: stream_grad_kernels::Window,
-    /// On each side of the plane.
-    pub padding: Padding,
-    /// Where windows may reach beyond the padding (`ceil_mode`), the row and the column with which it ends: averages do not count
-    /// what lies there.
-    pub end: Option<[i64; 2]>,
-}
-
-impl PaddedWindow {
-    /// A window that ends before the padding does.
-    #[must_use]
-    pub const fn new(window: stream_grad_kernels::Window, padding: Padding) -> Self {
-        Self {
-            window,
-            padding,
-            end: None,
-        }
-    }
-
-    /// The same window where it may reach beyond the padding of a plane of this size.
-    #[must_use]
-    pub(crate) fn ending_with(self, plane: PerAxis<i64>) -> Self {
-        let end = |size: i64, padding: usize| {
-            size.saturating_add(i64::try_from(padding).unwrap_or(i64::MAX))
-        };
-        Self {
-            end: Some([
-                end(plane.rows, self.padding.bottom),
-                end(plane.columns, self.padding.right),
-            ]),
-            ..self
-        }
-    }
-}
-
 /// Maximum or average.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooling {
     /// Padding is minus infinity; the first maximum in scan order takes the gradient.
-    Maximum,
+    Maximum(Window),
     /// Padding is zero.
-    Average(Divisor),
+    Average(AveragePool),
+}
+
+impl Pooling {
+    /// What slides.
+    #[must_use]
+    pub const fn window(&self) -> &Window {
+        match self {
+            Self::Maximum(window) => window,
+            Self::Average(pool) => &pool.window,
+        }
+    }
+
+    /// The same where windows may reach beyond the padding (`ceil_mode`) of a plane of this size: averages do not count what lies there.
+    #[must_use]
+    pub(crate) fn ending_with(self, plane: PerAxis<i64>) -> Self {
+        let Self::Average(pool) = self else {
+            return self;
+        };
+        let end = |size: i64, padding: usize| {
+            size.saturating_add(i64::try_from(padding).unwrap_or(i64::MAX))
+        };
+        let padding = pool.window.padding;
+        let end = PerAxis::new(
+            end(plane.rows, padding.bottom),
+            end(plane.columns, padding.right),
+        );
+        Self::Average(AveragePool {
+            end: Some(end),
+            ..pool
+        })
+    }
 }
 
 /// A forward kernel's input and output.
@@ -217,10 +210,6 @@ pub type Kernel = Result<(), KernelError>;
 ///
 /// Buffers of one call do not overlap, except where a doc says so. Kernels read nothing of their inputs but what the outputs asked
 /// for need, and write nothing else than said.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "a kernel's operands are its arguments"
-)]
 pub trait Backend: Debug + Send + Sync + Sized + 'static {
     /// What activations are stored as.
     type Stored: Stored;
@@ -370,7 +359,6 @@ pub trait Backend: Debug + Send + Sync + Sized + 'static {
         &self,
         slabs: &mut Slabs<'_, Self>,
         convolution: &Convolution,
-        padding: Padding,
         operands: ConvolutionOperands<'_, Self>,
         map: Mapping,
     ) -> Kernel;
@@ -382,7 +370,6 @@ pub trait Backend: Debug + Send + Sync + Sized + 'static {
         &self,
         slabs: &mut Slabs<'_, Self>,
         convolution: &Convolution,
-        padding: Padding,
         input: Buffer,
         cotangent: Buffer,
         outputs: Rect,
@@ -396,7 +383,6 @@ pub trait Backend: Debug + Send + Sync + Sized + 'static {
         &self,
         slabs: &mut Slabs<'_, Self>,
         convolution: &Convolution,
-        padding: Padding,
         weights: &Self::TransposedWeights,
         factors: Option<&Self::Vector>,
         map: Transposed,
@@ -435,7 +421,6 @@ pub trait Backend: Debug + Send + Sync + Sized + 'static {
         &self,
         slabs: &mut Slabs<'_, Self>,
         convolution: &ConvTranspose,
-        padding: Padding,
         parameters: (&Self::Vector, Option<&Self::Vector>),
         map: Mapping,
     ) -> Kernel;
@@ -448,7 +433,6 @@ pub trait Backend: Debug + Send + Sync + Sized + 'static {
         &self,
         slabs: &mut Slabs<'_, Self>,
         convolution: &ConvTranspose,
-        padding: Padding,
         map: (Buffer, Buffer, Rect),
         sums: &mut Self::Sums,
     ) -> Kernel;
@@ -460,7 +444,6 @@ pub trait Backend: Debug + Send + Sync + Sized + 'static {
         &self,
         slabs: &mut Slabs<'_, Self>,
         convolution: &ConvTranspose,
-        padding: Padding,
         weights: &Self::Vector,
         map: Transposed,
     ) -> Kernel;
@@ -469,13 +452,7 @@ pub trait Backend: Debug + Send + Sync + Sized + 'static {
     ///
     /// # Errors
     /// [`KernelError`].
-    fn pool(
-        &self,
-        slabs: &mut Slabs<'_, Self>,
-        window: &PaddedWindow,
-        pooling: Pooling,
-        map: Mapping,
-    ) -> Kernel;
+    fn pool(&self, slabs: &mut Slabs<'_, Self>, pooling: &Pooling, map: Mapping) -> Kernel;
     /// The VJP of pooling; that of a maximum reads the input.
     ///
     /// # Errors
@@ -483,8 +460,7 @@ pub trait Backend: Debug + Send + Sync + Sized + 'static {
     fn pool_vjp(
         &self,
         slabs: &mut Slabs<'_, Self>,
-        window: &PaddedWindow,
-        pooling: Pooling,
+        pooling: &Pooling,
         input: Buffer,
         map: Transposed,
     ) -> Kernel;

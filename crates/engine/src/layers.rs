@@ -1,31 +1,6 @@
 //! Settings of layers.
 
-use stream_grad_kernels::{Arithmetic, ConvTranspose, Convolution, Window};
-
-/// Padding on each side of an image, in pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Padding {
-    /// Rows above the first.
-    pub top: usize,
-    /// Rows below the last.
-    pub bottom: usize,
-    /// Columns before the first.
-    pub left: usize,
-    /// Columns after the last.
-    pub right: usize,
-}
-
-impl Padding {
-    /// The same padding on all sides.
-    pub const fn all(pixels: usize) -> Self {
-        Self {
-            top: pixels,
-            bottom: pixels,
-            left: pixels,
-            right: pixels,
-        }
-    }
-}
+use stream_grad_kernels::{Arithmetic, ConvTranspose, Convolution, Padding, Window};
 
 /// Settings of a convolution; every per-axis pair is `[rows, columns]`.
 ///
@@ -131,6 +106,7 @@ impl Conv2d {
                 kernel: self.kernel,
                 stride: self.stride,
                 dilation: self.dilation,
+                padding: self.padding,
             },
             in_channels: self.in_channels,
             out_channels: self.out_channels,
@@ -236,6 +212,7 @@ impl ConvTranspose2d {
                 kernel: self.kernel,
                 stride: self.stride,
                 dilation: self.dilation,
+                padding: self.padding,
             },
             in_channels: self.in_channels,
             out_channels: self.out_channels,
@@ -298,6 +275,7 @@ impl Pool2d {
             kernel: self.kernel,
             stride: self.stride,
             dilation: self.dilation,
+            padding: self.padding,
         }
     }
 }

@@ -40,13 +40,13 @@ mod tile;
 mod wanted;
 mod workspace;
 
-pub use stream_grad_kernels::{Arithmetic, Divisor, Gelu, Pointwise};
+pub use stream_grad_kernels::{Arithmetic, Divisor, Gelu, Padding, Pointwise};
 pub use stream_grad_tiling as tiling;
-pub use stream_grad_tiling::{ByteCount, Corners, Maps};
+pub use stream_grad_tiling::{ByteCount, Corners, Maps, Span};
 
 pub use backend::{
     Backend, Buffer, Combine, ConvolutionOperands, Cpu, Kernel, Mapping, Memory, NormOperands,
-    PaddedWindow, Pooling, Rect, Slab, Slabs, Transposed,
+    Pooling, Rect, Slab, Slabs, Transposed,
 };
 pub use cost_model::CostModel;
 pub use element::{Compute, DType, RequestedDType, Stored, Values, ValuesMut};
@@ -54,7 +54,7 @@ pub use error::{ExternalError, Result, StreamError};
 pub use exchange::{CotangentSource, FeatureSink, InputGradientSink, TapSink, TileSource};
 pub use front::{FrontRow, front_rows};
 pub use gradient_sums::GradientSums;
-pub use layers::{Conv2d, ConvTranspose2d, Padding, Pool2d};
+pub use layers::{Conv2d, ConvTranspose2d, Pool2d};
 pub use maps::{WholeMap, WholeMaps};
 pub use network::{
     Initial, Layer, Model, Network, NetworkBuilder, ParameterProvider, ParameterRequest, Provided,

@@ -11,9 +11,8 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use stream_grad_kernels::{
-    Arithmetic, Convolution, DataGradientWeights, Epilogue, Existing, ForwardWeights, Image,
-    ImageMut, KernelError, Position, Region, Window, Windows, conv_data_gradient, conv_forward,
-    conv_weight_gradient,
+    Arithmetic, Convolution, DataGradientWeights, Epilogue, Existing, ForwardWeights, KernelError,
+    Padding, Rect, View, ViewMut, Window, conv_data_gradient, conv_forward, conv_weight_gradient,
 };
 
 /// Independent chains of fused multiply-adds that stay in registers.
@@ -108,7 +107,9 @@ struct Case {
 
 impl Case {
     const fn new(channels: [usize; 2], kernel: usize, stride: usize, size: usize) -> Self {
-        let window = Window::new([kernel, kernel]).stride([stride, stride]);
+        let window = Window::new([kernel, kernel])
+            .stride([stride, stride])
+            .padding(Padding::all(kernel / 2));
         Self {
             convolution: Convolution::new(window, channels[0], channels[1]),
             size,
@@ -163,31 +164,29 @@ impl Case {
         } = convolution;
         let window = convolution.window;
         let (size, outputs) = (self.size, self.size / window.stride[0]);
-        let before = isize::try_from(window.kernel[0] / 2).unwrap_or_default();
-        let region = Region::whole(outputs, outputs);
-        let windows = Windows::new(region, Position::new(-before, -before));
+        let square = |edge: usize| Rect::whole(edge as u64, edge as u64);
+        let (large, small) = (square(size), square(outputs));
         let count = convolution.weight_count()?;
         let weights = vec![0.01_f32; count];
         let input = vec![0.5_f32; size * size * in_channels];
         let cotangent = vec![0.25_f32; outputs * outputs * out_channels];
-        let input = Image::new(&input, size, size, in_channels)?;
-        let cotangent = Image::new(&cotangent, outputs, outputs, out_channels)?;
-        let mut output = vec![0.0_f32; cotangent.data().len()];
-        let mut gradient = vec![0.0_f32; input.data().len()];
+        let input = View::new(&input, large, in_channels)?;
+        let cotangent = View::new(&cotangent, small, out_channels)?;
+        let mut output = vec![0.0_f32; outputs * outputs * out_channels];
+        let mut gradient = vec![0.0_f32; size * size * in_channels];
         let mut sums = vec![0.0; count];
         let mut scratch = vec![0.0_f32; convolution.scratch_len::<f32>()?];
 
         let mut group = criterion.benchmark_group(self.name());
-        group.throughput(Throughput::Elements(convolution.flops(region.pixels())));
+        group.throughput(Throughput::Elements(convolution.flops(outputs * outputs)));
         let forward_weights = ForwardWeights::pack(&convolution, &weights)?;
         measure(&mut group, "forward", || {
-            let output = ImageMut::new(&mut output, outputs, outputs, out_channels)?;
+            let output = ViewMut::new(&mut output, small, out_channels)?;
             let epilogue = Epilogue::default();
             conv_forward(
                 &convolution,
                 &forward_weights,
                 input,
-                windows,
                 output,
                 epilogue,
                 &mut scratch,
@@ -195,26 +194,18 @@ impl Case {
         });
         let data_weights = DataGradientWeights::pack(&convolution, &weights)?;
         measure(&mut group, "data gradient", || {
-            let to = ImageMut::new(&mut gradient, size, size, in_channels)?;
+            let to = ViewMut::new(&mut gradient, large, in_channels)?;
             conv_data_gradient(
                 &convolution,
                 &data_weights,
                 cotangent,
-                windows,
                 to,
                 Existing::Add,
                 &mut scratch,
             )
         });
         measure(&mut group, "weight gradient", || {
-            conv_weight_gradient(
-                &convolution,
-                input,
-                windows,
-                cotangent,
-                &mut sums,
-                &mut scratch,
-            )
+            conv_weight_gradient(&convolution, input, cotangent, &mut sums, &mut scratch)
         });
         group.finish();
         Ok(())

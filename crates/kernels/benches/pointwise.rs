@@ -11,11 +11,10 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
 use stream_grad_kernels::{
-    Activation, AlignCorners, AveragePool, Divisor, Existing, Image, ImageMut, Interpolation,
-    KernelError, LayerNorm, Located, Position, Region, Upsample, Window, accumulate_region,
-    activation_vjp_in_place, add, affine_forward, avg_pool_forward, avg_pool_vjp, fill_region,
-    layer_norm_forward, layer_norm_vjp, max_pool_forward, max_pool_vjp, upsample_forward,
-    upsample_vjp,
+    Activation, AlignCorners, AveragePool, Divisor, Existing, Interpolation, KernelError,
+    LayerNorm, Padding, Rect, Upsample, View, ViewMut, Window, accumulate, activation_vjp_in_place,
+    add, affine_forward, avg_pool_forward, avg_pool_vjp, fill, layer_norm_forward, layer_norm_vjp,
+    max_pool_forward, max_pool_vjp, upsample_forward, upsample_vjp,
 };
 
 /// Rows and columns of the larger plane of each kernel.
@@ -61,11 +60,12 @@ fn plane(criterion: &mut Criterion, channels: usize) -> Result<(), KernelError> 
     let mut to = vec![0.0_f32; values];
     copy(&mut group, &a, &mut to);
 
-    let image = |data| Image::new(data, EDGE, EDGE, channels);
-    let half = |data| Image::new(data, EDGE / 2, EDGE / 2, channels);
-    let whole = Region::whole(EDGE, EDGE);
-    let (x, y) = (image(&a)?, image(&b)?);
-    let (at_x, at_y) = (Located::new(x, 0, 0), Located::new(y, 0, 0));
+    let edge = EDGE as u64;
+    let (whole, quarter) = (Rect::whole(edge, edge), Rect::whole(edge / 2, edge / 2));
+    let (x, y) = (
+        View::new(&a, whole, channels)?,
+        View::new(&b, whole, channels)?,
+    );
     let parameters = vec![0.75_f32; channels];
     let relu = Activation::Relu;
     let norm = LayerNorm {
@@ -74,63 +74,54 @@ fn plane(criterion: &mut Criterion, channels: usize) -> Result<(), KernelError> 
         epsilon: 1e-5,
     };
     kernel(&mut group, "fill", values, || {
-        let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
-        fill_region(0.25, to, whole)
+        let to = ViewMut::new(&mut to, whole, channels)?;
+        fill(0.25, to);
+        Ok(())
     })?;
     kernel(&mut group, "add", 3 * values, || {
-        let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
-        add(at_x, at_y, relu, to, whole)
+        let to = ViewMut::new(&mut to, whole, channels)?;
+        add(x, y, relu, to)
     })?;
     kernel(&mut group, "accumulate", 3 * values, || {
-        let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
-        accumulate_region(at_x, to, whole)
+        let to = ViewMut::new(&mut to, whole, channels)?;
+        accumulate(x, to)
     })?;
     kernel(&mut group, "affine", 2 * values, || {
-        let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
-        affine_forward(at_x, &parameters, &parameters, relu, to, whole)
+        let to = ViewMut::new(&mut to, whole, channels)?;
+        affine_forward(x, &parameters, &parameters, relu, to)
     })?;
     kernel(&mut group, "ReLU VJP", 3 * values, || {
-        let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
-        activation_vjp_in_place(relu, at_x, to, whole)
+        let to = ViewMut::new(&mut to, whole, channels)?;
+        activation_vjp_in_place(relu, x, to)
     })?;
     kernel(&mut group, "layer norm", 2 * values, || {
-        let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
-        layer_norm_forward(norm, at_x, relu, to, whole)
+        let to = ViewMut::new(&mut to, whole, channels)?;
+        layer_norm_forward(norm, x, relu, to)
     })?;
     kernel(&mut group, "layer norm VJP", 4 * values, || {
-        let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
-        layer_norm_vjp(norm, at_x, at_y, to, whole)
+        let to = ViewMut::new(&mut to, whole, channels)?;
+        layer_norm_vjp(norm, x, y, to)
     })?;
 
-    let (quarter, first) = (Region::whole(EDGE / 2, EDGE / 2), Position::new(-1, -1));
-    let window = Window::new([3, 3]).stride([2, 2]);
-    let half_cotangent = half(&b[..small])?;
+    let window = Window::new([3, 3]).stride([2, 2]).padding(Padding::all(1));
+    let half_cotangent = View::new(&b[..small], quarter, channels)?;
     kernel(&mut group, "max pool", values + small, || {
-        let to = ImageMut::new(&mut to[..small], EDGE / 2, EDGE / 2, channels)?;
-        max_pool_forward(&window, x, first, to, quarter)
+        let to = ViewMut::new(&mut to[..small], quarter, channels)?;
+        max_pool_forward(&window, x, to)
     })?;
     kernel(&mut group, "max pool VJP", 3 * values + small, || {
-        let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
-        max_pool_vjp(
-            &window,
-            x,
-            first,
-            half_cotangent,
-            quarter,
-            to,
-            first,
-            Existing::Add,
-        )
+        let to = ViewMut::new(&mut to, whole, channels)?;
+        max_pool_vjp(&window, x, half_cotangent, to, Existing::Add)
     })?;
-    let (window, first) = (Window::new([2, 2]).stride([2, 2]), Position::new(0, 0));
+    let window = Window::new([2, 2]).stride([2, 2]);
     let pool = AveragePool::new(window, Divisor::WindowArea);
     kernel(&mut group, "average pool", values + small, || {
-        let to = ImageMut::new(&mut to[..small], EDGE / 2, EDGE / 2, channels)?;
-        avg_pool_forward(&pool, x, first, to, quarter)
+        let to = ViewMut::new(&mut to[..small], quarter, channels)?;
+        avg_pool_forward(&pool, x, to)
     })?;
     kernel(&mut group, "average pool VJP", 2 * values + small, || {
-        let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
-        avg_pool_vjp(&pool, half_cotangent, quarter, first, to, Existing::Add)
+        let to = ViewMut::new(&mut to, whole, channels)?;
+        avg_pool_vjp(&pool, half_cotangent, to, Existing::Add)
     })?;
     for (name, interpolation) in [
         ("nearest", Interpolation::Nearest),
@@ -141,20 +132,20 @@ fn plane(criterion: &mut Criterion, channels: usize) -> Result<(), KernelError> 
             interpolation,
             plane: [EDGE / 2, EDGE / 2],
         };
-        let from = half(&a[..small])?;
+        let from = View::new(&a[..small], quarter, channels)?;
         kernel(
             &mut group,
             &format!("upsample, {name}"),
             values + small,
             || {
-                let to = ImageMut::new(&mut to, EDGE, EDGE, channels)?;
-                upsample_forward(&upsample, from, [0, 0], to, whole, [0, 0])
+                let to = ViewMut::new(&mut to, whole, channels)?;
+                upsample_forward(&upsample, from, to)
             },
         )?;
         let name = format!("upsample VJP, {name}");
         kernel(&mut group, &name, values + 2 * small, || {
-            let to = ImageMut::new(&mut to[..small], EDGE / 2, EDGE / 2, channels)?;
-            upsample_vjp(&upsample, y, whole, [0, 0], to, [0, 0])
+            let to = ViewMut::new(&mut to[..small], quarter, channels)?;
+            upsample_vjp(&upsample, y, to)
         })?;
     }
     group.finish();

@@ -2,9 +2,9 @@
 
 use pulp::Simd;
 
-use crate::image::check_length;
 use crate::rows::{for_each_row, for_each_row_and_sum};
-use crate::{Element, ImageMut, KernelError, Located, Region};
+use crate::view::check_length;
+use crate::{Element, KernelError, View, ViewMut};
 
 /// What is applied to a sum before it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -76,22 +76,20 @@ pub(crate) fn relu6_vjp<T: Element>(output: T, cotangent: T) -> T {
     }
 }
 
-/// Turns the cotangent of an activation's output into that of its input, in place in `region` of `cotangent`.
+/// Turns the cotangent of an activation's output into that of its input, in place.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn activation_vjp_in_place<T: Element>(
     activation: Activation,
-    output: Located<'_, T>,
-    cotangent: ImageMut<'_, T>,
-    region: Region,
+    output: View<'_, T>,
+    cotangent: ViewMut<'_, T>,
 ) -> Result<(), KernelError> {
-    output.check("activation output", cotangent.channels(), region)?;
-    cotangent.check_region("activation cotangent", region)?;
+    let output = output.operand("activation output", cotangent.channels(), cotangent.rect())?;
     match activation {
         Activation::Identity => {}
-        Activation::Relu => mask(output, cotangent, region, relu_vjp),
-        Activation::Relu6 => mask(output, cotangent, region, relu6_vjp),
+        Activation::Relu => mask(output, cotangent, relu_vjp),
+        Activation::Relu6 => mask(output, cotangent, relu6_vjp),
     }
     Ok(())
 }
@@ -103,40 +101,36 @@ pub fn activation_vjp_in_place<T: Element>(
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn activation_vjp_and_bias_gradient<T: Element>(
     activation: Activation,
-    output: Located<'_, T>,
-    cotangent: ImageMut<'_, T>,
-    region: Region,
+    output: View<'_, T>,
+    cotangent: ViewMut<'_, T>,
     bias_gradient: &mut [f64],
 ) -> Result<(), KernelError> {
     let channels = cotangent.channels();
-    output.check("activation output", channels, region)?;
-    cotangent.check_region("activation cotangent", region)?;
+    let output = output.operand("activation output", channels, cotangent.rect())?;
     check_length("bias gradient", channels, bias_gradient.len())?;
     if channels == 0 {
         return Ok(());
     }
     match activation {
         Activation::Identity => {
-            crate::bias_gradient(cotangent.as_image(), region, bias_gradient)?;
+            crate::bias_gradient(cotangent.into_view(), bias_gradient)?;
         }
-        Activation::Relu => mask_and_sum(output, cotangent, region, bias_gradient, relu_vjp),
-        Activation::Relu6 => mask_and_sum(output, cotangent, region, bias_gradient, relu6_vjp),
+        Activation::Relu => mask_and_sum(output, cotangent, bias_gradient, relu_vjp),
+        Activation::Relu6 => mask_and_sum(output, cotangent, bias_gradient, relu6_vjp),
     }
     Ok(())
 }
 
 fn mask<T: Element>(
-    output: Located<'_, T>,
-    cotangent: ImageMut<'_, T>,
-    region: Region,
+    output: View<'_, T>,
+    cotangent: ViewMut<'_, T>,
     vjp: impl Fn(T, T) -> T + Sync,
 ) {
     for_each_row(
         cotangent,
-        region,
         #[inline(always)]
         |row: usize, cotangent: &mut [T]| {
-            for (value, &output) in cotangent.iter_mut().zip(output.row(row, region.columns)) {
+            for (value, &output) in cotangent.iter_mut().zip(output.row(row)) {
                 *value = vjp(output, *value);
             }
         },
@@ -144,20 +138,18 @@ fn mask<T: Element>(
 }
 
 fn mask_and_sum<T: Element>(
-    output: Located<'_, T>,
-    cotangent: ImageMut<'_, T>,
-    region: Region,
+    output: View<'_, T>,
+    cotangent: ViewMut<'_, T>,
     sums: &mut [f64],
     vjp: impl Fn(T, T) -> T + Sync,
 ) {
     let channels = cotangent.channels();
     for_each_row_and_sum(
         cotangent,
-        region,
         sums,
         #[inline(always)]
         |row: usize, cotangent: &mut [T], sums: &mut [f64]| {
-            let outputs = output.row(row, region.columns).chunks_exact(channels);
+            let outputs = output.row(row).chunks_exact(channels);
             for (cotangent, output) in cotangent.chunks_exact_mut(channels).zip(outputs) {
                 for ((value, &output), sum) in cotangent.iter_mut().zip(output).zip(&mut *sums) {
                     let masked = vjp(output, *value);

@@ -1,9 +1,9 @@
 //! A scale and a shift for each channel (a frozen norm), and gradients by per-channel parameters.
 
-use crate::image::check_length;
 use crate::instructions::Work;
 use crate::rows::{for_each_row, sum_rows};
-use crate::{Activation, Element, Image, ImageMut, KernelError, Located, Region};
+use crate::view::check_length;
+use crate::{Activation, Element, KernelError, View, ViewMut};
 
 /// Values over which a few parameters are repeated.
 const REPEATED: usize = 256;
@@ -20,22 +20,20 @@ fn repeated<'a, T: Copy>(parameters: &'a [T], room: &'a mut [T; REPEATED]) -> &'
     &room[..length]
 }
 
-/// Writes `input * scale + shift`, then the activation, into `region` of `output`; `scale` and `shift` have one value for
+/// Writes `input * scale + shift`, then the activation, to `output`; `scale` and `shift` have one value for
 /// each channel.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn affine_forward<T: Element>(
-    input: Located<'_, T>,
+    input: View<'_, T>,
     scale: &[T],
     shift: &[T],
     activation: Activation,
-    output: ImageMut<'_, T>,
-    region: Region,
+    output: ViewMut<'_, T>,
 ) -> Result<(), KernelError> {
     let channels = output.channels();
-    input.check("affine input", channels, region)?;
-    output.check_region("affine output", region)?;
+    let input = input.operand("affine input", channels, output.rect())?;
     check_length("affine scale", channels, scale.len())?;
     check_length("affine shift", channels, shift.len())?;
     let mut room = [[T::ZERO; REPEATED]; 2];
@@ -43,10 +41,9 @@ pub fn affine_forward<T: Element>(
     let (scale, shift) = (repeated(scale, scales), repeated(shift, shifts));
     for_each_row(
         output,
-        region,
         #[inline(always)]
         |row: usize, output: &mut [T]| {
-            let input = input.row(row, region.columns).chunks(scale.len());
+            let input = input.row(row).chunks(scale.len());
             for (output, input) in output.chunks_mut(scale.len()).zip(input) {
                 let parameters = scale.iter().zip(shift);
                 for ((value, &input), (&scale, &shift)) in
@@ -60,28 +57,25 @@ pub fn affine_forward<T: Element>(
     Ok(())
 }
 
-/// Adds `cotangent * scale` to `region` of `input_cotangent`.
+/// Adds `cotangent * scale` to `input_cotangent`.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn affine_vjp<T: Element>(
-    cotangent: Located<'_, T>,
+    cotangent: View<'_, T>,
     scale: &[T],
-    input_cotangent: ImageMut<'_, T>,
-    region: Region,
+    input_cotangent: ViewMut<'_, T>,
 ) -> Result<(), KernelError> {
     let channels = input_cotangent.channels();
-    cotangent.check("affine cotangent", channels, region)?;
-    input_cotangent.check_region("affine input cotangent", region)?;
+    let cotangent = cotangent.operand("affine cotangent", channels, input_cotangent.rect())?;
     check_length("affine scale", channels, scale.len())?;
     let mut room = [T::ZERO; REPEATED];
     let scale = repeated(scale, &mut room);
     for_each_row(
         input_cotangent,
-        region,
         #[inline(always)]
         |row: usize, sums: &mut [T]| {
-            let cotangent = cotangent.row(row, region.columns).chunks(scale.len());
+            let cotangent = cotangent.row(row).chunks(scale.len());
             for (sums, cotangent) in sums.chunks_mut(scale.len()).zip(cotangent) {
                 for ((sum, &cotangent), &scale) in sums.iter_mut().zip(cotangent).zip(scale) {
                     *sum += cotangent * scale;
@@ -92,24 +86,19 @@ pub fn affine_vjp<T: Element>(
     Ok(())
 }
 
-/// Turns the cotangent of an affine map's output into that of its input, in place in `region` of `cotangent`: multiplies it by
-/// `scale`, which has one value for each channel.
+/// Turns the cotangent of an affine map's output into that of its input, in place: multiplies it by `scale`, which has one value for each channel.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn affine_vjp_in_place<T: Element>(
     scale: &[T],
-    cotangent: ImageMut<'_, T>,
-    region: Region,
+    cotangent: ViewMut<'_, T>,
 ) -> Result<(), KernelError> {
-    let channels = cotangent.channels();
-    cotangent.check_region("affine cotangent", region)?;
-    check_length("affine scale", channels, scale.len())?;
+    check_length("affine scale", cotangent.channels(), scale.len())?;
     let mut room = [T::ZERO; REPEATED];
     let scale = repeated(scale, &mut room);
     for_each_row(
         cotangent,
-        region,
         #[inline(always)]
         |_: usize, cotangent: &mut [T]| {
             for cotangent in cotangent.chunks_mut(scale.len()) {
@@ -122,35 +111,32 @@ pub fn affine_vjp_in_place<T: Element>(
     Ok(())
 }
 
-/// Adds the gradients by scale and shift, over `region` of `cotangent`: `sum input * cotangent` and `sum cotangent`.
+/// Adds the gradients by scale and shift, over all of `cotangent`: `sum input * cotangent` and `sum cotangent`.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn affine_parameter_gradient<T: Element>(
-    input: Located<'_, T>,
-    cotangent: Image<'_, T>,
-    region: Region,
+    input: View<'_, T>,
+    cotangent: View<'_, T>,
     scale_gradient: &mut [f64],
     shift_gradient: &mut [f64],
 ) -> Result<(), KernelError> {
     let channels = cotangent.channels();
-    input.check("affine input", channels, region)?;
-    cotangent.check_region("affine cotangent", region)?;
+    let input = input.operand("affine input", channels, cotangent.rect())?;
     check_length("affine scale gradient", channels, scale_gradient.len())?;
     check_length("affine shift gradient", channels, shift_gradient.len())?;
     if channels == 0 {
         return Ok(());
     }
-    let cotangent = Located::new(cotangent, region.row, region.column);
     sum_rows_in_two(
-        region.rows,
+        cotangent.height(),
         scale_gradient,
         shift_gradient,
         #[inline(always)]
         |row: usize, partial: &mut [f64]| {
             let (scales, shifts) = partial.split_at_mut(channels);
-            let pixels = input.row(row, region.columns).chunks_exact(channels);
-            let cotangents = cotangent.row(row, region.columns).chunks_exact(channels);
+            let pixels = input.row(row).chunks_exact(channels);
+            let cotangents = cotangent.row(row).chunks_exact(channels);
             for (input, cotangent) in pixels.zip(cotangents) {
                 let sums = scales.iter_mut().zip(shifts.iter_mut());
                 for ((&input, &cotangent), (scale, shift)) in input.iter().zip(cotangent).zip(sums)
@@ -183,28 +169,25 @@ pub(crate) fn sum_rows_in_two(
     }
 }
 
-/// Adds the gradient by a bias: the sum of `cotangent` over `region`, for each channel.
+/// Adds the gradient by a bias: the sum of `cotangent`, for each channel.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn bias_gradient<T: Element>(
-    cotangent: Image<'_, T>,
-    region: Region,
+    cotangent: View<'_, T>,
     bias_gradient: &mut [f64],
 ) -> Result<(), KernelError> {
     let channels = cotangent.channels();
-    cotangent.check_region("bias cotangent", region)?;
     check_length("bias gradient", channels, bias_gradient.len())?;
     if channels == 0 {
         return Ok(());
     }
-    let cotangent = Located::new(cotangent, region.row, region.column);
     sum_rows(
-        region.rows,
+        cotangent.height(),
         bias_gradient,
         #[inline(always)]
         |row: usize, sums: &mut [f64]| {
-            for cotangent in cotangent.row(row, region.columns).chunks_exact(channels) {
+            for cotangent in cotangent.row(row).chunks_exact(channels) {
                 for (sum, &value) in sums.iter_mut().zip(cotangent) {
                     *sum += value.to_f64();
                 }

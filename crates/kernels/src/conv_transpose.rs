@@ -3,20 +3,23 @@
 mod forward;
 mod gradients;
 
+use stream_grad_tiling::{Rect, Span};
+
 use crate::integers::signed;
-use crate::{KernelError, Position, Region, Window};
+use crate::window::{OVERFLOW, extents, position};
+use crate::{KernelError, Window};
 
 pub use forward::{TransposedWeights, conv_transpose_forward};
 pub use gradients::{conv_transpose_data_gradient, conv_transpose_weight_gradient};
 
 /// The shape of a transposed convolution, `PyTorch`'s `ConvTranspose2d`: the adjoint of a convolution with this window.
 ///
-/// Input position `i` is added, times the weights of tap `t`, to output `i * stride + t * dilation - padding`. Padding is no part of
-/// it: a call says where its first output lies by an `origin`, the place of that output on the grid on which position 0
-/// of the input buffer begins its window at 0.
+/// Input position `i` is added, times the weights of tap `t`, to output `i * stride + t * dilation - padding`, in the planes' own
+/// coordinates. What a buffer of the input does not hold adds nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConvTranspose {
-    /// Taps, outputs from one input's window to the next's, and outputs from one tap to the next.
+    /// Taps, outputs from one input's window to the next's, outputs from one tap to the next, and what is cut off each side of
+    /// the output.
     pub window: Window,
     /// Channels of the input.
     pub in_channels: usize,
@@ -64,7 +67,7 @@ impl ConvTranspose {
                 return Err(KernelError::Zero { what });
             }
         }
-        window.check(Region::whole(0, 0), Position::new(0, 0))?;
+        window.check()?;
         if in_channels % groups != 0 || out_channels % groups != 0 {
             return Err(KernelError::Groups {
                 groups,
@@ -128,7 +131,7 @@ impl ConvTranspose {
         from_place: impl Fn(&WeightPlace) -> usize,
     ) -> Result<Vec<T>, KernelError> {
         let count = self.weight_count()?;
-        crate::image::check_length("weights of a transposed convolution", count, from.len())?;
+        crate::view::check_length("weights of a transposed convolution", count, from.len())?;
         let mut to = vec![T::default(); count];
         let (inputs, outputs) = (self.in_channels, self.out_channels / self.groups);
         let own_inputs = self.in_channels / self.groups;
@@ -149,10 +152,24 @@ impl ConvTranspose {
         Ok(to)
     }
 
-    /// Checks that no position of the grid overflows.
-    fn check(&self, region: Region, origin: Position) -> Result<(), KernelError> {
+    /// Where the first of `outputs` lies, along rows and columns, on the grid on which the first position of `input` begins its window
+    /// at 0. Checks the convolution, and that no position of that grid overflows.
+    fn place(&self, outputs: Rect, input: Rect) -> Result<[isize; 2], KernelError> {
         self.weight_count()?;
-        self.window.check(region, origin)
+        let window = &self.window;
+        window.check_reach(extents(outputs)?)?;
+        window.check_reach(extents(input)?)?;
+        let [top, left] = window.padding.before();
+        let place = |axis: usize, output: Span, padding: usize, input: Span| {
+            let stride = i64::try_from(window.stride[axis]).ok()?;
+            let place = output.lo.checked_add(i64::try_from(padding).ok()?)?;
+            position(place.checked_sub(input.lo.checked_mul(stride)?)?)
+        };
+        let row = place(0, outputs.rows, top, input.rows);
+        let column = place(1, outputs.columns, left, input.columns);
+        row.zip(column)
+            .map(|(row, column)| [row, column])
+            .ok_or(OVERFLOW)
     }
 }
 
@@ -175,7 +192,7 @@ fn source(window: &Window, axis: usize, place: isize, tap: usize, extent: usize)
     (position < extent).then_some(position)
 }
 
-/// The place, from the region's first output on, to which tap `tap` takes input position `position`, if it is one of `extent`.
+/// The place, from the first output on, to which tap `tap` takes input position `position`, if it is one of `extent`.
 #[inline(always)]
 fn target(
     window: &Window,

@@ -1,11 +1,11 @@
 //! Convolution: forward pass and gradient by the input.
 
 use crate::gather::{Addend, Axis, Gather};
-use crate::image::{check_length, check_scratch};
 use crate::integers::signed;
+use crate::view::{check_length, check_scratch};
 use crate::{
-    Activation, Convolution, DataGradientWeights, Element, Existing, ForwardWeights, Image,
-    ImageMut, KernelError, Located, Window, Windows, fill_region,
+    Activation, Convolution, DataGradientWeights, Element, Existing, ForwardWeights, KernelError,
+    View, ViewMut, Window, fill,
 };
 use crate::{scatter, weight_gradient, winograd};
 
@@ -25,8 +25,8 @@ impl Convolution {
 pub struct Epilogue<'a, T> {
     /// One value for each output channel.
     pub bias: Option<&'a [T]>,
-    /// The other branch of a residual connection.
-    pub residual: Option<Located<'a, T>>,
+    /// The other branch of a residual connection: holds all that is computed.
+    pub residual: Option<View<'a, T>>,
     /// The activation.
     pub activation: Activation,
 }
@@ -89,11 +89,10 @@ fn weights_of(expected: &Convolution, packed: &Convolution) -> Result<(), Kernel
     Ok(())
 }
 
-/// Convolves `input` into a region of `output`; the rest of `output` is neither read nor written.
+/// Convolves `input` to `output`; taps outside `input` read zero.
 ///
-/// `windows` says which outputs, in `output`, and where their windows lie in `input`; taps outside `input` read zero. Images
-/// are height x width x channels. Every value is the same sequence of floating-point operations whatever the region and
-/// the buffers, so results are bitwise independent of tiling and of the number of threads.
+/// Every value is the same sequence of floating-point operations whatever the views hold, so results are bitwise independent of
+/// tiling and of the number of threads.
 ///
 /// `scratch` has at least [`Convolution::scratch_len`] values, whatever they are; direct arithmetic does without.
 ///
@@ -104,15 +103,15 @@ fn weights_of(expected: &Convolution, packed: &Convolution) -> Result<(), Kernel
 /// use stream_grad_kernels::*;
 ///
 /// // A 3 x 3 sum with padding 1 over a 2 x 2 image of ones.
-/// let convolution = Convolution::new(Window::new([3, 3]), 1, 1);
+/// let window = Window::new([3, 3]).padding(Padding::all(1));
+/// let convolution = Convolution::new(window, 1, 1);
 /// let weights = ForwardWeights::pack(&convolution, &[1.0_f32; 9])?;
-/// let mut output = [0.0; 4];
+/// let (plane, mut output) = (Rect::whole(2, 2), [0.0; 4]);
 /// conv_forward(
 ///     &convolution,
 ///     &weights,
-///     Image::new(&[1.0; 4], 2, 2, 1)?,
-///     Windows::new(Region::whole(2, 2), Position::new(-1, -1)),
-///     ImageMut::new(&mut output, 2, 2, 1)?,
+///     View::new(&[1.0; 4], plane, 1)?,
+///     ViewMut::new(&mut output, plane, 1)?,
 ///     Epilogue::default(),
 ///     &mut [],
 /// )?;
@@ -122,23 +121,17 @@ fn weights_of(expected: &Convolution, packed: &Convolution) -> Result<(), Kernel
 pub fn conv_forward<T: Element>(
     convolution: &Convolution,
     weights: &ForwardWeights<T>,
-    input: Image<'_, T>,
-    windows: Windows,
-    output: ImageMut<'_, T>,
+    input: View<'_, T>,
+    output: ViewMut<'_, T>,
     epilogue: Epilogue<'_, T>,
     scratch: &mut [T],
 ) -> Result<(), KernelError> {
-    let Windows {
-        region,
-        first,
-        plane,
-    } = windows;
     convolution.check()?;
     weights_of(convolution, &weights.0.convolution)?;
     input.check_channels("convolution input", convolution.in_channels)?;
     output.check_channels("convolution output", convolution.out_channels)?;
-    output.check_region("convolution output", region)?;
-    convolution.window.check(region, first)?;
+    let outputs = output.rect();
+    let [first_row, first_column] = convolution.window.place(outputs, input.rect())?;
     check_scratch(winograd::scratch_len::<T>(convolution), scratch)?;
     if let Some(bias) = epilogue.bias {
         check_length("convolution bias", convolution.out_channels, bias.len())?;
@@ -146,44 +139,36 @@ pub fn conv_forward<T: Element>(
     let residual = epilogue
         .residual
         .map(|residual| {
-            residual.check("convolution residual", convolution.out_channels, region)?;
-            let image = residual.image;
+            let channels = convolution.out_channels;
+            let residual = residual.operand("convolution residual", channels, outputs)?;
             Ok(Addend {
-                data: image.data(),
-                first: (residual.row * image.width() + residual.column) * image.channels(),
-                row_pitch: image.width() * image.channels(),
-                pixel_pitch: image.channels(),
+                data: residual.data(),
+                row_pitch: residual.pitch() * channels,
+                pixel_pitch: channels,
             })
         })
         .transpose()?;
 
-    let axis =
-        |axis: usize, first_target: usize, targets: usize, first: isize, extent: usize| Axis {
-            target_first: first_target,
-            target_step: 1,
-            targets,
-            source_first: first,
-            source_step: signed(convolution.window.stride[axis]),
-            taps: convolution.window.kernel[axis],
-            tap_step: signed(convolution.window.dilation[axis]),
-            weight_first: 0,
-            weight_step: 1,
-            low: 0,
-            high: signed(extent),
-        };
+    let axis = |axis: usize, targets: usize, first: isize, extent: usize| Axis {
+        target_first: 0,
+        target_step: 1,
+        targets,
+        source_first: first,
+        source_step: signed(convolution.window.stride[axis]),
+        taps: convolution.window.kernel[axis],
+        tap_step: signed(convolution.window.dilation[axis]),
+        weight_first: 0,
+        weight_step: 1,
+        low: 0,
+        high: signed(extent),
+    };
     let gather = Gather {
-        rows: axis(0, region.row, region.rows, first.row, input.height()),
-        columns: axis(
-            1,
-            region.column,
-            region.columns,
-            first.column,
-            input.width(),
-        ),
+        rows: axis(0, output.height(), first_row, input.height()),
+        columns: axis(1, output.width(), first_column, input.width()),
         source: input.data(),
-        source_width: input.width(),
+        source_pitch: input.pitch(),
         source_channels: input.channels(),
-        target_width: output.width(),
+        target_pitch: output.pitch(),
         target_channels: output.channels(),
         target: output.into_data(),
         weights: &weights.0,
@@ -193,7 +178,10 @@ pub fn conv_forward<T: Element>(
         activation: epilogue.activation,
     };
     if convolution.is_winograd() {
-        winograd::run(gather, plane.map(|first| first % 2), scratch);
+        // The grid of tiles is fixed in the output's plane.
+        let before = [outputs.rows.lo, outputs.columns.lo]
+            .map(|first| usize::from(first.rem_euclid(2) != 0));
+        winograd::run(gather, before, scratch);
     } else {
         gather.run();
     }
@@ -202,41 +190,31 @@ pub fn conv_forward<T: Element>(
 
 /// Adds the gradient by the input to `input_cotangent`, or writes it there.
 ///
-/// `windows` says which outputs' cotangents, in `cotangent`, and where their windows lie in `input_cotangent`: only these
-/// are read, and contributions outside `input_cotangent` belong to padding and are dropped. Images are
-/// height x width x channels. `scratch` is as for [`conv_forward`]. With [`Existing::Replace`] inputs that no window reaches get
-/// zero.
+/// Contributions outside `input_cotangent` belong to padding, or to other tiles, and are dropped. `scratch` is as for
+/// [`conv_forward`]. With [`Existing::Replace`] inputs that no window reaches get zero.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn conv_data_gradient<T: Element>(
     convolution: &Convolution,
     weights: &DataGradientWeights<T>,
-    cotangent: Image<'_, T>,
-    windows: Windows,
-    mut input_cotangent: ImageMut<'_, T>,
+    cotangent: View<'_, T>,
+    mut input_cotangent: ViewMut<'_, T>,
     mut existing: Existing,
     scratch: &mut [T],
 ) -> Result<(), KernelError> {
-    let Windows { region, first, .. } = windows;
     convolution.check()?;
     weights_of(convolution, &weights.0.convolution)?;
     cotangent.check_channels("convolution cotangent", convolution.out_channels)?;
     input_cotangent.check_channels("convolution input cotangent", convolution.in_channels)?;
-    cotangent.check_region("convolution cotangent", region)?;
-    convolution.window.check(region, first)?;
+    let window = &convolution.window;
+    let first = window.place(cotangent.rect(), input_cotangent.rect())?;
     check_scratch(winograd::scratch_len::<T>(convolution), scratch)?;
     let (height, width) = (input_cotangent.height(), input_cotangent.width());
     let channels = input_cotangent.channels();
-    let window = &convolution.window;
-    let rows = |first_target| {
-        let outputs = (region.row, region.rows);
-        phase(window, 0, first_target, height, first.row, outputs)
-    };
-    let columns = |first_target| {
-        let outputs = (region.column, region.columns);
-        phase(window, 1, first_target, width, first.column, outputs)
-    };
+    let outputs = [cotangent.height(), cotangent.width()];
+    let rows = |first_target| phase(window, 0, first_target, height, first[0], outputs[0]);
+    let columns = |first_target| phase(window, 1, first_target, width, first[1], outputs[1]);
     let [row_phases, column_phases] = window.stride;
     let reaches_all = || {
         (0..row_phases.min(height)).all(|phase| reaches_all(rows(phase), phase, height))
@@ -244,12 +222,11 @@ pub fn conv_data_gradient<T: Element>(
     };
     let scatters = scatter::applies(convolution);
     if existing == Existing::Replace && (scatters || !reaches_all()) {
-        let whole = input_cotangent.region();
-        fill_region(T::ZERO, input_cotangent.reborrow(), whole)?;
+        fill(T::ZERO, input_cotangent.reborrow());
         existing = Existing::Add;
     }
     if scatters {
-        scatter::run(convolution, &weights.0, cotangent, windows, input_cotangent);
+        scatter::run(convolution, &weights.0, cotangent, first, input_cotangent);
         return Ok(());
     }
     for row_phase in 0..row_phases.min(height) {
@@ -264,10 +241,10 @@ pub fn conv_data_gradient<T: Element>(
                 rows,
                 columns,
                 source: cotangent.data(),
-                source_width: cotangent.width(),
+                source_pitch: cotangent.pitch(),
                 source_channels: cotangent.channels(),
+                target_pitch: input_cotangent.pitch(),
                 target: input_cotangent.data_mut(),
-                target_width: width,
                 target_channels: channels,
                 weights: &weights.0,
                 existing,
@@ -293,7 +270,7 @@ fn phase(
     first_target: usize,
     extent: usize,
     first_window: isize,
-    (first_output, outputs): (usize, usize),
+    outputs: usize,
 ) -> Option<Axis> {
     if outputs == 0 {
         return None;
@@ -311,7 +288,7 @@ fn phase(
     let output = (from_first - signed(last_tap) * dilation).div_euclid(stride);
     let targets = (extent - first_target).div_ceil(window.stride[axis]);
 
-    // Positions that no window of the region reaches are left alone.
+    // Positions that no window reaches are left alone.
     let tap_step = dilation / signed(common);
     let before = -(output + (signed(taps) - 1) * tap_step);
     let skipped = usize::try_from(before).unwrap_or_default();
@@ -321,19 +298,18 @@ fn phase(
     if skipped >= reached {
         return None;
     }
-    let low = signed(first_output);
     Some(Axis {
         target_first: first_target + skipped * window.stride[axis],
         target_step: window.stride[axis],
         targets: reached - skipped,
-        source_first: low + output + signed(skipped),
+        source_first: output + signed(skipped),
         source_step: 1,
         taps,
         tap_step,
         weight_first: kernel - 1 - last_tap,
         weight_step: tap_stride,
-        low,
-        high: low + signed(outputs),
+        low: 0,
+        high: signed(outputs),
     })
 }
 

@@ -1,68 +1,47 @@
-//! Copying, adding, multiplying and concatenating regions.
+//! Copying, adding, multiplying and concatenating.
 
 use std::ops::Range;
 
 use crate::rows::for_each_row;
-use crate::{Activation, Element, ImageMut, KernelError, Located, Region};
+use crate::{Activation, Element, KernelError, View, ViewMut};
 
-/// Copies `source` into `region` of `target`.
+/// Copies `source` to `target`.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn copy_region<T: Element>(
-    source: Located<'_, T>,
-    target: ImageMut<'_, T>,
-    region: Region,
-) -> Result<(), KernelError> {
-    source.check("source", target.channels(), region)?;
-    target.check_region("target", region)?;
+pub fn copy<T: Element>(source: View<'_, T>, target: ViewMut<'_, T>) -> Result<(), KernelError> {
+    let source = source.operand("source", target.channels(), target.rect())?;
     for_each_row(
         target,
-        region,
         #[inline(always)]
-        |row: usize, target: &mut [T]| {
-            target.copy_from_slice(source.row(row, region.columns));
-        },
+        |row: usize, target: &mut [T]| target.copy_from_slice(source.row(row)),
     );
     Ok(())
 }
 
-/// Sets every value in `region` of `target`.
-///
-/// # Errors
-/// [`KernelError::RegionOutside`] where the region is not inside.
-pub fn fill_region<T: Element>(
-    value: T,
-    target: ImageMut<'_, T>,
-    region: Region,
-) -> Result<(), KernelError> {
-    target.check_region("target", region)?;
+/// Sets every value of `target`.
+pub fn fill<T: Element>(value: T, target: ViewMut<'_, T>) {
     for_each_row(
         target,
-        region,
         #[inline(always)]
         |_: usize, target: &mut [T]| target.fill(value),
     );
-    Ok(())
 }
 
-/// Adds `source` to `region` of `target`.
+/// Adds `source` to `target`.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn accumulate_region<T: Element>(
-    source: Located<'_, T>,
-    target: ImageMut<'_, T>,
-    region: Region,
+pub fn accumulate<T: Element>(
+    source: View<'_, T>,
+    target: ViewMut<'_, T>,
 ) -> Result<(), KernelError> {
-    source.check("source", target.channels(), region)?;
-    target.check_region("target", region)?;
+    let source = source.operand("source", target.channels(), target.rect())?;
     for_each_row(
         target,
-        region,
         #[inline(always)]
         |row: usize, target: &mut [T]| {
-            for (value, &more) in target.iter_mut().zip(source.row(row, region.columns)) {
+            for (value, &more) in target.iter_mut().zip(source.row(row)) {
                 *value += more;
             }
         },
@@ -70,90 +49,79 @@ pub fn accumulate_region<T: Element>(
     Ok(())
 }
 
-/// Writes `left + right`, then the activation, into `region` of `output`. The VJP of the sum is [`accumulate_region`], once for
-/// each side.
+/// Writes `left + right`, then the activation, to `output`. The VJP of the sum is [`accumulate`], once for each side.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn add<T: Element>(
-    left: Located<'_, T>,
-    right: Located<'_, T>,
+    left: View<'_, T>,
+    right: View<'_, T>,
     activation: Activation,
-    output: ImageMut<'_, T>,
-    region: Region,
+    output: ViewMut<'_, T>,
 ) -> Result<(), KernelError> {
-    left.check("left summand", output.channels(), region)?;
-    right.check("right summand", output.channels(), region)?;
-    output.check_region("output", region)?;
-    for_each_row(
+    let [what, other] = ["left summand", "right summand"];
+    from_two(
+        (what, left),
+        (other, right),
         output,
-        region,
         #[inline(always)]
-        |row: usize, output: &mut [T]| {
-            let (left, right) = (
-                left.row(row, region.columns),
-                right.row(row, region.columns),
-            );
-            for ((value, &left), &right) in output.iter_mut().zip(left).zip(right) {
-                *value = activation.apply(left + right);
-            }
-        },
-    );
-    Ok(())
+        |value, left, right| *value = activation.apply(left + right),
+    )
 }
 
-/// Writes `left * right` into `region` of `output`.
+/// Writes `left * right` to `output`.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn multiply<T: Element>(
-    left: Located<'_, T>,
-    right: Located<'_, T>,
-    output: ImageMut<'_, T>,
-    region: Region,
+    left: View<'_, T>,
+    right: View<'_, T>,
+    output: ViewMut<'_, T>,
 ) -> Result<(), KernelError> {
-    left.check("left factor", output.channels(), region)?;
-    right.check("right factor", output.channels(), region)?;
-    output.check_region("output", region)?;
-    for_each_row(
+    let [what, other] = ["left factor", "right factor"];
+    from_two(
+        (what, left),
+        (other, right),
         output,
-        region,
         #[inline(always)]
-        |row: usize, output: &mut [T]| {
-            let (left, right) = (
-                left.row(row, region.columns),
-                right.row(row, region.columns),
-            );
-            for ((value, &left), &right) in output.iter_mut().zip(left).zip(right) {
-                *value = left * right;
-            }
-        },
-    );
-    Ok(())
+        |value, left, right| *value = left * right,
+    )
 }
 
-/// Adds the cotangent of one factor of a product to `region` of `factor_cotangent`, given the `other` factor: once for each.
+/// Adds the cotangent of one factor of a product to `factor_cotangent`, given the `other` factor: once for each.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn multiply_vjp<T: Element>(
-    other: Located<'_, T>,
-    cotangent: Located<'_, T>,
-    factor_cotangent: ImageMut<'_, T>,
-    region: Region,
+    other: View<'_, T>,
+    cotangent: View<'_, T>,
+    factor_cotangent: ViewMut<'_, T>,
 ) -> Result<(), KernelError> {
-    other.check("other factor", factor_cotangent.channels(), region)?;
-    cotangent.check("product cotangent", factor_cotangent.channels(), region)?;
-    factor_cotangent.check_region("factor cotangent", region)?;
-    for_each_row(
+    from_two(
+        ("other factor", other),
+        ("product cotangent", cotangent),
         factor_cotangent,
-        region,
         #[inline(always)]
-        |row: usize, sums: &mut [T]| {
-            let other = other.row(row, region.columns);
-            let cotangent = cotangent.row(row, region.columns);
-            for ((sum, &other), &cotangent) in sums.iter_mut().zip(other).zip(cotangent) {
-                *sum += cotangent * other;
+        |sum, other, cotangent| *sum += cotangent * other,
+    )
+}
+
+/// Runs `work` for every value of `target` and what two operands have there. The operands come with names for what is refused.
+pub(crate) fn from_two<T: Element>(
+    (left_name, left): (&'static str, View<'_, T>),
+    (right_name, right): (&'static str, View<'_, T>),
+    target: ViewMut<'_, T>,
+    work: impl Fn(&mut T, T, T) + Sync,
+) -> Result<(), KernelError> {
+    let left = left.operand(left_name, target.channels(), target.rect())?;
+    let right = right.operand(right_name, target.channels(), target.rect())?;
+    for_each_row(
+        target,
+        #[inline(always)]
+        |row: usize, target: &mut [T]| {
+            let (left, right) = (left.row(row), right.row(row));
+            for ((value, &left), &right) in target.iter_mut().zip(left).zip(right) {
+                work(value, left, right);
             }
         },
     );
@@ -176,7 +144,7 @@ fn check_channel_range(
     }
 }
 
-/// Copies `channels` of every pixel of `source` to the channels from `target_channel` on in `region` of `target`.
+/// Copies `channels` of every pixel of `source` to the channels from `target_channel` on of `target`.
 ///
 /// A concatenation copies each of its parts to its own place. The VJP is [`accumulate_channels`] with the two sides
 /// exchanged.
@@ -184,17 +152,15 @@ fn check_channel_range(
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn copy_channels<T: Element>(
-    source: Located<'_, T>,
+    source: View<'_, T>,
     channels: Range<usize>,
-    target: ImageMut<'_, T>,
-    region: Region,
+    target: ViewMut<'_, T>,
     target_channel: usize,
 ) -> Result<(), KernelError> {
     channel_pairs(
         source,
         channels,
         target,
-        region,
         target_channel,
         #[inline(always)]
         |target, source| {
@@ -203,22 +169,20 @@ pub fn copy_channels<T: Element>(
     )
 }
 
-/// Adds `channels` of every pixel of `source` to the channels from `target_channel` on in `region` of `target`.
+/// Adds `channels` of every pixel of `source` to the channels from `target_channel` on of `target`.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn accumulate_channels<T: Element>(
-    source: Located<'_, T>,
+    source: View<'_, T>,
     channels: Range<usize>,
-    target: ImageMut<'_, T>,
-    region: Region,
+    target: ViewMut<'_, T>,
     target_channel: usize,
 ) -> Result<(), KernelError> {
     channel_pairs(
         source,
         channels,
         target,
-        region,
         target_channel,
         #[inline(always)]
         |target, source| {
@@ -230,30 +194,25 @@ pub fn accumulate_channels<T: Element>(
 }
 
 fn channel_pairs<T: Element>(
-    source: Located<'_, T>,
+    source: View<'_, T>,
     channels: Range<usize>,
-    target: ImageMut<'_, T>,
-    region: Region,
+    target: ViewMut<'_, T>,
     target_channel: usize,
     work: impl Fn(&mut [T], &[T]) + Sync,
 ) -> Result<(), KernelError> {
     let count = channels.len();
-    let from = check_channel_range("source", channels.start, count, source.image.channels())?;
-    let to = check_channel_range("target", target_channel, count, target.channels())?;
-    source.check("source", source.image.channels(), region)?;
-    target.check_region("target", region)?;
-    let (source_channels, target_channels) = (source.image.channels(), target.channels());
+    let (source_channels, target_channels) = (source.channels(), target.channels());
+    let from = check_channel_range("source", channels.start, count, source_channels)?;
+    let to = check_channel_range("target", target_channel, count, target_channels)?;
+    let source = source.part_of("source", target.rect())?;
     if count == 0 {
         return Ok(());
     }
     for_each_row(
         target,
-        region,
         #[inline(always)]
         |row: usize, target: &mut [T]| {
-            let source = source
-                .row(row, region.columns)
-                .chunks_exact(source_channels);
+            let source = source.row(row).chunks_exact(source_channels);
             for (target, source) in target.chunks_exact_mut(target_channels).zip(source) {
                 work(&mut target[to.clone()], &source[from.clone()]);
             }

@@ -1,4 +1,4 @@
-use crate::{Position, Region};
+use stream_grad_tiling::{PerAxis, Rect};
 
 /// Why a kernel refused its arguments.
 ///
@@ -16,7 +16,7 @@ pub enum KernelError {
         /// Values found.
         found: usize,
     },
-    /// An image does not have the number of channels that the operator asks for.
+    /// A view does not have the number of channels that the operator asks for.
     #[error("{what}: expected {expected} channels, found {found}")]
     Channels {
         /// The argument.
@@ -34,7 +34,7 @@ pub enum KernelError {
         /// The arithmetic that the weights were packed for.
         found: &'static str,
     },
-    /// Two images that must have the same height and width differ.
+    /// Two extents that must agree differ.
     #[error(
         "{what}: expected {expected_height} x {expected_width} pixels, found {height} x {width}"
     )]
@@ -50,31 +50,29 @@ pub enum KernelError {
         /// Width found, in pixels.
         width: usize,
     },
-    /// A region is not inside its image.
-    #[error("{what}: {region} is not inside {height} x {width} pixels")]
-    RegionOutside {
+    /// A buffer does not hold all of a rectangle.
+    #[error("{what}: {rect} is not inside {held}")]
+    Outside {
         /// The argument.
         what: &'static str,
-        /// The region, in the image's coordinates.
-        region: Region,
-        /// Height of the image, in pixels.
-        height: usize,
-        /// Width of the image, in pixels.
-        width: usize,
+        /// What is asked for, in its plane.
+        rect: Rect,
+        /// What is there of the plane.
+        held: Rect,
     },
     /// Interpolation needs an input position that the input buffer does not hold.
     #[error(
-        "{what}: interpolation reads {position}, outside a buffer of {height} x {width} pixels"
+        "{what}: interpolation reads row {row}, column {column}, outside {held}",
+        row = position.rows,
+        column = position.columns
     )]
     PositionOutside {
         /// The argument.
         what: &'static str,
-        /// The position that is missing, in the buffer's coordinates.
-        position: Position,
-        /// Height of the buffer, in pixels.
-        height: usize,
-        /// Width of the buffer, in pixels.
-        width: usize,
+        /// The position that is missing, in the input's plane.
+        position: PerAxis<i64>,
+        /// What the buffer holds of the plane.
+        held: Rect,
     },
     /// A kernel extent, stride, dilation, factor, group or channel count is zero.
     #[error("{what}: expected at least 1, found 0")]

@@ -84,9 +84,8 @@ impl Axis {
 /// Values added after the sum.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Addend<'a, T> {
+    /// From the value for the first target position on; channels are contiguous.
     pub(crate) data: &'a [T],
-    /// Index of the value for the first target position; channels are contiguous.
-    pub(crate) first: usize,
     pub(crate) row_pitch: usize,
     pub(crate) pixel_pitch: usize,
 }
@@ -97,10 +96,11 @@ pub(crate) struct Gather<'a, T> {
     pub(crate) rows: Axis,
     pub(crate) columns: Axis,
     pub(crate) source: &'a [T],
-    pub(crate) source_width: usize,
+    /// Pixels from one row to the next.
+    pub(crate) source_pitch: usize,
     pub(crate) source_channels: usize,
     pub(crate) target: &'a mut [T],
-    pub(crate) target_width: usize,
+    pub(crate) target_pitch: usize,
     pub(crate) target_channels: usize,
     pub(crate) weights: &'a PackedWeights<T>,
     pub(crate) existing: Existing,
@@ -150,7 +150,7 @@ impl<T: Element> Gather<'_, T> {
     pub(crate) fn target_offset(&self, [row, column]: [usize; 2]) -> usize {
         let row = self.rows.target_first + row * self.rows.target_step;
         let column = self.columns.target_first + column * self.columns.target_step;
-        (row * self.target_width + column) * self.target_channels
+        (row * self.target_pitch + column) * self.target_channels
     }
 
     /// What is stored for a sum: `count` channels from `channel` on of one target.
@@ -168,8 +168,7 @@ impl<T: Element> Gather<'_, T> {
             value = add_values(simd, value, &bias[channel..][..count]);
         }
         if let Some(residual) = &self.residual {
-            let at =
-                residual.first + row * residual.row_pitch + column * residual.pixel_pitch + channel;
+            let at = row * residual.row_pitch + column * residual.pixel_pitch + channel;
             value = add_values(simd, value, &residual.data[at..][..count]);
         }
         self.activation.apply_to_vector::<S, T>(simd, value)
@@ -323,7 +322,7 @@ impl<T: Element> Step<'_, T> {
     #[expect(clippy::cast_possible_wrap, reason = "offsets inside slices fit isize")]
     fn source_offset(&self, row: isize, column: isize) -> isize {
         let gather = self.gather;
-        row.wrapping_mul(gather.source_width as isize)
+        row.wrapping_mul(gather.source_pitch as isize)
             .wrapping_add(column)
             .wrapping_mul(gather.source_channels as isize)
     }

@@ -80,11 +80,11 @@ mod tests {
 
     use crate::{
         Activation, AlignCorners, ConvTranspose, Convolution, DataGradientWeights, Element,
-        Epilogue, Existing, ForwardWeights, Gelu, Image, ImageMut, Interpolation, LayerNorm,
-        Located, Pointwise, Position, Region, TransposedWeights, Upsample, Window, Windows,
-        conv_data_gradient, conv_forward, conv_transpose_data_gradient, conv_transpose_forward,
-        conv_transpose_weight_gradient, conv_weight_gradient, layer_norm_forward, layer_norm_vjp,
-        pointwise_forward, pointwise_vjp, upsample_forward, upsample_vjp,
+        Epilogue, Existing, ForwardWeights, Gelu, Interpolation, LayerNorm, Padding, Pointwise,
+        Rect, TransposedWeights, Upsample, View, ViewMut, Window, conv_data_gradient, conv_forward,
+        conv_transpose_data_gradient, conv_transpose_forward, conv_transpose_weight_gradient,
+        conv_weight_gradient, layer_norm_forward, layer_norm_vjp, pointwise_forward, pointwise_vjp,
+        upsample_forward, upsample_vjp,
     };
 
     /// What `dispatch` uses: an index of the processor's instruction sets, the best first.
@@ -113,24 +113,23 @@ mod tests {
 
     /// Forward pass, data gradient and weight gradient as bits.
     fn results<T: Element>(convolution: &Convolution) -> [Vec<u64>; 3] {
-        let (height, width, rows, columns) = (17, 19, 9, 10);
+        let (large, small) = (Rect::whole(17, 19), Rect::whole(9, 10));
+        let (inner, outer) = (17 * 19, 9 * 10);
         let (inputs, outputs) = (convolution.in_channels, convolution.out_channels);
         let weights = values::<T>(convolution.weight_count().unwrap(), 17);
-        let input = values::<T>(height * width * inputs, 29);
-        let cotangent = values::<T>(rows * columns * outputs, 31);
+        let input = values::<T>(inner * inputs, 29);
+        let cotangent = values::<T>(outer * outputs, 31);
         let bias = values::<T>(outputs, 7);
-        let input = Image::new(&input, height, width, inputs).unwrap();
-        let cotangent = Image::new(&cotangent, rows, columns, outputs).unwrap();
-        let windows = Windows::new(Region::whole(rows, columns), Position::new(-1, -1));
+        let input = View::new(&input, large, inputs).unwrap();
+        let cotangent = View::new(&cotangent, small, outputs).unwrap();
         let mut scratch = vec![T::ZERO; convolution.scratch_len::<T>().unwrap()];
 
-        let mut output = vec![T::ZERO; rows * columns * outputs];
+        let mut output = vec![T::ZERO; outer * outputs];
         conv_forward(
             convolution,
             &ForwardWeights::pack(convolution, &weights).unwrap(),
             input,
-            windows,
-            ImageMut::new(&mut output, rows, columns, outputs).unwrap(),
+            ViewMut::new(&mut output, small, outputs).unwrap(),
             Epilogue {
                 bias: Some(&bias),
                 residual: None,
@@ -139,27 +138,18 @@ mod tests {
             &mut scratch,
         )
         .unwrap();
-        let mut gradient = vec![T::ONE; height * width * inputs];
+        let mut gradient = vec![T::ONE; inner * inputs];
         conv_data_gradient(
             convolution,
             &DataGradientWeights::pack(convolution, &weights).unwrap(),
             cotangent,
-            windows,
-            ImageMut::new(&mut gradient, height, width, inputs).unwrap(),
+            ViewMut::new(&mut gradient, large, inputs).unwrap(),
             Existing::Add,
             &mut scratch,
         )
         .unwrap();
         let mut sums = vec![1.0; weights.len()];
-        conv_weight_gradient(
-            convolution,
-            input,
-            windows,
-            cotangent,
-            &mut sums,
-            &mut scratch,
-        )
-        .unwrap();
+        conv_weight_gradient(convolution, input, cotangent, &mut sums, &mut scratch).unwrap();
         let bits = |values: &[T]| {
             values
                 .iter()
@@ -177,19 +167,20 @@ mod tests {
     #[test]
     fn instruction_sets_agree_to_the_bit() {
         let _guard = ONE_AT_A_TIME.lock().unwrap();
-        let window = Window::new([3, 3]).stride([2, 2]);
+        let of = |kernel| Window::new(kernel).padding(Padding::all(1));
+        let window = of([3, 3]).stride([2, 2]);
         for convolution in [
             Convolution::new(window, 5, 70),
             Convolution::new(window, 70, 20),
             Convolution::new(window, 21, 35),
             Convolution::new(window, 12, 20).groups(4),
             Convolution::new(window, 37, 37).groups(37),
-            Convolution::new(Window::new([7, 7]), 37, 37).groups(37),
-            Convolution::new(Window::new([3, 5]), 37, 37).groups(37),
-            Convolution::new(Window::new([7, 7]).stride([2, 2]), 3, 64),
-            Convolution::new(Window::new([3, 3]), 37, 70),
-            Convolution::new(Window::new([3, 3]), 140, 40),
-            Convolution::new(Window::new([3, 3]), 528, 40),
+            Convolution::new(of([7, 7]), 37, 37).groups(37),
+            Convolution::new(of([3, 5]), 37, 37).groups(37),
+            Convolution::new(of([7, 7]).stride([2, 2]), 3, 64),
+            Convolution::new(of([3, 3]), 37, 70),
+            Convolution::new(of([3, 3]), 140, 40),
+            Convolution::new(of([3, 3]), 528, 40),
         ] {
             let best = (results::<f32>(&convolution), results::<f64>(&convolution));
             for choice in [1, 2] {
@@ -217,7 +208,8 @@ mod tests {
         let count = height * width * channels;
         let (input, cotangent) = (values::<T>(count, 29), values::<T>(4 * count, 31));
         let (gamma, beta) = (values::<T>(channels, 17), values::<T>(channels, 7));
-        let input = Image::new(&input, height, width, channels).unwrap();
+        let (small, large) = (Rect::whole(5, 7), Rect::whole(10, 14));
+        let input = View::new(&input, small, channels).unwrap();
         let norm = LayerNorm {
             gamma: &gamma,
             beta: &beta,
@@ -228,20 +220,16 @@ mod tests {
             interpolation: Interpolation::Bilinear(AlignCorners::No),
             plane: [height, width],
         };
-        let (small, large) = (input.region(), Region::whole(2 * height, 2 * width));
-        let at = Located::new(input, 0, 0);
-        let given = Image::new(&cotangent[..count], height, width, channels).unwrap();
-        let given = Located::new(given, 0, 0);
-        let upsampled = Image::new(&cotangent, 2 * height, 2 * width, channels).unwrap();
+        let given = View::new(&cotangent[..count], small, channels).unwrap();
+        let upsampled = View::new(&cotangent, large, channels).unwrap();
         let mut results = [count, count, 4 * count, count].map(|count| vec![T::ONE; count]);
         let [normal, by_norm, output, by_upsampling] = &mut results;
-        let image = |values| ImageMut::new(values, height, width, channels).unwrap();
-        layer_norm_forward(norm, at, Activation::Relu, image(normal), small).unwrap();
-        layer_norm_vjp(norm, at, given, image(by_norm), small).unwrap();
-        let output = ImageMut::new(output, 2 * height, 2 * width, channels).unwrap();
-        upsample_forward(&upsample, input, [0, 0], output, large, [0, 0]).unwrap();
-        let to = image(by_upsampling);
-        upsample_vjp(&upsample, upsampled, large, [0, 0], to, [0, 0]).unwrap();
+        let view = |values| ViewMut::new(values, small, channels).unwrap();
+        layer_norm_forward(norm, input, Activation::Relu, view(normal)).unwrap();
+        layer_norm_vjp(norm, input, given, view(by_norm)).unwrap();
+        let output = ViewMut::new(output, large, channels).unwrap();
+        upsample_forward(&upsample, input, output).unwrap();
+        upsample_vjp(&upsample, upsampled, view(by_upsampling)).unwrap();
         results.map(|values| values.into_iter().map(T::to_f64).collect())
     }
 
@@ -289,22 +277,21 @@ mod tests {
             convolution.transposed_order(&weights).unwrap(),
         ];
         let (input, cotangent) = (values::<T>(5 * 7 * 21, 29), values::<T>(11 * 14 * 35, 31));
-        let x = Image::new(&input, 5, 7, 21).unwrap();
-        let g = Image::new(&cotangent, 11, 14, 35).unwrap();
-        let (whole, origin) = (g.region(), Position::new(0, 0));
+        let (small, large) = (Rect::whole(5, 7), Rect::whole(11, 14));
+        let x = View::new(&input, small, 21).unwrap();
+        let g = View::new(&cotangent, large, 35).unwrap();
         let parameters = TransposedWeights {
             weights: &forward,
             bias: None,
         };
         let (mut output, mut gradient) =
             (vec![T::ZERO; cotangent.len()], vec![T::ONE; input.len()]);
-        let to = ImageMut::new(&mut output, 11, 14, 35).unwrap();
-        conv_transpose_forward(&convolution, parameters, x, origin, to, whole).unwrap();
-        let to = ImageMut::new(&mut gradient, 5, 7, 21).unwrap();
-        let at = (whole, origin);
-        conv_transpose_data_gradient(&convolution, &transposed, g, at, to, Existing::Add).unwrap();
+        let to = ViewMut::new(&mut output, large, 35).unwrap();
+        conv_transpose_forward(&convolution, parameters, x, to).unwrap();
+        let to = ViewMut::new(&mut gradient, small, 21).unwrap();
+        conv_transpose_data_gradient(&convolution, &transposed, g, to, Existing::Add).unwrap();
         let mut sums = vec![0.0; weights.len()];
-        conv_transpose_weight_gradient(&convolution, x, g, at, &mut sums).unwrap();
+        conv_transpose_weight_gradient(&convolution, x, g, &mut sums).unwrap();
         let mut results = vec![bits(&output), bits(&gradient)];
         results.push(sums.iter().map(|sum| sum.to_bits()).collect());
         for function in [
@@ -315,12 +302,11 @@ mod tests {
             Pointwise::Gelu(Gelu::Exact),
             Pointwise::Gelu(Gelu::Tanh),
         ] {
-            let (at, small) = (Located::new(x, 0, 0), x.region());
             let (mut y, mut back) = (vec![T::ZERO; input.len()], vec![T::ONE; input.len()]);
-            let to = ImageMut::new(&mut y, 5, 7, 21).unwrap();
-            pointwise_forward(function, at, to, small).unwrap();
-            let to = ImageMut::new(&mut back, 5, 7, 21).unwrap();
-            pointwise_vjp(function, at, at, to, small).unwrap();
+            let to = ViewMut::new(&mut y, small, 21).unwrap();
+            pointwise_forward(function, x, to).unwrap();
+            let to = ViewMut::new(&mut back, small, 21).unwrap();
+            pointwise_vjp(function, x, x, to).unwrap();
             results.extend([bits(&y), bits(&back)]);
         }
         results

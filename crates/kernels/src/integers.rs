@@ -9,7 +9,7 @@ pub(crate) fn bounded(count: usize) -> Option<isize> {
         .filter(|&count| count <= isize::MAX / 8)
 }
 
-/// A count that `Window::check` or the existence of a slice bounds.
+/// A count that `Window::place` or the existence of a slice bounds.
 #[expect(
     clippy::cast_possible_wrap,
     reason = "checked: extents and windows fit isize"

@@ -7,10 +7,10 @@ use pulp::Simd;
 
 use crate::affine::sum_rows_in_two;
 use crate::element::sealed::{lanes, load_from, registers, store_to};
-use crate::image::check_length;
 use crate::instructions::Work;
 use crate::rows::for_each_row;
-use crate::{Activation, Element, Image, ImageMut, KernelError, Located, Region};
+use crate::view::check_length;
+use crate::{Activation, Element, KernelError, View, ViewMut};
 
 /// A layer norm: `(x - mean) / sqrt(variance + epsilon) * gamma + beta`, where mean and (biased) variance are over the
 /// channels of one pixel.
@@ -74,9 +74,8 @@ fn count_of<T: Element>(channels: usize) -> T {
 
 struct Forward<'a, T> {
     norm: LayerNorm<'a, T>,
-    input: Located<'a, T>,
+    input: View<'a, T>,
     activation: Activation,
-    columns: usize,
 }
 
 impl<T: Element> Work<T> for Forward<'_, T> {
@@ -89,7 +88,7 @@ impl<T: Element> Work<T> for Forward<'_, T> {
         } = self.norm;
         let (channels, epsilon) = (gamma.len(), T::from_f64(epsilon));
         let count = count_of(channels);
-        let pixels = self.input.row(row, self.columns).chunks_exact(channels);
+        let pixels = self.input.row(row).chunks_exact(channels);
         for (output, pixel) in output.chunks_exact_mut(channels).zip(pixels) {
             let statistics = statistics(simd, epsilon, count, pixel);
             let [mean, inverse] = splat(simd, statistics);
@@ -128,9 +127,8 @@ fn splat<S: Simd, T: Element>(simd: S, [a, b]: [T; 2]) -> [T::Vector<S>; 2] {
 
 struct Vjp<'a, T> {
     norm: LayerNorm<'a, T>,
-    input: Located<'a, T>,
-    cotangent: Located<'a, T>,
-    columns: usize,
+    input: View<'a, T>,
+    cotangent: View<'a, T>,
 }
 
 impl<T: Element> Work<T> for Vjp<'_, T> {
@@ -139,8 +137,8 @@ impl<T: Element> Work<T> for Vjp<'_, T> {
         let LayerNorm { gamma, epsilon, .. } = self.norm;
         let (channels, epsilon) = (gamma.len(), T::from_f64(epsilon));
         let count = count_of(channels);
-        let pixels = self.input.row(row, self.columns).chunks_exact(channels);
-        let cotangents = self.cotangent.row(row, self.columns).chunks_exact(channels);
+        let pixels = self.input.row(row).chunks_exact(channels);
+        let cotangents = self.cotangent.row(row).chunks_exact(channels);
         for (sums, (pixel, cotangent)) in
             sums.chunks_exact_mut(channels).zip(pixels.zip(cotangents))
         {
@@ -175,9 +173,8 @@ impl<T: Element> Work<T> for Vjp<'_, T> {
 
 struct ParameterGradient<'a, T> {
     norm: LayerNorm<'a, T>,
-    input: Located<'a, T>,
-    cotangent: Located<'a, T>,
-    columns: usize,
+    input: View<'a, T>,
+    cotangent: View<'a, T>,
 }
 
 impl<T: Element> Work<f64> for ParameterGradient<'_, T> {
@@ -186,8 +183,8 @@ impl<T: Element> Work<f64> for ParameterGradient<'_, T> {
         let (channels, epsilon) = (self.norm.gamma.len(), T::from_f64(self.norm.epsilon));
         let count = count_of(channels);
         let (gammas, betas) = partial.split_at_mut(channels);
-        let pixels = self.input.row(row, self.columns).chunks_exact(channels);
-        let cotangents = self.cotangent.row(row, self.columns).chunks_exact(channels);
+        let pixels = self.input.row(row).chunks_exact(channels);
+        let cotangents = self.cotangent.row(row).chunks_exact(channels);
         for (pixel, cotangent) in pixels.zip(cotangents) {
             let [mean, inverse] = statistics(simd, epsilon, count, pixel);
             let sums = gammas.iter_mut().zip(betas.iter_mut());
@@ -199,83 +196,72 @@ impl<T: Element> Work<f64> for ParameterGradient<'_, T> {
     }
 }
 
-/// Writes the layer norm of `input`, then the activation, into `region` of `output`.
+/// Writes the layer norm of `input`, then the activation, to `output`.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn layer_norm_forward<T: Element>(
     norm: LayerNorm<'_, T>,
-    input: Located<'_, T>,
+    input: View<'_, T>,
     activation: Activation,
-    output: ImageMut<'_, T>,
-    region: Region,
+    output: ViewMut<'_, T>,
 ) -> Result<(), KernelError> {
     let channels = output.channels();
     norm.check(channels)?;
-    input.check("layer norm input", channels, region)?;
-    output.check_region("layer norm output", region)?;
-    let columns = region.columns;
+    let input = input.operand("layer norm input", channels, output.rect())?;
     let work = Forward {
         norm,
         input,
         activation,
-        columns,
     };
-    for_each_row(output, region, work);
+    for_each_row(output, work);
     Ok(())
 }
 
-/// Adds the cotangent of a layer norm's input to `region` of `input_cotangent`; the statistics are computed anew.
+/// Adds the cotangent of a layer norm's input to `input_cotangent`; the statistics are computed anew.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn layer_norm_vjp<T: Element>(
     norm: LayerNorm<'_, T>,
-    input: Located<'_, T>,
-    cotangent: Located<'_, T>,
-    input_cotangent: ImageMut<'_, T>,
-    region: Region,
+    input: View<'_, T>,
+    cotangent: View<'_, T>,
+    input_cotangent: ViewMut<'_, T>,
 ) -> Result<(), KernelError> {
     let channels = input_cotangent.channels();
     norm.check(channels)?;
-    input.check("layer norm input", channels, region)?;
-    cotangent.check("layer norm cotangent", channels, region)?;
-    input_cotangent.check_region("layer norm input cotangent", region)?;
-    let columns = region.columns;
+    let input = input.operand("layer norm input", channels, input_cotangent.rect())?;
+    let cotangent = cotangent.operand("layer norm cotangent", channels, input_cotangent.rect())?;
     let work = Vjp {
         norm,
         input,
         cotangent,
-        columns,
     };
-    for_each_row(input_cotangent, region, work);
+    for_each_row(input_cotangent, work);
     Ok(())
 }
 
-/// Adds the gradients by gamma and beta over `region` of `cotangent`; the statistics are computed anew.
+/// Adds the gradients by gamma and beta, over all of `cotangent`; the statistics are computed anew.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn layer_norm_parameter_gradient<T: Element>(
     norm: LayerNorm<'_, T>,
-    input: Located<'_, T>,
-    cotangent: Image<'_, T>,
-    region: Region,
+    input: View<'_, T>,
+    cotangent: View<'_, T>,
     gamma_gradient: &mut [f64],
     beta_gradient: &mut [f64],
 ) -> Result<(), KernelError> {
     let channels = cotangent.channels();
     norm.check(channels)?;
-    input.check("layer norm input", channels, region)?;
-    cotangent.check_region("layer norm cotangent", region)?;
+    let input = input.operand("layer norm input", channels, cotangent.rect())?;
     check_length("layer norm gamma gradient", channels, gamma_gradient.len())?;
     check_length("layer norm beta gradient", channels, beta_gradient.len())?;
     let work = ParameterGradient {
         norm,
         input,
-        cotangent: Located::new(cotangent, region.row, region.column),
-        columns: region.columns,
+        cotangent,
     };
-    sum_rows_in_two(region.rows, gamma_gradient, beta_gradient, work);
+    sum_rows_in_two(cotangent.height(), gamma_gradient, beta_gradient, work);
     Ok(())
 }

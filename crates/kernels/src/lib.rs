@@ -1,9 +1,10 @@
 //! NHWC convolution, pooling and normalisation kernels on slices, with exact VJPs.
 //!
-//! Everything works on one image at a time, held in a *buffer*: a contiguous slice in height x width x channels order
-//! ([`Image`], [`ImageMut`]). Whatever lies outside an input buffer is padding. Operators compute a [`Region`] of their
-//! output buffer and touch nothing else of it; where a region's windows lie in the input is said by the position of the
-//! first one. That is all a caller needs who streams a large image tile by tile.
+//! Everything works on one image at a time, cut into rectangles of its planes. A [`View`] says what a buffer holds of a plane:
+//! a rectangle in that plane's own coordinates, in height x width x channels order. A kernel computes all of the view that it
+//! writes, and reads what that takes of the others: the part of a plane that is to be computed is the part of a view
+//! ([`ViewMut::part`]). Where a view of an input ends, padding begins. That is all a caller needs who streams a large image tile by
+//! tile.
 //!
 //! Convolutions gather their operands in place: no im2col matrix, no padded copies. Weight gradients pack a few positions at a
 //! time, on the stack. Data gradients of few input channels scatter their products instead of gathering. Where it gains, 3 x 3
@@ -22,7 +23,6 @@ mod element;
 mod elementwise;
 mod error;
 mod gather;
-mod image;
 mod instructions;
 mod integers;
 mod layer_norm;
@@ -38,6 +38,7 @@ mod scatter;
 mod shared;
 mod stack;
 mod upsample;
+mod view;
 mod weight_gradient;
 mod weights;
 mod window;
@@ -54,11 +55,9 @@ pub use conv_transpose::{
 pub use convolution::{Epilogue, conv_data_gradient, conv_forward};
 pub use element::Element;
 pub use elementwise::{
-    accumulate_channels, accumulate_region, add, copy_channels, copy_region, fill_region, multiply,
-    multiply_vjp,
+    accumulate, accumulate_channels, add, copy, copy_channels, fill, multiply, multiply_vjp,
 };
 pub use error::KernelError;
-pub use image::{Existing, Image, ImageMut, Located, Position, Region};
 pub use layer_norm::{
     LayerNorm, layer_norm_forward, layer_norm_parameter_gradient, layer_norm_vjp,
 };
@@ -68,7 +67,9 @@ pub use pooling::{
     AveragePool, Divisor, avg_pool_forward, avg_pool_vjp, max_pool_forward, max_pool_vjp,
 };
 pub use rows::parameter_gradient_scratch_bytes;
+pub use stream_grad_tiling::{PerAxis, Rect, Span};
 pub use upsample::{AlignCorners, Interpolation, Upsample, upsample_forward, upsample_vjp};
+pub use view::{Existing, View, ViewMut};
 pub use weight_gradient::{conv_weight_gradient, weight_gradient_to_oihw};
 pub use weights::{DataGradientWeights, ForwardWeights};
-pub use window::{Arithmetic, Convolution, Window, Windows};
+pub use window::{Arithmetic, Convolution, Padding, Window};

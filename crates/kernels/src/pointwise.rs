@@ -6,8 +6,9 @@ mod relu6;
 mod sigmoid;
 mod silu;
 
+use crate::elementwise::from_two;
 use crate::rows::for_each_row;
-use crate::{Element, ImageMut, KernelError, Located, Region};
+use crate::{Element, KernelError, View, ViewMut};
 
 pub use gelu::Gelu;
 
@@ -86,36 +87,33 @@ macro_rules! of_one {
     };
 }
 
-/// Writes the function of `input` into `region` of `output`.
+/// Writes the function of `input` to `output`.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 ///
 /// # Examples
 /// ```
-/// use stream_grad_kernels::{Image, ImageMut, Located, Pointwise, Region, pointwise_forward};
+/// use stream_grad_kernels::{Pointwise, Rect, View, ViewMut, pointwise_forward};
 ///
 /// let (input, mut output) = ([-1.0_f32, 2.0, 8.0], [0.0; 3]);
-/// let x = Located::new(Image::new(&input, 1, 3, 1)?, 0, 0);
-/// let y = ImageMut::new(&mut output, 1, 3, 1)?;
-/// pointwise_forward(Pointwise::Relu6, x, y, Region::whole(1, 3))?;
+/// let row = Rect::whole(1, 3);
+/// let x = View::new(&input, row, 1)?;
+/// pointwise_forward(Pointwise::Relu6, x, ViewMut::new(&mut output, row, 1)?)?;
 /// assert_eq!(output, [0.0, 2.0, 6.0]);
 /// # Ok::<(), stream_grad_kernels::KernelError>(())
 /// ```
 pub fn pointwise_forward<T: Element>(
     function: Pointwise,
-    input: Located<'_, T>,
-    output: ImageMut<'_, T>,
-    region: Region,
+    input: View<'_, T>,
+    output: ViewMut<'_, T>,
 ) -> Result<(), KernelError> {
-    input.check("pointwise input", output.channels(), region)?;
-    output.check_region("pointwise output", region)?;
+    let input = input.operand("pointwise input", output.channels(), output.rect())?;
     of_one!(function, function => for_each_row(
         output,
-        region,
         #[inline(always)]
         |row: usize, output: &mut [T]| {
-            for (value, &input) in output.iter_mut().zip(input.row(row, region.columns)) {
+            for (value, &input) in output.iter_mut().zip(input.row(row)) {
                 *value = function.value(input);
             }
         },
@@ -123,33 +121,22 @@ pub fn pointwise_forward<T: Element>(
     Ok(())
 }
 
-/// Adds the cotangent of the function's input to `region` of `input_cotangent`, given what its VJP reads
-/// ([`Pointwise::vjp_operand`]). Where the derivative of a ReLU is 0, so is that cotangent, whatever the output's.
+/// Adds the cotangent of the function's input to `input_cotangent`, given what its VJP reads ([`Pointwise::vjp_operand`]). Where the
+/// derivative of a ReLU is 0, so is that cotangent, whatever the output's.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn pointwise_vjp<T: Element>(
     function: Pointwise,
-    read: Located<'_, T>,
-    cotangent: Located<'_, T>,
-    input_cotangent: ImageMut<'_, T>,
-    region: Region,
+    read: View<'_, T>,
+    cotangent: View<'_, T>,
+    input_cotangent: ViewMut<'_, T>,
 ) -> Result<(), KernelError> {
-    let channels = input_cotangent.channels();
-    read.check("pointwise operand", channels, region)?;
-    cotangent.check("pointwise cotangent", channels, region)?;
-    input_cotangent.check_region("pointwise input cotangent", region)?;
-    of_one!(function, function => for_each_row(
+    of_one!(function, function => from_two(
+        ("pointwise operand", read),
+        ("pointwise cotangent", cotangent),
         input_cotangent,
-        region,
         #[inline(always)]
-        |row: usize, sums: &mut [T]| {
-            let read = read.row(row, region.columns);
-            let cotangent = cotangent.row(row, region.columns);
-            for ((sum, &read), &cotangent) in sums.iter_mut().zip(read).zip(cotangent) {
-                *sum += function.vjp(read, cotangent);
-            }
-        },
-    ));
-    Ok(())
+        |sum, read, cotangent| *sum += function.vjp(read, cotangent),
+    ))
 }

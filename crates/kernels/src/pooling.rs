@@ -8,8 +8,8 @@ pub use max::{max_pool_forward, max_pool_vjp};
 
 use std::ops::Range;
 
-use crate::Window;
 use crate::integers::signed;
+use crate::{Element, Window};
 
 /// Rows of input cotangent that one task of a VJP owns.
 const BAND_ROWS: usize = 16;
@@ -65,7 +65,15 @@ impl Taps {
     }
 }
 
-/// The rows `0..rows` of a region whose windows may touch `band` of an axis where the first window is at `first`.
+/// Sets rows of `length` values to zero that lie `pitch` values apart.
+#[inline(always)]
+fn clear_rows<T: Element>(values: &mut [T], pitch: usize, length: usize) {
+    for row in values.chunks_mut(pitch) {
+        row[..length].fill(T::ZERO);
+    }
+}
+
+/// The rows of `0..rows` whose windows may touch `band` of an axis where the first window is at `first`.
 fn windows_touching(
     window: &Window,
     rows: usize,

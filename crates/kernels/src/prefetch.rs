@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::Image;
+use crate::View;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -53,17 +53,17 @@ impl<T: Copy> Ahead<T> {
         Self::new(std::ptr::null(), [0, 0], [0, 0], 0)
     }
 
-    /// The `channels` of `extent` pixels of an image, from a row and column on.
+    /// The `channels` of `extent` pixels of a view, from a row and column on, counted from the first that it holds.
     #[inline(always)]
     pub(crate) fn of(
-        image: Image<'_, T>,
+        view: View<'_, T>,
         [row, column]: [usize; 2],
         extent: [usize; 2],
         channels: &Range<usize>,
     ) -> Self {
-        let pitches = [image.width() * image.channels(), image.channels()];
+        let pitches = [view.pitch() * view.channels(), view.channels()];
         let first = row * pitches[0] + column * pitches[1] + channels.start;
-        let first = image.data().as_ptr().wrapping_add(first);
+        let first = view.data().as_ptr().wrapping_add(first);
         Self::new(first, pitches, extent, channels.len())
     }
 

@@ -1,47 +1,47 @@
-//! Work on regions, cut by rows.
+//! Work on views, cut by rows.
 
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use crate::ViewMut;
 use crate::instructions::{Work, dispatch, run_part};
-use crate::{ImageMut, Region};
 
-/// Runs `work` for every row of `region` and the region's values of that row.
-pub(crate) fn for_each_row<T: Send>(target: ImageMut<'_, T>, region: Region, work: impl Work<T>) {
-    let channels = target.channels();
-    let pitch = target.width() * channels;
-    if region.is_empty() || pitch == 0 {
+/// Runs `work` for every row of `target` and its values.
+pub(crate) fn for_each_row<T: Send>(target: ViewMut<'_, T>, work: impl Work<T>) {
+    let (pitch, row) = pitch_and_row(&target);
+    if row == 0 {
         return;
     }
-    let columns = region.column * channels..(region.column + region.columns) * channels;
-    target.into_data()[region.row * pitch..(region.row + region.rows) * pitch]
-        .par_chunks_exact_mut(pitch)
+    // Between rows lies what is not the target's.
+    target
+        .into_data()
+        .par_chunks_mut(pitch)
         .enumerate()
-        .for_each(|(row, values)| {
-            run_part(&work, row, &mut values[columns.clone()]);
-        });
+        .for_each(|(index, values)| run_part(&work, index, &mut values[..row]));
 }
 
-/// Runs `work` for the first row of bands of at most `height` rows of `region`, and the whole rows of `target` there.
-pub(crate) fn for_each_band<T: Send>(
-    target: ImageMut<'_, T>,
-    region: Region,
-    height: usize,
-    work: impl Work<T>,
-) {
-    let pitch = target.width() * target.channels();
-    if region.is_empty() || pitch == 0 {
+/// Runs `work` for the first row of bands of at most `height` rows of `target`, and the values there, with what lies between rows.
+pub(crate) fn for_each_band<T: Send>(target: ViewMut<'_, T>, height: usize, work: impl Work<T>) {
+    let (pitch, row) = pitch_and_row(&target);
+    if row == 0 {
         return;
     }
-    target.into_data()[region.row * pitch..(region.row + region.rows) * pitch]
+    target
+        .into_data()
         .par_chunks_mut(pitch * height)
         .enumerate()
         .for_each(|(band, values)| run_part(&work, band * height, values));
 }
 
-/// Most bands that a sum over a region is cut into.
+/// Values from one row to the next, and values of a row.
+fn pitch_and_row<T>(target: &ViewMut<'_, T>) -> (usize, usize) {
+    let channels = target.channels();
+    (target.pitch() * channels, target.width() * channels)
+}
+
+/// Most bands that a sum over a view is cut into.
 const SUM_BANDS: usize = 32;
 
 /// Adds to each of `sums` what `work` of each of `rows` rows adds to its values, in row order.
@@ -62,31 +62,29 @@ pub(crate) fn sum_rows(rows: usize, sums: &mut [f64], work: impl Work<f64>) {
     add_partials(&partials, sums);
 }
 
-/// Runs `work` for every row of `region`, the region's values of that row, and sums to which it adds, as [`sum_rows`] does.
+/// Runs `work` for every row of `target`, its values, and sums to which it adds, as [`sum_rows`] does.
 pub(crate) fn for_each_row_and_sum<T: Send>(
-    target: ImageMut<'_, T>,
-    region: Region,
+    target: ViewMut<'_, T>,
     sums: &mut [f64],
     work: impl Fn(usize, &mut [T], &mut [f64]) + Sync,
 ) {
-    let channels = target.channels();
-    let pitch = target.width() * channels;
-    if region.is_empty() || pitch == 0 || sums.is_empty() {
+    let (pitch, length) = pitch_and_row(&target);
+    if length == 0 || sums.is_empty() {
         return;
     }
-    let columns = region.column * channels..(region.column + region.columns) * channels;
-    let bands = Bands::new(region.rows);
+    let bands = Bands::new(target.height());
     let mut partials = bands.partials(sums);
-    target.into_data()[region.row * pitch..(region.row + region.rows) * pitch]
+    target
+        .into_data()
         .par_chunks_mut(bands.height * pitch)
         .zip(partials.par_chunks_exact_mut(sums.len()))
         .enumerate()
         .for_each(|(band, (values, partial))| {
-            for (row, values) in bands.rows(band).zip(values.chunks_exact_mut(pitch)) {
+            for (row, values) in bands.rows(band).zip(values.chunks_mut(pitch)) {
                 dispatch(RowAndSums {
                     work: &work,
                     row,
-                    values: &mut values[columns.clone()],
+                    values: &mut values[..length],
                     sums: partial,
                 });
             }

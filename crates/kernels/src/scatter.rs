@@ -21,7 +21,7 @@ use crate::integers::steps_inside;
 use crate::shared::Shared;
 use crate::stack::Stack;
 use crate::weights::{PackedWeights, Panel};
-use crate::{Convolution, Element, Image, ImageMut, Windows};
+use crate::{Convolution, Element, View, ViewMut};
 
 /// Most input channels.
 const MOST_CHANNELS: usize = 8;
@@ -55,15 +55,15 @@ pub(crate) fn applies(convolution: &Convolution) -> bool {
         && 2 * products.div_ceil(REGISTER) <= taps
 }
 
-/// Adds the data gradient to `target`, by weights packed as `[output][kernel row][kernel column][input]`.
+/// Adds the data gradient to `target`, by weights packed as `[output][kernel row][kernel column][input]`. The first cotangent's
+/// window has its first tap at `first` in the target.
 pub(crate) fn run<T: Element>(
     convolution: &Convolution,
     weights: &PackedWeights<T>,
-    cotangent: Image<'_, T>,
-    windows: Windows,
-    target: ImageMut<'_, T>,
+    cotangent: View<'_, T>,
+    first: [isize; 2],
+    target: ViewMut<'_, T>,
 ) {
-    let Windows { region, first, .. } = windows;
     let window = convolution.window;
     let axis = |axis: usize, first: isize, extent: usize, outputs: usize| {
         let axis = Axis {
@@ -75,8 +75,8 @@ pub(crate) fn run<T: Element>(
         };
         (axis, axis.meet(0..outputs))
     };
-    let (rows, row_range) = axis(0, first.row, target.height(), region.rows);
-    let (columns, column_range) = axis(1, first.column, target.width(), region.columns);
+    let (rows, row_range) = axis(0, first[0], target.height(), cotangent.height());
+    let (columns, column_range) = axis(1, first[1], target.width(), cotangent.width());
     if row_range.is_empty() || column_range.is_empty() {
         return;
     }
@@ -89,8 +89,8 @@ pub(crate) fn run<T: Element>(
         rows,
         columns,
         cotangent,
-        origin: [region.row, region.column],
         channels: target.channels(),
+        pitch: target.pitch(),
         weights,
         target: Shared::new(target.into_data()),
     };
@@ -156,11 +156,11 @@ impl Axis {
 struct Scatter<'a, T> {
     rows: Axis,
     columns: Axis,
-    cotangent: Image<'a, T>,
-    /// Row and column of the first cotangent.
-    origin: [usize; 2],
+    cotangent: View<'a, T>,
     /// Channels of the input.
     channels: usize,
+    /// Pixels from one row of the target to the next.
+    pitch: usize,
     weights: &'a PackedWeights<T>,
     target: Shared<'a, T>,
 }
@@ -194,7 +194,7 @@ impl<T: Element> WithSimd for ScatterTask<'_, T> {
     fn with_simd<S: Simd>(self, simd: S) {
         let mut stack = Stack::<PRODUCT_BYTES>::uninit();
         let products = stack.as_mut_ptr().cast::<T>();
-        let fit = PRODUCT_BYTES / (self.scatter.pitch::<S>() * size_of::<T>());
+        let fit = PRODUCT_BYTES / (self.scatter.products::<S>() * size_of::<T>());
         let count = if fit >= GROUPS {
             fit / GROUPS * GROUPS
         } else {
@@ -218,7 +218,7 @@ impl<T: Element> WithSimd for ScatterTask<'_, T> {
 impl<T: Element> Scatter<'_, T> {
     /// From the products of one position to those of the next: whole registers.
     #[inline(always)]
-    fn pitch<S: Simd>(&self) -> usize {
+    fn products<S: Simd>(&self) -> usize {
         self.weights.layout.width.next_multiple_of(lanes::<S, T>())
     }
 
@@ -235,7 +235,7 @@ impl<T: Element> Scatter<'_, T> {
         columns: Range<usize>,
         products: *mut T,
     ) {
-        let pixel = (self.origin[0] + row) * self.cotangent.width() + self.origin[1];
+        let pixel = row * self.cotangent.pitch();
         let channels = self.cotangent.channels();
         let values = &self.cotangent.data()[(pixel + columns.start) * channels..];
         let values = &values[..columns.len() * channels];
@@ -274,7 +274,7 @@ impl<T: Element> Scatter<'_, T> {
         products: *mut T,
     ) {
         let lanes = lanes::<S, T>();
-        let (depth, pitch) = (self.weights.layout.depth, self.pitch::<S>());
+        let (depth, pitch) = (self.weights.layout.depth, self.products::<S>());
         let weights = &self.weights.values()[panel.offset..][..depth * VECTORS * lanes];
         let positions = values.len() / depth;
         for first in (0..depth).step_by(LONGEST_SUM) {
@@ -325,7 +325,7 @@ impl<T: Element> Scatter<'_, T> {
         // Neighbours' windows overlap. What was just stored is slow to load again, so they wait for their turn.
         let turns = (axis.reach() + 1).div_ceil(axis.stride);
         let whole = axis.whole(columns.clone());
-        let (channels, pitch) = (self.channels, self.pitch::<S>());
+        let (channels, pitch) = (self.channels, self.products::<S>());
         for turn in 0..turns.min(columns.len()) {
             let of_turn = columns.start + turn;
             let skipped = whole.start.saturating_sub(of_turn).div_ceil(turns);
@@ -344,7 +344,7 @@ impl<T: Element> Scatter<'_, T> {
                 for tap in (0..axis.taps).step_by(together) {
                     let place = |column: usize, skipped: usize| {
                         let to = axis.position(column) + signed(tap * axis.dilation + skipped);
-                        let to = (row * axis.extent + to.unsigned_abs()) * channels;
+                        let to = (row * self.pitch + to.unsigned_abs()) * channels;
                         let from = (tap_row * axis.taps + tap + skipped) * channels;
                         let from = (column - columns.start) * pitch + from;
                         (

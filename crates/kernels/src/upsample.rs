@@ -1,13 +1,13 @@
 //! Upsampling by whole factors, on rectangles of larger planes.
 
 use pulp::Simd;
+use stream_grad_tiling::{PerAxis, Rect, Span};
 
 use crate::element::sealed::{load_from, registers, store_to};
 use crate::instructions::Work;
 use crate::integers::bounded;
-use crate::integers::signed;
 use crate::rows::{for_each_band, for_each_row};
-use crate::{Element, Image, ImageMut, KernelError, Position, Region};
+use crate::{Element, KernelError, View, ViewMut};
 
 /// Rows of output that one task makes: stencils along a row are computed once for all of them.
 const BAND_ROWS: usize = 8;
@@ -142,64 +142,57 @@ impl Upsample {
         }
     }
 
-    fn check(
-        &self,
-        buffer: [usize; 2],
-        input_origin: [usize; 2],
-        region: Region,
-        output_origin: [usize; 2],
-    ) -> Result<(), KernelError> {
-        let overflow = KernelError::Overflow {
-            what: "upsampled plane",
-        };
-        for axis in 0..2 {
+    /// The whole input plane.
+    fn input_plane(&self) -> Rect {
+        let [height, width] = self
+            .plane
+            .map(|extent| u64::try_from(extent).unwrap_or(u64::MAX));
+        Rect::whole(height, width)
+    }
+
+    /// Checks that `outputs` lie in their plane, and that `input`, which lies in its own, has all that they read.
+    fn check(&self, outputs: Rect, input: Rect) -> Result<(), KernelError> {
+        let extent = |axis: usize| {
             if self.factor[axis] == 0 {
                 return Err(KernelError::Zero {
                     what: "upsampling factor",
                 });
             }
-            let output = self.plane[axis]
+            self.plane[axis]
                 .checked_mul(self.factor[axis])
                 .filter(|&extent| bounded(extent).is_some())
-                .ok_or_else(|| overflow.clone())?;
-            bounded(input_origin[axis]).ok_or_else(|| overflow.clone())?;
-            let count = [region.rows, region.columns][axis];
-            let end = output_origin[axis]
-                .checked_add(count)
-                .ok_or_else(|| overflow.clone())?;
-            if end > output {
-                return Err(KernelError::RegionOutside {
-                    what: "upsampled region in its plane",
-                    region: Region {
-                        row: output_origin[0],
-                        column: output_origin[1],
-                        ..region
-                    },
-                    height: self.plane[0].saturating_mul(self.factor[0]),
-                    width: self.plane[1].saturating_mul(self.factor[1]),
-                });
-            }
+                .and_then(|extent| u64::try_from(extent).ok())
+                .ok_or(KernelError::Overflow {
+                    what: "upsampled plane",
+                })
+        };
+        let held = Rect::whole(extent(0)?, extent(1)?);
+        if !held.covers(outputs) {
+            return Err(KernelError::Outside {
+                what: "upsampled outputs in their plane",
+                rect: outputs,
+                held,
+            });
         }
-        if region.is_empty() {
+        if outputs.is_empty() {
             return Ok(());
         }
         // Stencils are monotone: the first and the last output position bound what is read.
-        let last = [region.rows - 1, region.columns - 1];
-        let corner = |pick: usize, offset: [usize; 2]| {
-            let place = |axis: usize| {
-                let stencil = self.stencil(axis, output_origin[axis] + offset[axis]);
-                signed(stencil.positions[pick]) - signed(input_origin[axis])
-            };
-            Position::new(place(0), place(1))
+        let read = |axis: usize, output: i64, pick: usize| {
+            let output = usize::try_from(output).unwrap_or_default();
+            i64::try_from(self.stencil(axis, output).positions[pick]).unwrap_or(i64::MAX)
         };
-        for position in [corner(0, [0, 0]), corner(1, last)] {
-            let inside = |at: isize, extent: usize| at >= 0 && at < signed(extent);
-            if !inside(position.row, buffer[0]) || !inside(position.column, buffer[1]) {
+        let Rect { rows, columns } = outputs;
+        for position in [
+            PerAxis::new(read(0, rows.lo, 0), read(1, columns.lo, 0)),
+            PerAxis::new(read(0, rows.hi - 1, 1), read(1, columns.hi - 1, 1)),
+        ] {
+            let pixel = position.map(|index| Span::new(index, index.saturating_add(1)));
+            if !input.covers(pixel) {
                 return Err(KernelError::PositionOutside {
                     what: "upsampling",
                     position,
-                    height: buffer[0],
-                    width: buffer[1],
+                    held: input,
                 });
             }
         }
@@ -207,84 +200,71 @@ impl Upsample {
     }
 }
 
-/// Upsamples `input` into `region` of `output`.
-///
-/// `input` holds a rectangle of the input plane whose first pixel is at `input_origin` (`[row, column]`) of that plane; the
-/// first pixel of `region` is at `output_origin` of the output plane.
+/// Row and column of a view's first pixel, which is none of its plane's only where the view is empty.
+fn origin(rect: Rect) -> [usize; 2] {
+    [rect.rows, rect.columns].map(|span| usize::try_from(span.lo).unwrap_or_default())
+}
+
+/// Upsamples `input` to `output`.
 ///
 /// # Errors
-/// [`KernelError`] where shapes do not match or `input` lacks a position that `region` needs; nothing is written then.
+/// [`KernelError`] where shapes do not match or `input` lacks a position that `output` needs; nothing is written then.
 pub fn upsample_forward<T: Element>(
     upsample: &Upsample,
-    input: Image<'_, T>,
-    input_origin: [usize; 2],
-    output: ImageMut<'_, T>,
-    region: Region,
-    output_origin: [usize; 2],
+    input: View<'_, T>,
+    output: ViewMut<'_, T>,
 ) -> Result<(), KernelError> {
     let channels = output.channels();
-    input.check_channels("upsampling input", channels)?;
-    output.check_region("upsampling output", region)?;
-    upsample.check(
-        [input.height(), input.width()],
-        input_origin,
-        region,
-        output_origin,
-    )?;
+    let in_plane = input.rect().intersect(upsample.input_plane());
+    let input = input.operand("upsampling input", channels, in_plane)?;
+    upsample.check(output.rect(), in_plane)?;
     let work = Forward {
         upsample,
         input,
-        input_origin,
-        region,
-        output_origin,
-        pitch: output.width() * channels,
+        input_origin: origin(in_plane),
+        columns: output.width(),
+        output_origin: origin(output.rect()),
+        pitch: output.pitch() * channels,
     };
-    for_each_band(output, region, BAND_ROWS, work);
+    for_each_band(output, BAND_ROWS, work);
     Ok(())
 }
 
-/// Adds the gradient of [`upsample_forward`] to `input_cotangent`, for the cotangents in `region`.
-///
-/// `input_cotangent` holds a rectangle of the input plane whose first pixel is at `input_origin`.
+/// Adds the gradient of [`upsample_forward`] to `input_cotangent`.
 ///
 /// # Errors
-/// [`KernelError`] where shapes do not match or `input_cotangent` lacks a position that `region` needs; nothing is written
-/// then.
+/// [`KernelError`] where shapes do not match or `input_cotangent` lacks a position that the cotangents' outputs read; nothing is
+/// written then.
 pub fn upsample_vjp<T: Element>(
     upsample: &Upsample,
-    cotangent: Image<'_, T>,
-    region: Region,
-    output_origin: [usize; 2],
-    input_cotangent: ImageMut<'_, T>,
-    input_origin: [usize; 2],
+    cotangent: View<'_, T>,
+    input_cotangent: ViewMut<'_, T>,
 ) -> Result<(), KernelError> {
-    let channels = input_cotangent.channels();
-    cotangent.check_channels("upsampling cotangent", channels)?;
-    cotangent.check_region("upsampling cotangent", region)?;
-    let buffer = [input_cotangent.height(), input_cotangent.width()];
-    upsample.check(buffer, input_origin, region, output_origin)?;
-    if region.is_empty() {
+    cotangent.check_channels("upsampling cotangent", input_cotangent.channels())?;
+    let in_plane = input_cotangent.rect().intersect(upsample.input_plane());
+    let input_cotangent = input_cotangent.part(in_plane)?;
+    upsample.check(cotangent.rect(), in_plane)?;
+    if cotangent.rect().is_empty() {
         return Ok(());
     }
-    let whole = input_cotangent.region();
     let work = Vjp {
         upsample,
         cotangent,
-        region,
-        output_origin,
-        input_origin,
+        output_origin: origin(cotangent.rect()),
+        input_origin: origin(in_plane),
     };
-    for_each_row(input_cotangent, whole, work);
+    for_each_row(input_cotangent, work);
     Ok(())
 }
 
 struct Forward<'a, T> {
     upsample: &'a Upsample,
-    input: Image<'a, T>,
+    input: View<'a, T>,
     input_origin: [usize; 2],
-    region: Region,
+    /// Columns of the output.
+    columns: usize,
     output_origin: [usize; 2],
-    /// Values in a row of the output.
+    /// Values from one row of the output to the next.
     pitch: usize,
 }
 
@@ -292,19 +272,19 @@ impl<T: Element> Work<T> for Forward<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(&self, simd: S, first_row: usize, output: &mut [T]) {
         let (channels, width) = (self.input.channels(), self.input.width());
-        for first_column in (0..self.region.columns).step_by(COLUMNS) {
+        for first_column in (0..self.columns).step_by(COLUMNS) {
             let mut columns = [Taps::<T>::default(); COLUMNS];
-            let count = COLUMNS.min(self.region.columns - first_column);
+            let count = COLUMNS.min(self.columns - first_column);
             for (column, taps) in columns[..count].iter_mut().enumerate() {
                 let column = self.output_origin[1] + first_column + column;
                 *taps = Taps::new(self.upsample.stencil(1, column), self.input_origin[1]);
             }
-            for (row, output) in output.chunks_exact_mut(self.pitch).enumerate() {
+            for (row, output) in output.chunks_mut(self.pitch).enumerate() {
                 let row = self.output_origin[0] + first_row + row;
                 let rows = Taps::<T>::new(self.upsample.stencil(0, row), self.input_origin[0]);
                 let [above, below] = rows.positions.map(|row| self.input.span(row, 0, width));
                 let [top, bottom] = rows.weights;
-                let start = (self.region.column + first_column) * channels;
+                let start = first_column * channels;
                 let pixels = output[start..][..count * channels].chunks_exact_mut(channels);
                 for (output, columns) in pixels.zip(&columns) {
                     let [left, right] = columns.weights;
@@ -366,8 +346,7 @@ fn add_scaled<S: Simd, T: Element>(simd: S, to: &mut [T], weight: T, from: &[T])
 
 struct Vjp<'a, T> {
     upsample: &'a Upsample,
-    cotangent: Image<'a, T>,
-    region: Region,
+    cotangent: View<'a, T>,
     output_origin: [usize; 2],
     input_origin: [usize; 2],
 }
@@ -375,16 +354,17 @@ struct Vjp<'a, T> {
 impl<T: Element> Work<T> for Vjp<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(&self, simd: S, row: usize, sums: &mut [T]) {
-        let (region, channels) = (self.region, self.cotangent.channels());
+        let (height, width) = (self.cotangent.height(), self.cotangent.width());
+        let (channels, pitch) = (self.cotangent.channels(), self.cotangent.pitch());
         let position = self.input_origin[0] + row;
         let stencil = |row: usize| self.upsample.stencil(0, self.output_origin[0] + row);
-        let start = first_row(region.rows, |row| stencil(row).positions[1] >= position);
-        let end = first_row(region.rows, |row| stencil(row).positions[0] > position);
+        let start = first_row(height, |row| stencil(row).positions[1] >= position);
+        let end = first_row(height, |row| stencil(row).positions[0] > position);
         // A part of the output's rows is summed down, and the sums are spread along the input's row.
         let mut room = [T::ZERO; PART];
         let (columns, part) = ((PART / channels).max(1), channels.min(PART));
-        for first_column in (0..region.columns).step_by(columns) {
-            let columns = columns.min(region.columns - first_column);
+        for first_column in (0..width).step_by(columns) {
+            let columns = columns.min(width - first_column);
             for channel in (0..channels).step_by(part) {
                 let part = part.min(channels - channel);
                 let room = &mut room[..(columns - 1) * channels + part];
@@ -392,8 +372,7 @@ impl<T: Element> Work<T> for Vjp<'_, T> {
                     .map(|row| (row, stencil(row).weight(position)))
                     .filter(|&(_, weight)| weight != 0.0)
                     .map(|(row, weight)| {
-                        let (row, column) = (region.row + row, region.column + first_column);
-                        let from = (row * self.cotangent.width() + column) * channels + channel;
+                        let from = (row * pitch + first_column) * channels + channel;
                         (T::from_f64(weight), &self.cotangent.data()[from..])
                     });
                 let mut first = [(T::ZERO, &[][..]); ROWS];

@@ -2,33 +2,33 @@
 
 pub(crate) mod cut;
 pub(crate) mod dense;
+pub(crate) mod operands;
 pub(crate) mod per_channel;
 pub(crate) mod product;
 
 use rayon::prelude::*;
 
-use crate::image::{check_length, check_scratch};
+use operands::Operands;
+
+use crate::view::{check_length, check_scratch};
 use crate::winograd;
-use crate::{Convolution, Element, Image, KernelError, Windows};
+use crate::{Convolution, Element, KernelError, View};
 
 /// Adds the gradient by the weights to `weight_gradient`, laid out
 /// `[kernel rows][kernel columns][in / groups][out]` (see [`weight_gradient_to_oihw`]).
 ///
-/// `windows` says which outputs' cotangents, in `cotangent`, and where their windows lie in `input`. Only these and the
-/// inputs under their windows count; padding contributes nothing. Images are height x width x channels. `scratch` has at
-/// least [`Convolution::scratch_len`] values, whatever they are.
+/// Only inputs under the windows of the cotangents count; padding contributes nothing. `scratch` has at least
+/// [`Convolution::scratch_len`] values, whatever they are.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn conv_weight_gradient<T: Element>(
     convolution: &Convolution,
-    input: Image<'_, T>,
-    windows: Windows,
-    cotangent: Image<'_, T>,
+    input: View<'_, T>,
+    cotangent: View<'_, T>,
     weight_gradient: &mut [f64],
     scratch: &mut [T],
 ) -> Result<(), KernelError> {
-    let Windows { region, first, .. } = windows;
     check_length(
         "weight gradient",
         convolution.weight_count()?,
@@ -36,10 +36,9 @@ pub fn conv_weight_gradient<T: Element>(
     )?;
     input.check_channels("convolution input", convolution.in_channels)?;
     cotangent.check_channels("convolution cotangent", convolution.out_channels)?;
-    cotangent.check_region("convolution cotangent", region)?;
-    convolution.window.check(region, first)?;
+    let first = convolution.window.place(cotangent.rect(), input.rect())?;
     check_scratch(scratch_len::<T>(convolution), scratch)?;
-    if region.is_empty() || input.data().is_empty() {
+    if cotangent.data().is_empty() || input.data().is_empty() {
         return Ok(());
     }
     let run = if convolution.is_winograd() {
@@ -49,14 +48,13 @@ pub fn conv_weight_gradient<T: Element>(
     } else {
         dense::weight_gradient
     };
-    run(
+    let operands = Operands {
         convolution,
         input,
-        windows,
         cotangent,
-        weight_gradient,
-        scratch,
-    );
+        first,
+    };
+    run(operands, weight_gradient, scratch);
     Ok(())
 }
 

@@ -4,8 +4,8 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::element::sealed::{lanes, widest_panel};
-use crate::image::check_length;
 use crate::instructions::{Work, dispatch, run_part};
+use crate::view::check_length;
 use crate::{Convolution, Element, KernelError, scatter, winograd};
 
 /// How packed weights lie in memory: `[group][panel][kernel row][kernel column][depth][panel width]`, where a panel is

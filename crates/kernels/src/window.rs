@@ -1,13 +1,48 @@
 //! Sliding windows and convolutions: their shapes, without weights.
 
+use stream_grad_tiling::{Rect, Span};
+
+use crate::KernelError;
 use crate::integers::bounded;
-use crate::{KernelError, Position, Region};
+
+/// Padding on each side of a plane, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Padding {
+    /// Rows above the first.
+    pub top: usize,
+    /// Rows below the last.
+    pub bottom: usize,
+    /// Columns before the first.
+    pub left: usize,
+    /// Columns after the last.
+    pub right: usize,
+}
+
+impl Padding {
+    /// The same padding on all sides.
+    #[must_use]
+    pub const fn all(pixels: usize) -> Self {
+        Self {
+            top: pixels,
+            bottom: pixels,
+            left: pixels,
+            right: pixels,
+        }
+    }
+
+    /// Padding before the first row and before the first column.
+    #[must_use]
+    pub const fn before(&self) -> [usize; 2] {
+        [self.top, self.left]
+    }
+}
 
 /// The window that a convolution or pooling slides over its input; `[rows, columns]` throughout.
 ///
-/// The window of an output position `(r, c)` of a region starts at `first_window + (r * stride, c * stride)` in the
-/// input buffer and reads `kernel` positions `dilation` apart along each axis. Padding is no part of it: what lies
-/// outside the input buffer is padding, and `first_window` may be negative.
+/// Along each axis output `i` reads the input positions `i * stride - padding + t * dilation` for each tap `t`, in the planes' own
+/// coordinates. Of those that a buffer of the input does not hold nothing is known: they count as padding.
+///
+/// Padding after the last row and column is for whoever works out how large the output is; kernels are told what to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Window {
     /// Taps along rows and columns.
@@ -16,16 +51,19 @@ pub struct Window {
     pub stride: [usize; 2],
     /// Input positions from one tap to the next.
     pub dilation: [usize; 2],
+    /// Around the input.
+    pub padding: Padding,
 }
 
 impl Window {
-    /// A window of `kernel` taps with stride 1 and dilation 1.
+    /// A window of `kernel` taps with stride 1, dilation 1 and no padding.
     #[must_use]
     pub const fn new(kernel: [usize; 2]) -> Self {
         Self {
             kernel,
             stride: [1, 1],
             dilation: [1, 1],
+            padding: Padding::all(0),
         }
     }
 
@@ -41,14 +79,20 @@ impl Window {
         Self { dilation, ..self }
     }
 
+    /// The same window over a plane with padding.
+    #[must_use]
+    pub const fn padding(self, padding: Padding) -> Self {
+        Self { padding, ..self }
+    }
+
     /// Number of taps; saturates.
     #[must_use]
     pub const fn taps(&self) -> usize {
         self.kernel[0].saturating_mul(self.kernel[1])
     }
 
-    /// Checks that no extent is zero and that every position the windows of `region` touch is an `isize`.
-    pub(crate) fn check(&self, region: Region, first: Position) -> Result<(), KernelError> {
+    /// Checks that no extent is zero and that the taps of a window do not overflow.
+    pub(crate) fn check(&self) -> Result<(), KernelError> {
         for axis in 0..2 {
             for (what, value) in [
                 ("window kernel", self.kernel[axis]),
@@ -60,66 +104,54 @@ impl Window {
                 }
             }
         }
-        let reach = |first: isize, count: usize, axis: usize| {
-            let steps = bounded(count)?.checked_mul(bounded(self.stride[axis])?)?;
+        self.check_reach([0, 0])
+    }
+
+    /// Checks that so many windows along each axis, one after another, overflow nothing.
+    pub(crate) fn check_reach(&self, windows: [usize; 2]) -> Result<(), KernelError> {
+        let reach = |axis: usize| {
+            let steps = bounded(windows[axis])?.checked_mul(bounded(self.stride[axis])?)?;
             let taps = bounded(self.kernel[axis])?.checked_mul(bounded(self.dilation[axis])?)?;
-            bounded(first.unsigned_abs())?;
             bounded(usize::try_from(steps.checked_add(taps)?).ok()?)
         };
-        match (
-            reach(first.row, region.rows, 0),
-            reach(first.column, region.columns, 1),
-        ) {
-            (Some(_), Some(_)) => Ok(()),
-            _ => Err(KernelError::Overflow {
-                what: "window position",
-            }),
-        }
+        reach(0).zip(reach(1)).map(|_| ()).ok_or(OVERFLOW)
+    }
+
+    /// Where the window of the first of `outputs` has its first tap, counted from the first position of `input`, along rows and
+    /// columns: it may be before it. Checks the window, and that every position that the windows touch is an `isize`.
+    pub(crate) fn place(&self, outputs: Rect, input: Rect) -> Result<[isize; 2], KernelError> {
+        self.check()?;
+        self.check_reach(extents(outputs)?)?;
+        let [top, left] = self.padding.before();
+        let first = |axis: usize, output: Span, padding: usize, input: Span| {
+            let stride = i64::try_from(self.stride[axis]).ok()?;
+            let first = output.lo.checked_mul(stride)?;
+            let first = first.checked_sub(i64::try_from(padding).ok()?)?;
+            position(first.checked_sub(input.lo)?)
+        };
+        let row = first(0, outputs.rows, top, input.rows);
+        let column = first(1, outputs.columns, left, input.columns);
+        row.zip(column)
+            .map(|(row, column)| [row, column])
+            .ok_or(OVERFLOW)
     }
 }
 
-/// Outputs of a convolution, and where their windows lie.
-///
-/// ```
-/// use stream_grad_kernels::{Position, Region, Windows};
-///
-/// // All outputs of a layer with padding 1, and those from its row 32 on, from an input buffer that begins at row 30.
-/// let whole = Windows::new(Region::whole(64, 64), Position::new(-1, -1));
-/// let below = Windows::new(Region::whole(32, 64), Position::new(1, -1)).in_plane(32, 0);
-/// assert_eq!(whole.plane, [0, 0]);
-/// assert_eq!(below.plane, [32, 0]);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Windows {
-    /// The outputs, in the buffer of the layer's output or of its cotangent.
-    pub region: Region,
-    /// Where the window of the region's first output has its first tap, in the buffer of the layer's input; that of
-    /// `(region.row + r, region.column + c)` has it `(r * stride, c * stride)` further on.
-    pub first: Position,
-    /// Row and column of the region's first output in the whole of the layer's output. A forward pass that says them is
-    /// bitwise independent of how the whole is cut: the tiles of [`Arithmetic::Auto`] begin at even ones.
-    pub plane: [usize; 2],
+/// What is refused where a window would leave the machine's integers.
+pub(crate) const OVERFLOW: KernelError = KernelError::Overflow {
+    what: "window position",
+};
+
+/// A distance between two positions, if it leaves room for a few of its kind.
+pub(crate) fn position(distance: i64) -> Option<isize> {
+    let distance = isize::try_from(distance).ok()?;
+    bounded(distance.unsigned_abs()).map(|_| distance)
 }
 
-impl Windows {
-    /// The windows of `region`, whose first output is the first of the whole.
-    #[must_use]
-    pub const fn new(region: Region, first: Position) -> Self {
-        Self {
-            region,
-            first,
-            plane: [0, 0],
-        }
-    }
-
-    /// The same windows, of outputs that begin at (`row`, `column`) of the whole.
-    #[must_use]
-    pub const fn in_plane(self, row: usize, column: usize) -> Self {
-        Self {
-            plane: [row, column],
-            ..self
-        }
-    }
+/// Rows and columns of a rectangle.
+pub(crate) fn extents(rect: Rect) -> Result<[usize; 2], KernelError> {
+    let extent = |span: Span| usize::try_from(span.len()).map_err(|_| OVERFLOW);
+    Ok([extent(rect.rows)?, extent(rect.columns)?])
 }
 
 /// How convolutions are computed.

@@ -48,12 +48,12 @@ impl Convolution {
     }
 }
 
-/// One axis of a grid of tiles over a region of a plane.
+/// One axis of a grid of tiles over a part of a plane.
 #[derive(Debug, Clone, Copy)]
 struct TileAxis {
-    /// Positions of the first tile that lie before the region.
+    /// Positions of the first tile that lie before the part.
     before: usize,
-    /// Positions of the region.
+    /// Positions of the part.
     positions: usize,
     /// Source position of the first tile's patch.
     source: isize,
@@ -67,7 +67,7 @@ impl TileAxis {
         (self.before + self.positions).div_ceil(TILE)
     }
 
-    /// The region's position that has place `place` in a tile, if it has one.
+    /// The position of the part that has place `place` in a tile, if it has one.
     #[inline(always)]
     fn position(&self, tile: usize, place: usize) -> Option<usize> {
         (TILE * tile + place)
@@ -76,7 +76,7 @@ impl TileAxis {
     }
 
     #[inline(always)]
-    #[expect(clippy::cast_possible_wrap, reason = "a tile of a region of a buffer")]
+    #[expect(clippy::cast_possible_wrap, reason = "a tile of a part of a buffer")]
     fn patch(&self, tile: usize) -> isize {
         self.source + (TILE * tile) as isize
     }

@@ -4,12 +4,13 @@
 mod common;
 
 use common::{
-    Buffer, POISONS, Values, bits, cast, on_one_and_two_threads, relative_error, tolerance,
+    Buffer, POISONS, Values, bits, cast, moved, on_one_and_two_threads, relative_error, signed,
+    tolerance, whole,
 };
 use proptest::prelude::*;
 use stream_grad_kernels::oracle::{self, Plane};
 use stream_grad_kernels::{
-    ConvTranspose, Element, Existing, KernelError, Position, Region, TransposedWeights, Window,
+    ConvTranspose, Element, Existing, KernelError, Padding, Rect, Span, TransposedWeights, Window,
     conv_transpose_data_gradient, conv_transpose_forward, conv_transpose_weight_gradient,
 };
 
@@ -18,7 +19,6 @@ struct Case {
     convolution: ConvTranspose,
     input: [usize; 2],
     output: [usize; 2],
-    padding: [usize; 2],
     seed: u64,
 }
 
@@ -44,6 +44,11 @@ fn cases() -> impl Strategy<Value = Case> {
                     kernel,
                     stride,
                     dilation,
+                    padding: Padding {
+                        top: padding[0],
+                        left: padding[1],
+                        ..Padding::default()
+                    },
                 };
                 let extent = |axis: usize| {
                     let spread =
@@ -59,7 +64,6 @@ fn cases() -> impl Strategy<Value = Case> {
                     convolution: ConvTranspose::new(window, inputs, outputs).groups(groups),
                     input,
                     output: [extent(0), extent(1)],
-                    padding,
                     seed,
                 }
             },
@@ -69,29 +73,15 @@ fn cases() -> impl Strategy<Value = Case> {
         })
 }
 
-fn signed(value: usize) -> isize {
-    isize::try_from(value).unwrap()
-}
-
-fn crop(plane: &Plane, region: Region) -> Plane {
-    Plane::from_fn(
-        region.rows,
-        region.columns,
-        plane.channels,
-        |row, column, channel| plane.get(region.row + row, region.column + column, channel),
-    )
-}
-
-/// The plane with zeros outside the region.
-fn only(plane: &Plane, region: Region) -> Plane {
+/// The plane with zeros outside a part of it.
+fn only(plane: &Plane, part: Rect) -> Plane {
     Plane::from_fn(
         plane.height,
         plane.width,
         plane.channels,
         |row, column, channel| {
-            let inside = (region.row..region.row + region.rows).contains(&row)
-                && (region.column..region.column + region.columns).contains(&column);
-            if inside {
+            let pixel = moved(whole(1, 1), signed(row), signed(column));
+            if part.covers(pixel) {
                 plane.get(row, column, channel)
             } else {
                 0.0
@@ -102,22 +92,25 @@ fn only(plane: &Plane, region: Region) -> Plane {
 
 impl Case {
     /// The rows or columns of the input that outputs from `first` on read.
-    fn read(&self, axis: usize, first: usize, count: usize) -> std::ops::Range<usize> {
+    fn read(&self, axis: usize, first: usize, count: usize) -> Span {
         let Window {
             kernel,
             stride,
             dilation,
+            padding,
         } = self.convolution.window;
+        let padding = padding.before();
         let reach = dilation[axis] * (kernel[axis] - 1);
-        let lo = (first + self.padding[axis])
+        let lo = (first + padding[axis])
             .saturating_sub(reach)
             .div_ceil(stride[axis]);
-        let hi = (first + count - 1 + self.padding[axis]) / stride[axis] + 1;
-        lo.min(self.input[axis])..hi.min(self.input[axis]).max(lo.min(self.input[axis]))
+        let hi = (first + count - 1 + padding[axis]) / stride[axis] + 1;
+        let lo = lo.min(self.input[axis]);
+        Span::new(signed(lo), signed(hi.min(self.input[axis]).max(lo)))
     }
 
     fn check<T: Element>(&self) {
-        let (convolution, padding) = (&self.convolution, self.padding);
+        let convolution = &self.convolution;
         let mut values = Values::new(self.seed);
         let [height, width] = self.input;
         let input = values.plane(height, width, convolution.in_channels);
@@ -135,50 +128,29 @@ impl Case {
         let first = [values.below(self.output[0]), values.below(self.output[1])];
         let rows = 1 + values.below(self.output[0] - first[0]);
         let columns = 1 + values.below(self.output[1] - first[1]);
-        let region = Region::new(first[0], first[1], rows, columns);
+        let outputs = moved(whole(rows, columns), signed(first[0]), signed(first[1]));
         // The input's buffer holds what is read, and no more.
-        let (held_rows, held_columns) = (
+        let held = Rect::new(
             self.read(0, first[0], rows),
             self.read(1, first[1], columns),
         );
-        let held = Region::new(
-            held_rows.start,
-            held_columns.start,
-            held_rows.len(),
-            held_columns.len(),
-        );
-        let origin = |axis: usize, from: usize| {
-            signed(first[axis] + padding[axis]) - signed(from * convolution.window.stride[axis])
-        };
-        let origin = Position::new(origin(0, held.row), origin(1, held.column));
-        let held_input = Buffer::<T>::exact(&crop(&input, held));
+        let held_input = Buffer::<T>::exact(&input.part(held));
 
-        let whole = oracle::conv_transpose_forward(
-            convolution,
-            padding,
-            (&weights, &bias),
-            &input,
-            self.output,
-        );
+        let all =
+            oracle::conv_transpose_forward(convolution, (&weights, &bias), &input, self.output);
         let no_bias = vec![0.0; bias.len()];
-        let without = oracle::conv_transpose_forward(
-            convolution,
-            padding,
-            (&weights, &no_bias),
-            &input,
-            self.output,
-        );
-        let part = only(&cotangent, region);
+        let without =
+            oracle::conv_transpose_forward(convolution, (&weights, &no_bias), &input, self.output);
+        let part = only(&cotangent, outputs);
         let gradient =
-            oracle::conv_transpose_data_gradient(convolution, padding, &weights, &part, self.input);
-        let by_weights =
-            oracle::conv_transpose_weight_gradient(convolution, padding, &input, &part);
+            oracle::conv_transpose_data_gradient(convolution, &weights, &part, self.input);
+        let by_weights = oracle::conv_transpose_weight_gradient(convolution, &input, &part);
         for poison in POISONS {
             let margins = [1, 2, 0, 1];
-            let garbage = Plane::from_fn(rows, columns, convolution.out_channels, |_, _, _| poison);
-            for (bias, expected) in [(Some(&biases[..]), &whole), (None, &without)] {
+            let mut garbage = Plane::zeros_of(outputs, convolution.out_channels);
+            garbage.data.fill(poison);
+            for (bias, expected) in [(Some(&biases[..]), &all), (None, &without)] {
                 let mut output = Buffer::<T>::around(&garbage, margins, poison);
-                let at = output.region;
                 let parameters = TransposedWeights {
                     weights: &forward_weights,
                     bias,
@@ -186,54 +158,41 @@ impl Case {
                 conv_transpose_forward(
                     convolution,
                     parameters,
-                    held_input.image(),
-                    origin,
-                    output.image_mut(),
-                    at,
+                    held_input.view(),
+                    output.view_mut(),
                 )
                 .unwrap();
                 output.assert_poison_kept(poison);
                 near(
                     &output.plane().data,
-                    &crop(expected, region).data,
+                    &expected.part(outputs).data,
                     "forward",
                 );
             }
 
-            let given = Buffer::<T>::around(&crop(&cotangent, region), margins, poison);
-            let expected = crop(&gradient, held);
+            let given = Buffer::<T>::around(&cotangent.part(outputs), margins, poison);
+            let expected = gradient.part(held);
             for (existing, start) in [(Existing::Replace, poison), (Existing::Add, 0.5)] {
-                let start = Plane::from_fn(
-                    held.rows,
-                    held.columns,
-                    convolution.in_channels,
-                    |_, _, _| start,
-                );
-                let mut to = Buffer::<T>::exact(&start);
+                let mut begin = Plane::zeros_of(held, convolution.in_channels);
+                begin.data.fill(start);
+                let mut to = Buffer::<T>::around(&begin, [0, 1, 1, 2], poison);
                 conv_transpose_data_gradient(
                     convolution,
                     &transposed_weights,
-                    given.image(),
-                    (given.region, origin),
-                    to.image_mut(),
+                    given.view(),
+                    to.view_mut(),
                     existing,
                 )
                 .unwrap();
+                to.assert_poison_kept(poison);
                 let added = if existing == Existing::Add { 0.5 } else { 0.0 };
                 let expected: Vec<f64> = expected.data.iter().map(|value| value + added).collect();
                 near(&to.plane().data, &expected, "data gradient");
             }
 
             let mut sums = vec![0.0; weights.len()];
-            let at = (given.region, origin);
-            conv_transpose_weight_gradient(
-                convolution,
-                held_input.image(),
-                given.image(),
-                at,
-                &mut sums,
-            )
-            .unwrap();
+            let (x, g) = (held_input.view(), given.view());
+            conv_transpose_weight_gradient(convolution, x, g, &mut sums).unwrap();
             let sums = convolution.parameter_order(&sums).unwrap();
             assert!(
                 relative_error(&sums, &by_weights) < 1e-13,
@@ -254,39 +213,16 @@ impl Case {
             bias: None,
         };
         let blank = Plane::zeros(self.output[0], self.output[1], convolution.out_channels);
-        let [mut whole, mut single] = [0; 2].map(|_| Buffer::<T>::exact(&blank));
-        let place = |row: usize, column: usize| {
-            Position::new(
-                signed(row + self.padding[0]),
-                signed(column + self.padding[1]),
-            )
-        };
-        let all = whole.region;
-        conv_transpose_forward(
-            convolution,
-            parameters,
-            input.image(),
-            place(0, 0),
-            whole.image_mut(),
-            all,
-        )
-        .unwrap();
+        let [mut all, mut single] = [0; 2].map(|_| Buffer::<T>::exact(&blank));
+        conv_transpose_forward(convolution, parameters, input.view(), all.view_mut()).unwrap();
         for row in 0..self.output[0] {
             for column in 0..self.output[1] {
-                let one = Region::new(row, column, 1, 1);
-                let origin = place(row, column);
-                conv_transpose_forward(
-                    convolution,
-                    parameters,
-                    input.image(),
-                    origin,
-                    single.image_mut(),
-                    one,
-                )
-                .unwrap();
+                let one = moved(whole(1, 1), signed(row), signed(column));
+                let to = single.view_mut().part(one).unwrap();
+                conv_transpose_forward(convolution, parameters, input.view(), to).unwrap();
             }
         }
-        assert_eq!(bits(&whole.data), bits(&single.data));
+        assert_eq!(bits(&all.data), bits(&single.data));
     }
 }
 
@@ -314,18 +250,21 @@ fn the_oracle_is_its_own_adjoint() {
         kernel: [3, 2],
         stride: [2, 3],
         dilation: [1, 2],
+        padding: Padding {
+            top: 1,
+            left: 2,
+            ..Padding::default()
+        },
     };
     let convolution = ConvTranspose::new(window, 4, 6).groups(2);
-    let (padding, extents) = ([1, 2], [9, 7]);
+    let extents = [9, 7];
     let (x, y) = (values.plane(5, 4, 4), values.plane(9, 7, 6));
     let weights = values.many(convolution.weight_count().unwrap());
-    let output =
-        oracle::conv_transpose_forward(&convolution, padding, (&weights, &[0.0; 6]), &x, extents);
+    let output = oracle::conv_transpose_forward(&convolution, (&weights, &[0.0; 6]), &x, extents);
     let expected = output.dot(&y);
-    let gradient =
-        oracle::conv_transpose_data_gradient(&convolution, padding, &weights, &y, [5, 4]);
+    let gradient = oracle::conv_transpose_data_gradient(&convolution, &weights, &y, [5, 4]);
     assert!((gradient.dot(&x) - expected).abs() < 1e-12);
-    let by_weights = oracle::conv_transpose_weight_gradient(&convolution, padding, &x, &y);
+    let by_weights = oracle::conv_transpose_weight_gradient(&convolution, &x, &y);
     let along: f64 = by_weights.iter().zip(&weights).map(|(a, b)| a * b).sum();
     assert!((along - expected).abs() < 1e-12);
 }
@@ -338,8 +277,7 @@ fn threads_change_no_bit() {
     let (x, g) = (Buffer::<f32>::exact(&x), Buffer::<f32>::exact(&g));
     let [one, two] = on_one_and_two_threads(|| {
         let mut sums = vec![0.0; convolution.weight_count().unwrap()];
-        let at = (g.region, Position::new(0, 0));
-        conv_transpose_weight_gradient(&convolution, x.image(), g.image(), at, &mut sums).unwrap();
+        conv_transpose_weight_gradient(&convolution, x.view(), g.view(), &mut sums).unwrap();
         bits(&sums)
     });
     assert_eq!(one, two);

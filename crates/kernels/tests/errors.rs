@@ -3,21 +3,26 @@
 
 mod common;
 
-use common::Values;
+use common::{Values, moved, whole};
 use proptest::prelude::*;
 use stream_grad_kernels::{
-    Arithmetic, Convolution, DataGradientWeights, Epilogue, Existing, ForwardWeights, Image,
-    ImageMut, KernelError, Position, Region, Window, Windows, conv_data_gradient, conv_forward,
+    Arithmetic, Convolution, DataGradientWeights, Epilogue, Existing, ForwardWeights, KernelError,
+    Padding, PerAxis, Rect, Span, View, ViewMut, Window, conv_data_gradient, conv_forward,
     conv_weight_gradient, max_pool_forward,
 };
 
-fn region_error<T>(result: Result<T, KernelError>) -> bool {
-    matches!(result, Err(KernelError::RegionOutside { .. }))
+fn is_outside<T>(result: Result<T, KernelError>) -> bool {
+    matches!(result, Err(KernelError::Outside { .. }))
+}
+
+/// 3 x 3 taps that keep the size.
+fn same() -> Window {
+    Window::new([3, 3]).padding(Padding::all(1))
 }
 
 #[test]
 fn shapes_that_do_not_match_are_refused() {
-    let convolution = Convolution::new(Window::new([3, 3]), 2, 4);
+    let convolution = Convolution::new(same(), 2, 4);
     assert_eq!(
         ForwardWeights::pack(&convolution, &[0.0_f32; 71]).unwrap_err(),
         KernelError::Length {
@@ -28,14 +33,14 @@ fn shapes_that_do_not_match_are_refused() {
     );
     let weights = ForwardWeights::pack(&convolution, &[0.0_f32; 72]).unwrap();
     let input = [0.0_f32; 18];
-    let forward = |convolution: &Convolution, channels: usize, region: Region| {
+    let plane = whole(3, 3);
+    let forward = |convolution: &Convolution, channels: usize| {
         let mut output = vec![7.0; 9 * channels];
         let result = conv_forward(
             convolution,
             &weights,
-            Image::new(&input, 3, 3, 2).unwrap(),
-            Windows::new(region, Position::new(-1, -1)),
-            ImageMut::new(&mut output, 3, 3, channels).unwrap(),
+            View::new(&input, plane, 2).unwrap(),
+            ViewMut::new(&mut output, plane, channels).unwrap(),
             Epilogue::default(),
             &mut [],
         );
@@ -45,37 +50,61 @@ fn shapes_that_do_not_match_are_refused() {
         );
         result
     };
-    let whole = Region::whole(3, 3);
-    assert!(forward(&convolution, 4, whole).is_ok());
+    assert!(forward(&convolution, 4).is_ok());
     assert!(matches!(
-        forward(&convolution, 5, whole),
+        forward(&convolution, 5),
         Err(KernelError::Channels {
             expected: 4,
             found: 5,
             ..
         })
     ));
-    assert!(region_error(forward(
-        &convolution,
-        4,
-        Region::new(1, 0, 3, 3)
-    )));
-    assert!(region_error(forward(
-        &convolution,
-        4,
-        Region::new(usize::MAX, 0, 2, 3)
-    )));
+    let parts = |rect: Rect| {
+        let mut output = [0.0; 36];
+        let to = ViewMut::new(&mut output, plane, 4).unwrap();
+        let read = View::new(&input, plane, 2).unwrap().part(rect);
+        assert_eq!(read.is_ok(), to.part(rect).is_ok());
+        read.map(|read| read.rect())
+    };
+    assert_eq!(parts(plane), Ok(plane));
+    assert!(is_outside(parts(moved(plane, 1, 0))));
+    assert!(is_outside(parts(Rect::new(
+        Span::new(i64::MAX - 2, i64::MAX),
+        plane.columns
+    ))));
+    let mut output = [7.0; 36];
+    let residual = View::new(&input, plane, 2).unwrap().part(whole(2, 3));
+    let result = conv_forward(
+        &Convolution::new(same(), 2, 2),
+        &ForwardWeights::pack(&Convolution::new(same(), 2, 2), &[0.0_f32; 36]).unwrap(),
+        View::new(&input, plane, 2).unwrap(),
+        ViewMut::new(&mut output[..18], plane, 2).unwrap(),
+        Epilogue {
+            residual: residual.ok(),
+            ..Epilogue::default()
+        },
+        &mut [],
+    );
+    assert_eq!(
+        result,
+        Err(KernelError::Outside {
+            what: "convolution residual",
+            rect: plane,
+            held: whole(2, 3)
+        })
+    );
+    assert!(output.iter().all(|&value| value == 7.0));
     let wider = Convolution {
-        window: Window::new([3, 5]),
+        window: Window::new([3, 5]).padding(Padding::all(1)),
         ..convolution
     };
     assert!(matches!(
-        forward(&wider, 4, whole),
+        forward(&wider, 4),
         Err(KernelError::Extent { .. })
     ));
     let grouped = convolution.groups(2);
     assert!(matches!(
-        forward(&grouped, 4, whole),
+        forward(&grouped, 4),
         Err(KernelError::Channels { .. })
     ));
     assert!(matches!(
@@ -94,20 +123,19 @@ fn shapes_that_do_not_match_are_refused() {
 
 #[test]
 fn scratch_and_arithmetic_are_checked() {
-    let winograd = Convolution::new(Window::new([3, 3]), 528, 32);
+    let winograd = Convolution::new(same(), 528, 32);
     let direct = winograd.arithmetic(Arithmetic::Direct);
     assert!(winograd.is_winograd() && !direct.is_winograd());
     let needed = |convolution: &Convolution| convolution.scratch_len::<f32>().unwrap();
     let weights = vec![0.0_f32; 9 * 528 * 32];
     let input = [0.0_f32; 9 * 528];
-    let windows = Windows::new(Region::whole(3, 3), Position::new(-1, -1));
+    let plane = whole(3, 3);
     let forward = |convolution: &Convolution, packed: &Convolution, scratch: usize| {
         conv_forward(
             convolution,
             &ForwardWeights::pack(packed, &weights).unwrap(),
-            Image::new(&input, 3, 3, 528).unwrap(),
-            windows,
-            ImageMut::new(&mut [0.0; 9 * 32], 3, 3, 32).unwrap(),
+            View::new(&input, plane, 528).unwrap(),
+            ViewMut::new(&mut [0.0; 9 * 32], plane, 32).unwrap(),
             Epilogue::default(),
             &mut vec![0.0; scratch],
         )
@@ -115,9 +143,8 @@ fn scratch_and_arithmetic_are_checked() {
     let gradient = |convolution: &Convolution, scratch: usize| {
         conv_weight_gradient(
             convolution,
-            Image::new(&input, 3, 3, 528).unwrap(),
-            windows,
-            Image::new(&[0.0; 9 * 32], 3, 3, 32).unwrap(),
+            View::new(&input, plane, 528).unwrap(),
+            View::new(&[0.0; 9 * 32], plane, 32).unwrap(),
             &mut vec![0.0; weights.len()],
             &mut vec![0.0; scratch],
         )
@@ -157,13 +184,16 @@ fn extreme() -> impl Strategy<Value = usize> {
     ]
 }
 
-fn extreme_position() -> impl Strategy<Value = isize> {
-    prop_oneof![
-        -3..=3_isize,
-        Just(isize::MIN),
-        Just(isize::MAX),
-        Just(-(1 << 40))
-    ]
+fn extreme_position() -> impl Strategy<Value = i64> {
+    prop_oneof![-3..=3_i64, Just(i64::MIN), Just(i64::MAX), Just(-(1 << 40))]
+}
+
+fn extreme_rect() -> impl Strategy<Value = Rect> {
+    [0; 4]
+        .map(|_| extreme_position())
+        .prop_map(|[top, bottom, left, right]| {
+            Rect::new(Span::new(top, bottom), Span::new(left, right))
+        })
 }
 
 proptest! {
@@ -174,49 +204,55 @@ proptest! {
         kernel in [1..=3_usize, 1..=3],
         stride in [extreme(), extreme()],
         dilation in [extreme(), extreme()],
-        first in [extreme_position(), extreme_position()],
-        region in [extreme(), extreme(), extreme(), extreme()],
+        padding in [extreme(), extreme()],
+        at in [extreme_position(), extreme_position()],
+        outputs in extreme_rect(),
         seed in any::<u64>(),
     ) {
-        let window = Window { kernel, stride, dilation };
+        let padding = Padding { top: padding[0], left: padding[1], ..Padding::default() };
+        let window = Window { kernel, stride, dilation, padding };
         let convolution = Convolution::new(window, 2, 3);
         let weights = Values::new(seed).many(6 * window.taps());
-        let first = Position::new(first[0], first[1]);
-        let region = Region::new(region[0], region[1], region[2], region[3]);
-        let windows = Windows::new(region, first);
+        // Anywhere, if there are as many positions.
+        let plane = whole(4, 5);
+        let held = plane.translate(PerAxis::new(at[0], at[1])).unwrap_or(plane);
         let (input, cotangent) = ([1.0_f64; 40], [1.0_f64; 60]);
-        let input = Image::new(&input, 4, 5, 2).unwrap();
-        let cotangent = Image::new(&cotangent, 4, 5, 3).unwrap();
+        let input = View::new(&input, held, 2).unwrap();
+        let cotangent = View::new(&cotangent, plane, 3).unwrap();
         let mut output = [0.0_f64; 60];
-        let mut output = ImageMut::new(&mut output, 4, 5, 3).unwrap();
-        let inside = region.row.checked_add(region.rows).is_some_and(|end| end <= 4)
-            && region.column.checked_add(region.columns).is_some_and(|end| end <= 5);
+        let mut output = ViewMut::new(&mut output, plane, 3).unwrap();
+        let part = output.reborrow().part(outputs);
+        prop_assert_eq!(part.is_ok(), plane.covers(outputs));
+        prop_assert_eq!(cotangent.part(outputs).is_ok(), part.is_ok());
+        let (Ok(part), Ok(cotangent)) = (part, cotangent.part(outputs)) else {
+            return Ok(());
+        };
+        // Either is computed or refused.
         if let Ok(weights) = ForwardWeights::pack(&convolution, &weights) {
-            let result = conv_forward(
-                &convolution, &weights, input, windows, output.reborrow(), Epilogue::default(), &mut [],
-            );
-            prop_assert!(inside || result.is_err());
+            let _ = conv_forward(&convolution, &weights, input, part, Epilogue::default(), &mut []);
         }
         let mut gradient = [0.0_f64; 40];
         if let Ok(weights) = DataGradientWeights::pack(&convolution, &weights) {
-            let to = ImageMut::new(&mut gradient, 4, 5, 2).unwrap();
-            let result = conv_data_gradient(&convolution, &weights, cotangent, windows, to, Existing::Add, &mut []);
-            prop_assert!(inside || result.is_err());
+            let to = ViewMut::new(&mut gradient, held, 2).unwrap();
+            let _ = conv_data_gradient(&convolution, &weights, cotangent, to, Existing::Add, &mut []);
         }
         let mut sums = vec![0.0; weights.len()];
         let mut scratch = vec![0.0; convolution.scratch_len::<f64>().unwrap_or(0)];
-        let result =
-            conv_weight_gradient(&convolution, input, windows, cotangent, &mut sums, &mut scratch);
-        prop_assert!(inside || result.is_err());
-        let wide = Image::new(&[1.0_f64; 60], 4, 5, 3).map(|image| {
-            max_pool_forward(&window, image, first, output.reborrow(), region)
-        });
-        prop_assert!(inside || wide.unwrap().is_err());
+        let _ = conv_weight_gradient(&convolution, input, cotangent, &mut sums, &mut scratch);
+        let wide = View::new(&[1.0_f64; 60], held, 3).unwrap();
+        let part = output.part(outputs).unwrap();
+        let _ = max_pool_forward(&window, wide, part);
     }
 
     #[test]
-    fn image_sizes_are_checked(height in extreme(), width in extreme(), channels in extreme()) {
-        let fits = height.checked_mul(width).and_then(|count| count.checked_mul(channels)) == Some(8);
-        prop_assert_eq!(Image::new(&[0.0_f32; 8], height, width, channels).is_ok(), fits);
+    fn extents_are_checked(
+        rows in [extreme_position(), extreme_position()],
+        columns in [extreme_position(), extreme_position()],
+        channels in extreme(),
+    ) {
+        let rect = Rect::new(Span::new(rows[0], rows[1]), Span::new(columns[0], columns[1]));
+        let pixels = usize::try_from(rect.area()).ok();
+        let fits = pixels.and_then(|count| count.checked_mul(channels)) == Some(8);
+        prop_assert_eq!(View::new(&[0.0_f32; 8], rect, channels).is_ok(), fits);
     }
 }

@@ -1,20 +1,19 @@
-//! Everything that works pixel by pixel, against plain loops, with poison around the regions.
+//! Everything that works pixel by pixel, against plain loops, with poison around what they may touch.
 #![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
 mod common;
 
 use common::{
-    Buffer, POISONS, Values, bits, cast, on_one_and_two_threads, relative_error, tolerance,
+    Buffer, POISONS, Values, bits, cast, on_one_and_two_threads, relative_error, tolerance, whole,
 };
 use proptest::prelude::*;
 use stream_grad_kernels::oracle::{self, Plane};
 use stream_grad_kernels::{
-    Activation, Element, Gelu, ImageMut, LayerNorm, Pointwise, Region, VjpOperand,
-    accumulate_channels, accumulate_region, activation_vjp_and_bias_gradient,
-    activation_vjp_in_place, add, affine_forward, affine_parameter_gradient, affine_vjp,
-    affine_vjp_in_place, copy_channels, copy_region, fill_region, layer_norm_forward,
-    layer_norm_parameter_gradient, layer_norm_vjp, multiply, multiply_vjp, pointwise_forward,
-    pointwise_vjp,
+    Activation, Element, Gelu, LayerNorm, Pointwise, ViewMut, VjpOperand, accumulate,
+    accumulate_channels, activation_vjp_and_bias_gradient, activation_vjp_in_place, add,
+    affine_forward, affine_parameter_gradient, affine_vjp, affine_vjp_in_place, copy,
+    copy_channels, fill, layer_norm_forward, layer_norm_parameter_gradient, layer_norm_vjp,
+    multiply, multiply_vjp, pointwise_forward, pointwise_vjp,
 };
 
 const FUNCTIONS: [Pointwise; 6] = [
@@ -75,11 +74,10 @@ impl Case {
         &self,
         start: &Plane,
         poison: f64,
-        mut work: impl FnMut(ImageMut<'_, T>, Region),
+        work: impl FnOnce(ViewMut<'_, T>),
     ) -> Vec<f64> {
         let mut buffer = Buffer::<T>::around(start, self.margins, poison);
-        let region = buffer.region;
-        work(buffer.image_mut(), region);
+        work(buffer.view_mut());
         buffer.assert_poison_kept(poison);
         buffer.plane().data
     }
@@ -116,46 +114,45 @@ impl Case {
             // Other margins than the target's.
             let left = Buffer::<T>::around(&a, self.margins.map(|m| 2 - m), poison);
             let right = Buffer::<T>::around(&b, [1, 0, 2, 1], poison);
-            let (x, g) = (left.located(), right.located());
+            // More than is needed, and as much.
+            let (x, g) = (left.all(), right.view());
             let exact = tolerance::<T>();
             let garbage = Plane::from_fn(self.rows, self.columns, self.channels, |_, _, _| poison);
 
-            let found = self.run::<T>(&garbage, poison, |to, at| copy_region(x, to, at).unwrap());
+            let found = self.run::<T>(&garbage, poison, |to| copy(x, to).unwrap());
             assert_eq!(found, a.data);
-            let found = self.run::<T>(&garbage, poison, |to, at| {
-                fill_region(T::ONE, to, at).unwrap();
+            let found = self.run::<T>(&garbage, poison, |to| {
+                fill(T::ONE, to);
             });
             assert!(found.iter().all(|&value| value == 1.0));
-            let found = self.run::<T>(&start, poison, |to, at| {
-                accumulate_region(x, to, at).unwrap()
-            });
+            let found = self.run::<T>(&start, poison, |to| accumulate(x, to).unwrap());
             near(&found, &added(&a), exact, "accumulate");
             let sum = Plane {
                 data: a.data.iter().zip(&b.data).map(|(a, b)| a + b).collect(),
                 ..a
             };
             for (activation, expected) in activated(&sum) {
-                let found = self.run::<T>(&garbage, poison, |to, at| {
-                    add(x, g, activation, to, at).unwrap();
+                let found = self.run::<T>(&garbage, poison, |to| {
+                    add(x, g, activation, to).unwrap();
                 });
                 near(&found, &expected.data, exact, "add");
             }
 
             for (activation, output) in activated(&a) {
                 let buffer = Buffer::<T>::around(&output, [2, 1, 0, 1], poison);
-                let y = buffer.located();
+                let y = buffer.all();
                 let expected = match activation {
                     Activation::Identity => b.clone(),
                     Activation::Relu => oracle::pointwise_vjp(Pointwise::Relu, &a, &b),
                     Activation::Relu6 => oracle::pointwise_vjp(Pointwise::Relu6, &a, &b),
                 };
-                let found = self.run::<T>(&b, poison, |to, at| {
-                    activation_vjp_in_place(activation, y, to, at).unwrap();
+                let found = self.run::<T>(&b, poison, |to| {
+                    activation_vjp_in_place(activation, y, to).unwrap();
                 });
                 assert_eq!(found, expected.data);
                 let mut by_bias = vec![0.0; self.channels];
-                let found = self.run::<T>(&b, poison, |to, at| {
-                    activation_vjp_and_bias_gradient(activation, y, to, at, &mut by_bias).unwrap();
+                let found = self.run::<T>(&b, poison, |to| {
+                    activation_vjp_and_bias_gradient(activation, y, to, &mut by_bias).unwrap();
                 });
                 assert_eq!(found, expected.data);
                 let sums = oracle::bias_gradient(&expected);
@@ -164,17 +161,17 @@ impl Case {
 
             for function in FUNCTIONS {
                 let output = oracle::pointwise_forward(function, &a);
-                let found = self.run::<T>(&garbage, poison, |to, at| {
-                    pointwise_forward(function, x, to, at).unwrap();
+                let found = self.run::<T>(&garbage, poison, |to| {
+                    pointwise_forward(function, x, to).unwrap();
                 });
                 near(&found, &output.data, exact, "pointwise");
                 let buffer = Buffer::<T>::around(&output, [2, 1, 0, 1], poison);
                 let read = match function.vjp_operand() {
                     VjpOperand::Input => x,
-                    VjpOperand::Output => buffer.located(),
+                    VjpOperand::Output => buffer.all(),
                 };
-                let found = self.run::<T>(&start, poison, |to, at| {
-                    pointwise_vjp(function, read, g, to, at).unwrap();
+                let found = self.run::<T>(&start, poison, |to| {
+                    pointwise_vjp(function, read, g, to).unwrap();
                 });
                 let expected = oracle::pointwise_vjp(function, &a, &b);
                 near(&found, &added(&expected), exact, "pointwise VJP");
@@ -184,54 +181,48 @@ impl Case {
                 data: a.data.iter().zip(&b.data).map(|(a, b)| a * b).collect(),
                 ..a
             };
-            let found = self.run::<T>(&garbage, poison, |to, at| {
-                multiply(x, g, to, at).unwrap();
+            let found = self.run::<T>(&garbage, poison, |to| {
+                multiply(x, g, to).unwrap();
             });
             near(&found, &product.data, exact, "product");
-            let found = self.run::<T>(&start, poison, |to, at| {
-                multiply_vjp(x, g, to, at).unwrap();
+            let found = self.run::<T>(&start, poison, |to| {
+                multiply_vjp(x, g, to).unwrap();
             });
             near(&found, &added(&product), exact, "VJP of a product");
 
             let expected = oracle::affine_forward(&a, &scale, &shift);
             for (activation, expected) in activated(&expected) {
-                let found = self.run::<T>(&garbage, poison, |to, at| {
-                    affine_forward(x, &scales, &shifts, activation, to, at).unwrap();
+                let found = self.run::<T>(&garbage, poison, |to| {
+                    affine_forward(x, &scales, &shifts, activation, to).unwrap();
                 });
                 near(&found, &expected.data, exact, "affine");
             }
             let (expected, by_scale, by_shift) = oracle::affine_vjp(&a, &scale, &b);
-            let found = self.run::<T>(&start, poison, |to, at| {
-                affine_vjp(g, &scales, to, at).unwrap()
-            });
+            let found = self.run::<T>(&start, poison, |to| affine_vjp(g, &scales, to).unwrap());
             near(&found, &added(&expected), exact, "affine VJP");
-            let found = self.run::<T>(&b, poison, |to, at| {
-                affine_vjp_in_place(&scales, to, at).unwrap();
+            let found = self.run::<T>(&b, poison, |to| {
+                affine_vjp_in_place(&scales, to).unwrap();
             });
             near(&found, &expected.data, exact, "affine VJP in place");
             let mut sums = [vec![0.0; self.channels], vec![0.0; self.channels]];
             let [scale_sums, shift_sums] = &mut sums;
-            affine_parameter_gradient(x, right.image(), right.region, scale_sums, shift_sums)
-                .unwrap();
+            affine_parameter_gradient(x, g, scale_sums, shift_sums).unwrap();
             near(&sums[0], &by_scale, 1e-13, "scale gradient");
             near(&sums[1], &by_shift, 1e-13, "shift gradient");
 
             let expected = oracle::layer_norm_forward(&a, &scale, &shift, epsilon);
             for (activation, expected) in activated(&expected) {
-                let found = self.run::<T>(&garbage, poison, |to, at| {
-                    layer_norm_forward(norm, x, activation, to, at).unwrap();
+                let found = self.run::<T>(&garbage, poison, |to| {
+                    layer_norm_forward(norm, x, activation, to).unwrap();
                 });
                 near(&found, &expected.data, loose, "layer norm");
             }
             let expected = oracle::layer_norm_vjp(&a, &scale, epsilon, &b);
-            let found = self.run::<T>(&start, poison, |to, at| {
-                layer_norm_vjp(norm, x, g, to, at).unwrap()
-            });
+            let found = self.run::<T>(&start, poison, |to| layer_norm_vjp(norm, x, g, to).unwrap());
             near(&found, &added(&expected.input), loose, "layer norm VJP");
             let mut sums = [vec![0.0; self.channels], vec![0.0; self.channels]];
             let [gammas, betas] = &mut sums;
-            layer_norm_parameter_gradient(norm, x, right.image(), right.region, gammas, betas)
-                .unwrap();
+            layer_norm_parameter_gradient(norm, x, g, gammas, betas).unwrap();
             near(&sums[0], &expected.gamma, loose, "gamma gradient");
             near(&sums[1], &expected.beta, 1e-13, "beta gradient");
         }
@@ -257,10 +248,10 @@ impl Case {
             let garbage = Plane::from_fn(self.rows, self.columns, total, |_, _, _| poison);
             let a = Buffer::<T>::around(&first, [1, 2, 0, 1], poison);
             let b = Buffer::<T>::around(&second, [0, 1, 1, 2], poison);
-            let found = self.run::<T>(&garbage, poison, |mut to, at| {
+            let found = self.run::<T>(&garbage, poison, |mut to| {
                 let all = 0..self.channels;
-                copy_channels(a.located(), all, to.reborrow(), at, 0).unwrap();
-                copy_channels(b.located(), 0..extra, to, at, self.channels).unwrap();
+                copy_channels(a.all(), all, to.reborrow(), 0).unwrap();
+                copy_channels(b.view(), 0..extra, to, self.channels).unwrap();
             });
             assert_eq!(
                 bits(&found),
@@ -269,9 +260,9 @@ impl Case {
 
             let cotangent = Buffer::<T>::around(&joined, [2, 0, 1, 0], poison);
             let ones = Plane::from_fn(self.rows, self.columns, extra, |_, _, _| 1.0);
-            let found = self.run::<T>(&ones, poison, |to, at| {
+            let found = self.run::<T>(&ones, poison, |to| {
                 let part = self.channels..total;
-                accumulate_channels(cotangent.located(), part, to, at, 0).unwrap();
+                accumulate_channels(cotangent.all(), part, to, 0).unwrap();
             });
             let expected: Vec<f64> = second.data.iter().map(|value| value + 1.0).collect();
             assert!(relative_error(&found, &expected) < tolerance::<T>());
@@ -339,22 +330,19 @@ fn functions_at_their_edges() {
     let run = |function, input: &[f32]| {
         let at = |values: &[f32]| Plane {
             data: values.iter().copied().map(f64::from).collect(),
-            height: 1,
-            width: 1,
-            channels: values.len(),
+            ..Plane::zeros(1, 1, values.len())
         };
         let x = Buffer::<f32>::exact(&at(input));
         let mut y = Buffer::<f32>::exact(&at(input));
-        let one = Region::whole(1, 1);
-        pointwise_forward(function, x.located(), y.image_mut(), one).unwrap();
+        pointwise_forward(function, x.view(), y.view_mut()).unwrap();
         let read = match function.vjp_operand() {
-            VjpOperand::Input => x.located(),
-            VjpOperand::Output => y.located(),
+            VjpOperand::Input => x.view(),
+            VjpOperand::Output => y.view(),
         };
         let g = Buffer::<f32>::exact(&at(&vec![5.0; input.len()]));
         let mut gradient = vec![0.0_f32; input.len()];
-        let to = ImageMut::new(&mut gradient, 1, 1, input.len()).unwrap();
-        pointwise_vjp(function, read, g.located(), to, one).unwrap();
+        let to = ViewMut::new(&mut gradient, whole(1, 1), input.len()).unwrap();
+        pointwise_vjp(function, read, g.view(), to).unwrap();
         (y.data, gradient)
     };
     for function in FUNCTIONS {
@@ -390,8 +378,8 @@ fn threads_change_no_bit() {
     let [one, two] = on_one_and_two_threads(|| {
         let mut sums = [vec![0.0; 33], vec![0.0; 33]];
         let [a, b] = &mut sums;
-        layer_norm_parameter_gradient(norm, x.located(), g.image(), g.region, a, b).unwrap();
-        affine_parameter_gradient(x.located(), g.image(), g.region, a, b).unwrap();
+        layer_norm_parameter_gradient(norm, x.view(), g.view(), a, b).unwrap();
+        affine_parameter_gradient(x.view(), g.view(), a, b).unwrap();
         sums.map(|sums| bits(&sums))
     });
     assert_eq!(one, two);

@@ -3,26 +3,32 @@
 
 mod common;
 
-use common::{Buffer, POISONS, Values, bits, on_one_and_two_threads, relative_error, tolerance};
+use common::{
+    Buffer, POISONS, Values, bits, moved, on_one_and_two_threads, relative_error, signed,
+    tolerance, whole,
+};
 use proptest::prelude::*;
 use stream_grad_kernels::oracle::{self, Plane};
 use stream_grad_kernels::{
-    AveragePool, Divisor, Element, Existing, ImageMut, Position, Window, avg_pool_forward,
-    avg_pool_vjp, max_pool_forward, max_pool_vjp,
+    AveragePool, Divisor, Element, Existing, Padding, PerAxis, Rect, ViewMut, Window,
+    avg_pool_forward, avg_pool_vjp, max_pool_forward, max_pool_vjp,
 };
 
 #[derive(Debug, Clone)]
 struct Case {
     window: Window,
     channels: usize,
-    first: Position,
+    /// Where the first window begins in the input that is held.
+    first: [i64; 2],
+    /// Row and column of the first output.
+    at: [i64; 2],
     input: [usize; 2],
     outputs: [usize; 2],
     margins: [usize; 4],
     seed: u64,
 }
 
-fn axis() -> impl Strategy<Value = (usize, usize, usize, isize, usize, usize)> {
+fn axis() -> impl Strategy<Value = (usize, usize, usize, i64, usize, usize)> {
     (
         1..=5_usize,
         1..=4_usize,
@@ -31,70 +37,102 @@ fn axis() -> impl Strategy<Value = (usize, usize, usize, isize, usize, usize)> {
         0..=20_usize,
     )
         .prop_flat_map(|(kernel, stride, dilation, extent, outputs)| {
-            let reach = isize::try_from((kernel - 1) * dilation + 2).unwrap();
+            let reach = signed((kernel - 1) * dilation + 2);
             (-reach..=4).prop_map(move |first| (kernel, stride, dilation, first, extent, outputs))
         })
 }
 
 fn cases() -> impl Strategy<Value = Case> {
     let channels = prop_oneof![1..=5_usize, 15..=18_usize, 63..=66_usize];
-    (axis(), axis(), channels, any::<[u8; 4]>(), any::<u64>()).prop_map(
-        |(rows, columns, channels, margins, seed)| Case {
-            window: Window {
-                kernel: [rows.0, columns.0],
-                stride: [rows.1, columns.1],
-                dilation: [rows.2, columns.2],
-            },
-            channels,
-            first: Position::new(rows.3, columns.3),
-            input: [rows.4, columns.4],
-            outputs: [rows.5, columns.5],
-            margins: margins.map(|margin| usize::from(margin % 3)),
-            seed,
-        },
+    let places = (any::<[u8; 2]>(), [-3..9_i64, -3..9_i64]);
+    (
+        axis(),
+        axis(),
+        channels,
+        any::<[u8; 4]>(),
+        places,
+        any::<u64>(),
     )
-}
-
-fn signed(value: usize) -> isize {
-    isize::try_from(value).unwrap()
+        .prop_map(
+            |(rows, columns, channels, margins, (padding, at), seed)| Case {
+                window: Window {
+                    kernel: [rows.0, columns.0],
+                    stride: [rows.1, columns.1],
+                    dilation: [rows.2, columns.2],
+                    padding: Padding {
+                        top: usize::from(padding[0] % 4),
+                        left: usize::from(padding[1] % 4),
+                        ..Padding::default()
+                    },
+                },
+                channels,
+                first: [rows.3, columns.3],
+                at,
+                input: [rows.4, columns.4],
+                outputs: [rows.5, columns.5],
+                margins: margins.map(|margin| usize::from(margin % 3)),
+                seed,
+            },
+        )
 }
 
 impl Case {
+    /// Those that are computed.
+    fn outputs(&self) -> Rect {
+        let [rows, columns] = self.outputs;
+        moved(whole(rows, columns), self.at[0], self.at[1])
+    }
+
+    /// Row and column of the first pixel of the input that is held.
+    fn origin(&self) -> [i64; 2] {
+        let before = self.window.padding.before();
+        [0, 1].map(|axis| {
+            let first = self.at[axis] * signed(self.window.stride[axis]) - signed(before[axis]);
+            first - self.first[axis]
+        })
+    }
+
+    fn in_place(&self, input: Plane) -> Plane {
+        let [row, column] = self.origin();
+        input.moved(row, column)
+    }
+
     /// Values of few kinds, so that ties are common.
     fn input(&self) -> Plane {
         let mut values = Values::new(self.seed);
         let [height, width] = self.input;
-        Plane::from_fn(height, width, self.channels, |_, _, _| {
+        self.in_place(Plane::from_fn(height, width, self.channels, |_, _, _| {
             (values.next() * 3.0).round()
-        })
+        }))
     }
 
     fn cotangent(&self) -> Plane {
-        Values::new(!self.seed).plane(self.outputs[0], self.outputs[1], self.channels)
+        let [rows, columns] = self.outputs;
+        let plane = Values::new(!self.seed).plane(rows, columns, self.channels);
+        plane.moved(self.at[0], self.at[1])
     }
 
-    fn forward<T: Element>(&self, poison: f64, pool: impl Fn(ImageMut<'_, T>)) -> Plane {
+    fn forward<T: Element>(&self, poison: f64, pool: impl Fn(ViewMut<'_, T>)) -> Plane {
         let empty = Plane::from_fn(
             self.outputs[0],
             self.outputs[1],
             self.channels,
             |_, _, _| poison,
         );
+        let empty = empty.moved(self.at[0], self.at[1]);
         let mut output = Buffer::<T>::around(&empty, self.margins, poison);
-        pool(output.image_mut());
+        pool(output.view_mut());
         output.assert_poison_kept(poison);
         output.plane()
     }
 
     fn check<T: Element>(&self) {
-        let [rows, columns] = self.outputs;
-        let [height, width] = self.input;
+        let ([height, width], outputs) = (self.input, self.outputs());
         let (plane, start) = (
             self.input(),
-            Values::new(3).plane(height, width, self.channels),
+            self.in_place(Values::new(3).plane(height, width, self.channels)),
         );
-        let (input, cotangent) = (Buffer::<T>::exact(&plane), self.cotangent());
-        let region = Buffer::<T>::around(&cotangent, self.margins, 0.0).region;
+        let cotangent = self.cotangent();
         let expected_of = |gradient: &Plane, existing: Existing| -> Vec<f64> {
             let values = gradient.data.iter().zip(&start.data);
             match existing {
@@ -104,19 +142,20 @@ impl Case {
         };
         // What is replaced is never read.
         let destination = |existing: Existing, poison: f64| match existing {
-            Existing::Add => Buffer::<T>::exact(&start),
+            Existing::Add => Buffer::<T>::around(&start, [1, 0, 2, 1], poison),
             Existing::Replace => {
                 let mut start = start.clone();
                 start.data.fill(poison);
-                Buffer::exact(&start)
+                Buffer::around(&start, [0, 2, 1, 1], poison)
             }
         };
 
-        let expected = oracle::max_pool_forward(&self.window, &plane, self.first, rows, columns);
-        let expected_gradient = oracle::max_pool_vjp(&self.window, &plane, self.first, &cotangent);
+        let expected = oracle::max_pool_forward(&self.window, &plane, outputs);
+        let expected_gradient = oracle::max_pool_vjp(&self.window, &plane, &cotangent);
         for poison in POISONS {
+            let input = Buffer::<T>::around(&plane, [2, 1, 0, 1], poison);
             let found = self.forward::<T>(poison, |output| {
-                max_pool_forward(&self.window, input.image(), self.first, output, region).unwrap();
+                max_pool_forward(&self.window, input.view(), output).unwrap();
             });
             assert_eq!(found, expected, "max-pool");
             let cotangent = Buffer::<T>::around(&cotangent, self.margins, poison);
@@ -124,15 +163,13 @@ impl Case {
                 let mut gradient = destination(existing, poison);
                 max_pool_vjp(
                     &self.window,
-                    input.image(),
-                    self.first,
-                    cotangent.image(),
-                    region,
-                    gradient.image_mut(),
-                    self.first,
+                    input.view(),
+                    cotangent.view(),
+                    gradient.view_mut(),
                     existing,
                 )
                 .unwrap();
+                gradient.assert_poison_kept(poison);
                 let expected = expected_of(&expected_gradient, existing);
                 let error = relative_error(&gradient.plane().data, &expected);
                 assert!(error < tolerance::<T>(), "max-pool VJP, {existing:?}");
@@ -140,7 +177,8 @@ impl Case {
         }
 
         // Padding that ends one position after the input.
-        let end = Position::new(signed(height + 1), signed(width + 1));
+        let [row, column] = self.origin();
+        let end = PerAxis::new(row + signed(height + 1), column + signed(width + 1));
         for (divisor, end) in [
             (Divisor::WindowArea, None),
             (Divisor::WindowArea, Some(end)),
@@ -151,26 +189,19 @@ impl Case {
                 end,
                 ..AveragePool::new(self.window, divisor)
             };
-            let expected = oracle::avg_pool_forward(&pool, &plane, self.first, rows, columns);
-            let expected_gradient =
-                oracle::avg_pool_vjp(&pool, &cotangent, self.first, height, width);
+            let expected = oracle::avg_pool_forward(&pool, &plane, outputs);
+            let expected_gradient = oracle::avg_pool_vjp(&pool, &cotangent, plane.rect());
             for poison in POISONS {
+                let input = Buffer::<T>::around(&plane, [1, 1, 2, 0], poison);
                 let found = self.forward::<T>(poison, |output| {
-                    avg_pool_forward(&pool, input.image(), self.first, output, region).unwrap();
+                    avg_pool_forward(&pool, input.view(), output).unwrap();
                 });
                 assert!(relative_error(&found.data, &expected.data) < tolerance::<T>());
                 let cotangent = Buffer::<T>::around(&cotangent, self.margins, poison);
                 for existing in [Existing::Add, Existing::Replace] {
                     let mut gradient = destination(existing, poison);
-                    avg_pool_vjp(
-                        &pool,
-                        cotangent.image(),
-                        region,
-                        self.first,
-                        gradient.image_mut(),
-                        existing,
-                    )
-                    .unwrap();
+                    avg_pool_vjp(&pool, cotangent.view(), gradient.view_mut(), existing).unwrap();
+                    gradient.assert_poison_kept(poison);
                     let expected = expected_of(&expected_gradient, existing);
                     let error = relative_error(&gradient.plane().data, &expected);
                     assert!(error < tolerance::<T>(), "average-pool VJP, {existing:?}");
@@ -179,20 +210,19 @@ impl Case {
         }
     }
 
+    /// For those rows of the input.
     fn max_gradient(&self, input: &Plane, rows: std::ops::Range<usize>) -> Vec<f64> {
-        let input = Buffer::<f64>::exact(input);
         let cotangent = Buffer::<f64>::exact(&self.cotangent());
         let [_, width] = self.input;
-        let mut gradient = Buffer::<f64>::exact(&Plane::zeros(rows.len(), width, self.channels));
-        let shift = isize::try_from(rows.start).unwrap();
+        let [row, column] = self.origin();
+        let start = Plane::zeros(rows.len(), width, self.channels);
+        let start = start.moved(row + signed(rows.start), column);
+        let mut gradient = Buffer::<f64>::exact(&start);
         max_pool_vjp(
             &self.window,
-            input.image(),
-            self.first,
-            cotangent.image(),
-            cotangent.region,
-            gradient.image_mut(),
-            Position::new(self.first.row - shift, self.first.column),
+            Buffer::<f64>::exact(input).view(),
+            cotangent.view(),
+            gradient.view_mut(),
             Existing::Add,
         )
         .unwrap();
@@ -222,9 +252,10 @@ proptest! {
 
 fn stem() -> Case {
     Case {
-        window: Window::new([3, 3]).stride([2, 2]),
+        window: Window::new([3, 3]).stride([2, 2]).padding(Padding::all(1)),
         channels: 20,
-        first: Position::new(-1, -1),
+        first: [-1, -1],
+        at: [0, 0],
         input: [70, 31],
         outputs: [35, 16],
         margins: [0; 4],
@@ -247,14 +278,12 @@ fn nan_wins_and_takes_the_gradient() {
     *input.at(8, 8, 3) = f64::NAN;
     *input.at(8, 9, 3) = f64::NAN;
     let found = case.forward::<f64>(0.0, |output| {
-        let region = output.region();
-        let input = Buffer::exact(&input);
-        max_pool_forward(&case.window, input.image(), case.first, output, region).unwrap();
+        max_pool_forward(&case.window, Buffer::exact(&input).view(), output).unwrap();
     });
-    let expected = oracle::max_pool_forward(&case.window, &input, case.first, 35, 16);
+    let expected = oracle::max_pool_forward(&case.window, &input, case.outputs());
     assert_eq!(bits(&found.data), bits(&expected.data));
     assert!(found.get(4, 4, 3).is_nan() && !found.get(4, 4, 2).is_nan());
-    let expected = oracle::max_pool_vjp(&case.window, &input, case.first, &case.cotangent());
+    let expected = oracle::max_pool_vjp(&case.window, &input, &case.cotangent());
     let found = case.max_gradient(&input, 0..70);
     assert!(relative_error(&found, &expected.data) < 1e-13);
 }

@@ -3,11 +3,11 @@
 
 mod common;
 
-use common::{Buffer, POISONS, Values, relative_error, tolerance};
+use common::{Buffer, POISONS, Values, moved, relative_error, signed, tolerance, whole};
 use proptest::prelude::*;
 use stream_grad_kernels::oracle::{self, Plane};
 use stream_grad_kernels::{
-    AlignCorners, Element, Interpolation, KernelError, Region, Upsample, upsample_forward,
+    AlignCorners, Element, Interpolation, KernelError, Rect, Upsample, upsample_forward,
     upsample_vjp,
 };
 
@@ -21,7 +21,7 @@ const INTERPOLATIONS: [Interpolation; 3] = [
 struct Case {
     upsample: Upsample,
     channels: usize,
-    /// The region's first row and column in the output plane, and its extent.
+    /// First row and column of the outputs in their plane, and how many there are.
     origin: [usize; 2],
     extent: [usize; 2],
     margins: [usize; 4],
@@ -62,17 +62,17 @@ fn cases() -> impl Strategy<Value = Case> {
 }
 
 impl Case {
-    fn part(&self, plane: &Plane, origin: [usize; 2], extent: [usize; 2]) -> Plane {
-        Plane::from_fn(
-            extent[0],
-            extent[1],
-            self.channels,
-            |row, column, channel| plane.get(origin[0] + row, origin[1] + column, channel),
+    fn outputs(&self) -> Rect {
+        let [rows, columns] = self.extent;
+        moved(
+            whole(rows, columns),
+            signed(self.origin[0]),
+            signed(self.origin[1]),
         )
     }
 
-    /// First position and extent of the input that the region reads, found by the oracle.
-    fn needed(&self) -> ([usize; 2], [usize; 2]) {
+    /// What the outputs read of the input, found by the oracle.
+    fn needed(&self) -> Rect {
         let [row_factor, column_factor] = self.upsample.factor;
         let [height, width] = self.upsample.plane;
         let ones = Plane::from_fn(
@@ -92,13 +92,11 @@ impl Case {
         let columns: Vec<usize> = (0..width)
             .filter(|&column| (0..height).any(|row| read.get(row, column, 0) > 0.0))
             .collect();
-        let (row, column) = (rows[0], columns[0]);
-        (
-            [row, column],
-            [
-                rows[rows.len() - 1] + 1 - row,
-                columns[columns.len() - 1] + 1 - column,
-            ],
+        let extent = |of: &[usize]| of[of.len() - 1] + 1 - of[0];
+        moved(
+            whole(extent(&rows), extent(&columns)),
+            signed(rows[0]),
+            signed(columns[0]),
         )
     }
 
@@ -107,10 +105,14 @@ impl Case {
         let [height, width] = self.upsample.plane;
         let plane = values.plane(height, width, self.channels);
         let expected = oracle::upsample_forward(&self.upsample, &plane);
-        let expected = self.part(&expected, self.origin, self.extent);
-        let (input_origin, input_extent) = self.needed();
+        let (outputs, needed) = (self.outputs(), self.needed());
+        let expected = expected.part(outputs);
+        let in_place = |plane: Plane, rect: Rect| plane.moved(rect.rows.lo, rect.columns.lo);
         let cotangent = values.plane(self.extent[0], self.extent[1], self.channels);
-        let start = values.plane(input_extent[0], input_extent[1], self.channels);
+        let cotangent = in_place(cotangent, outputs);
+        let start = Plane::zeros_of(needed, self.channels);
+        let start = values.plane(start.height, start.width, self.channels);
+        let start = in_place(start, needed);
         let [row_factor, column_factor] = self.upsample.factor;
         let mut whole = Plane::zeros(height * row_factor, width * column_factor, self.channels);
         for row in 0..self.extent[0] {
@@ -122,7 +124,7 @@ impl Case {
             }
         }
         let gradient = oracle::upsample_vjp(&self.upsample, &whole);
-        let gradient = self.part(&gradient, input_origin, input_extent);
+        let gradient = gradient.part(needed);
         let gradient: Vec<f64> = gradient
             .data
             .iter()
@@ -131,36 +133,20 @@ impl Case {
             .collect();
 
         for poison in POISONS {
-            let input = Buffer::<T>::exact(&self.part(&plane, input_origin, input_extent));
-            let empty = Plane::from_fn(self.extent[0], self.extent[1], self.channels, |_, _, _| {
-                poison
-            });
-            let mut output = Buffer::<T>::around(&empty, self.margins, poison);
-            let region = output.region;
-            upsample_forward(
-                &self.upsample,
-                input.image(),
-                input_origin,
-                output.image_mut(),
-                region,
-                self.origin,
-            )
-            .unwrap();
+            // Buffers may reach beyond the planes.
+            let input = Buffer::<T>::around(&plane.part(needed), [1, 3, 0, 2], poison);
+            let mut garbage = expected.clone();
+            garbage.data.fill(poison);
+            let mut output = Buffer::<T>::around(&garbage, self.margins, poison);
+            upsample_forward(&self.upsample, input.all(), output.view_mut()).unwrap();
             output.assert_poison_kept(poison);
             let error = relative_error(&output.plane().data, &expected.data);
             assert!(error < tolerance::<T>(), "forward");
 
             let cotangent = Buffer::<T>::around(&cotangent, self.margins, poison);
-            let mut sums = Buffer::<T>::exact(&start);
-            upsample_vjp(
-                &self.upsample,
-                cotangent.image(),
-                region,
-                self.origin,
-                sums.image_mut(),
-                input_origin,
-            )
-            .unwrap();
+            let mut sums = Buffer::<T>::around(&start, [2, 0, 1, 1], poison);
+            upsample_vjp(&self.upsample, cotangent.view(), sums.view_mut()).unwrap();
+            sums.assert_poison_kept(poison);
             assert!(
                 relative_error(&sums.plane().data, &gradient) < tolerance::<T>(),
                 "VJP"
@@ -196,16 +182,7 @@ fn bilinear_is_that_of_pytorch() {
             plane: [1, 3],
         };
         let mut output = Buffer::<f64>::exact(&Plane::zeros(1, 6, 1));
-        let region = Region::whole(1, 6);
-        upsample_forward(
-            &upsample,
-            input.image(),
-            [0, 0],
-            output.image_mut(),
-            region,
-            [0, 0],
-        )
-        .unwrap();
+        upsample_forward(&upsample, input.view(), output.view_mut()).unwrap();
         assert!(relative_error(&output.data, &expected) < 1e-15);
     }
 }
@@ -219,24 +196,14 @@ fn a_missing_input_is_an_error() {
         plane: [4, 4],
     };
     let input = Buffer::<f32>::exact(&Plane::zeros(2, 4, 1));
-    let mut output = Buffer::<f32>::exact(&Plane::zeros(4, 8, 1));
-    let region = Region::whole(4, 8);
-    let found = upsample_forward(
-        &upsample,
-        input.image(),
-        [0, 0],
-        output.image_mut(),
-        region,
-        [0, 0],
-    );
-    assert!(matches!(found, Err(KernelError::PositionOutside { .. })));
-    let found = upsample_forward(
-        &upsample,
-        input.image(),
-        [0, 0],
-        output.image_mut(),
-        region,
-        [5, 0],
-    );
-    assert!(matches!(found, Err(KernelError::RegionOutside { .. })));
+    let forward = |first: i64| {
+        let mut output = Buffer::<f32>::exact(&Plane::zeros(4, 8, 1).moved(first, 0));
+        upsample_forward(&upsample, input.view(), output.view_mut())
+    };
+    assert!(matches!(
+        forward(0),
+        Err(KernelError::PositionOutside { .. })
+    ));
+    assert!(matches!(forward(5), Err(KernelError::Outside { .. })));
+    assert!(matches!(forward(-1), Err(KernelError::Outside { .. })));
 }

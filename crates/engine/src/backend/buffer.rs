@@ -2,10 +2,7 @@
 
 use std::ops::Range;
 
-use stream_grad_tiling::{PerAxis, Span};
-
-/// A rectangle of a node's plane, half-open, in that plane's pixels.
-pub type Rect = PerAxis<Span>;
+use stream_grad_tiling::Rect;
 
 /// A part of the memory of the sweeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,13 +38,13 @@ impl Buffer {
     /// Rows that it holds.
     #[must_use]
     pub fn height(&self) -> usize {
-        length(self.rect.rows)
+        self.rect.height()
     }
 
     /// Columns that it holds.
     #[must_use]
     pub fn width(&self) -> usize {
-        length(self.rect.columns)
+        self.rect.width()
     }
 
     /// Values that it holds.
@@ -99,20 +96,9 @@ impl WorkingLayout {
     }
 }
 
-/// Length of a span; no buffer that exists is longer than `usize`.
-pub(crate) fn length(span: Span) -> usize {
-    offset(span.len())
-}
-
 /// An element count or offset; no buffer that exists is longer than `usize`.
 pub(crate) fn offset(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
-}
-
-/// The first position of a rectangle inside the plane.
-pub(crate) fn plane_position(rect: Rect) -> [usize; 2] {
-    let first = |span: Span| usize::try_from(span.lo).unwrap_or(0);
-    [first(rect.rows), first(rect.columns)]
 }
 
 #[cfg(test)]

@@ -8,28 +8,27 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 use stream_grad_kernels::{
-    Activation, AveragePool, ConvTranspose, Convolution, DataGradientWeights, Divisor, Element,
-    Epilogue, Existing, ForwardWeights, KernelError, LayerNorm, Pointwise, Position,
-    TransposedWeights, Upsample, Windows, accumulate_channels, accumulate_region,
-    activation_vjp_and_bias_gradient, activation_vjp_in_place, add, affine_forward,
-    affine_parameter_gradient, affine_vjp, affine_vjp_in_place, avg_pool_forward, avg_pool_vjp,
-    bias_gradient, conv_data_gradient, conv_forward, conv_transpose_data_gradient,
-    conv_transpose_forward, conv_transpose_weight_gradient, conv_weight_gradient, copy_channels,
-    copy_region, fill_region, layer_norm_forward, layer_norm_parameter_gradient, layer_norm_vjp,
+    Activation, ConvTranspose, Convolution, DataGradientWeights, Element, Epilogue, Existing,
+    ForwardWeights, KernelError, LayerNorm, Pointwise, TransposedWeights, Upsample, accumulate,
+    accumulate_channels, activation_vjp_and_bias_gradient, activation_vjp_in_place, add,
+    affine_forward, affine_parameter_gradient, affine_vjp, affine_vjp_in_place, avg_pool_forward,
+    avg_pool_vjp, bias_gradient, conv_data_gradient, conv_forward, conv_transpose_data_gradient,
+    conv_transpose_forward, conv_transpose_weight_gradient, conv_weight_gradient, copy,
+    copy_channels, fill, layer_norm_forward, layer_norm_parameter_gradient, layer_norm_vjp,
     max_pool_forward, max_pool_vjp, multiply, multiply_vjp, pointwise_forward, pointwise_vjp,
     upsample_forward, upsample_vjp, weight_gradient_to_oihw, zeros,
 };
+use stream_grad_tiling::Rect;
 
 use super::{
-    Backend, Buffer, Combine, ConvolutionOperands, Kernel, Mapping, NormOperands, PaddedWindow,
-    Pooling, Rect, Slabs, Transposed, plane_position,
+    Backend, Buffer, Combine, ConvolutionOperands, Kernel, Mapping, NormOperands, Pooling, Slabs,
+    Transposed,
 };
 use crate::element::{Compute, Stored};
-use crate::layers::Padding;
 use crate::tile::{TileMut, TileRef};
 use memory::LINE;
 pub use memory::Memory;
-use views::{at, first_window, image, image_mut, local, strided, strided_mut, transposed_origin};
+use views::{strided, strided_mut};
 
 /// This machine's processor, storing and computing in `T`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -143,7 +142,7 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         region: Rect,
         exchange: impl FnOnce(TileRef<'_>, TileMut<'_>) -> R,
     ) -> Option<R> {
-        let (_, [from, to]) = slabs.views([shown, written]).ok()?;
+        let (_, [from, to]) = slabs.slices([shown, written]).ok()?;
         let from = strided(from, 0, &shown, region)?;
         let to = strided_mut(to, 0, &written, region)?;
         Some(exchange(T::tile(from), T::tile_mut(to)))
@@ -232,89 +231,75 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         &self,
         slabs: &mut Slabs<'_, Self>,
         convolution: &Convolution,
-        padding: Padding,
         operands: ConvolutionOperands<'_, Self>,
         map: Mapping,
     ) -> Kernel {
-        let Mapping {
-            input,
-            output,
-            outputs,
-        } = map;
-        let window = PaddedWindow::new(convolution.window, padding);
-        let [row, column] = plane_position(outputs);
-        let windows = Windows::new(
-            local(&output, outputs),
-            first_window(&input, &window, outputs),
-        )
-        .in_plane(row, column);
         let ConvolutionOperands {
             weights,
             bias,
             residual,
             activation,
         } = operands;
+        let input = map.input;
         let other = residual
             .filter(|residual| residual.range() != input.range() || residual.slab != input.slab);
-        let (scratch, [from, other_values, to]) =
-            slabs.views([input, other.unwrap_or(NOWHERE), output])?;
-        let residual = match (residual, other) {
-            (None, _) => None,
-            (Some(_), Some(other)) => Some(at(&other, other_values, outputs)?),
-            (Some(_), None) => Some(at(&input, from, outputs)?),
-        };
+        let (scratch, [x, more, y]) = slabs.views([input, other.unwrap_or(NOWHERE), map.output])?;
+        let x = x.into_view();
         let epilogue = Epilogue {
             bias: bias.map(Vec::as_slice),
-            residual,
+            residual: match (residual, other) {
+                (None, _) => None,
+                (Some(_), Some(_)) => Some(more.into_view()),
+                (Some(_), None) => Some(x),
+            },
             activation,
         };
-        let (from, to) = (image(&input, from)?, image_mut(&output, to)?);
-        conv_forward(convolution, weights, from, windows, to, epilogue, scratch)
+        conv_forward(
+            convolution,
+            weights,
+            x,
+            y.part(map.outputs)?,
+            epilogue,
+            scratch,
+        )
     }
 
     fn convolution_weight_gradient(
         &self,
         slabs: &mut Slabs<'_, Self>,
         convolution: &Convolution,
-        padding: Padding,
         input: Buffer,
         cotangent: Buffer,
         outputs: Rect,
         sums: &mut Vec<f64>,
     ) -> Kernel {
-        let window = PaddedWindow::new(convolution.window, padding);
-        let first = first_window(&input, &window, outputs);
-        let windows = Windows::new(local(&cotangent, outputs), first);
         let (scratch, [x, g]) = slabs.views([input, cotangent])?;
-        let (x, g) = (image(&input, x)?, image(&cotangent, g)?);
-        conv_weight_gradient(convolution, x, windows, g, sums, scratch)
+        let (x, g) = (x.into_view(), g.into_view().part(outputs)?);
+        conv_weight_gradient(convolution, x, g, sums, scratch)
     }
 
     fn convolution_data_gradient(
         &self,
         slabs: &mut Slabs<'_, Self>,
         convolution: &Convolution,
-        padding: Padding,
         weights: &DataGradientWeights<T>,
         factors: Option<&Vec<T>>,
         map: Transposed,
     ) -> Kernel {
-        let Transposed {
-            cotangent,
-            target,
-            outputs,
-            existing,
-        } = map;
-        let window = PaddedWindow::new(convolution.window, padding);
-        let region = local(&cotangent, outputs);
-        let windows = Windows::new(region, first_window(&target, &window, outputs));
-        let (scratch, [g, to]) = slabs.views([cotangent, target])?;
+        let (scratch, [g, to]) = slabs.views([map.cotangent, map.target])?;
+        let mut g = g.part(map.outputs)?;
         if let Some(factors) = factors {
             // Nothing reads the cotangent after this.
-            affine_vjp_in_place(factors, image_mut(&cotangent, g)?, region)?;
+            affine_vjp_in_place(factors, g.reborrow())?;
         }
-        let (g, to) = (image(&cotangent, g)?, image_mut(&target, to)?);
-        conv_data_gradient(convolution, weights, g, windows, to, existing, scratch)
+        conv_data_gradient(
+            convolution,
+            weights,
+            g.into_view(),
+            to,
+            map.existing,
+            scratch,
+        )
     }
 
     fn mask(
@@ -326,8 +311,7 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         outputs: Rect,
     ) -> Kernel {
         let (_, [y, g]) = slabs.views([output, cotangent])?;
-        let (y, region) = (at(&output, y, outputs)?, local(&cotangent, outputs));
-        activation_vjp_in_place(activation, y, image_mut(&cotangent, g)?, region)
+        activation_vjp_in_place(activation, y.into_view(), g.part(outputs)?)
     }
 
     fn bias_gradient(
@@ -338,21 +322,18 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         outputs: Rect,
         sums: &mut Vec<f64>,
     ) -> Kernel {
-        let region = local(&cotangent, outputs);
         let Some((activation, output)) = masked else {
             let (_, [g]) = slabs.views([cotangent])?;
-            return bias_gradient(image(&cotangent, g)?, region, sums);
+            return bias_gradient(g.into_view().part(outputs)?, sums);
         };
         let (_, [y, g]) = slabs.views([output, cotangent])?;
-        let y = at(&output, y, outputs)?;
-        activation_vjp_and_bias_gradient(activation, y, image_mut(&cotangent, g)?, region, sums)
+        activation_vjp_and_bias_gradient(activation, y.into_view(), g.part(outputs)?, sums)
     }
 
     fn conv_transpose(
         &self,
         slabs: &mut Slabs<'_, Self>,
         convolution: &ConvTranspose,
-        padding: Padding,
         (weights, bias): (&Vec<T>, Option<&Vec<T>>),
         map: Mapping,
     ) -> Kernel {
@@ -360,97 +341,56 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
             weights,
             bias: bias.map(Vec::as_slice),
         };
-        let origin = transposed_origin(&map.input, convolution, padding, map.outputs);
-        let region = local(&map.output, map.outputs);
-        let (_, [x, y]) = slabs.views([map.input, map.output])?;
-        let (x, y) = (image(&map.input, x)?, image_mut(&map.output, y)?);
-        conv_transpose_forward(convolution, parameters, x, origin, y, region)
+        let (x, y) = slabs.forward(&map)?;
+        conv_transpose_forward(convolution, parameters, x, y)
     }
 
     fn conv_transpose_weight_gradient(
         &self,
         slabs: &mut Slabs<'_, Self>,
         convolution: &ConvTranspose,
-        padding: Padding,
         (input, cotangent, outputs): (Buffer, Buffer, Rect),
         sums: &mut Vec<f64>,
     ) -> Kernel {
-        let origin = transposed_origin(&input, convolution, padding, outputs);
-        let at = (local(&cotangent, outputs), origin);
-        let (_, [x, g]) = slabs.views([input, cotangent])?;
-        let (x, g) = (image(&input, x)?, image(&cotangent, g)?);
-        conv_transpose_weight_gradient(convolution, x, g, at, sums)
+        let (x, g) = slabs.parameter_gradient(input, cotangent, outputs)?;
+        conv_transpose_weight_gradient(convolution, x, g, sums)
     }
 
     fn conv_transpose_data_gradient(
         &self,
         slabs: &mut Slabs<'_, Self>,
         convolution: &ConvTranspose,
-        padding: Padding,
         weights: &Vec<T>,
         map: Transposed,
     ) -> Kernel {
-        let origin = transposed_origin(&map.target, convolution, padding, map.outputs);
-        let at = (local(&map.cotangent, map.outputs), origin);
-        let (_, [g, to]) = slabs.views([map.cotangent, map.target])?;
-        let (g, to) = (image(&map.cotangent, g)?, image_mut(&map.target, to)?);
-        conv_transpose_data_gradient(convolution, weights, g, at, to, map.existing)
+        let (g, to) = slabs.transposed(&map)?;
+        conv_transpose_data_gradient(convolution, weights, g, to, map.existing)
     }
 
-    fn pool(
-        &self,
-        slabs: &mut Slabs<'_, Self>,
-        window: &PaddedWindow,
-        pooling: Pooling,
-        map: Mapping,
-    ) -> Kernel {
-        let Mapping {
-            input,
-            output,
-            outputs,
-        } = map;
-        let first = first_window(&input, window, outputs);
-        let region = local(&output, outputs);
-        let (_, [x, y]) = slabs.views([input, output])?;
-        let (x, y) = (image(&input, x)?, image_mut(&output, y)?);
+    fn pool(&self, slabs: &mut Slabs<'_, Self>, pooling: &Pooling, map: Mapping) -> Kernel {
+        let (x, y) = slabs.forward(&map)?;
         match pooling {
-            Pooling::Maximum => max_pool_forward(&window.window, x, first, y, region),
-            Pooling::Average(divisor) => {
-                let pool = average_pool(window, divisor, &map.input);
-                avg_pool_forward(&pool, x, first, y, region)
-            }
+            Pooling::Maximum(window) => max_pool_forward(window, x, y),
+            Pooling::Average(pool) => avg_pool_forward(pool, x, y),
         }
     }
 
     fn pool_vjp(
         &self,
         slabs: &mut Slabs<'_, Self>,
-        window: &PaddedWindow,
-        pooling: Pooling,
+        pooling: &Pooling,
         input: Buffer,
         map: Transposed,
     ) -> Kernel {
-        let Transposed {
-            cotangent,
-            target,
-            outputs,
-            existing,
-        } = map;
-        let region = local(&cotangent, outputs);
-        let to_first = first_window(&target, window, outputs);
         match pooling {
-            Pooling::Maximum => {
-                let first = first_window(&input, window, outputs);
-                let (_, [x, g, to]) = slabs.views([input, cotangent, target])?;
-                let (x, g) = (image(&input, x)?, image(&cotangent, g)?);
-                let to = image_mut(&target, to)?;
-                max_pool_vjp(&window.window, x, first, g, region, to, to_first, existing)
+            Pooling::Maximum(window) => {
+                let (_, [x, g, to]) = slabs.views([input, map.cotangent, map.target])?;
+                let (x, g) = (x.into_view(), g.into_view().part(map.outputs)?);
+                max_pool_vjp(window, x, g, to, map.existing)
             }
-            Pooling::Average(divisor) => {
-                let (_, [g, to]) = slabs.views([cotangent, target])?;
-                let (g, to) = (image(&cotangent, g)?, image_mut(&target, to)?);
-                let pool = average_pool(window, divisor, &target);
-                avg_pool_vjp(&pool, g, region, to_first, to, existing)
+            Pooling::Average(pool) => {
+                let (g, to) = slabs.transposed(&map)?;
+                avg_pool_vjp(pool, g, to, map.existing)
             }
         }
     }
@@ -463,13 +403,13 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         activation: Activation,
         map: Mapping,
     ) -> Kernel {
-        let (x, y, region) = slabs.forward(&map)?;
-        affine_forward(x, scale, shift, activation, y, region)
+        let (x, y) = slabs.forward(&map)?;
+        affine_forward(x, scale, shift, activation, y)
     }
 
     fn affine_vjp(&self, slabs: &mut Slabs<'_, Self>, scale: &Vec<T>, map: Transposed) -> Kernel {
-        let (g, to, region) = slabs.vjp(&map)?;
-        affine_vjp(g, scale, to, region)
+        let (g, to) = slabs.vjp(&map)?;
+        affine_vjp(g, scale, to)
     }
 
     fn affine_gradient(
@@ -480,8 +420,8 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         outputs: Rect,
         [scale, shift]: [&mut Vec<f64>; 2],
     ) -> Kernel {
-        let (x, g, region) = slabs.parameter_gradient(input, cotangent, outputs)?;
-        affine_parameter_gradient(x, g, region, scale, shift)
+        let (x, g) = slabs.parameter_gradient(input, cotangent, outputs)?;
+        affine_parameter_gradient(x, g, scale, shift)
     }
 
     fn layer_norm(
@@ -491,8 +431,8 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         activation: Activation,
         map: Mapping,
     ) -> Kernel {
-        let (x, y, region) = slabs.forward(&map)?;
-        layer_norm_forward(layer_norm_of(norm), x, activation, y, region)
+        let (x, y) = slabs.forward(&map)?;
+        layer_norm_forward(layer_norm_of(norm), x, activation, y)
     }
 
     fn layer_norm_vjp(
@@ -502,8 +442,8 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         input: Buffer,
         map: Transposed,
     ) -> Kernel {
-        let (x, g, to, region) = slabs.vjp_reading(input, &map)?;
-        layer_norm_vjp(layer_norm_of(norm), x, g, to, region)
+        let (x, g, to) = slabs.vjp_reading(input, &map)?;
+        layer_norm_vjp(layer_norm_of(norm), x, g, to)
     }
 
     fn layer_norm_gradient(
@@ -515,13 +455,13 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         outputs: Rect,
         [weight, bias]: [&mut Vec<f64>; 2],
     ) -> Kernel {
-        let (x, g, region) = slabs.parameter_gradient(input, cotangent, outputs)?;
-        layer_norm_parameter_gradient(layer_norm_of(norm), x, g, region, weight, bias)
+        let (x, g) = slabs.parameter_gradient(input, cotangent, outputs)?;
+        layer_norm_parameter_gradient(layer_norm_of(norm), x, g, weight, bias)
     }
 
     fn pointwise(&self, slabs: &mut Slabs<'_, Self>, function: Pointwise, map: Mapping) -> Kernel {
-        let (x, y, region) = slabs.forward(&map)?;
-        pointwise_forward(function, x, y, region)
+        let (x, y) = slabs.forward(&map)?;
+        pointwise_forward(function, x, y)
     }
 
     fn pointwise_vjp(
@@ -531,8 +471,8 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         read: Buffer,
         map: Transposed,
     ) -> Kernel {
-        let (read, g, to, region) = slabs.vjp_reading(read, &map)?;
-        pointwise_vjp(function, read, g, to, region)
+        let (read, g, to) = slabs.vjp_reading(read, &map)?;
+        pointwise_vjp(function, read, g, to)
     }
 
     fn add(
@@ -542,50 +482,46 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         activation: Activation,
         map: Mapping,
     ) -> Kernel {
-        let (a, b, y, region) = slabs.forward_of_two(other, &map)?;
-        add(a, b, activation, y, region)
+        let (a, b, y) = slabs.forward_of_two(other, &map)?;
+        add(a, b, activation, y)
     }
 
     fn multiply(&self, slabs: &mut Slabs<'_, Self>, other: Buffer, map: Mapping) -> Kernel {
-        let (a, b, y, region) = slabs.forward_of_two(other, &map)?;
-        multiply(a, b, y, region)
+        let (a, b, y) = slabs.forward_of_two(other, &map)?;
+        multiply(a, b, y)
     }
 
     fn multiply_vjp(&self, slabs: &mut Slabs<'_, Self>, other: Buffer, map: Transposed) -> Kernel {
-        let (other, g, to, region) = slabs.vjp_reading(other, &map)?;
-        multiply_vjp(other, g, to, region)
+        let (other, g, to) = slabs.vjp_reading(other, &map)?;
+        multiply_vjp(other, g, to)
     }
 
     fn copy_channels(&self, slabs: &mut Slabs<'_, Self>, first: usize, map: Mapping) -> Kernel {
-        let (x, y, region) = slabs.forward(&map)?;
-        copy_channels(x, 0..map.input.channels, y, region, first)
+        let (x, y) = slabs.forward(&map)?;
+        copy_channels(x, 0..map.input.channels, y, first)
     }
 
     fn add_channels(&self, slabs: &mut Slabs<'_, Self>, first: usize, map: Transposed) -> Kernel {
-        let (g, to, region) = slabs.vjp(&map)?;
-        accumulate_channels(g, first..first + map.target.channels, to, region, 0)
+        let (g, to) = slabs.vjp(&map)?;
+        accumulate_channels(g, first..first + map.target.channels, to, 0)
     }
 
     fn pass_on(&self, slabs: &mut Slabs<'_, Self>, map: Transposed) -> Kernel {
-        let (g, mut to, region) = slabs.vjp(&map)?;
+        let (g, mut to) = slabs.transposed(&map)?;
         match map.existing {
-            Existing::Add => accumulate_region(g, to, region),
+            Existing::Add => accumulate(g, to.part(map.outputs)?),
             Existing::Replace => {
-                let whole = to.region();
-                if region != whole {
-                    fill_region(T::ZERO, to.reborrow(), whole)?;
+                if map.outputs != map.target.rect {
+                    fill(T::ZERO, to.reborrow());
                 }
-                copy_region(g, to, region)
+                copy(g, to.part(map.outputs)?)
             }
         }
     }
 
     fn upsample(&self, slabs: &mut Slabs<'_, Self>, upsample: &Upsample, map: Mapping) -> Kernel {
-        let (_, [x, y]) = slabs.views([map.input, map.output])?;
-        let (x, y) = (image(&map.input, x)?, image_mut(&map.output, y)?);
-        let region = local(&map.output, map.outputs);
-        let [from, to] = [map.input.rect, map.outputs].map(plane_position);
-        upsample_forward(upsample, x, from, y, region, to)
+        let (x, y) = slabs.forward(&map)?;
+        upsample_forward(upsample, x, y)
     }
 
     fn upsample_vjp(
@@ -594,24 +530,8 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         upsample: &Upsample,
         map: Transposed,
     ) -> Kernel {
-        let (_, [g, to]) = slabs.views([map.cotangent, map.target])?;
-        let (g, to) = (image(&map.cotangent, g)?, image_mut(&map.target, to)?);
-        let region = local(&map.cotangent, map.outputs);
-        let [from, target] = [map.outputs, map.target.rect].map(plane_position);
-        upsample_vjp(upsample, g, region, from, to, target)
-    }
-}
-
-/// Average pooling of what a buffer of the input holds.
-fn average_pool(window: &PaddedWindow, divisor: Divisor, input: &Buffer) -> AveragePool {
-    let Rect { rows, columns } = input.rect;
-    let end = window.end.map(|[row, column]| {
-        let place = |end: i64, origin: i64| isize::try_from(end - origin).unwrap_or(isize::MAX);
-        Position::new(place(row, rows.lo), place(column, columns.lo))
-    });
-    AveragePool {
-        end,
-        ..AveragePool::new(window.window, divisor)
+        let (g, to) = slabs.transposed(&map)?;
+        upsample_vjp(upsample, g, to)
     }
 }
 

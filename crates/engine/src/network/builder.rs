@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use stream_grad_kernels::{Activation, Divisor, KernelError, Pointwise};
+use stream_grad_kernels::{Activation, AveragePool, Divisor, KernelError, Pointwise};
 use stream_grad_tiling::Corners;
 
 use super::fuse::fuse;
 use super::{Network, Node};
-use crate::backend::{PaddedWindow, Pooling};
+use crate::backend::Pooling;
 use crate::channel_map::{ChannelMap, ChannelMapKind};
 use crate::error::{ExternalError, Result, StreamError};
-use crate::layers::{Conv2d, ConvTranspose2d, Padding, Pool2d};
+use crate::layers::{Conv2d, ConvTranspose2d, Pool2d};
 use crate::operators::{
     Add, Affine, AnyOperator, Concat, Convolution, Custom, CustomOperator, Image, LayerNorm,
     Multiply, PointwiseOperator, Pool, TransposedConvolution, Upsample,
@@ -132,7 +132,6 @@ impl NetworkBuilder {
         let bias = bias.transpose()?;
         let operator = Convolution {
             shape,
-            padding: config.padding,
             weight,
             bias,
             folded: None,
@@ -161,7 +160,6 @@ impl NetworkBuilder {
         let dimensions = [out_channels, in_channels];
         let operator = Convolution {
             shape,
-            padding: Padding::all(0),
             weight: own.trainable("weight", &dimensions, Initial::KaimingNormal)?,
             bias: Some(own.bias(out_channels)?),
             folded: None,
@@ -209,7 +207,6 @@ impl NetworkBuilder {
         let bias = bias.transpose()?;
         let operator = TransposedConvolution {
             shape,
-            padding: config.padding,
             output_padding: config.output_padding,
             weight,
             bias,
@@ -393,7 +390,7 @@ impl NetworkBuilder {
     /// # Errors
     /// Settings of zero, or padding of a kernel's size and more, in which windows would hold no pixel.
     pub fn max_pool2d(&mut self, x: Layer, pool: Pool2d) -> Result<Layer> {
-        self.pool("max_pool", x, pool, Pooling::Maximum)
+        self.pool("max_pool", x, pool, Pooling::Maximum(pool.window()))
     }
 
     /// Average pooling; `divisor` says whether padding counts.
@@ -401,7 +398,8 @@ impl NetworkBuilder {
     /// # Errors
     /// As for [`Self::max_pool2d`].
     pub fn avg_pool2d(&mut self, x: Layer, pool: Pool2d, divisor: Divisor) -> Result<Layer> {
-        self.pool("avg_pool", x, pool, Pooling::Average(divisor))
+        let average = AveragePool::new(pool.window(), divisor);
+        self.pool("avg_pool", x, pool, Pooling::Average(average))
     }
 
     /// Nearest-neighbour upsampling by a whole factor.
@@ -505,9 +503,8 @@ impl NetworkBuilder {
             }
         }
         let operator = Pool {
-            window: PaddedWindow::new(pool.window(), pool.padding),
-            ceil_mode: pool.ceil_mode,
             pooling,
+            ceil_mode: pool.ceil_mode,
         };
         let channels = self.channels(x)?;
         self.push(name, &[x], channels, operator)

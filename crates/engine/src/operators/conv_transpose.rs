@@ -4,9 +4,8 @@ use stream_grad_kernels::{ConvTranspose, KernelError};
 use stream_grad_tiling::{AxisRule, PerAxis, TilingError, TransposedWindow, VjpReads};
 
 use super::convolution::{describe, window_per_axis};
-use crate::backend::{Backend, PaddedWindow};
+use crate::backend::Backend;
 use crate::error::{Result, StreamError};
-use crate::layers::Padding;
 use crate::operator::plain::{GradientWriter, Plain};
 use crate::operator::step::{ForwardStep, VjpStep};
 use crate::operator::{Copies, Needs, NodeShape, Operator, OperatorKey, VjpWeights};
@@ -15,8 +14,6 @@ use crate::parameter::{ParameterId, ParameterShape};
 #[derive(Debug, Clone)]
 pub(crate) struct TransposedConvolution {
     pub(crate) shape: ConvTranspose,
-    /// What is cut off each side of the output.
-    pub(crate) padding: Padding,
     /// How many more outputs there are at the end of each axis.
     pub(crate) output_padding: [usize; 2],
     pub(crate) weight: ParameterId,
@@ -49,7 +46,7 @@ impl Operator for TransposedConvolution {
     }
 
     fn rule(&self) -> Result<PerAxis<AxisRule>, TilingError> {
-        let windows = window_per_axis(&PaddedWindow::new(self.shape.window, self.padding))?;
+        let windows = window_per_axis(&self.shape.window)?;
         let [rows, columns] = self.output_padding;
         Ok(PerAxis::new(
             AxisRule::TransposedWindow(TransposedWindow::new(windows.rows, rows as u64)?),
@@ -135,9 +132,8 @@ impl Operator for TransposedConvolution {
         mut step: ForwardStep<'_, B>,
     ) -> Result<()> {
         let (Prepared { weights, bias }, map) = (prepared, step.mapping());
-        let (shape, padding) = (&self.shape, self.padding);
         step.run(|backend, slabs| {
-            backend.conv_transpose(slabs, shape, padding, (weights, bias.as_ref()), map)
+            backend.conv_transpose(slabs, &self.shape, (weights, bias.as_ref()), map)
         })
     }
 
@@ -146,7 +142,7 @@ impl Operator for TransposedConvolution {
         weights: VjpWeights<'_, Self, B>,
         mut step: VjpStep<'_, B>,
     ) -> Result<()> {
-        let (shape, padding) = (&self.shape, self.padding);
+        let shape = &self.shape;
         if step.trains {
             let (input, cotangent, outputs) = (
                 step.operands().input(0),
@@ -161,7 +157,7 @@ impl Operator for TransposedConvolution {
                     backend.bias_gradient(slabs, None, cotangent, outputs, bias)?;
                 }
                 let map = (input, cotangent, outputs);
-                backend.conv_transpose_weight_gradient(slabs, shape, padding, map, weights)
+                backend.conv_transpose_weight_gradient(slabs, shape, map, weights)
             })?;
         }
         if !step.operands().wants_input(0) {
@@ -171,9 +167,7 @@ impl Operator for TransposedConvolution {
             step.needed(weights.transposed)?,
             step.operands().transposed(0),
         );
-        step.run(|backend, slabs| {
-            backend.conv_transpose_data_gradient(slabs, shape, padding, weights, map)
-        })
+        step.run(|backend, slabs| backend.conv_transpose_data_gradient(slabs, shape, weights, map))
     }
 
     fn gradients<B: Backend>(

@@ -10,10 +10,9 @@ use rayon::prelude::*;
 use stream_grad_kernels::{Activation, Element, KernelError, Window};
 use stream_grad_tiling::{AxisRule, PerAxis, TilingError, VjpReads};
 
-use crate::backend::{Backend, ConvolutionOperands, PaddedWindow};
+use crate::backend::{Backend, ConvolutionOperands};
 use crate::channel_map::ChannelMap;
 use crate::error::{Result, StreamError};
-use crate::layers::Padding;
 use crate::operator::plain::{GradientWriter, Plain};
 use crate::operator::step::{ForwardStep, VjpStep};
 use crate::operator::{
@@ -24,7 +23,6 @@ use crate::parameter::{ParameterId, ParameterShape};
 #[derive(Debug, Clone)]
 pub(crate) struct Convolution {
     pub(crate) shape: stream_grad_kernels::Convolution,
-    pub(crate) padding: Padding,
     pub(crate) weight: ParameterId,
     pub(crate) bias: Option<ParameterId>,
     pub(crate) folded: Option<ChannelMap>,
@@ -139,14 +137,12 @@ impl Convolution {
             step.operands().cotangent(),
             step.operands().outputs(),
         );
-        let (shape, padding) = (&self.shape, self.padding);
+        let shape = &self.shape;
         step.run_summing(|backend, slabs, sums| {
             let [weights, ..] = sums else {
                 return Err(KernelError::Buffers);
             };
-            backend.convolution_weight_gradient(
-                slabs, shape, padding, input, cotangent, outputs, weights,
-            )
+            backend.convolution_weight_gradient(slabs, shape, input, cotangent, outputs, weights)
         })
     }
 
@@ -157,9 +153,9 @@ impl Convolution {
     ) -> Result<()> {
         let Transposed { weights, factors } = step.needed(transposed)?;
         let map = step.operands().transposed(0);
-        let (shape, padding, factors) = (&self.shape, self.padding, factors.as_ref());
+        let (shape, factors) = (&self.shape, factors.as_ref());
         step.run(|backend, slabs| {
-            backend.convolution_data_gradient(slabs, shape, padding, weights, factors, map)
+            backend.convolution_data_gradient(slabs, shape, weights, factors, map)
         })
     }
 
@@ -233,8 +229,7 @@ impl Operator for Convolution {
     }
 
     fn rule(&self) -> Result<PerAxis<AxisRule>, TilingError> {
-        let window = PaddedWindow::new(self.shape.window, self.padding);
-        Ok(window_per_axis(&window)?.map(AxisRule::Window))
+        Ok(window_per_axis(&self.shape.window)?.map(AxisRule::Window))
     }
 
     fn parameters(&self) -> Vec<ParameterId> {
@@ -370,8 +365,7 @@ impl Operator for Convolution {
             residual: (step.operands.inputs() > 1).then(|| step.operands.input(1)),
             activation: self.activation,
         };
-        let (shape, padding) = (&self.shape, self.padding);
-        step.run(|backend, slabs| backend.convolution(slabs, shape, padding, operands, map))
+        step.run(|backend, slabs| backend.convolution(slabs, &self.shape, operands, map))
     }
 
     fn vjp<B: Backend>(
@@ -461,13 +455,11 @@ impl<B: Backend> Filters<'_, B> {
     }
 }
 
-/// A window that slides over a padded plane, along each axis.
+/// A window along each axis.
 pub(super) fn window_per_axis(
-    window: &PaddedWindow,
+    window: &Window,
 ) -> Result<PerAxis<stream_grad_tiling::Window>, TilingError> {
-    let PaddedWindow {
-        window, padding, ..
-    } = window;
+    let padding = window.padding;
     let axis = |index: usize, lo: usize, hi: usize| {
         stream_grad_tiling::Window::new(
             window.kernel[index] as u64,

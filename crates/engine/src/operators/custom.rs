@@ -7,7 +7,7 @@ use std::sync::Arc;
 use stream_grad_kernels::KernelError;
 use stream_grad_tiling::{Axis, AxisRule, PerAxis, Span, TilingError, VjpReads};
 
-use crate::backend::{Backend, Buffer, Rect, length};
+use crate::backend::{Backend, Buffer, Rect};
 use crate::element::{Compute, Stored, Values};
 use crate::error::{ExternalError, Result, StreamError};
 use crate::operator::plain::{GradientWriter, Plain};
@@ -19,9 +19,9 @@ use crate::parameter::{ParameterId, ParameterShape};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocalRegion {
     /// Outputs to compute, in the output plane's pixels.
-    pub outputs: PerAxis<Span>,
+    pub outputs: Rect,
     /// Inputs that they read, in the input plane's pixels; outside the plane is padding.
-    pub inputs: PerAxis<Span>,
+    pub inputs: Rect,
     /// Size of the whole input plane.
     pub input_size: PerAxis<i64>,
 }
@@ -29,7 +29,7 @@ pub struct LocalRegion {
 impl LocalRegion {
     /// The region of these outputs, which reads what the rule says.
     #[must_use]
-    pub fn of(rule: &PerAxis<AxisRule>, outputs: PerAxis<Span>, input_size: PerAxis<i64>) -> Self {
+    pub fn of(rule: &PerAxis<AxisRule>, outputs: Rect, input_size: PerAxis<i64>) -> Self {
         let needed = |axis: Axis| rule[axis].needed(outputs[axis], input_size[axis]);
         Self {
             outputs,
@@ -232,7 +232,7 @@ impl Operator for Custom {
 
 /// A rectangle of a buffer as channels x height x width, with zeros where it leaves the buffer: there is padding.
 fn gather<B: Backend>(step: &ForwardStep<'_, B>, buffer: Buffer, rect: Rect) -> Result<Values> {
-    let (height, width) = (length(rect.rows), length(rect.columns));
+    let (height, width) = (rect.height(), rect.width());
     let mut values = vec![B::Stored::default(); buffer.channels * height * width];
     let inside = rect.intersect(buffer.rect);
     if inside.is_empty() {
@@ -266,7 +266,7 @@ fn scatter<B: Backend>(
     values: Values,
     combine: impl Fn(&mut B::Stored, B::Stored),
 ) -> Result<()> {
-    let (height, width) = (length(rect.rows), length(rect.columns));
+    let (height, width) = (rect.height(), rect.width());
     let inside = rect.intersect(buffer.rect);
     if inside.is_empty() {
         return Ok(());

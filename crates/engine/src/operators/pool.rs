@@ -3,7 +3,7 @@
 use stream_grad_tiling::{AxisRule, PerAxis, TilingError, VjpReads};
 
 use super::convolution::{describe, window_per_axis};
-use crate::backend::{Backend, PaddedWindow, Pooling};
+use crate::backend::{Backend, Pooling};
 use crate::error::Result;
 use crate::operator::plain::Plain;
 use crate::operator::step::{ForwardStep, VjpStep};
@@ -11,19 +11,18 @@ use crate::operator::{NodeShape, Operator, OperatorKey, VjpWeights};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Pool {
-    pub(crate) window: PaddedWindow,
+    pub(crate) pooling: Pooling,
     /// Whether the last window may reach beyond the padding.
     pub(crate) ceil_mode: bool,
-    pub(crate) pooling: Pooling,
 }
 
 impl Pool {
-    /// The window over a plane of this size.
-    fn window_over(&self, plane: PerAxis<i64>) -> PaddedWindow {
+    /// The pooling of a plane of this size.
+    fn over(&self, plane: PerAxis<i64>) -> Pooling {
         if self.ceil_mode {
-            self.window.ending_with(plane)
+            self.pooling.ending_with(plane)
         } else {
-            self.window
+            self.pooling
         }
     }
 }
@@ -35,15 +34,15 @@ impl Operator for Pool {
     fn key(&self, node: NodeShape) -> OperatorKey {
         OperatorKey {
             kind: match self.pooling {
-                Pooling::Maximum => "max pooling",
+                Pooling::Maximum(_) => "max pooling",
                 Pooling::Average(_) => "average pooling",
             },
-            detail: format!("{}, {}", node.channels, describe(&self.window.window)),
+            detail: format!("{}, {}", node.channels, describe(self.pooling.window())),
         }
     }
 
     fn rule(&self) -> Result<PerAxis<AxisRule>, TilingError> {
-        let windows = window_per_axis(&self.window)?;
+        let windows = window_per_axis(self.pooling.window())?;
         Ok(windows.map(|window| {
             AxisRule::Window(if self.ceil_mode {
                 window.ceil_mode()
@@ -56,12 +55,12 @@ impl Operator for Pool {
     fn vjp_reads(&self, _trains: bool) -> VjpReads {
         VjpReads {
             output: false,
-            inputs: self.pooling == Pooling::Maximum,
+            inputs: matches!(self.pooling, Pooling::Maximum(_)),
         }
     }
 
     fn forward_flops(&self, channels: usize) -> u64 {
-        channels as u64 * self.window.window.taps() as u64
+        channels as u64 * self.pooling.window().taps() as u64
     }
 
     fn replaces_cotangent(&self) -> bool {
@@ -73,16 +72,16 @@ impl Operator for Pool {
     }
 
     fn forward<B: Backend>(&self, _: &(), mut step: ForwardStep<'_, B>) -> Result<()> {
-        let (window, map) = (self.window_over(step.operands.plane()), step.mapping());
-        step.run(|backend, slabs| backend.pool(slabs, &window, self.pooling, map))
+        let (pooling, map) = (self.over(step.operands.plane()), step.mapping());
+        step.run(|backend, slabs| backend.pool(slabs, &pooling, map))
     }
 
     fn vjp<B: Backend>(&self, _: VjpWeights<'_, Self, B>, mut step: VjpStep<'_, B>) -> Result<()> {
         if !step.operands().wants_input(0) {
             return Ok(());
         }
-        let window = self.window_over(step.operands().plane());
+        let pooling = self.over(step.operands().plane());
         let (input, map) = (step.operands().input(0), step.operands().transposed(0));
-        step.run(|backend, slabs| backend.pool_vjp(slabs, &window, self.pooling, input, map))
+        step.run(|backend, slabs| backend.pool_vjp(slabs, &pooling, input, map))
     }
 }

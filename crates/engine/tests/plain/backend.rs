@@ -4,12 +4,11 @@ use std::ops::Range;
 
 use stream_grad_engine::{
     Backend, Buffer, Combine, ConvolutionOperands, Divisor, Gelu, Kernel, Mapping, NormOperands,
-    PaddedWindow, Padding, Pointwise, Pooling, Rect, Slabs, Strided, StridedMut, TileMut, TileRef,
-    Transposed,
+    Pointwise, Pooling, Rect, Slabs, Strided, StridedMut, TileMut, TileRef, Transposed,
 };
 use stream_grad_kernels::{
-    Activation, AlignCorners, ConvTranspose, Convolution, Element, Existing, Interpolation,
-    KernelError, Upsample,
+    Activation, AlignCorners, AveragePool, ConvTranspose, Convolution, Element, Existing,
+    Interpolation, KernelError, Upsample, Window,
 };
 
 /// Has no kernels for the kinds that it is told.
@@ -70,10 +69,8 @@ fn signed(value: usize) -> i64 {
 }
 
 /// Taps of a window and the position that each reads.
-fn taps(window: &PaddedWindow, [row, column]: At) -> Vec<([usize; 2], At)> {
-    let PaddedWindow {
-        window, padding, ..
-    } = *window;
+fn taps(window: &Window, [row, column]: At) -> Vec<([usize; 2], At)> {
+    let padding = window.padding;
     let along = |axis: usize, at: i64, pad: usize, tap: usize| {
         at * signed(window.stride[axis]) - signed(pad) + signed(tap * window.dilation[axis])
     };
@@ -206,23 +203,17 @@ fn normalised(
 }
 
 impl Plain {
-    fn conv_window(convolution: &Convolution, padding: Padding) -> PaddedWindow {
-        PaddedWindow::new(convolution.window, padding)
-    }
-
     /// Calls `visit(output, out channel, input position, in channel, index of the weight)`.
     fn products(
         convolution: &Convolution,
-        padding: Padding,
         outputs: Rect,
         mut visit: impl FnMut(At, usize, At, usize, usize),
     ) {
-        let window = Self::conv_window(convolution, padding);
         let [kernel_rows, kernel_columns] = convolution.window.kernel;
         let ins = convolution.in_channels / convolution.groups;
         let outs = convolution.out_channels / convolution.groups;
         for at in positions(outputs) {
-            for ([r, c], from) in taps(&window, at) {
+            for ([r, c], from) in taps(&convolution.window, at) {
                 for out in 0..convolution.out_channels {
                     for input in 0..ins {
                         let weight = ((out * ins + input) * kernel_rows + r) * kernel_columns + c;
@@ -264,8 +255,8 @@ fn channel_pairs(
 
 impl Plain {
     /// All that leads to an output, by outputs.
-    fn spread(convolution: &ConvTranspose, padding: Padding, outputs: Rect) -> Vec<Spread> {
-        let window = convolution.window;
+    fn spread(convolution: &ConvTranspose, outputs: Rect) -> Vec<Spread> {
+        let (window, padding) = (convolution.window, convolution.window.padding);
         let along = |axis: usize, to: i64, pad: usize, tap: usize| {
             let place = to + signed(pad) - signed(tap * window.dilation[axis]);
             let stride = signed(window.stride[axis]);
@@ -483,7 +474,6 @@ impl Backend for Plain {
         &self,
         slabs: &mut Slabs<'_, Self>,
         convolution: &Convolution,
-        padding: Padding,
         operands: ConvolutionOperands<'_, Self>,
         map: Mapping,
     ) -> Kernel {
@@ -493,22 +483,17 @@ impl Backend for Plain {
                 set(slabs, &map.output, at, channel, bias);
             }
         }
-        Self::products(
-            convolution,
-            padding,
-            map.outputs,
-            |at, out, from, input, weight| {
-                if let Some(value) = get(slabs, &map.input, from, input) {
-                    add(
-                        slabs,
-                        &map.output,
-                        at,
-                        out,
-                        value * operands.weights[weight],
-                    );
-                }
-            },
-        );
+        Self::products(convolution, map.outputs, |at, out, from, input, weight| {
+            if let Some(value) = get(slabs, &map.input, from, input) {
+                add(
+                    slabs,
+                    &map.output,
+                    at,
+                    out,
+                    value * operands.weights[weight],
+                );
+            }
+        });
         for at in positions(map.outputs) {
             for channel in 0..map.output.channels {
                 let residual = operands
@@ -531,22 +516,16 @@ impl Backend for Plain {
         &self,
         slabs: &mut Slabs<'_, Self>,
         convolution: &Convolution,
-        padding: Padding,
         input: Buffer,
         cotangent: Buffer,
         outputs: Rect,
         sums: &mut Vec<f64>,
     ) -> Kernel {
-        Self::products(
-            convolution,
-            padding,
-            outputs,
-            |at, out, from, channel, weight| {
-                if let Some(value) = get(slabs, &input, from, channel) {
-                    sums[weight] += value * get(slabs, &cotangent, at, out).unwrap();
-                }
-            },
-        );
+        Self::products(convolution, outputs, |at, out, from, channel, weight| {
+            if let Some(value) = get(slabs, &input, from, channel) {
+                sums[weight] += value * get(slabs, &cotangent, at, out).unwrap();
+            }
+        });
         Ok(())
     }
 
@@ -554,22 +533,16 @@ impl Backend for Plain {
         &self,
         slabs: &mut Slabs<'_, Self>,
         convolution: &Convolution,
-        padding: Padding,
         weights: &Vec<f64>,
         factors: Option<&Vec<f64>>,
         map: Transposed,
     ) -> Kernel {
         begin(slabs, &map);
-        Self::products(
-            convolution,
-            padding,
-            map.outputs,
-            |at, out, from, input, weight| {
-                let factor = factors.map_or(1.0, |factors| factors[out]);
-                let value = factor * get(slabs, &map.cotangent, at, out).unwrap() * weights[weight];
-                add(slabs, &map.target, from, input, value);
-            },
-        );
+        Self::products(convolution, map.outputs, |at, out, from, input, weight| {
+            let factor = factors.map_or(1.0, |factors| factors[out]);
+            let value = factor * get(slabs, &map.cotangent, at, out).unwrap() * weights[weight];
+            add(slabs, &map.target, from, input, value);
+        });
         Ok(())
     }
 
@@ -615,7 +588,6 @@ impl Backend for Plain {
         &self,
         slabs: &mut Slabs<'_, Self>,
         convolution: &ConvTranspose,
-        padding: Padding,
         (weights, bias): (&Vec<f64>, Option<&Vec<f64>>),
         map: Mapping,
     ) -> Kernel {
@@ -625,7 +597,7 @@ impl Backend for Plain {
                 set(slabs, &map.output, at, channel, bias);
             }
         }
-        let products = Self::spread(convolution, padding, map.outputs);
+        let products = Self::spread(convolution, map.outputs);
         for Spread { to, from, tap } in products {
             for (input, output, place) in channel_pairs(convolution, tap) {
                 if let Some(value) = get(slabs, &map.input, from, input) {
@@ -640,11 +612,10 @@ impl Backend for Plain {
         &self,
         slabs: &mut Slabs<'_, Self>,
         convolution: &ConvTranspose,
-        padding: Padding,
         (input, cotangent, outputs): (Buffer, Buffer, Rect),
         sums: &mut Vec<f64>,
     ) -> Kernel {
-        for Spread { to, from, tap } in Self::spread(convolution, padding, outputs) {
+        for Spread { to, from, tap } in Self::spread(convolution, outputs) {
             for (from_channel, to_channel, place) in channel_pairs(convolution, tap) {
                 if let Some(value) = get(slabs, &input, from, from_channel) {
                     sums[place] += value * get(slabs, &cotangent, to, to_channel).unwrap();
@@ -658,13 +629,12 @@ impl Backend for Plain {
         &self,
         slabs: &mut Slabs<'_, Self>,
         convolution: &ConvTranspose,
-        padding: Padding,
         weights: &Vec<f64>,
         map: Transposed,
     ) -> Kernel {
         begin(slabs, &map);
         let inputs = convolution.in_channels / convolution.groups;
-        for Spread { to, from, tap } in Self::spread(convolution, padding, map.outputs) {
+        for Spread { to, from, tap } in Self::spread(convolution, map.outputs) {
             for (input, output, _) in channel_pairs(convolution, tap) {
                 let place = (tap * convolution.out_channels + output) * inputs + input % inputs;
                 let value = weights[place] * get(slabs, &map.cotangent, to, output).unwrap();
@@ -695,25 +665,19 @@ impl Backend for Plain {
         Ok(())
     }
 
-    fn pool(
-        &self,
-        slabs: &mut Slabs<'_, Self>,
-        window: &PaddedWindow,
-        pooling: Pooling,
-        map: Mapping,
-    ) -> Kernel {
+    fn pool(&self, slabs: &mut Slabs<'_, Self>, pooling: &Pooling, map: Mapping) -> Kernel {
         for at in positions(map.outputs) {
-            let taps = taps(window, at);
+            let taps = taps(pooling.window(), at);
             for channel in 0..map.output.channels {
                 let values = taps
                     .iter()
                     .filter_map(|(_, from)| get(slabs, &map.input, *from, channel));
                 let values: Vec<f64> = values.collect();
                 let value = match pooling {
-                    Pooling::Maximum => values.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b)),
-                    Pooling::Average(divisor) => {
+                    Pooling::Maximum(_) => values.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b)),
+                    Pooling::Average(pool) => {
                         values.iter().sum::<f64>()
-                            / count(divisor, counted(window, &taps), values.len())
+                            / count(pool.divisor, counted(pool, &taps), values.len())
                     }
                 };
                 set(slabs, &map.output, at, channel, value);
@@ -725,18 +689,17 @@ impl Backend for Plain {
     fn pool_vjp(
         &self,
         slabs: &mut Slabs<'_, Self>,
-        window: &PaddedWindow,
-        pooling: Pooling,
+        pooling: &Pooling,
         input: Buffer,
         map: Transposed,
     ) -> Kernel {
         begin(slabs, &map);
         for at in positions(map.outputs) {
-            let taps = taps(window, at);
+            let taps = taps(pooling.window(), at);
             for channel in 0..map.cotangent.channels {
                 let gradient = get(slabs, &map.cotangent, at, channel).unwrap();
                 match pooling {
-                    Pooling::Maximum => {
+                    Pooling::Maximum(_) => {
                         let mut first = None;
                         for (_, from) in &taps {
                             let value = get(slabs, &input, *from, channel);
@@ -748,12 +711,12 @@ impl Backend for Plain {
                         }
                         add(slabs, &map.target, first.unwrap().1, channel, gradient);
                     }
-                    Pooling::Average(divisor) => {
+                    Pooling::Average(pool) => {
                         let inside = taps
                             .iter()
                             .filter(|(_, from)| index(&map.target, *from).is_some());
                         let share =
-                            gradient / count(divisor, counted(window, &taps), inside.count());
+                            gradient / count(pool.divisor, counted(pool, &taps), inside.count());
                         for (_, from) in &taps {
                             add(slabs, &map.target, *from, channel, share);
                         }
@@ -997,12 +960,12 @@ fn extent(region: Rect, channels: usize) -> (usize, usize) {
 }
 
 /// Taps that lie in the plane or its padding.
-fn counted(window: &PaddedWindow, taps: &[([usize; 2], At)]) -> usize {
-    let Some(end) = window.end else {
+fn counted(pool: &AveragePool, taps: &[([usize; 2], At)]) -> usize {
+    let Some(end) = pool.end else {
         return taps.len();
     };
     taps.iter()
-        .filter(|(_, at)| at[0] < end[0] && at[1] < end[1])
+        .filter(|(_, at)| at[0] < end.rows && at[1] < end.columns)
         .count()
 }
 

@@ -1,9 +1,9 @@
 use super::{ConvTranspose, POSITIONS, add_products, source};
 use crate::blocks::{block, for_each_block};
-use crate::image::check_length;
 use crate::integers::signed;
 use crate::rows::for_each_row;
-use crate::{Element, Image, ImageMut, KernelError, Position, Region};
+use crate::view::check_length;
+use crate::{Element, KernelError, View, ViewMut};
 
 /// Weights and bias of a transposed convolution.
 #[derive(Debug, Clone, Copy)]
@@ -14,11 +14,7 @@ pub struct TransposedWeights<'a, T> {
     pub bias: Option<&'a [T]>,
 }
 
-/// Computes `region` of `output`.
-///
-/// `origin` is where the region's first output lies on the grid on which position 0 of the input buffer begins its window at 0:
-/// for a whole image, the padding. What lies outside the input buffer is nothing. Each output is summed by taps in scan order, and
-/// by channels: no bit depends on the region.
+/// Computes `output`. Each output is summed by taps in scan order, and by channels: no bit depends on what else is computed.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
@@ -26,7 +22,7 @@ pub struct TransposedWeights<'a, T> {
 /// # Examples
 /// ```
 /// use stream_grad_kernels::{
-///     ConvTranspose, Image, ImageMut, Position, Region, TransposedWeights, Window, conv_transpose_forward,
+///     ConvTranspose, Rect, TransposedWeights, View, ViewMut, Window, conv_transpose_forward,
 /// };
 ///
 /// // Each of two values, spread over three outputs that begin two apart.
@@ -36,10 +32,8 @@ pub struct TransposedWeights<'a, T> {
 /// conv_transpose_forward(
 ///     &convolution,
 ///     TransposedWeights { weights: &weights, bias: None },
-///     Image::new(&[1.0, 2.0], 1, 2, 1)?,
-///     Position::new(0, 0),
-///     ImageMut::new(&mut output, 1, 5, 1)?,
-///     Region::whole(1, 5),
+///     View::new(&[1.0, 2.0], Rect::whole(1, 2), 1)?,
+///     ViewMut::new(&mut output, Rect::whole(1, 5), 1)?,
 /// )?;
 /// assert_eq!(output, [1.0, 10.0, 102.0, 20.0, 200.0]);
 /// # Ok::<(), stream_grad_kernels::KernelError>(())
@@ -47,13 +41,11 @@ pub struct TransposedWeights<'a, T> {
 pub fn conv_transpose_forward<T: Element>(
     convolution: &ConvTranspose,
     parameters: TransposedWeights<'_, T>,
-    input: Image<'_, T>,
-    origin: Position,
-    output: ImageMut<'_, T>,
-    region: Region,
+    input: View<'_, T>,
+    output: ViewMut<'_, T>,
 ) -> Result<(), KernelError> {
     let TransposedWeights { weights, bias } = parameters;
-    convolution.check(region, origin)?;
+    let [first_row, first_column] = convolution.place(output.rect(), input.rect())?;
     check_length(
         "weights of a transposed convolution",
         convolution.weight_count()?,
@@ -67,23 +59,22 @@ pub fn conv_transpose_forward<T: Element>(
         "output of a transposed convolution",
         convolution.out_channels,
     )?;
-    output.check_region("output of a transposed convolution", region)?;
+    let width = output.width();
     for_each_row(
         output,
-        region,
         #[inline(always)]
         |row: usize, output: &mut [T]| {
             let row = Row {
                 convolution,
                 parameters,
                 input,
-                place: origin.row + signed(row),
-                first: origin.column,
+                place: first_row + signed(row),
+                first: first_column,
             };
             let stride = convolution.window.stride[1];
             // Outputs a stride apart are reached by the same taps.
-            for phase in 0..stride.min(region.columns) {
-                let places = (phase..region.columns).step_by(stride);
+            for phase in 0..stride.min(width) {
+                let places = (phase..width).step_by(stride);
                 for first in places.step_by(POSITIONS) {
                     let places: [usize; POSITIONS] =
                         std::array::from_fn(|position| first + position * stride);
@@ -99,7 +90,7 @@ pub fn conv_transpose_forward<T: Element>(
 struct Row<'a, T> {
     convolution: &'a ConvTranspose,
     parameters: TransposedWeights<'a, T>,
-    input: Image<'a, T>,
+    input: View<'a, T>,
     /// On the grid.
     place: isize,
     /// Of the row's first output, on the grid.
@@ -133,7 +124,7 @@ impl<T: Element> Row<'_, T> {
                         let sources = columns.map(|column| {
                             let place = self.first + signed(column);
                             let column = source(&window, 1, place, tap_column, self.input.width())?;
-                            let pixel = self.input.pixel(row, column);
+                            let pixel = self.input.span(row, column, 1);
                             Some(&pixel[group * inputs..][..inputs])
                         });
                         let tap = tap_row * window.kernel[1] + tap_column;

@@ -3,26 +3,24 @@ use rayon::prelude::*;
 
 use super::{ConvTranspose, POSITIONS, add_products, source, target};
 use crate::blocks::for_each_block;
-use crate::image::check_length;
 use crate::instructions::{Work, run_part};
 use crate::integers::signed;
 use crate::rows::for_each_row;
-use crate::{Element, Existing, Image, ImageMut, KernelError, Position, Region};
+use crate::view::check_length;
+use crate::{Element, Existing, KernelError, View, ViewMut};
 
-/// Adds to `input_cotangent`, or writes there, what the cotangents in `region` give. This is a convolution.
+/// Adds to `input_cotangent`, or writes there, what the cotangents give. This is a convolution.
 ///
-/// `weights` are in the order that [`ConvTranspose::transposed_order`] makes, `origin` is as for
-/// [`conv_transpose_forward`](crate::conv_transpose_forward), from the buffer `input_cotangent` on. With [`Existing::Replace`]
-/// what no cotangent reaches gets zero.
+/// `weights` are in the order that [`ConvTranspose::transposed_order`] makes. With [`Existing::Replace`] what no cotangent reaches
+/// gets zero.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn conv_transpose_data_gradient<T: Element>(
     convolution: &ConvTranspose,
     weights: &[T],
-    cotangent: Image<'_, T>,
-    (region, origin): (Region, Position),
-    input_cotangent: ImageMut<'_, T>,
+    cotangent: View<'_, T>,
+    input_cotangent: ViewMut<'_, T>,
     existing: Existing,
 ) -> Result<(), KernelError> {
     let ConvTranspose {
@@ -31,41 +29,40 @@ pub fn conv_transpose_data_gradient<T: Element>(
         out_channels,
         groups,
     } = *convolution;
-    convolution.check(region, origin)?;
+    let [first_row, first_column] = convolution.place(cotangent.rect(), input_cotangent.rect())?;
     check_length(
         "weights of a transposed convolution",
         convolution.weight_count()?,
         weights.len(),
     )?;
     cotangent.check_channels("cotangent of a transposed convolution", out_channels)?;
-    cotangent.check_region("cotangent of a transposed convolution", region)?;
     input_cotangent.check_channels("input of a transposed convolution", in_channels)?;
     let (inputs, outputs) = (in_channels / groups, out_channels / groups);
-    let whole = input_cotangent.region();
-    window.check(whole, Position::new(0, 0))?;
+    let (width, rows, columns) = (
+        input_cotangent.width(),
+        cotangent.height(),
+        cotangent.width(),
+    );
     for_each_row(
         input_cotangent,
-        whole,
         #[inline(always)]
         |row: usize, values: &mut [T]| {
             if existing == Existing::Replace {
                 values.fill(T::ZERO);
             }
-            for first in (0..whole.columns).step_by(POSITIONS) {
+            for first in (0..width).step_by(POSITIONS) {
                 for group in 0..groups {
                     for_each_block!(inputs, channel, N, {
                         let mut sums = [[T::ZERO; N]; POSITIONS];
                         for tap_row in 0..window.kernel[0] {
-                            let to = target(&window, 0, origin.row, (row, tap_row), region.rows);
+                            let to = target(&window, 0, first_row, (row, tap_row), rows);
                             let Some(to_row) = to else { continue };
                             for tap_column in 0..window.kernel[1] {
                                 let sources: [Option<&[T]>; POSITIONS] =
                                     std::array::from_fn(|position| {
                                         let at = (first + position, tap_column);
-                                        let column =
-                                            target(&window, 1, origin.column, at, region.columns)?;
-                                        let pixel = cotangent
-                                            .pixel(region.row + to_row, region.column + column);
+                                        let column = target(&window, 1, first_column, at, columns)?;
+                                        let pixel = cotangent.span(to_row, column, 1);
                                         Some(&pixel[group * outputs..][..outputs])
                                     });
                                 let tap = tap_row * window.kernel[1] + tap_column;
@@ -96,15 +93,12 @@ const CHANNELS: usize = 8;
 /// Adds the gradient of the weights to `sums`, which are in the order of [`ConvTranspose::forward_order`]; products are made and
 /// added up in `f64`, by outputs in scan order.
 ///
-/// `origin` is as for [`conv_transpose_forward`](crate::conv_transpose_forward).
-///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn conv_transpose_weight_gradient<T: Element>(
     convolution: &ConvTranspose,
-    input: Image<'_, T>,
-    cotangent: Image<'_, T>,
-    (region, origin): (Region, Position),
+    input: View<'_, T>,
+    cotangent: View<'_, T>,
     sums: &mut [f64],
 ) -> Result<(), KernelError> {
     let ConvTranspose {
@@ -113,7 +107,7 @@ pub fn conv_transpose_weight_gradient<T: Element>(
         out_channels,
         groups,
     } = *convolution;
-    convolution.check(region, origin)?;
+    let first = convolution.place(cotangent.rect(), input.rect())?;
     check_length(
         "sums of a transposed convolution",
         convolution.weight_count()?,
@@ -121,7 +115,6 @@ pub fn conv_transpose_weight_gradient<T: Element>(
     )?;
     input.check_channels("input of a transposed convolution", in_channels)?;
     cotangent.check_channels("cotangent of a transposed convolution", out_channels)?;
-    cotangent.check_region("cotangent of a transposed convolution", region)?;
     let outputs = out_channels / groups;
     sums.par_chunks_mut(in_channels * outputs)
         .enumerate()
@@ -131,8 +124,7 @@ pub fn conv_transpose_weight_gradient<T: Element>(
                 tap: [tap / window.kernel[1], tap % window.kernel[1]],
                 input,
                 cotangent,
-                region,
-                origin,
+                first,
             };
             sums.par_chunks_mut(CHANNELS * outputs)
                 .enumerate()
@@ -145,10 +137,10 @@ pub fn conv_transpose_weight_gradient<T: Element>(
 struct WeightGradient<'a, T> {
     convolution: &'a ConvTranspose,
     tap: [usize; 2],
-    input: Image<'a, T>,
-    cotangent: Image<'a, T>,
-    region: Region,
-    origin: Position,
+    input: View<'a, T>,
+    cotangent: View<'a, T>,
+    /// Of the first cotangent, on the grid.
+    first: [isize; 2],
 }
 
 impl<T: Element> Work<f64> for WeightGradient<'_, T> {
@@ -160,24 +152,23 @@ impl<T: Element> Work<f64> for WeightGradient<'_, T> {
             tap: [tap_row, tap_column],
             input,
             cotangent,
-            region,
-            origin,
+            first: [first_row, first_column],
         } = *self;
         let window = &convolution.window;
         let inputs = convolution.in_channels / convolution.groups;
         let outputs = convolution.out_channels / convolution.groups;
         let first = block * CHANNELS;
-        for row in 0..region.rows {
-            let place = origin.row + signed(row);
+        for row in 0..cotangent.height() {
+            let place = first_row + signed(row);
             let Some(from_row) = source(window, 0, place, tap_row, input.height()) else {
                 continue;
             };
-            for column in 0..region.columns {
-                let place = origin.column + signed(column);
+            for column in 0..cotangent.width() {
+                let place = first_column + signed(column);
                 let from = source(window, 1, place, tap_column, input.width());
                 let Some(from_column) = from else { continue };
-                let values = &input.pixel(from_row, from_column)[first..];
-                let given = cotangent.pixel(region.row + row, region.column + column);
+                let values = &input.span(from_row, from_column, 1)[first..];
+                let given = cotangent.span(row, column, 1);
                 for (channel, (sums, value)) in (first..).zip(sums.chunks_mut(outputs).zip(values))
                 {
                     let value = value.to_f64();

@@ -209,7 +209,7 @@ impl<T: Element> Strip<'_, T> {
     fn source(&self, [row, column]: [isize; 2]) -> *const T {
         let gather = self.gather;
         let offset = row
-            .wrapping_mul(signed(gather.source_width))
+            .wrapping_mul(signed(gather.source_pitch))
             .wrapping_add(column)
             .wrapping_mul(signed(gather.source_channels));
         gather
@@ -311,7 +311,7 @@ impl<T: Element, S: Simd, const TAPS: usize, const POSITIONS: usize>
         Self {
             from: strip.source([row, first]),
             steps: [
-                rows.tap_step * signed(gather.source_width) * channels,
+                rows.tap_step * signed(gather.source_pitch) * channels,
                 columns.source_step * channels,
             ],
             row,

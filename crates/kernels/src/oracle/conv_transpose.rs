@@ -5,7 +5,6 @@ use crate::ConvTranspose;
 /// input's, the output's, and that of the weight in `PyTorch`'s order `[in, out / groups, rows, columns]`.
 fn products(
     convolution: &ConvTranspose,
-    padding: [usize; 2],
     (input, output): ([usize; 2], [usize; 2]),
     mut visit: impl FnMut(usize, usize, usize),
 ) {
@@ -18,7 +17,7 @@ fn products(
                 for tap_column in 0..window.kernel[1] {
                     let place = |axis: usize, position: usize, tap: usize| {
                         let place = position * window.stride[axis] + tap * window.dilation[axis];
-                        let place = place.checked_sub(padding[axis])?;
+                        let place = place.checked_sub(window.padding.before()[axis])?;
                         (place < output[axis]).then_some(place)
                     };
                     let (Some(to_row), Some(to_column)) =
@@ -43,12 +42,11 @@ fn products(
     }
 }
 
-/// A transposed convolution of a whole plane to one of `extent` (rows, columns); `padding` outputs are cut off at the beginning of
-/// each axis.
+/// A transposed convolution of a whole plane to one of `extent` (rows, columns); padding is what is cut off at the beginning of each
+/// axis.
 #[must_use]
 pub fn conv_transpose_forward(
     convolution: &ConvTranspose,
-    padding: [usize; 2],
     (weights, bias): (&[f64], &[f64]),
     input: &Plane,
     extent: [usize; 2],
@@ -58,7 +56,7 @@ pub fn conv_transpose_forward(
         bias[channel]
     });
     let extents = ([input.height, input.width], extent);
-    products(convolution, padding, extents, |from, to, weight| {
+    products(convolution, extents, |from, to, weight| {
         output.data[to] += input.data[from] * weights[weight];
     });
     output
@@ -68,14 +66,13 @@ pub fn conv_transpose_forward(
 #[must_use]
 pub fn conv_transpose_data_gradient(
     convolution: &ConvTranspose,
-    padding: [usize; 2],
     weights: &[f64],
     cotangent: &Plane,
     extent: [usize; 2],
 ) -> Plane {
     let mut gradient = Plane::zeros(extent[0], extent[1], convolution.in_channels);
     let extents = (extent, [cotangent.height, cotangent.width]);
-    products(convolution, padding, extents, |from, to, weight| {
+    products(convolution, extents, |from, to, weight| {
         gradient.data[from] += cotangent.data[to] * weights[weight];
     });
     gradient
@@ -85,7 +82,6 @@ pub fn conv_transpose_data_gradient(
 #[must_use]
 pub fn conv_transpose_weight_gradient(
     convolution: &ConvTranspose,
-    padding: [usize; 2],
     input: &Plane,
     cotangent: &Plane,
 ) -> Vec<f64> {
@@ -97,7 +93,7 @@ pub fn conv_transpose_weight_gradient(
         [input.height, input.width],
         [cotangent.height, cotangent.width],
     );
-    products(convolution, padding, extents, |from, to, weight| {
+    products(convolution, extents, |from, to, weight| {
         gradient[weight] += input.data[from] * cotangent.data[to];
     });
     gradient

@@ -1,26 +1,25 @@
 use super::{Plane, tap};
-use crate::{Convolution, Position};
+use crate::{Convolution, Rect};
 
-/// Calls `visit(output, output channel, input, input channel, weight index)` for every product of a convolution of
-/// `extent` input positions into `outputs` output positions.
+/// Calls `visit(output, output channel, input, input channel, weight index)` for every product of a convolution of a rectangle of
+/// the input into one of the output.
 fn products(
     convolution: &Convolution,
-    first_window: Position,
-    extent: [usize; 2],
-    outputs: [usize; 2],
+    input: Rect,
+    outputs: Rect,
     mut visit: impl FnMut([usize; 2], usize, [usize; 2], usize, usize),
 ) {
     let [kernel_rows, kernel_columns] = convolution.window.kernel;
     let group_in = convolution.in_channels / convolution.groups;
     let group_out = convolution.out_channels / convolution.groups;
-    for row in 0..outputs[0] {
-        for column in 0..outputs[1] {
+    let extent = Plane::zeros_of(outputs, 0);
+    for row in 0..extent.height {
+        for column in 0..extent.width {
             for ky in 0..kernel_rows {
                 for kx in 0..kernel_columns {
                     let output = [row, column];
-                    let Some(input) =
-                        tap(&convolution.window, first_window, output, [ky, kx], extent)
-                    else {
+                    let at = (outputs, output);
+                    let Some(input) = tap(&convolution.window, at, [ky, kx], input) else {
                         continue;
                     };
                     for out in 0..convolution.out_channels {
@@ -38,26 +37,23 @@ fn products(
     }
 }
 
-/// A convolution with weights in OIHW order: `rows` x `columns` outputs.
+/// A convolution with weights in OIHW order, to a rectangle of the output.
 #[must_use]
 pub fn conv_forward(
     convolution: &Convolution,
     weights: &[f64],
     bias: Option<&[f64]>,
     input: &Plane,
-    first_window: Position,
-    rows: usize,
-    columns: usize,
+    outputs: Rect,
 ) -> Plane {
-    let mut output = Plane::from_fn(rows, columns, convolution.out_channels, |_, _, channel| {
-        bias.map_or(0.0, |bias| bias[channel])
-    });
-    let extent = [input.height, input.width];
+    let mut output = Plane::zeros_of(outputs, convolution.out_channels);
+    for pixel in output.data.chunks_exact_mut(convolution.out_channels) {
+        pixel.copy_from_slice(bias.unwrap_or(&vec![0.0; pixel.len()]));
+    }
     products(
         convolution,
-        first_window,
-        extent,
-        [rows, columns],
+        input.rect(),
+        outputs,
         |to, out, from, channel, weight| {
             *output.at(to[0], to[1], out) += weights[weight] * input.get(from[0], from[1], channel);
         },
@@ -65,23 +61,19 @@ pub fn conv_forward(
     output
 }
 
-/// The gradient by an input of `height` x `width`.
+/// The gradient by a rectangle of the input.
 #[must_use]
 pub fn conv_data_gradient(
     convolution: &Convolution,
     weights: &[f64],
     cotangent: &Plane,
-    first_window: Position,
-    height: usize,
-    width: usize,
+    input: Rect,
 ) -> Plane {
-    let mut gradient = Plane::zeros(height, width, convolution.in_channels);
-    let outputs = [cotangent.height, cotangent.width];
+    let mut gradient = Plane::zeros_of(input, convolution.in_channels);
     products(
         convolution,
-        first_window,
-        [height, width],
-        outputs,
+        input,
+        cotangent.rect(),
         |from, out, to, channel, weight| {
             *gradient.at(to[0], to[1], channel) +=
                 weights[weight] * cotangent.get(from[0], from[1], out);
@@ -95,17 +87,14 @@ pub fn conv_data_gradient(
 pub fn conv_weight_gradient(
     convolution: &Convolution,
     input: &Plane,
-    first_window: Position,
     cotangent: &Plane,
 ) -> Vec<f64> {
     let count = convolution.out_channels * (convolution.in_channels / convolution.groups);
     let mut gradient = vec![0.0; count * convolution.window.taps()];
-    let outputs = [cotangent.height, cotangent.width];
     products(
         convolution,
-        first_window,
-        [input.height, input.width],
-        outputs,
+        input.rect(),
+        cotangent.rect(),
         |at, out, from, channel, weight| {
             gradient[weight] +=
                 input.get(from[0], from[1], channel) * cotangent.get(at[0], at[1], out);

@@ -1,8 +1,11 @@
-use super::{BAND_ROWS, Taps, windows_touching};
+use stream_grad_tiling::{PerAxis, Rect};
+
+use super::{BAND_ROWS, Taps, clear_rows, windows_touching};
 use crate::blocks::{block_mut, for_each_block};
 use crate::integers::signed;
 use crate::rows::{for_each_band, for_each_row};
-use crate::{Element, Existing, Image, ImageMut, KernelError, Position, Region, Window};
+use crate::window::{OVERFLOW, position};
+use crate::{Element, Existing, KernelError, View, ViewMut, Window};
 
 /// What average pooling divides its sums by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -21,9 +24,9 @@ pub struct AveragePool {
     pub window: Window,
     /// What sums are divided by.
     pub divisor: Divisor,
-    /// Where windows may reach beyond the padding (`PyTorch`'s `ceil_mode`), the position with which it ends, in the input
-    /// buffer: taps from there on are not counted, not even by [`Divisor::WindowArea`].
-    pub end: Option<Position>,
+    /// Where windows may reach beyond the padding (`PyTorch`'s `ceil_mode`), the row and the column of the input's plane with which it
+    /// ends: taps from there on are not counted, not even by [`Divisor::WindowArea`].
+    pub end: Option<PerAxis<i64>>,
 }
 
 impl AveragePool {
@@ -37,15 +40,43 @@ impl AveragePool {
         }
     }
 
-    /// What the sum of the window that starts at `first` is divided by, given its taps that are not padding.
+    /// What sums are divided by over a buffer that holds `input`.
+    fn over(&self, input: Rect) -> Result<Divide, KernelError> {
+        let end = match (self.divisor, self.end) {
+            (Divisor::ValidCount, _) | (_, None) => None,
+            (Divisor::WindowArea, Some(end)) => {
+                let distance = |end: i64, origin: i64| position(end.checked_sub(origin)?);
+                let row = distance(end.rows, input.rows.lo);
+                let column = distance(end.columns, input.columns.lo);
+                Some(row.zip(column).ok_or(OVERFLOW)?)
+            }
+        };
+        Ok(Divide {
+            window: self.window,
+            divisor: self.divisor,
+            end,
+        })
+    }
+}
+
+/// What the sums of windows over a buffer are divided by.
+struct Divide {
+    window: Window,
+    divisor: Divisor,
+    /// Where padding ends, counted from the buffer's first position.
+    end: Option<(isize, isize)>,
+}
+
+impl Divide {
+    /// By what for the window that starts at `first`, given its taps that are not padding.
     #[inline(always)]
     #[expect(clippy::cast_precision_loss, reason = "tap counts are far below 2^53")]
-    fn divisor<T: Element>(&self, first: [isize; 2], taps: [&Taps; 2]) -> T {
+    fn by<T: Element>(&self, first: [isize; 2], taps: [&Taps; 2]) -> T {
         let count = match (self.divisor, self.end) {
             (Divisor::ValidCount, _) => taps[0].count * taps[1].count,
             (Divisor::WindowArea, None) => self.window.taps(),
-            (Divisor::WindowArea, Some(end)) => {
-                self.taps_before(0, first[0], end.row) * self.taps_before(1, first[1], end.column)
+            (Divisor::WindowArea, Some((row, column))) => {
+                self.taps_before(0, first[0], row) * self.taps_before(1, first[1], column)
             }
         };
         T::from_f64(count as f64)
@@ -58,39 +89,34 @@ impl AveragePool {
     }
 }
 
-/// Average-pools `input` into `region` of `output`; padding counts as zero. A window that is all padding yields 0.
-///
-/// Region and `first_window` are as for [`conv_forward`](crate::conv_forward).
+/// Average-pools `input` into `output`; padding counts as zero. A window that is all padding yields 0.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn avg_pool_forward<T: Element>(
     pool: &AveragePool,
-    input: Image<'_, T>,
-    first_window: Position,
-    output: ImageMut<'_, T>,
-    region: Region,
+    input: View<'_, T>,
+    output: ViewMut<'_, T>,
 ) -> Result<(), KernelError> {
     let window = &pool.window;
-    window.check(region, first_window)?;
+    let [first_row, first_column] = window.place(output.rect(), input.rect())?;
+    let divide = pool.over(input.rect())?;
     let channels = output.channels();
     input.check_channels("average-pool input", channels)?;
-    output.check_region("average-pool output", region)?;
     for_each_row(
         output,
-        region,
         #[inline(always)]
         |row: usize, output: &mut [T]| {
-            let first_row = first_window.row + signed(row) * signed(window.stride[0]);
+            let first_row = first_row + signed(row) * signed(window.stride[0]);
             let rows = Taps::new(window, 0, first_row, input.height());
             for (column, output) in output.chunks_exact_mut(channels).enumerate() {
-                let first = first_window.column + signed(column) * signed(window.stride[1]);
+                let first = first_column + signed(column) * signed(window.stride[1]);
                 let columns = Taps::new(window, 1, first, input.width());
                 if rows.count * columns.count == 0 {
                     output.fill(T::ZERO);
                     continue;
                 }
-                let divisor = pool.divisor::<T>([first_row, first], [&rows, &columns]);
+                let divisor = divide.by::<T>([first_row, first], [&rows, &columns]);
                 for_each_block!(channels, channel, N, {
                     let mut sums = [T::ZERO; N];
                     for row in rows.positions() {
@@ -109,10 +135,10 @@ pub fn avg_pool_forward<T: Element>(
     Ok(())
 }
 
-/// Adds the gradient of average pooling to `input_cotangent`, or writes it there, for the cotangents in `region`.
+/// Adds the gradient of average pooling to `input_cotangent`, or writes it there.
 ///
 /// Here too whatever lies outside `input_cotangent` is padding, so with [`Divisor::ValidCount`] it must hold every
-/// position that the windows of `region` read.
+/// position that the windows of the cotangents read.
 ///
 /// With [`Existing::Replace`] what no cotangent reaches gets zero.
 ///
@@ -120,44 +146,40 @@ pub fn avg_pool_forward<T: Element>(
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn avg_pool_vjp<T: Element>(
     pool: &AveragePool,
-    cotangent: Image<'_, T>,
-    region: Region,
-    first_window: Position,
-    input_cotangent: ImageMut<'_, T>,
+    cotangent: View<'_, T>,
+    input_cotangent: ViewMut<'_, T>,
     existing: Existing,
 ) -> Result<(), KernelError> {
     let window = &pool.window;
-    window.check(region, first_window)?;
+    let [window_row, window_column] = window.place(cotangent.rect(), input_cotangent.rect())?;
+    let divide = pool.over(input_cotangent.rect())?;
     let channels = input_cotangent.channels();
     cotangent.check_channels("average-pool cotangent", channels)?;
-    cotangent.check_region("average-pool cotangent", region)?;
     let (height, width) = (input_cotangent.height(), input_cotangent.width());
-    let whole = input_cotangent.region();
+    let pitch = input_cotangent.pitch();
     for_each_band(
         input_cotangent,
-        whole,
         BAND_ROWS,
         #[inline(always)]
         |band_start: usize, sums: &mut [T]| {
             if existing == Existing::Replace {
-                sums.fill(T::ZERO);
+                clear_rows(sums, pitch * channels, width * channels);
             }
-            let band = band_start..band_start + sums.len() / (width * channels);
-            for row in windows_touching(window, region.rows, first_window.row, &band) {
-                let first_row = first_window.row + signed(row) * signed(window.stride[0]);
+            let band = band_start..band_start + sums.len().div_ceil(pitch * channels);
+            for row in windows_touching(window, cotangent.height(), window_row, &band) {
+                let first_row = window_row + signed(row) * signed(window.stride[0]);
                 let rows = Taps::new(window, 0, first_row, height);
                 let (_, own_rows) = rows.moved(-signed(band.start), band.len());
-                for column in 0..region.columns {
-                    let first = first_window.column + signed(column) * signed(window.stride[1]);
+                for column in 0..cotangent.width() {
+                    let first = window_column + signed(column) * signed(window.stride[1]);
                     let columns = Taps::new(window, 1, first, width);
-                    let divisor = pool.divisor::<T>([first_row, first], [&rows, &columns]);
-                    let (from_row, from_column) = (region.row + row, region.column + column);
+                    let divisor = divide.by::<T>([first_row, first], [&rows, &columns]);
                     for_each_block!(channels, channel, N, {
-                        let given = cotangent.block::<N>(from_row, from_column, channel);
+                        let given = cotangent.block::<N>(row, column, channel);
                         let share = given.map(|cotangent| cotangent / divisor);
                         for row in own_rows.positions() {
                             for column in columns.positions() {
-                                let place = (row * width + column) * channels + channel;
+                                let place = (row * pitch + column) * channels + channel;
                                 let sums = block_mut::<T, N>(sums, place);
                                 for lane in 0..N {
                                     sums[lane] += share[lane];

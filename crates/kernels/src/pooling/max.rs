@@ -1,8 +1,8 @@
-use super::{BAND_ROWS, Taps, windows_touching};
+use super::{BAND_ROWS, Taps, clear_rows, windows_touching};
 use crate::blocks::{block_mut, for_each_block};
 use crate::integers::signed;
 use crate::rows::{for_each_band, for_each_row};
-use crate::{Element, Existing, Image, ImageMut, KernelError, Position, Region, Window};
+use crate::{Element, Existing, KernelError, View, ViewMut, Window};
 
 /// True where PyTorch's max-pooling takes `value` in place of `best`: a NaN always wins, the last one of several.
 #[inline(always)]
@@ -11,32 +11,26 @@ fn wins<T: Element>(value: T, best: T) -> bool {
     (value > best) | (value != value)
 }
 
-/// Max-pools `input` into `region` of `output`; padding is minus infinity, and a NaN in a window wins.
-///
-/// Region and `first_window` are as for [`conv_forward`](crate::conv_forward).
+/// Max-pools `input` into `output`; padding is minus infinity, and a NaN in a window wins.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
 pub fn max_pool_forward<T: Element>(
     window: &Window,
-    input: Image<'_, T>,
-    first_window: Position,
-    output: ImageMut<'_, T>,
-    region: Region,
+    input: View<'_, T>,
+    output: ViewMut<'_, T>,
 ) -> Result<(), KernelError> {
-    window.check(region, first_window)?;
+    let [first_row, first_column] = window.place(output.rect(), input.rect())?;
     let channels = output.channels();
     input.check_channels("max-pool input", channels)?;
-    output.check_region("max-pool output", region)?;
     for_each_row(
         output,
-        region,
         #[inline(always)]
         |row: usize, output: &mut [T]| {
-            let first = first_window.row + signed(row) * signed(window.stride[0]);
+            let first = first_row + signed(row) * signed(window.stride[0]);
             let rows = Taps::new(window, 0, first, input.height());
             for (column, output) in output.chunks_exact_mut(channels).enumerate() {
-                let first = first_window.column + signed(column) * signed(window.stride[1]);
+                let first = first_column + signed(column) * signed(window.stride[1]);
                 let columns = Taps::new(window, 1, first, input.width());
                 for_each_block!(channels, channel, N, {
                     let best = largest::<T, N>(input, rows, columns, channel);
@@ -51,7 +45,7 @@ pub fn max_pool_forward<T: Element>(
 /// The values that win for `N` channels.
 #[inline(always)]
 fn largest<T: Element, const N: usize>(
-    input: Image<'_, T>,
+    input: View<'_, T>,
     rows: Taps,
     columns: Taps,
     channel: usize,
@@ -69,67 +63,55 @@ fn largest<T: Element, const N: usize>(
     best
 }
 
-/// Adds the gradient of max-pooling to `input_cotangent`, or writes it there: each cotangent in `region` goes to the first maximum of its
-/// window in scan order, to the last NaN where there is one, and nowhere where the whole window is padding.
+/// Adds the gradient of max-pooling to `input_cotangent`, or writes it there: each cotangent goes to the first maximum of its window in
+/// scan order, to the last NaN where there is one, and nowhere where the whole window is padding.
 ///
-/// The windows are searched anew in `input`, where the first is at `first_window`. `input_cotangent` may hold another
-/// rectangle of the plane than `input` does: there the first window is at `cotangent_first_window`, and what falls
-/// outside is dropped. With [`Existing::Replace`] what no cotangent reaches gets zero.
+/// The windows are searched anew in `input`, which must hold all that they read. What falls outside `input_cotangent` is dropped.
+/// With [`Existing::Replace`] what no cotangent reaches gets zero.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "three images, with where their windows lie"
-)]
 pub fn max_pool_vjp<T: Element>(
     window: &Window,
-    input: Image<'_, T>,
-    first_window: Position,
-    cotangent: Image<'_, T>,
-    region: Region,
-    input_cotangent: ImageMut<'_, T>,
-    cotangent_first_window: Position,
+    input: View<'_, T>,
+    cotangent: View<'_, T>,
+    input_cotangent: ViewMut<'_, T>,
     existing: Existing,
 ) -> Result<(), KernelError> {
-    window.check(region, first_window)?;
-    window.check(region, cotangent_first_window)?;
+    let outputs = cotangent.rect();
+    let [first_row, first_column] = window.place(outputs, input.rect())?;
+    let [to_first_row, to_first_column] = window.place(outputs, input_cotangent.rect())?;
     let channels = input_cotangent.channels();
     input.check_channels("max-pool input", channels)?;
     cotangent.check_channels("max-pool cotangent", channels)?;
-    cotangent.check_region("max-pool cotangent", region)?;
-    let width = input_cotangent.width();
-    // From a position in the input to the same one in its cotangent.
-    let row_shift = cotangent_first_window.row - first_window.row;
-    let column_shift = cotangent_first_window.column - first_window.column;
-    let whole = input_cotangent.region();
+    let (width, pitch) = (input_cotangent.width(), input_cotangent.pitch());
+    // From a position in the input's buffer to the same one in its cotangent's.
+    let (row_shift, column_shift) = (to_first_row - first_row, to_first_column - first_column);
     for_each_band(
         input_cotangent,
-        whole,
         BAND_ROWS,
         #[inline(always)]
-        |first_row: usize, sums: &mut [T]| {
+        |band_start: usize, sums: &mut [T]| {
             if existing == Existing::Replace {
-                sums.fill(T::ZERO);
+                clear_rows(sums, pitch * channels, width * channels);
             }
-            let band = first_row..first_row + sums.len() / (width * channels);
-            for row in windows_touching(window, region.rows, cotangent_first_window.row, &band) {
-                let first = first_window.row + signed(row) * signed(window.stride[0]);
+            let band = band_start..band_start + sums.len().div_ceil(pitch * channels);
+            for row in windows_touching(window, cotangent.height(), to_first_row, &band) {
+                let first = first_row + signed(row) * signed(window.stride[0]);
                 let rows = Taps::new(window, 0, first, input.height());
                 let shift = row_shift - signed(band.start);
-                let (first_row, own_rows) = rows.moved(shift, band.len());
-                for column in 0..region.columns {
-                    let first = first_window.column + signed(column) * signed(window.stride[1]);
+                let (skipped_rows, own_rows) = rows.moved(shift, band.len());
+                for column in 0..cotangent.width() {
+                    let first = first_column + signed(column) * signed(window.stride[1]);
                     let columns = Taps::new(window, 1, first, input.width());
-                    let (from_row, from_column) = (region.row + row, region.column + column);
-                    let (first_column, own_columns) = columns.moved(column_shift, width);
+                    let (skipped_columns, own_columns) = columns.moved(column_shift, width);
                     for_each_block!(channels, channel, N, {
                         let winners = winners::<T, N>(input, rows, columns, channel);
-                        let given = *cotangent.block::<N>(from_row, from_column, channel);
-                        for (tap_row, row) in (first_row..).zip(own_rows.positions()) {
-                            let taps = tap_row * columns.count + first_column..;
+                        let given = *cotangent.block::<N>(row, column, channel);
+                        for (tap_row, row) in (skipped_rows..).zip(own_rows.positions()) {
+                            let taps = tap_row * columns.count + skipped_columns..;
                             for (tap, column) in taps.zip(own_columns.positions()) {
-                                let place = (row * width + column) * channels + channel;
+                                let place = (row * pitch + column) * channels + channel;
                                 let sums = block_mut::<T, N>(sums, place);
                                 let (tap, mut share) = (number(tap), given);
                                 for lane in 0..N {
@@ -152,7 +134,7 @@ pub fn max_pool_vjp<T: Element>(
 /// For each of `N` channels, the number of the tap that wins, counted over the taps that exist.
 #[inline(always)]
 fn winners<T: Element, const N: usize>(
-    input: Image<'_, T>,
+    input: View<'_, T>,
     rows: Taps,
     columns: Taps,
     channel: usize,

@@ -13,12 +13,13 @@ use pulp::{Simd, WithSimd};
 use pack::PackedAxis;
 
 use super::cut::{Cut, Destination, Part, Place, Summed, Target, columns, slots};
+use super::operands::Operands;
 use super::product::{Extent, Rows, Sums, multiply};
 use crate::element::sealed::{Family, lanes, load};
 use crate::instructions::dispatch;
 use crate::stack::ALIGNMENT;
 use crate::stack::Stack;
-use crate::{Convolution, Element, Image, Position, Region, Windows};
+use crate::{Convolution, Element, View};
 
 /// Most rows of a block: taps times input channels.
 const ROWS: usize = 576;
@@ -35,7 +36,7 @@ const CHANNELS: usize = 192;
 /// Positions of a chunk.
 const POSITIONS: usize = 128;
 
-/// Columns of a chunk, in a region that is high enough, of a convolution with several taps: nearly square chunks share most inputs.
+/// Columns of a chunk, where cotangents have enough rows, of a convolution with several taps: nearly square chunks share most inputs.
 const CHUNK_COLUMNS: usize = 16;
 
 /// Bytes of a chunk's packed inputs.
@@ -100,30 +101,30 @@ pub(crate) fn scratch_len(convolution: &Convolution) -> usize {
 
 /// Adds the weight gradient to `sums`, laid out `[kernel row][kernel column][in / groups][out]`.
 pub(super) fn weight_gradient<T: Element>(
-    convolution: &Convolution,
-    input: Image<'_, T>,
-    windows: Windows,
-    cotangent: Image<'_, T>,
+    operands: Operands<'_, T>,
     sums: &mut [f64],
     scratch: &mut [T],
 ) {
-    let Windows { region, first, .. } = windows;
+    let Operands {
+        convolution,
+        input,
+        cotangent,
+        first,
+    } = operands;
+    let (height, width) = (cotangent.height(), cotangent.width());
     let blocks = Blocks::new(convolution);
     let wished = if convolution.window.taps() == 1 {
         POSITIONS
     } else {
         CHUNK_COLUMNS
     };
-    let columns = region
-        .columns
-        .min(wished.max(POSITIONS / region.rows.min(POSITIONS)));
+    let columns = width.min(wished.max(POSITIONS / height.min(POSITIONS)));
     let job = Job {
         convolution: *convolution,
         input,
         first,
         cotangent,
-        region,
-        chunk: [region.rows.min(POSITIONS / columns), columns],
+        chunk: [height.min(POSITIONS / columns), columns],
         blocks,
         destination: Destination::new(sums, scratch, blocks.values(convolution)),
     };
@@ -135,10 +136,9 @@ pub(super) fn weight_gradient<T: Element>(
 /// The whole gradient.
 struct Job<'a, T> {
     convolution: Convolution,
-    input: Image<'a, T>,
-    first: Position,
-    cotangent: Image<'a, T>,
-    region: Region,
+    input: View<'a, T>,
+    first: [isize; 2],
+    cotangent: View<'a, T>,
     /// Rows and columns of a chunk of positions.
     chunk: [usize; 2],
     blocks: Blocks,
@@ -178,11 +178,11 @@ impl<T: Element> WithSimd for Task<'_, T> {
 }
 
 impl<T: Element> Job<'_, T> {
-    /// Chunks of the region, along rows and columns.
+    /// Chunks of the cotangents, along rows and columns.
     fn chunks(&self) -> [usize; 2] {
         [
-            self.region.rows.div_ceil(self.chunk[0]),
-            self.region.columns.div_ceil(self.chunk[1]),
+            self.cotangent.height().div_ceil(self.chunk[0]),
+            self.cotangent.width().div_ceil(self.chunk[1]),
         ]
     }
 
@@ -257,7 +257,7 @@ impl<T: Element> Summed<T> for Block<'_, T> {
         }
     }
 
-    /// Sums over some chunks of the region, counted in raster order.
+    /// Sums over some chunks of the cotangents, counted in raster order.
     #[inline(always)]
     fn sum<S: Simd>(&self, simd: S, chunks: Range<usize>, target: &Target<'_, T>) {
         let lanes = lanes::<S, T>();
@@ -273,8 +273,8 @@ impl<T: Element> Summed<T> for Block<'_, T> {
         let mut replace = true;
         for chunk in chunks {
             let (row, column) = (chunk / across * height, chunk % across * width);
-            let rows = row..(row + height).min(self.job.region.rows);
-            let columns = column..(column + width).min(self.job.region.columns);
+            let rows = row..(row + height).min(self.job.cotangent.height());
+            let columns = column..(column + width).min(self.job.cotangent.width());
             let packed = self.packed([rows.len(), columns.len()]);
             let step = packed.map(|axis| axis.positions);
             for row in rows.clone().step_by(step[0]) {

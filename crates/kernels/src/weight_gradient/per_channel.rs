@@ -8,12 +8,13 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::cut::{Cut, Destination, Part, Place, Summed, Target, columns, slots};
+use super::operands::Operands;
 use super::product::Extent;
 use crate::element::sealed::{Family, lanes, load, load_some, store};
 use crate::instructions::dispatch;
 use crate::integers::signed;
 use crate::integers::steps_inside;
-use crate::{Convolution, Element, Image, Position, Region, Windows};
+use crate::{Convolution, Element, View};
 
 /// Channels of a block: at least two registers.
 const CHANNELS: usize = 32;
@@ -45,21 +46,22 @@ pub(crate) fn scratch_len(convolution: &Convolution) -> usize {
 
 /// Adds the weight gradient to `sums`, laid out `[kernel row][kernel column][channel]`.
 pub(super) fn weight_gradient<T: Element>(
-    convolution: &Convolution,
-    input: Image<'_, T>,
-    windows: Windows,
-    cotangent: Image<'_, T>,
+    operands: Operands<'_, T>,
     sums: &mut [f64],
     scratch: &mut [T],
 ) {
-    let Windows { region, first, .. } = windows;
+    let Operands {
+        convolution,
+        input,
+        cotangent,
+        first,
+    } = operands;
     let window = convolution.window;
     let [tap_blocks, channel_blocks] = blocks(convolution);
     let job = Job {
         input,
         first,
         cotangent,
-        region,
         stride: window.stride.map(signed),
         dilation: window.dilation.map(signed),
         kernel: window.kernel,
@@ -67,17 +69,16 @@ pub(super) fn weight_gradient<T: Element>(
         channel_blocks,
         destination: Destination::new(sums, scratch, TAPS * CHANNELS),
     };
-    let longest = (STRIP / region.columns).max(1);
-    Cut::new(tap_blocks * channel_blocks, region.rows, 1, longest)
+    let longest = (STRIP / cotangent.width()).max(1);
+    Cut::new(tap_blocks * channel_blocks, cotangent.height(), 1, longest)
         .run(|part| T::run::<PerChannel>(Task { job: &job, part }));
 }
 
 /// The whole gradient.
 struct Job<'a, T> {
-    input: Image<'a, T>,
-    first: Position,
-    cotangent: Image<'a, T>,
-    region: Region,
+    input: View<'a, T>,
+    first: [isize; 2],
+    cotangent: View<'a, T>,
     stride: [isize; 2],
     dilation: [isize; 2],
     kernel: [usize; 2],
@@ -167,7 +168,7 @@ impl<T: Element> Summed<T> for Block<'_, T> {
         }
     }
 
-    /// Sums over some rows of the region.
+    /// Sums over some rows of the cotangents.
     #[inline(always)]
     fn sum<S: Simd>(&self, simd: S, rows: Range<usize>, target: &Target<'_, T>) {
         let lanes = lanes::<S, T>();
@@ -235,7 +236,7 @@ impl<T: Element> Block<'_, T> {
     }
 }
 
-/// One row of the region, some taps of one kernel row, and the channels of a few registers.
+/// One row of cotangents, some taps of one kernel row, and the channels of a few registers.
 struct RowView<'a, T> {
     block: &'a Block<'a, T>,
     row: usize,
@@ -270,7 +271,8 @@ impl<T: Element> RowView<'_, T> {
         let job = self.block.job;
         let lanes = lanes::<S, T>();
         let (width, channels) = (job.input.width(), job.input.channels());
-        let input_row = job.first.row
+        let pitches = [job.input.pitch(), job.cotangent.pitch()];
+        let input_row = job.first[0]
             + signed(self.taps.kernel_row) * job.dilation[0]
             + signed(self.row) * job.stride[0];
         if input_row < 0 || input_row >= signed(job.input.height()) {
@@ -279,25 +281,24 @@ impl<T: Element> RowView<'_, T> {
         let channel = self.block.channels.start + self.channel;
         let column_of = |tap: usize, column: usize| {
             let tap = signed(self.taps.columns.start + tap);
-            job.first.column + tap * job.dilation[1] + signed(column) * job.stride[1]
+            job.first[1] + tap * job.dilation[1] + signed(column) * job.stride[1]
         };
         let input = |tap: usize, column: usize| {
-            let pixel = input_row * signed(width) + column_of(tap, column);
+            let pixel = input_row * signed(pitches[0]) + column_of(tap, column);
             let from = pixel * signed(channels) + signed(channel);
             job.input.data().as_ptr().wrapping_offset(from)
         };
         let cotangent = |column: usize| {
-            let row = (job.region.row + self.row) * job.cotangent.width();
-            let from = (row + job.region.column + column) * channels + channel;
+            let from = (self.row * pitches[1] + column) * channels + channel;
             job.cotangent.data().as_ptr().wrapping_add(from)
         };
         let inside = |tap: usize| {
-            let all = 0..job.region.columns;
+            let all = 0..job.cotangent.width();
             steps_inside(column_of(tap, 0), job.stride[1], width, all)
         };
         let (low, high) = (inside(0), inside(COUNT - 1));
         let all = high.start.max(low.start)..low.end.min(high.end);
-        let columns = 0..job.region.columns;
+        let columns = 0..job.cotangent.width();
         let all = if all.is_empty() {
             columns.end..columns.end
         } else {

@@ -48,7 +48,7 @@ pub(crate) fn run<T: Element>(mut gather: Gather<'_, T>, before: [usize; 2], scr
     let tiles = grid.tiles();
     let source = Source {
         data: gather.source,
-        width: gather.source_width,
+        row_pitch: gather.source_pitch * channels,
         pitch: channels,
         channels,
     };
@@ -357,7 +357,7 @@ impl<T: Element> Task<'_, T> {
         let (tile, tiles) = self.grid.first_run(self.tiles.end, self.tiles.len());
         let shared = PATCH - TILE;
         let [row, column] = self.grid.patch(tile);
-        let pitches = [source.width * source.pitch, source.pitch];
+        let pitches = [source.row_pitch, source.pitch];
         let first = (row + shared) * pitches[0] + column * pitches[1];
         let first = source.data.as_ptr().wrapping_add(first);
         let extent = [TILE, TILE * tiles + shared];
@@ -380,14 +380,13 @@ impl<T: Element> Task<'_, T> {
             .wrapping_add(gather.target_offset([row, column]) + panel.first)
             .cast_const();
         let pitches = [
-            gather.rows.target_step * gather.target_width * gather.target_channels,
+            gather.rows.target_step * gather.target_pitch * gather.target_channels,
             gather.columns.target_step * gather.target_channels,
         ];
         let targets = Ahead::new(target, pitches, extent, panel.width);
         let residuals = match &gather.residual {
             Some(residual) => {
-                let first =
-                    residual.first + row * residual.row_pitch + column * residual.pixel_pitch;
+                let first = row * residual.row_pitch + column * residual.pixel_pitch;
                 Ahead::new(
                     residual.data.as_ptr().wrapping_add(first + panel.first),
                     [residual.row_pitch, residual.pixel_pitch],

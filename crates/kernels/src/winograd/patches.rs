@@ -10,11 +10,12 @@ use crate::element::sealed::{Family, lanes, load, load_some, store};
 use crate::instructions::dispatch;
 use crate::shared::Shared;
 
-/// An image that patches are cut from.
+/// A view that patches are cut from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Source<'a, T> {
     pub(super) data: &'a [T],
-    pub(super) width: usize,
+    /// From one row to the next, in values.
+    pub(super) row_pitch: usize,
     /// From one position to the next.
     pub(super) pitch: usize,
     /// Channels that are transformed, from the first value of `data` on.
@@ -176,7 +177,7 @@ pub(super) unsafe fn transform<S: Simd, T: Element>(
     layout: &Transformed,
 ) {
     let lanes = lanes::<S, T>();
-    let pitch = source.width * source.pitch;
+    let pitch = source.row_pitch;
     let mut first = 0;
     for (row, columns) in grid.runs(tiles) {
         let count = columns.len();

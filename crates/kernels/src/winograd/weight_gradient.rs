@@ -18,8 +18,9 @@ use crate::stack::Stack;
 use crate::weight_gradient::cut::{
     COLUMNS, Cut, Destination, Part, Place, Summed, Target, columns, slots,
 };
+use crate::weight_gradient::operands::Operands;
 use crate::weight_gradient::product::{Extent, Rows, Sums, multiply};
-use crate::{Convolution, Element, Image, Region, Windows};
+use crate::{Convolution, Element, View};
 
 /// Bytes of a block's input channels: one value of each.
 const ROW_BYTES: usize = 256;
@@ -68,15 +69,17 @@ pub(crate) fn scratch_len<T>(convolution: &Convolution) -> usize {
 
 /// Adds the weight gradient to `sums`, laid out `[kernel row][kernel column][in][out]`.
 pub(crate) fn weight_gradient<T: Element>(
-    convolution: &Convolution,
-    input: Image<'_, T>,
-    windows: Windows,
-    cotangent: Image<'_, T>,
+    operands: Operands<'_, T>,
     sums: &mut [f64],
     scratch: &mut [T],
 ) {
-    let Windows { region, first, .. } = windows;
-    // What no window of the region reads is zero: it would meet zeros, but may be infinite.
+    let Operands {
+        convolution,
+        input,
+        cotangent,
+        first,
+    } = operands;
+    // What no window reads is zero: it would meet zeros, but may be infinite.
     let axis = |positions: usize, source: isize, extent: usize| TileAxis {
         before: 0,
         positions,
@@ -85,8 +88,8 @@ pub(crate) fn weight_gradient<T: Element>(
         high: (source + signed(positions) + 2).min(signed(extent)),
     };
     let grid = Grid {
-        rows: axis(region.rows, first.row, input.height()),
-        columns: axis(region.columns, first.column, input.width()),
+        rows: axis(cotangent.height(), first[0], input.height()),
+        columns: axis(cotangent.width(), first[1], input.width()),
     };
     let [row_blocks, column_blocks] = blocks::<T>(convolution);
     let chunk = chunk_tiles::<T>();
@@ -94,7 +97,6 @@ pub(crate) fn weight_gradient<T: Element>(
         grid,
         input,
         cotangent,
-        region,
         row_blocks,
         column_blocks,
         destination: Destination::new(sums, scratch, block_values::<T>()),
@@ -110,9 +112,8 @@ pub(crate) fn weight_gradient<T: Element>(
 
 struct Job<'a, T> {
     grid: Grid,
-    input: Image<'a, T>,
-    cotangent: Image<'a, T>,
-    region: Region,
+    input: View<'a, T>,
+    cotangent: View<'a, T>,
     row_blocks: usize,
     column_blocks: usize,
     destination: Destination<'a, T>,
@@ -239,7 +240,7 @@ impl<T: Element> Summed<T> for Block<'_, T> {
         let product_step = block_rows::<T>() * COLUMNS;
         let source = Source {
             data: &job.input.data()[self.inputs.start..],
-            width: job.input.width(),
+            row_pitch: job.input.pitch() * job.input.channels(),
             pitch: job.input.channels(),
             channels: place.rows,
         };
@@ -307,8 +308,7 @@ impl<T: Element> Block<'_, T> {
     fn ahead(&self, tile: usize) -> [Ahead<T>; 2] {
         let job = self.job;
         let ([row, column], width) = job.grid.first_run(tile, chunk_tiles::<T>());
-        let region = job.region;
-        let cotangent = [region.row + TILE * row, region.column + TILE * column];
+        let cotangent = [TILE * row, TILE * column];
         let patch = job.grid.patch([row, column]);
         [
             Ahead::of(job.input, patch, [PATCH, TILE * width + 2], &self.inputs),
@@ -381,12 +381,8 @@ impl<T: Element> Block<'_, T> {
                 for (right, place) in places.iter_mut().enumerate() {
                     let position = job.grid.rows.position(row, down);
                     let position = position.zip(job.grid.columns.position(column, right));
-                    *place = position.map(|(row, column)| {
-                        ((job.region.row + row) * job.cotangent.width()
-                            + job.region.column
-                            + column)
-                            * channels
-                    });
+                    *place = position
+                        .map(|(row, column)| (row * job.cotangent.pitch() + column) * channels);
                 }
             }
             for channel in (0..width).step_by(lanes) {
@@ -395,7 +391,7 @@ impl<T: Element> Block<'_, T> {
                 for (values, places) in tile.iter_mut().zip(&places) {
                     for (value, place) in values.iter_mut().zip(places) {
                         if let Some(place) = place {
-                            // SAFETY: the position lies inside the region.
+                            // SAFETY: the position lies inside the cotangent.
                             *value = unsafe {
                                 load_some::<S, T>(simd, data.add(place + channel), count)
                             };

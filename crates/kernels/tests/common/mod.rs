@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use stream_grad_kernels::oracle::Plane;
-use stream_grad_kernels::{Element, Image, ImageMut, Located, Region};
+use stream_grad_kernels::{Element, PerAxis, Rect, Span, View, ViewMut};
 
 /// What fills memory that a kernel must neither read nor write.
 pub(crate) const POISONS: [f64; 3] = [f64::NAN, 1e30, -1e30];
@@ -46,22 +46,43 @@ pub(crate) fn cast<T: Element>(values: &[f64]) -> Vec<T> {
     values.iter().map(|&value| T::from_f64(value)).collect()
 }
 
+/// An extent or a distance as coordinates have it.
+pub(crate) fn signed(value: usize) -> i64 {
+    i64::try_from(value).unwrap()
+}
+
+/// `height` x `width` pixels from (0, 0) on.
+pub(crate) fn whole(height: usize, width: usize) -> Rect {
+    Rect::new(Span::new(0, signed(height)), Span::new(0, signed(width)))
+}
+
+/// The same rectangle elsewhere.
+pub(crate) fn moved(rect: Rect, rows: i64, columns: i64) -> Rect {
+    rect.translate(PerAxis::new(rows, columns)).unwrap()
+}
+
 /// A buffer that holds a plane somewhere inside, and poison around it.
 #[derive(Clone)]
 pub(crate) struct Buffer<T> {
     pub(crate) data: Vec<T>,
-    pub(crate) height: usize,
-    pub(crate) width: usize,
-    pub(crate) channels: usize,
-    pub(crate) region: Region,
+    /// All that it holds.
+    held: Rect,
+    /// The plane inside.
+    rect: Rect,
+    channels: usize,
 }
 
 impl<T: Element> Buffer<T> {
     /// `plane` with `margins` (top, left, bottom, right) of poison.
     pub(crate) fn around(plane: &Plane, margins: [usize; 4], poison: f64) -> Self {
         let [top, left, bottom, right] = margins;
+        let rect = plane.rect();
+        let [above, before, below, after] = margins.map(signed);
+        let held = Rect::new(
+            Span::new(rect.rows.lo - above, rect.rows.hi + below),
+            Span::new(rect.columns.lo - before, rect.columns.hi + after),
+        );
         let (height, width) = (plane.height + top + bottom, plane.width + left + right);
-        let region = Region::new(top, left, plane.height, plane.width);
         let mut data = vec![T::from_f64(poison); height * width * plane.channels];
         for row in 0..plane.height {
             for column in 0..plane.width {
@@ -73,10 +94,9 @@ impl<T: Element> Buffer<T> {
         }
         Self {
             data,
-            height,
-            width,
+            held,
+            rect,
             channels: plane.channels,
-            region,
         }
     }
 
@@ -84,35 +104,37 @@ impl<T: Element> Buffer<T> {
         Self::around(plane, [0; 4], f64::NAN)
     }
 
-    pub(crate) fn image(&self) -> Image<'_, T> {
-        Image::new(&self.data, self.height, self.width, self.channels).unwrap()
-    }
-
-    pub(crate) fn image_mut(&mut self) -> ImageMut<'_, T> {
-        ImageMut::new(&mut self.data, self.height, self.width, self.channels).unwrap()
-    }
-
-    pub(crate) fn located(&self) -> Located<'_, T> {
-        Located::new(self.image(), self.region.row, self.region.column)
+    /// All of it, poison included.
+    pub(crate) fn all(&self) -> View<'_, T> {
+        View::new(&self.data, self.held, self.channels).unwrap()
     }
 
     /// The plane inside.
-    pub(crate) fn plane(&self) -> Plane {
-        Plane::from_image(self.image(), self.region)
+    pub(crate) fn view(&self) -> View<'_, T> {
+        self.all().part(self.rect).unwrap()
     }
 
-    /// Asserts that everything outside the region still is poison.
+    /// The plane inside, to write.
+    pub(crate) fn view_mut(&mut self) -> ViewMut<'_, T> {
+        let all = ViewMut::new(&mut self.data, self.held, self.channels).unwrap();
+        all.part(self.rect).unwrap()
+    }
+
+    /// The values of the plane inside.
+    pub(crate) fn plane(&self) -> Plane {
+        Plane::from_view(self.view())
+    }
+
+    /// Asserts that everything around the plane still is poison.
     pub(crate) fn assert_poison_kept(&self, poison: f64) {
         let poison = T::from_f64(poison).to_f64().to_bits();
-        for row in 0..self.height {
-            for column in 0..self.width {
-                let inside = (self.region.row..self.region.row + self.region.rows).contains(&row)
-                    && (self.region.column..self.region.column + self.region.columns)
-                        .contains(&column);
-                for value in self.image().pixel(row, column) {
+        for row in self.held.rows.lo..self.held.rows.hi {
+            for column in self.held.columns.lo..self.held.columns.hi {
+                let inside = !self.view().pixel(row, column).is_empty();
+                for value in self.all().pixel(row, column) {
                     assert!(
                         inside || value.to_f64().to_bits() == poison,
-                        "wrote {value} outside the region at ({row}, {column})"
+                        "wrote {value} outside the view at ({row}, {column})"
                     );
                 }
             }

@@ -1,21 +1,24 @@
 //! Convolutions of any shape, and what each pass must make of them.
 
-use crate::common::{Buffer, POISONS, Values, bits, cast, relative_error, tolerance};
+use crate::common::{
+    Buffer, POISONS, Values, bits, cast, moved, relative_error, signed, tolerance, whole,
+};
 use proptest::prelude::*;
 use stream_grad_kernels::oracle::{self, Plane};
 use stream_grad_kernels::{
     Activation, Arithmetic, Convolution, DataGradientWeights, Element, Epilogue, Existing,
-    ForwardWeights, Pointwise, Position, Region, Window, Windows, bias_gradient,
-    conv_data_gradient, conv_forward, conv_weight_gradient, weight_gradient_to_oihw,
+    ForwardWeights, Padding, Pointwise, Rect, Window, bias_gradient, conv_data_gradient,
+    conv_forward, conv_weight_gradient, weight_gradient_to_oihw,
 };
 
 /// A convolution of `input` positions into `outputs`, with its first window anywhere.
 #[derive(Debug, Clone)]
 pub(crate) struct Case {
     pub(crate) convolution: Convolution,
-    pub(crate) first: Position,
-    /// Where the outputs lie in a larger plane.
-    pub(crate) plane: [usize; 2],
+    /// Where the first window begins in the input that is held.
+    pub(crate) first: [i64; 2],
+    /// Row and column of the first output.
+    pub(crate) at: [i64; 2],
     pub(crate) input: [usize; 2],
     pub(crate) outputs: [usize; 2],
     pub(crate) margins: [usize; 4],
@@ -43,7 +46,7 @@ pub(crate) fn channel_groups() -> impl Strategy<Value = (usize, usize, usize)> {
     ]
 }
 
-pub(crate) fn axis() -> impl Strategy<Value = (usize, usize, usize, isize, usize, usize)> {
+pub(crate) fn axis() -> impl Strategy<Value = (usize, usize, usize, i64, usize, usize)> {
     axis_of(1..=7_usize, 14, 9)
 }
 
@@ -52,7 +55,7 @@ pub(crate) fn axis_of(
     kernel: impl Strategy<Value = usize>,
     most_positions: usize,
     most_outputs: usize,
-) -> impl Strategy<Value = (usize, usize, usize, isize, usize, usize)> {
+) -> impl Strategy<Value = (usize, usize, usize, i64, usize, usize)> {
     (
         kernel,
         1..=4_usize,
@@ -61,7 +64,7 @@ pub(crate) fn axis_of(
         0..=most_outputs,
     )
         .prop_flat_map(|(kernel, stride, dilation, extent, outputs)| {
-            let reach = isize::try_from((kernel - 1) * dilation + 2).unwrap();
+            let reach = signed((kernel - 1) * dilation + 2);
             (-reach..=4).prop_map(move |first| (kernel, stride, dilation, first, extent, outputs))
         })
 }
@@ -91,14 +94,19 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
                             kernel: [kernel(rows.0), kernel(columns.0)],
                             stride: [rows.1, columns.1],
                             dilation: [rows.2, columns.2],
+                            padding: Padding {
+                                top: rows.4 % 4,
+                                left: columns.5 % 4,
+                                ..Padding::default()
+                            },
                         },
                         in_channels,
                         out_channels,
                         groups,
                         arithmetic: Arithmetic::Auto,
                     },
-                    plane: [rows.5 % 2, columns.4 % 2],
-                    first: Position::new(rows.3, columns.3),
+                    at: [signed(rows.5 % 5) - 2, signed(columns.4 % 5) - 1],
+                    first: [rows.3, columns.3],
                     input: [rows.4, columns.4],
                     outputs: [rows.5, columns.5],
                     margins: margins.map(|margin| usize::from(margin % 3)),
@@ -120,7 +128,11 @@ pub(crate) fn winograd_cases() -> impl Strategy<Value = Case> {
         ]
     };
     (channels(), channels(), cases()).prop_map(|(in_channels, out_channels, case)| Case {
-        convolution: Convolution::new(Window::new([3, 3]), in_channels, out_channels),
+        convolution: Convolution::new(
+            Window::new([3, 3]).padding(case.convolution.window.padding),
+            in_channels,
+            out_channels,
+        ),
         ..case
     })
 }
@@ -135,7 +147,11 @@ pub(crate) fn wide_winograd_cases() -> impl Strategy<Value = Case> {
             (wide, narrow)
         };
         Case {
-            convolution: Convolution::new(Window::new([3, 3]), inputs, outputs),
+            convolution: Convolution::new(
+                Window::new([3, 3]).padding(case.convolution.window.padding),
+                inputs,
+                outputs,
+            ),
             ..case
         }
     })
@@ -151,11 +167,12 @@ pub(crate) fn few_channel_cases() -> impl Strategy<Value = Case> {
                     kernel: [rows.0, columns.0],
                     stride: [rows.1, columns.1],
                     dilation: [rows.2, columns.2],
+                    padding: case.convolution.window.padding,
                 },
                 in_channels,
                 out_channels,
             ),
-            first: Position::new(rows.3, columns.3),
+            first: [rows.3, columns.3],
             input: [rows.4, columns.4],
             outputs: [rows.5, columns.5],
             ..case
@@ -178,10 +195,11 @@ pub(crate) fn depthwise_cases() -> impl Strategy<Value = Case> {
                 kernel: axes.map(|axis| axis.0.0),
                 stride,
                 dilation,
+                padding: case.convolution.window.padding,
             };
             Case {
                 convolution: Convolution::new(window, channels, channels).groups(channels),
-                first: Position::new(rows.0.3, columns.0.3),
+                first: [rows.0.3, columns.0.3],
                 input: axes.map(|axis| axis.0.4),
                 outputs: axes.map(|axis| axis.0.5),
                 ..case
@@ -199,8 +217,26 @@ pub(crate) struct Data {
 }
 
 impl Case {
-    pub(crate) fn windows(&self, region: Region) -> Windows {
-        Windows::new(region, self.first).in_plane(self.plane[0], self.plane[1])
+    /// Those that are computed.
+    pub(crate) fn outputs(&self) -> Rect {
+        let [rows, columns] = self.outputs;
+        moved(whole(rows, columns), self.at[0], self.at[1])
+    }
+
+    /// What is held of the input.
+    pub(crate) fn held(&self) -> Rect {
+        let ([height, width], window) = (self.input, self.convolution.window);
+        let before = window.padding.before();
+        let [row, column] = [0, 1].map(|axis| {
+            let first = self.at[axis] * signed(window.stride[axis]) - signed(before[axis]);
+            first - self.first[axis]
+        });
+        moved(whole(height, width), row, column)
+    }
+
+    /// A plane of zeros, as large as the input.
+    pub(crate) fn zeros(&self) -> Plane {
+        Plane::zeros_of(self.held(), self.convolution.in_channels)
     }
 
     pub(crate) fn scratch<T: Element>(&self, poison: f64) -> Vec<T> {
@@ -216,54 +252,49 @@ impl Case {
         } = self.convolution;
         let [height, width] = self.input;
         let [rows, columns] = self.outputs;
+        let [row, column] = self.at;
+        let held = self.held();
         Data {
             weights: values.many(self.convolution.weight_count().unwrap()),
             bias: values.many(out_channels),
-            input: values.plane(height, width, in_channels),
-            residual: values.plane(rows, columns, out_channels),
-            cotangent: values.plane(rows, columns, out_channels),
+            input: values
+                .plane(height, width, in_channels)
+                .moved(held.rows.lo, held.columns.lo),
+            residual: values.plane(rows, columns, out_channels).moved(row, column),
+            cotangent: values.plane(rows, columns, out_channels).moved(row, column),
         }
     }
 
     /// The input, with `poison` where no window reads.
     pub(crate) fn input_of<T: Element>(&self, data: &Data, poison: f64) -> Buffer<T> {
-        let ones = Plane::from_fn(self.outputs[0], self.outputs[1], 1, |_, _, _| 1.0);
+        let mut ones = Plane::zeros_of(self.outputs(), 1);
+        ones.data.fill(1.0);
         let single = Convolution::new(self.convolution.window, 1, 1);
         let weights = vec![1.0; single.window.taps()];
-        let [height, width] = self.input;
-        let read = oracle::conv_data_gradient(&single, &weights, &ones, self.first, height, width);
-        let plane = Plane::from_fn(
-            height,
-            width,
-            data.input.channels,
-            |row, column, channel| {
-                let value = data.input.get(row, column, channel);
-                if read.get(row, column, 0) > 0.0 {
-                    value
-                } else {
-                    poison
-                }
-            },
-        );
-        Buffer::exact(&plane)
+        let read = oracle::conv_data_gradient(&single, &weights, &ones, self.held());
+        let mut plane = data.input.clone();
+        for (pixel, &read) in plane.data.chunks_exact_mut(plane.channels).zip(&read.data) {
+            if read <= 0.0 {
+                pixel.fill(poison);
+            }
+        }
+        Buffer::around(&plane, self.margins.map(|m| (m + 1) % 3), poison)
     }
 
     pub(crate) fn forward<T: Element>(&self, data: &Data, poison: f64) -> Buffer<T> {
-        let [rows, columns] = self.outputs;
         let weights = ForwardWeights::pack(&self.convolution, &cast::<T>(&data.weights)).unwrap();
-        let empty = Plane::from_fn(rows, columns, data.residual.channels, |_, _, _| poison);
+        let mut empty = data.residual.clone();
+        empty.data.fill(poison);
         let mut output = Buffer::<T>::around(&empty, self.margins, poison);
         let residual = Buffer::<T>::around(&data.residual, self.margins.map(|m| 2 - m), poison);
-        let windows = self.windows(output.region);
         conv_forward(
             &self.convolution,
             &weights,
-            self.input_of::<T>(data, poison).image(),
-            windows,
-            output.image_mut(),
+            self.input_of::<T>(data, poison).view(),
+            output.view_mut(),
             Epilogue {
                 bias: Some(&cast::<T>(&data.bias)),
-                residual: Some(residual.located()),
+                residual: Some(residual.all()),
                 activation: self.activation(),
             },
             &mut self.scratch(poison),
@@ -284,17 +315,17 @@ impl Case {
         let weights =
             DataGradientWeights::pack(&self.convolution, &cast::<T>(&data.weights)).unwrap();
         let cotangent = Buffer::<T>::around(&data.cotangent, self.margins, poison);
-        let mut gradient = Buffer::<T>::exact(start);
+        let mut gradient = Buffer::<T>::around(start, self.margins.map(|m| (m + 2) % 3), poison);
         conv_data_gradient(
             &self.convolution,
             &weights,
-            cotangent.image(),
-            self.windows(cotangent.region),
-            gradient.image_mut(),
+            cotangent.view(),
+            gradient.view_mut(),
             existing,
             &mut self.scratch(poison),
         )
         .unwrap();
+        gradient.assert_poison_kept(poison);
         gradient
     }
 
@@ -308,9 +339,8 @@ impl Case {
         let mut gradient = vec![1.0; data.weights.len()];
         conv_weight_gradient(
             &self.convolution,
-            self.input_of::<T>(data, poison).image(),
-            self.windows(cotangent.region),
-            cotangent.image(),
+            self.input_of::<T>(data, poison).view(),
+            cotangent.view(),
             &mut gradient,
             &mut self.scratch(poison),
         )
@@ -318,7 +348,7 @@ impl Case {
         let mut oihw = vec![0.0; gradient.len()];
         weight_gradient_to_oihw(&self.convolution, &gradient, &mut oihw).unwrap();
         let mut bias = vec![1.0; self.convolution.out_channels];
-        bias_gradient(cotangent.image(), cotangent.region, &mut bias).unwrap();
+        bias_gradient(cotangent.view(), &mut bias).unwrap();
         (oihw, bias)
     }
 
@@ -340,17 +370,13 @@ impl Case {
 
     pub(crate) fn check<T: Element>(&self) {
         let data = self.data();
-        let [rows, columns] = self.outputs;
-        let [height, width] = self.input;
 
         let mut expected = oracle::conv_forward(
             &self.convolution,
             &data.weights,
             Some(&data.bias),
             &data.input,
-            self.first,
-            rows,
-            columns,
+            self.outputs(),
         );
         for (value, more) in expected.data.iter_mut().zip(&data.residual.data) {
             *value += more;
@@ -376,14 +402,14 @@ impl Case {
             "forward read poison"
         );
 
+        let [height, width] = self.input;
         let start = Values::new(!self.seed).plane(height, width, data.input.channels);
+        let start = start.moved(self.held().rows.lo, self.held().columns.lo);
         let mut expected = oracle::conv_data_gradient(
             &self.convolution,
             &data.weights,
             &data.cotangent,
-            self.first,
-            height,
-            width,
+            self.held(),
         );
         let replaced = POISONS.map(|poison| {
             let mut start = start.clone();
@@ -425,12 +451,8 @@ impl Case {
             "data gradient read poison"
         );
 
-        let expected = oracle::conv_weight_gradient(
-            &self.convolution,
-            &data.input,
-            self.first,
-            &data.cotangent,
-        );
+        let expected =
+            oracle::conv_weight_gradient(&self.convolution, &data.input, &data.cotangent);
         let expected: Vec<f64> = expected.iter().map(|value| value + 1.0).collect();
         let expected_bias: Vec<f64> = oracle::bias_gradient(&data.cotangent)
             .iter()

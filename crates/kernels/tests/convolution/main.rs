@@ -6,12 +6,12 @@ mod case;
 mod common;
 
 use case::{Case, cases, depthwise_cases, few_channel_cases, wide_winograd_cases, winograd_cases};
-use common::{Buffer, bits, cast, l2_error, on_one_and_two_threads};
+use common::{Buffer, bits, cast, l2_error, on_one_and_two_threads, signed};
 use proptest::prelude::*;
 use stream_grad_kernels::oracle::Plane;
 use stream_grad_kernels::{
-    Activation, Arithmetic, Convolution, Epilogue, Existing, ForwardWeights, Located, Position,
-    Region, Window, Windows, conv_forward,
+    Activation, Arithmetic, Convolution, Epilogue, Existing, ForwardWeights, Padding, Rect, Span,
+    Window, conv_forward,
 };
 
 proptest! {
@@ -49,60 +49,52 @@ proptest! {
         case.check::<f64>();
     }
 
-    /// Cutting the output into four regions, each from the part of the input it needs, changes no bit.
+    /// Cutting the output into four parts, each from the part of the input it needs, changes no bit.
     #[test]
     fn forward_does_not_depend_on_the_tiling(
         case in prop_oneof![cases(), winograd_cases(), wide_winograd_cases(), depthwise_cases()],
         cut in [0..10_usize, 0..10_usize],
     ) {
         let data = case.data();
-        let [rows, columns] = case.outputs;
-        let whole = case.forward::<f32>(&data, f64::NAN);
+        let all = case.forward::<f32>(&data, f64::NAN);
         let weights = ForwardWeights::pack(&case.convolution, &cast::<f32>(&data.weights)).unwrap();
         let bias = cast::<f32>(&data.bias);
         let residual = Buffer::<f32>::exact(&data.residual);
-        let mut tiled = Buffer::<f32>::exact(&Plane::zeros(rows, columns, data.residual.channels));
-        let halves = |axis: usize| {
-            let (end, cut) = (case.outputs[axis], cut[axis].min(case.outputs[axis]));
-            [(0, cut), (cut, end)]
+        let mut tiled = Buffer::<f32>::exact(&Plane::zeros_of(case.outputs(), data.residual.channels));
+        let Rect { rows, columns } = case.outputs();
+        let halves = |axis: usize, span: Span| {
+            let cut = span.lo + signed(cut[axis].min(case.outputs[axis]));
+            [Span::new(span.lo, cut), Span::new(cut, span.hi)]
         };
-        for (top, bottom) in halves(0) {
-            for (left, right) in halves(1) {
-                // The part of the input from the first position that the region reads.
-                let [row, column] = [(0, top, case.first.row), (1, left, case.first.column)].map(
-                    |(axis, start, first)| {
-                        let stride = case.convolution.window.stride[axis];
-                        let first = first + isize::try_from(start * stride).unwrap();
-                        let skip = usize::try_from(first).unwrap_or_default().min(case.input[axis]);
-                        (skip, first - isize::try_from(skip).unwrap())
-                    },
-                );
-                let part = Plane::from_fn(
-                    data.input.height - row.0,
-                    data.input.width - column.0,
-                    data.input.channels,
-                    |r, c, channel| data.input.get(r + row.0, c + column.0, channel),
-                );
-                let region = Region::new(top, left, bottom - top, right - left);
-                let windows = Windows::new(region, Position::new(row.1, column.1))
-                    .in_plane(case.plane[0] + top, case.plane[1] + left);
-                conv_forward(
-                    &case.convolution,
-                    &weights,
-                    Buffer::<f32>::exact(&part).image(),
-                    windows,
-                    tiled.image_mut(),
-                    Epilogue {
-                        bias: Some(&bias),
-                        residual: Some(Located::new(residual.image(), top, left)),
-                        activation: case.activation(),
-                    },
-                    &mut case.scratch(f64::NAN),
-                )
-                .unwrap();
-            }
+        let (window, held) = (case.convolution.window, case.held());
+        let [top, left] = window.padding.before();
+        for part in halves(0, rows).into_iter().flat_map(|rows| {
+            halves(1, columns).map(|columns| Rect::new(rows, columns))
+        }) {
+            // The part of the input from the first position that the outputs read.
+            let from = |axis: usize, outputs: Span, padding: usize, held: Span| {
+                let first = outputs.lo * signed(window.stride[axis]) - signed(padding);
+                Span::new(first.clamp(held.lo, held.hi), held.hi)
+            };
+            let read = Rect::new(
+                from(0, part.rows, top, held.rows),
+                from(1, part.columns, left, held.columns),
+            );
+            conv_forward(
+                &case.convolution,
+                &weights,
+                Buffer::<f32>::exact(&data.input.part(read)).view(),
+                tiled.view_mut().part(part).unwrap(),
+                Epilogue {
+                    bias: Some(&bias),
+                    residual: Some(residual.view()),
+                    activation: case.activation(),
+                },
+                &mut case.scratch(f64::NAN),
+            )
+            .unwrap();
         }
-        prop_assert_eq!(bits(&tiled.data), bits(&whole.plane().data));
+        prop_assert_eq!(bits(&tiled.data), bits(&all.plane().data));
     }
 }
 
@@ -110,14 +102,16 @@ proptest! {
 fn large(in_channels: usize, out_channels: usize, groups: usize, stride: usize) -> Case {
     Case {
         convolution: Convolution {
-            window: Window::new([3, 3]).stride([stride, stride]),
+            window: Window::new([3, 3])
+                .stride([stride, stride])
+                .padding(Padding::all(1)),
             in_channels,
             out_channels,
             groups,
             arithmetic: Arithmetic::Auto,
         },
-        first: Position::new(-1, -1),
-        plane: [0, 1],
+        first: [-1, -1],
+        at: [0, 1],
         input: [37, 41],
         outputs: [36usize.div_ceil(stride), 41usize.div_ceil(stride)],
         margins: [1, 2, 1, 0],
@@ -130,11 +124,12 @@ fn large_cases() -> [Case; 8] {
         convolution: Convolution {
             window: Window {
                 kernel: [kernel, kernel],
+                padding: Padding::all(3),
                 ..case.convolution.window
             },
             ..case.convolution
         },
-        first: Position::new(-3, -3),
+        first: [-3, -3],
         ..case
     };
     [
@@ -153,7 +148,7 @@ fn large_cases() -> [Case; 8] {
 fn threads_change_no_bit() {
     for case in large_cases() {
         let data = case.data();
-        let start = Plane::zeros(case.input[0], case.input[1], data.input.channels);
+        let start = case.zeros();
         let [one, two] = on_one_and_two_threads(|| {
             (
                 bits(&case.forward::<f32>(&data, f64::NAN).data),
@@ -173,7 +168,7 @@ fn threads_change_no_bit() {
 fn single_precision_error_is_small() {
     for case in large_cases() {
         let data = case.data();
-        let start = Plane::zeros(case.input[0], case.input[1], data.input.channels);
+        let start = case.zeros();
         let single = case.forward::<f32>(&data, f64::NAN).plane();
         let double = case.forward::<f64>(&data, f64::NAN).plane();
         assert!(l2_error(&single.data, &double.data) < 5e-7, "forward");
@@ -198,19 +193,17 @@ fn gradients_are_adjoint_to_the_forward_pass() {
         let weights = ForwardWeights::pack(&case.convolution, &data.weights).unwrap();
         let input = Buffer::<f64>::exact(&data.input);
         let mut output = Buffer::<f64>::exact(&data.residual);
-        let windows = case.windows(output.region);
         conv_forward(
             &case.convolution,
             &weights,
-            input.image(),
-            windows,
-            output.image_mut(),
+            input.view(),
+            output.view_mut(),
             Epilogue::default(),
             &mut case.scratch(f64::NAN),
         )
         .unwrap();
         let forward = output.plane().dot(&data.cotangent);
-        let start = Plane::zeros(case.input[0], case.input[1], data.input.channels);
+        let start = case.zeros();
         let backward = case
             .data_gradient::<f64>(&data, &start, Existing::Add, f64::NAN)
             .plane()
@@ -229,7 +222,7 @@ fn gradients_are_adjoint_to_the_forward_pass() {
 /// Relative L2 errors of the three passes in single precision.
 fn errors(case: &Case, exact: &Case) -> [f64; 3] {
     let data = case.data();
-    let start = Plane::zeros(case.input[0], case.input[1], data.input.channels);
+    let start = case.zeros();
     let double = exact.forward::<f64>(&data, f64::NAN).plane();
     let forward = case.forward::<f32>(&data, f64::NAN).plane();
     let gradient = exact
@@ -268,19 +261,18 @@ fn winograd_errs_at_most_three_times_as_much_as_direct_arithmetic() {
 #[test]
 fn nan_reaches_its_windows_and_no_other() {
     for (channels, nan) in [(5, [4, 5]), (40, [4, 5]), (40, [5, 5]), (40, [3, 4])] {
-        let convolution = Convolution::new(Window::new([3, 3]), channels, 4 * channels);
+        let window = Window::new([3, 3]).padding(Padding::all(1));
+        let convolution = Convolution::new(window, channels, 4 * channels);
         let weights = vec![0.5_f32; convolution.weight_count().unwrap()];
         let weights = ForwardWeights::pack(&convolution, &weights).unwrap();
         let mut input = Plane::from_fn(9, 10, channels, |_, _, _| 1.0);
         *input.at(nan[0], nan[1], 2) = f64::NAN;
         let mut output = Buffer::<f32>::exact(&Plane::zeros(9, 10, 4 * channels));
-        let windows = Windows::new(output.region, Position::new(-1, -1));
         conv_forward(
             &convolution,
             &weights,
-            Buffer::exact(&input).image(),
-            windows,
-            output.image_mut(),
+            Buffer::exact(&input).view(),
+            output.view_mut(),
             Epilogue {
                 activation: Activation::Relu,
                 ..Epilogue::default()
@@ -291,7 +283,7 @@ fn nan_reaches_its_windows_and_no_other() {
         for row in 0..9_usize {
             for column in 0..10_usize {
                 let near = row.abs_diff(nan[0]) <= 1 && column.abs_diff(nan[1]) <= 1;
-                let pixel = output.image().pixel(row, column);
+                let pixel = output.view().pixel(signed(row), signed(column));
                 assert!(pixel.iter().all(|value| value.is_nan() == near));
             }
         }

@@ -1,23 +1,24 @@
-//! Slices of memory for buffers, and where their rectangles lie in them as the kernels say it.
+//! Views of the memory that buffers lie in.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
-use stream_grad_kernels::{
-    ConvTranspose, Element, Image, ImageMut, KernelError, Located, Position, Region,
-};
+use stream_grad_kernels::{Element, KernelError, View, ViewMut};
+use stream_grad_tiling::{Rect, Span};
 
 use super::Cpu;
-use crate::backend::{Buffer, Combine, Mapping, PaddedWindow, Rect, Slabs, Transposed, length};
+use crate::backend::{Buffer, Combine, Mapping, Slabs, Transposed};
 use crate::element::{Compute, Stored};
-use crate::layers::Padding;
 use crate::tile::{Strided, StridedMut};
 
-/// Scratch for a kernel, and views of `N` buffers, all writable at once.
-pub(super) type ScratchAndViews<'v, T, const N: usize> = (&'v mut [T], [&'v mut [T]; N]);
+/// Scratch for a kernel, and the values of `N` buffers, all writable at once.
+pub(super) type ScratchAndSlices<'v, T, const N: usize> = (&'v mut [T], [&'v mut [T]; N]);
 
-/// Two operands, what is written, and where.
-pub(super) type OfTwo<'v, T> = (Located<'v, T>, Located<'v, T>, ImageMut<'v, T>, Region);
+/// The same, with views.
+pub(super) type ScratchAndViews<'v, T, const N: usize> = (&'v mut [T], [ViewMut<'v, T>; N]);
+
+/// Two operands, and what is written.
+pub(super) type OfTwo<'v, T> = (View<'v, T>, View<'v, T>, ViewMut<'v, T>);
 
 impl<T: Element + Stored + Compute> Slabs<'_, Cpu<T>> {
     /// The values of each memory, working memory without scratch, and scratch.
@@ -39,17 +40,17 @@ impl<T: Element + Stored + Compute> Slabs<'_, Cpu<T>> {
         (memory, start + range.start..start + range.end)
     }
 
-    /// Mutable views of buffers that do not overlap, in the order asked for, and scratch.
-    pub(super) fn views<const N: usize>(
+    /// The values of buffers that do not overlap, in the order asked for, and scratch.
+    pub(super) fn slices<const N: usize>(
         &mut self,
         buffers: [Buffer; N],
-    ) -> Result<ScratchAndViews<'_, T, N>, KernelError> {
+    ) -> Result<ScratchAndSlices<'_, T, N>, KernelError> {
         let places = buffers.map(|buffer| self.located(buffer));
         let (mut rest, scratch) = self.split();
         let mut order: [usize; N] = std::array::from_fn(|index| index);
         order.sort_unstable_by_key(|&index| (places[index].0, places[index].1.start));
         let mut taken = [0_usize; 4];
-        let mut views: [&mut [T]; N] = std::array::from_fn(|_| Default::default());
+        let mut slices: [&mut [T]; N] = std::array::from_fn(|_| Default::default());
         for index in order {
             let (memory, range) = &places[index];
             if range.is_empty() {
@@ -59,25 +60,34 @@ impl<T: Element + Stored + Compute> Slabs<'_, Cpu<T>> {
             if range.start < taken[*memory] || range.end - taken[*memory] > remaining.len() {
                 return Err(KernelError::Buffers);
             }
-            let (view, tail) = remaining[range.start - taken[*memory]..].split_at_mut(range.len());
-            views[index] = view;
+            let (slice, tail) = remaining[range.start - taken[*memory]..].split_at_mut(range.len());
+            slices[index] = slice;
             rest[*memory] = tail;
             taken[*memory] = range.end;
+        }
+        Ok((scratch, slices))
+    }
+
+    /// The same, with views of what the buffers hold.
+    pub(super) fn views<const N: usize>(
+        &mut self,
+        buffers: [Buffer; N],
+    ) -> Result<ScratchAndViews<'_, T, N>, KernelError> {
+        let (scratch, slices) = self.slices(buffers)?;
+        let mut views: [ViewMut<'_, T>; N] = std::array::from_fn(|_| ViewMut::default());
+        for ((view, buffer), values) in views.iter_mut().zip(buffers).zip(slices) {
+            *view = ViewMut::new(values, buffer.rect, buffer.channels)?;
         }
         Ok((scratch, views))
     }
 
-    /// Input and output of a kernel that goes position by position, and what it computes.
+    /// The input of a forward kernel, and the part of its output that is computed.
     pub(super) fn forward(
         &mut self,
         map: &Mapping,
-    ) -> Result<(Located<'_, T>, ImageMut<'_, T>, Region), KernelError> {
+    ) -> Result<(View<'_, T>, ViewMut<'_, T>), KernelError> {
         let (_, [x, y]) = self.views([map.input, map.output])?;
-        Ok((
-            at(&map.input, x, map.outputs)?,
-            image_mut(&map.output, y)?,
-            local(&map.output, map.outputs),
-        ))
+        Ok((x.into_view(), y.part(map.outputs)?))
     }
 
     /// The same with two inputs, which may be one.
@@ -86,28 +96,30 @@ impl<T: Element + Stored + Compute> Slabs<'_, Cpu<T>> {
         other: Buffer,
         map: &Mapping,
     ) -> Result<OfTwo<'_, T>, KernelError> {
-        let outputs = map.outputs;
-        let region = local(&map.output, outputs);
         if other.slab == map.input.slab && other.range() == map.input.range() {
-            let (x, y, region) = self.forward(map)?;
-            return Ok((x, x, y, region));
+            let (x, y) = self.forward(map)?;
+            return Ok((x, x, y));
         }
         let (_, [a, b, y]) = self.views([map.input, other, map.output])?;
-        let (a, b) = (at(&map.input, a, outputs)?, at(&other, b, outputs)?);
-        Ok((a, b, image_mut(&map.output, y)?, region))
+        Ok((a.into_view(), b.into_view(), y.part(map.outputs)?))
     }
 
-    /// The cotangents of output and input of a kernel that goes position by position, and where the latter is added to.
+    /// The part of an output's cotangent that is complete, and all of the input's.
+    pub(super) fn transposed(
+        &mut self,
+        map: &Transposed,
+    ) -> Result<(View<'_, T>, ViewMut<'_, T>), KernelError> {
+        let (_, [g, to]) = self.views([map.cotangent, map.target])?;
+        Ok((g.into_view().part(map.outputs)?, to))
+    }
+
+    /// The same of a kernel that goes position by position: it adds to the same part.
     pub(super) fn vjp(
         &mut self,
         map: &Transposed,
-    ) -> Result<(Located<'_, T>, ImageMut<'_, T>, Region), KernelError> {
-        let (_, [g, to]) = self.views([map.cotangent, map.target])?;
-        Ok((
-            at(&map.cotangent, g, map.outputs)?,
-            image_mut(&map.target, to)?,
-            local(&map.target, map.outputs),
-        ))
+    ) -> Result<(View<'_, T>, ViewMut<'_, T>), KernelError> {
+        let (g, to) = self.transposed(map)?;
+        Ok((g, to.part(map.outputs)?))
     }
 
     /// The same, after what the VJP reads.
@@ -117,42 +129,31 @@ impl<T: Element + Stored + Compute> Slabs<'_, Cpu<T>> {
         map: &Transposed,
     ) -> Result<OfTwo<'_, T>, KernelError> {
         let (_, [x, g, to]) = self.views([read, map.cotangent, map.target])?;
-        Ok((
-            at(&read, x, map.outputs)?,
-            at(&map.cotangent, g, map.outputs)?,
-            image_mut(&map.target, to)?,
-            local(&map.target, map.outputs),
-        ))
+        Ok((x.into_view(), g.into_view(), to.part(map.outputs)?))
     }
 
-    /// Input and cotangent of an operator with parameters that goes position by position, and where the latter is complete.
+    /// Input of an operator with parameters, and the part of its cotangent that is complete.
     pub(super) fn parameter_gradient(
         &mut self,
         input: Buffer,
         cotangent: Buffer,
         outputs: Rect,
-    ) -> Result<(Located<'_, T>, Image<'_, T>, Region), KernelError> {
+    ) -> Result<(View<'_, T>, View<'_, T>), KernelError> {
         let (_, [x, g]) = self.views([input, cotangent])?;
-        Ok((
-            at(&input, x, outputs)?,
-            image(&cotangent, g)?,
-            local(&cotangent, outputs),
-        ))
+        Ok((x.into_view(), g.into_view().part(outputs)?))
     }
 
     /// Copies or adds the rows of `region`.
     pub(super) fn combine_rows(&mut self, to: Buffer, from: Buffer, region: Rect, how: Combine) {
-        let rows = length(region.rows);
-        let values = length(region.columns) * to.channels;
+        let rows = region.height();
+        let values = region.width() * to.channels;
         if rows * values == 0 {
             return;
         }
         let pitches = [to, from].map(|buffer| buffer.width() * buffer.channels);
         let places = [to, from].map(|buffer| {
             let (memory, start) = self.place(buffer.slab);
-            let place = local(&buffer, region);
-            let first = (place.row * buffer.width() + place.column) * buffer.channels;
-            let first = start + buffer.offset + first;
+            let first = start + buffer.offset + before(&buffer, region);
             let length = (rows - 1) * buffer.width() * buffer.channels + values;
             (memory, first..first + length)
         });
@@ -217,82 +218,6 @@ fn each_row<T: Send + Sync>(
     }
 }
 
-/// A rectangle of the plane in a buffer's own coordinates.
-pub(super) fn local(buffer: &Buffer, rect: Rect) -> Region {
-    Region::new(
-        distance(rect.rows.lo, buffer.rect.rows.lo),
-        distance(rect.columns.lo, buffer.rect.columns.lo),
-        length(rect.rows),
-        length(rect.columns),
-    )
-}
-
-/// Where, in a buffer of the input, the first tap of the first output's window lies; it may be in the padding.
-pub(super) fn first_window(input: &Buffer, window: &PaddedWindow, outputs: Rect) -> Position {
-    let first = |lo: i64, axis: usize, padding: usize, origin: i64| {
-        let stride = i64::try_from(window.window.stride[axis]).unwrap_or(i64::MAX);
-        let padding = i64::try_from(padding).unwrap_or(i64::MAX);
-        isize::try_from(
-            lo.saturating_mul(stride)
-                .saturating_sub(padding)
-                .saturating_sub(origin),
-        )
-        .unwrap_or(isize::MAX)
-    };
-    let PaddedWindow { padding, .. } = window;
-    let Rect { rows, columns } = input.rect;
-    Position::new(
-        first(outputs.rows.lo, 0, padding.top, rows.lo),
-        first(outputs.columns.lo, 1, padding.left, columns.lo),
-    )
-}
-
-/// Where, on the grid on which the first position of a buffer of the input begins its window, the first output lies.
-pub(super) fn transposed_origin(
-    input: &Buffer,
-    convolution: &ConvTranspose,
-    padding: Padding,
-    outputs: Rect,
-) -> Position {
-    let place = |lo: i64, axis: usize, padding: usize, origin: i64| {
-        let stride = i64::try_from(convolution.window.stride[axis]).unwrap_or(i64::MAX);
-        let padding = i64::try_from(padding).unwrap_or(i64::MAX);
-        isize::try_from(
-            lo.saturating_add(padding)
-                .saturating_sub(origin.saturating_mul(stride)),
-        )
-        .unwrap_or(isize::MAX)
-    };
-    let Rect { rows, columns } = input.rect;
-    Position::new(
-        place(outputs.rows.lo, 0, padding.top, rows.lo),
-        place(outputs.columns.lo, 1, padding.left, columns.lo),
-    )
-}
-
-/// A buffer's values as the kernels take them.
-pub(super) fn image<'a, T>(buffer: &Buffer, data: &'a [T]) -> Result<Image<'a, T>, KernelError> {
-    Image::new(data, buffer.height(), buffer.width(), buffer.channels)
-}
-
-/// A buffer's values as the kernels write them.
-pub(super) fn image_mut<'a, T>(
-    buffer: &Buffer,
-    data: &'a mut [T],
-) -> Result<ImageMut<'a, T>, KernelError> {
-    ImageMut::new(data, buffer.height(), buffer.width(), buffer.channels)
-}
-
-/// The values of a buffer that belong to a rectangle of the plane.
-pub(super) fn at<'a, T>(
-    buffer: &Buffer,
-    data: &'a [T],
-    rect: Rect,
-) -> Result<Located<'a, T>, KernelError> {
-    let Region { row, column, .. } = local(buffer, rect);
-    Ok(Located::new(image(buffer, data)?, row, column))
-}
-
 /// The rows of `region` of a buffer that begins at `start` of `values`.
 pub(super) fn strided<'a, T>(
     values: &'a [T],
@@ -300,13 +225,8 @@ pub(super) fn strided<'a, T>(
     buffer: &Buffer,
     region: Rect,
 ) -> Option<Strided<'a, T>> {
-    let (start, place) = rows_at(start, buffer, region);
-    Strided::new(
-        values.get(start..)?,
-        place.rows,
-        place.columns * buffer.channels,
-        buffer.width() * buffer.channels,
-    )
+    let [first, rows, row_length, row_stride] = rows_of(start, buffer, region)?;
+    Strided::new(values.get(first..)?, rows, row_length, row_stride)
 }
 
 /// The same, to write.
@@ -316,29 +236,35 @@ pub(super) fn strided_mut<'a, T>(
     buffer: &Buffer,
     region: Rect,
 ) -> Option<StridedMut<'a, T>> {
-    let (start, place) = rows_at(start, buffer, region);
-    StridedMut::new(
-        values.get_mut(start..)?,
-        place.rows,
-        place.columns * buffer.channels,
+    let [first, rows, row_length, row_stride] = rows_of(start, buffer, region)?;
+    StridedMut::new(values.get_mut(first..)?, rows, row_length, row_stride)
+}
+
+/// Where the first value of `region` lies, how many rows there are, how long they are and how far apart; `None` if the buffer does
+/// not hold them.
+fn rows_of(start: usize, buffer: &Buffer, region: Rect) -> Option<[usize; 4]> {
+    if !buffer.rect.covers(region) {
+        return None;
+    }
+    if region.is_empty() {
+        return Some([start, 0, 0, 0]);
+    }
+    Some([
+        start + before(buffer, region),
+        region.height(),
+        region.width() * buffer.channels,
         buffer.width() * buffer.channels,
-    )
+    ])
 }
 
-fn rows_at(start: usize, buffer: &Buffer, region: Rect) -> (usize, Region) {
-    let place = local(buffer, region);
-    let first = place
-        .row
-        .saturating_mul(buffer.width())
-        .saturating_add(place.column);
-    (
-        start.saturating_add(first.saturating_mul(buffer.channels)),
-        place,
-    )
-}
-
-fn distance(index: i64, origin: i64) -> usize {
-    usize::try_from(index - origin).unwrap_or(usize::MAX)
+/// Values of a buffer before the first one of a part of it.
+fn before(buffer: &Buffer, part: Rect) -> usize {
+    let distance = |part: Span, all: Span| usize::try_from(part.lo - all.lo).unwrap_or(usize::MAX);
+    let row = distance(part.rows, buffer.rect.rows);
+    let column = distance(part.columns, buffer.rect.columns);
+    (row.saturating_mul(buffer.width()))
+        .saturating_add(column)
+        .saturating_mul(buffer.channels)
 }
 
 #[cfg(test)]

@@ -90,14 +90,14 @@ impl<T: Element> Block<'_, T> {
             let position = first + signed(position) * signed(window.stride[axis]);
             usize::try_from(position).ok().filter(|&at| at < extent)
         };
-        let row = at(0, job.first.row, rows.start, input.height())?;
-        let column = at(1, job.first.column, columns.start, input.width())?;
-        at(0, job.first.row, rows.end - 1, input.height())?;
-        at(1, job.first.column, columns.end - 1, input.width())?;
-        let pixel = row * input.width() + column;
+        let row = at(0, job.first[0], rows.start, input.height())?;
+        let column = at(1, job.first[1], columns.start, input.width())?;
+        at(0, job.first[0], rows.end - 1, input.height())?;
+        at(1, job.first[1], columns.end - 1, input.width())?;
+        let pixel = row * input.pitch() + column;
         Some(Rows {
             first: input.data()[pixel * input.channels()..].as_ptr(),
-            row_pitch: window.stride[0] * input.width() * input.channels(),
+            row_pitch: window.stride[0] * input.pitch() * input.channels(),
             pitch: window.stride[1] * input.channels(),
         })
     }
@@ -116,12 +116,10 @@ impl<T: Element> Block<'_, T> {
         columns: &Range<usize>,
     ) -> Rows<T> {
         let cotangent = self.job.cotangent;
-        let region = self.job.region;
-        let row = region.row + rows.start;
-        let pixel = row * cotangent.width() + region.column + columns.start;
+        let pixel = rows.start * cotangent.pitch() + columns.start;
         Rows {
             first: cotangent.data()[pixel * cotangent.channels()..].as_ptr(),
-            row_pitch: cotangent.width() * cotangent.channels(),
+            row_pitch: cotangent.pitch() * cotangent.channels(),
             pitch: cotangent.channels(),
         }
     }
@@ -149,12 +147,12 @@ impl<T: Element> Block<'_, T> {
         let mut to = packed;
         let row_pitch = columns.len() * pitch;
         for row in rows.clone() {
-            let pixel = (job.region.row + row) * job.cotangent.width() + job.region.column;
+            let pixel = row * job.cotangent.pitch();
             let mut from = job.cotangent.data()[(pixel + columns.start) * channels..].as_ptr();
             for _ in columns.clone() {
                 for column in (0..part.len()).step_by(lanes) {
                     let count = lanes.min(part.len() - column);
-                    // SAFETY: the region lies in the cotangent; the caller vouches for the target.
+                    // SAFETY: the position lies in the cotangent; the caller vouches for the target.
                     unsafe {
                         let value = load_some::<S, T>(simd, from.add(first + column), count);
                         store_some::<S, T>(simd, to.add(column), lanes, value);
@@ -186,9 +184,8 @@ impl<T: Element> Block<'_, T> {
     ) -> Rows<T> {
         let job = self.job;
         let window = job.convolution.window;
-        let origin = [job.first.row, job.first.column];
         let first = [0, 1].map(|axis: usize| {
-            origin[axis]
+            job.first[axis]
                 + signed(position[axis]) * signed(window.stride[axis])
                 + signed(self.kernel[axis].start) * signed(window.dilation[axis])
         });
@@ -215,7 +212,7 @@ impl<T: Element> Block<'_, T> {
                     Ok(row) if row < job.input.height() && !inside.is_empty() => {
                         clear(to, inside.start * depth);
                         let column = first[1] + signed(inside.start) * signed(columns.step);
-                        let from = row * job.input.width() + column.unsigned_abs();
+                        let from = row * job.input.pitch() + column.unsigned_abs();
                         let from = data.wrapping_add(from * channels);
                         let first = to.wrapping_add(inside.start * depth);
                         if whole {
