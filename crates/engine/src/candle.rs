@@ -2,11 +2,12 @@
 
 use candle_core::{CpuStorage, Storage, Tensor};
 use rayon::prelude::*;
+use stream_grad_tiling::Rect;
 
 use crate::element::{DType, RequestedDType};
 use crate::error::{ExternalError, StreamError};
 use crate::exchange::TileSource;
-use crate::tile::{PixelRegion, StridedMut, TileMut};
+use crate::tile::{StridedMut, TileMut};
 
 impl From<candle_core::DType> for RequestedDType {
     fn from(dtype: candle_core::DType) -> Self {
@@ -48,12 +49,7 @@ impl TileSource for Tensor {
         (dimension(2), dimension(3))
     }
 
-    fn read(
-        &self,
-        image: usize,
-        region: &PixelRegion,
-        out: TileMut<'_>,
-    ) -> Result<(), ExternalError> {
+    fn read(&self, image: usize, region: Rect, out: TileMut<'_>) -> Result<(), ExternalError> {
         let place = TensorPlace::new(self, image, region)?;
         let (storage, _) = self.storage_and_layout();
         match &*storage {
@@ -76,19 +72,18 @@ struct TensorPlace {
 }
 
 impl TensorPlace {
-    fn new(tensor: &Tensor, image: usize, region: &PixelRegion) -> Result<Self, ExternalError> {
+    fn new(tensor: &Tensor, image: usize, region: Rect) -> Result<Self, ExternalError> {
         let (batch, channels, height, width) = tensor.dims4()?;
-        let row = usize::try_from(region.rows.start)?;
-        let column = usize::try_from(region.columns.start)?;
-        if image >= batch || region.rows.end > height as u64 || region.columns.end > width as u64 {
+        let plane = Rect::whole(height as u64, width as u64);
+        if image >= batch || !plane.covers(region) {
             return Err(format!(
-                "image {image}, rows {:?}, columns {:?} lie outside a tensor of shape {:?}",
-                region.rows,
-                region.columns,
+                "image {image}, {region} lies outside a tensor of shape {:?}",
                 tensor.dims()
             )
             .into());
         }
+        let row = usize::try_from(region.rows.lo)?;
+        let column = usize::try_from(region.columns.lo)?;
         let layout = tensor.layout();
         let stride = layout.stride();
         Ok(Self {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use stream_grad_kernels::KernelError;
-use stream_grad_tiling::TilingError;
+use stream_grad_tiling::{Rect, TilingError};
 
 /// An error of a [`TileSource`](crate::TileSource), a sink or a user's layer.
 pub type ExternalError = Box<dyn std::error::Error + Send + Sync>;
@@ -115,28 +115,24 @@ pub enum StreamError {
         found: String,
     },
     /// The source failed to deliver a region.
-    #[error("reading image {image}, rows {rows:?}, columns {columns:?}: {source}")]
+    #[error("reading image {image}, {region}: {source}")]
     Source {
         /// Index in the batch.
         image: usize,
-        /// Rows asked for, in pixels.
-        rows: std::ops::Range<u64>,
-        /// Columns asked for, in pixels.
-        columns: std::ops::Range<u64>,
+        /// What was asked for, in pixels.
+        region: Rect,
         /// The source's error.
         source: ExternalError,
     },
     /// A feature sink, cotangent source or gradient sink failed.
-    #[error("{what}, image {image}, rows {rows:?}, columns {columns:?}: {source}")]
+    #[error("{what}, image {image}, {region}: {source}")]
     Exchange {
         /// Which one.
         what: &'static str,
         /// Index in the batch.
         image: usize,
-        /// Rows that were handed over, in the map's own positions.
-        rows: std::ops::Range<u64>,
-        /// Columns, likewise.
-        columns: std::ops::Range<u64>,
+        /// What was handed over, in the map's own positions.
+        region: Rect,
         /// Its error.
         source: ExternalError,
     },

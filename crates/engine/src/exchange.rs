@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use stream_grad_tiling::Rect;
+
 use crate::error::ExternalError;
-use crate::tile::{PixelRegion, TileMut, TileRef};
+use crate::tile::{TileMut, TileRef};
 
 /// Hands out any region of the images of a batch, as it is asked; no image ever has to exist as a whole.
 ///
-/// A region, or a part of it, may be asked for again (the backward sweep recomputes), so **a pixel must depend
+/// A region is a rectangle of the image or of the map, in its own pixels. It, or a part of it, may be asked for again (the backward sweep recomputes), so **a pixel must depend
 /// on its coordinates alone**: augmentations are functions of image coordinates and a seed, resampling works
 /// on a grid fixed to the image, and anything global is estimated beforehand. Pixels are delivered in height x
 /// width x channels order, in the plan's dtype, normalised as the network expects.
@@ -20,19 +22,14 @@ pub trait TileSource: Send + Sync {
     fn extent(&self) -> (u64, u64);
     /// Is told, before each sweep, what it will ask for, image and region, in order: a source that decodes may begin at once.
     /// A sweep that fails asks for less.
-    fn expect_reads(&self, reads: &mut dyn Iterator<Item = (usize, PixelRegion)>) {
+    fn expect_reads(&self, reads: &mut dyn Iterator<Item = (usize, Rect)>) {
         let _ = reads;
     }
     /// Writes every value of `region` of image `image` to `out`.
     ///
     /// # Errors
     /// Anything that keeps the region from being delivered; the sweep ends with it.
-    fn read(
-        &self,
-        image: usize,
-        region: &PixelRegion,
-        out: TileMut<'_>,
-    ) -> Result<(), ExternalError>;
+    fn read(&self, image: usize, region: Rect, out: TileMut<'_>) -> Result<(), ExternalError>;
 }
 
 /// A shared source is a source.
@@ -49,16 +46,11 @@ impl<S: TileSource + ?Sized> TileSource for Arc<S> {
         (**self).extent()
     }
 
-    fn expect_reads(&self, reads: &mut dyn Iterator<Item = (usize, PixelRegion)>) {
+    fn expect_reads(&self, reads: &mut dyn Iterator<Item = (usize, Rect)>) {
         (**self).expect_reads(reads);
     }
 
-    fn read(
-        &self,
-        image: usize,
-        region: &PixelRegion,
-        out: TileMut<'_>,
-    ) -> Result<(), ExternalError> {
+    fn read(&self, image: usize, region: Rect, out: TileMut<'_>) -> Result<(), ExternalError> {
         (**self).read(image, region, out)
     }
 }
@@ -73,7 +65,7 @@ pub trait FeatureSink: Send {
         &mut self,
         image: usize,
         output: usize,
-        region: &PixelRegion,
+        region: Rect,
         features: TileRef<'_>,
     ) -> Result<(), ExternalError>;
 }
@@ -89,7 +81,7 @@ pub trait CotangentSource: Send {
         &mut self,
         image: usize,
         output: usize,
-        region: &PixelRegion,
+        region: Rect,
         features: TileRef<'_>,
         out: TileMut<'_>,
     ) -> Result<(), ExternalError>;
@@ -106,7 +98,7 @@ pub trait InputGradientSink: Send {
     fn add(
         &mut self,
         image: usize,
-        region: &PixelRegion,
+        region: Rect,
         gradient: TileRef<'_>,
     ) -> Result<(), ExternalError>;
 }
@@ -129,7 +121,7 @@ pub trait TapSink: Send {
         &mut self,
         image: usize,
         tap: usize,
-        region: &PixelRegion,
+        region: Rect,
         activation: TileRef<'_>,
         cotangent: TileRef<'_>,
     ) -> Result<(), ExternalError>;

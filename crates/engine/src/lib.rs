@@ -71,6 +71,6 @@ pub use probe::{Probe, ProbeOutcome};
 pub use request::PlanRequest;
 pub use residuals::{BackendResiduals, Residuals};
 pub use threads::{THREADS_PER_CORE, check_threads, cores};
-pub use tile::{PixelRegion, Strided, StridedMut, TileMut, TileRef};
+pub use tile::{Strided, StridedMut, TileMut, TileRef};
 pub use wanted::{InputGradient, Trainable};
 pub use workspace::Workspace;

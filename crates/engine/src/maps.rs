@@ -2,11 +2,12 @@
 
 use rayon::prelude::*;
 use stream_grad_kernels::{Element, zeros};
+use stream_grad_tiling::Rect;
 
 use crate::element::Stored;
 use crate::error::ExternalError;
 use crate::exchange::{CotangentSource, FeatureSink, InputGradientSink, TileSource};
-use crate::tile::{PixelRegion, TileMut, TileRef};
+use crate::tile::{TileMut, TileRef};
 
 /// Whole maps `[N, C, H, W]`, one for each output of a network, or the images themselves.
 #[derive(Debug, Clone)]
@@ -61,13 +62,16 @@ impl<T: Element + Stored> WholeMaps<T> {
     fn scatter(
         &mut self,
         (image, output): (usize, usize),
-        region: &PixelRegion,
+        region: Rect,
         tile: TileRef<'_>,
         combine: impl Fn(&mut T, T),
     ) -> Result<(), ExternalError> {
         let map = self.maps.get_mut(output).ok_or("no such output")?;
         let tile = T::from_tile(tile).ok_or("a tile of another dtype")?;
         let place = MapPlace::new(&map.shape, image, region)?;
+        if region.is_empty() {
+            return Ok(());
+        }
         for row in 0..region.height() {
             let values = tile.row(row);
             for channel in 0..place.channels {
@@ -84,12 +88,15 @@ impl<T: Element + Stored> WholeMaps<T> {
     fn gather(
         &self,
         (image, output): (usize, usize),
-        region: &PixelRegion,
+        region: Rect,
         out: TileMut<'_>,
     ) -> Result<(), ExternalError> {
         let map = self.maps.get(output).ok_or("no such output")?;
         let place = MapPlace::new(&map.shape, image, region)?;
         let mut tile = T::from_tile_mut(out).ok_or("a tile of another dtype")?;
+        if region.is_empty() {
+            return Ok(());
+        }
         tile.par_rows().enumerate().for_each(|(row, values)| {
             for channel in 0..place.channels {
                 let start = place.start(channel, row);
@@ -118,12 +125,7 @@ impl<T: Element + Stored> TileSource for WholeMaps<T> {
         (extent(2), extent(3))
     }
 
-    fn read(
-        &self,
-        image: usize,
-        region: &PixelRegion,
-        out: TileMut<'_>,
-    ) -> Result<(), ExternalError> {
+    fn read(&self, image: usize, region: Rect, out: TileMut<'_>) -> Result<(), ExternalError> {
         self.gather((image, 0), region, out)
     }
 }
@@ -133,7 +135,7 @@ impl<T: Element + Stored> CotangentSource for WholeMaps<T> {
         &mut self,
         image: usize,
         output: usize,
-        region: &PixelRegion,
+        region: Rect,
         _features: TileRef<'_>,
         out: TileMut<'_>,
     ) -> Result<(), ExternalError> {
@@ -146,7 +148,7 @@ impl<T: Element + Stored> FeatureSink for WholeMaps<T> {
         &mut self,
         image: usize,
         output: usize,
-        region: &PixelRegion,
+        region: Rect,
         features: TileRef<'_>,
     ) -> Result<(), ExternalError> {
         self.scatter((image, output), region, features, |place, value| {
@@ -159,7 +161,7 @@ impl<T: Element + Stored> InputGradientSink for WholeMaps<T> {
     fn add(
         &mut self,
         image: usize,
-        region: &PixelRegion,
+        region: Rect,
         gradient: TileRef<'_>,
     ) -> Result<(), ExternalError> {
         self.scatter((image, 0), region, gradient, |place, value| *place += value)
@@ -178,16 +180,17 @@ impl MapPlace {
     fn new(
         &[batch, channels, height, width]: &[usize; 4],
         image: usize,
-        region: &PixelRegion,
+        region: Rect,
     ) -> Result<Self, ExternalError> {
-        if image >= batch || region.rows.end > height as u64 || region.columns.end > width as u64 {
+        let map = Rect::whole(height as u64, width as u64);
+        if image >= batch || !map.covers(region) {
             return Err(format!(
-                "image {image}, {region:?} lies outside {batch} maps of {height} x {width}"
+                "image {image}, {region} lies outside {batch} maps of {height} x {width}"
             )
             .into());
         }
-        let row = usize::try_from(region.rows.start)?;
-        let column = usize::try_from(region.columns.start)?;
+        let row = usize::try_from(region.rows.lo)?;
+        let column = usize::try_from(region.columns.lo)?;
         Ok(Self {
             origin: (image * channels * height + row) * width + column,
             channels,

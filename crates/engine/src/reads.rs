@@ -2,16 +2,13 @@
 
 use std::ops::Range;
 
-use stream_grad_tiling::{Block, Buffers, Geometry, Residual, Tile};
-
-use crate::sweep::pixel_region;
-use crate::tile::PixelRegion;
+use stream_grad_tiling::{Block, Buffers, Geometry, Rect, Residual, Tile};
 
 /// What the forward sweep over blocks, counted over all images, asks its source for: image and region.
 pub(crate) fn forward_reads(
     geometry: &Geometry,
     range: Range<usize>,
-) -> impl Iterator<Item = (usize, PixelRegion)> + '_ {
+) -> impl Iterator<Item = (usize, Rect)> + '_ {
     let blocks = geometry.blocks();
     range.flat_map(move |place| {
         let block = geometry.block(place % blocks);
@@ -25,7 +22,7 @@ pub(crate) fn backward_reads<'a>(
     geometry: &'a Geometry,
     buffers: &'a Buffers,
     range: Range<usize>,
-) -> impl Iterator<Item = (usize, PixelRegion)> + 'a {
+) -> impl Iterator<Item = (usize, Rect)> + 'a {
     let blocks = geometry.blocks();
     let computed_again = buffers.residual(0) == Residual::Recomputed;
     range.rev().flat_map(move |place| {
@@ -49,9 +46,8 @@ fn raster(bands: Range<usize>, columns: usize) -> impl DoubleEndedIterator<Item 
 fn owned<'a>(
     block: Block<'a>,
     tiles: impl Iterator<Item = Tile> + 'a,
-) -> impl Iterator<Item = PixelRegion> + 'a {
+) -> impl Iterator<Item = Rect> + 'a {
     tiles
         .map(move |tile| block.owned(tile, 0))
         .filter(|region| !region.is_empty())
-        .map(pixel_region)
 }

@@ -1,29 +1,6 @@
 //! Strided views of tiles in height x width x channels order, as sources and sinks see them.
 
-use std::ops::Range;
-
 use rayon::prelude::*;
-
-/// A rectangle of an image or of a feature map, in that plane's own pixels, half-open.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PixelRegion {
-    /// Rows.
-    pub rows: Range<u64>,
-    /// Columns.
-    pub columns: Range<u64>,
-}
-
-impl PixelRegion {
-    /// Number of rows.
-    pub fn height(&self) -> usize {
-        usize::try_from(self.rows.end.saturating_sub(self.rows.start)).unwrap_or(usize::MAX)
-    }
-
-    /// Number of columns.
-    pub fn width(&self) -> usize {
-        usize::try_from(self.columns.end.saturating_sub(self.columns.start)).unwrap_or(usize::MAX)
-    }
-}
 
 /// Rows of a tile to read; each row is contiguous, columns x channels.
 #[derive(Debug, Clone, Copy)]

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::{CotangentSource, ExternalError, PixelRegion, TileMut, TileRef, TileSource};
+use crate::{CotangentSource, ExternalError, Rect, TileMut, TileRef, TileSource};
 
 /// Whole cotangents as tensors `[N, C, H, W]`, one for each output.
 pub(crate) struct TensorCotangents(pub(crate) Vec<Tensor>);
@@ -12,7 +12,7 @@ impl CotangentSource for TensorCotangents {
         &mut self,
         image: usize,
         output: usize,
-        region: &PixelRegion,
+        region: Rect,
         _features: TileRef<'_>,
         out: TileMut<'_>,
     ) -> Result<(), ExternalError> {

@@ -11,7 +11,7 @@ use candle_nn::{VarBuilder, VarMap};
 use stream_grad::tiling::{AxisRule, PerAxis, TilingError, Window};
 use stream_grad::{
     ByteCount, CandleLayer, Conv2d, CotangentSource, ExternalError, FeatureSink, InputGradient,
-    InputGradientSink, Maps, Net, NetBuilder, PixelRegion, Plan, PlanRequest, Pool2d, StreamError,
+    InputGradientSink, Maps, Net, NetBuilder, Plan, PlanRequest, Pool2d, Rect, StreamError,
     TapSink, TileMut, TileRef,
 };
 
@@ -114,13 +114,7 @@ fn with_local_layer(dtype: DType) -> Result<Net, StreamError> {
 struct Ones;
 
 impl FeatureSink for Ones {
-    fn write(
-        &mut self,
-        _: usize,
-        _: usize,
-        _: &PixelRegion,
-        _: TileRef<'_>,
-    ) -> Result<(), ExternalError> {
+    fn write(&mut self, _: usize, _: usize, _: Rect, _: TileRef<'_>) -> Result<(), ExternalError> {
         Ok(())
     }
 }
@@ -130,7 +124,7 @@ impl CotangentSource for Ones {
         &mut self,
         _: usize,
         _: usize,
-        region: &PixelRegion,
+        region: Rect,
         _: TileRef<'_>,
         out: TileMut<'_>,
     ) -> Result<(), ExternalError> {
@@ -143,7 +137,7 @@ impl CotangentSource for Ones {
 }
 
 impl InputGradientSink for Ones {
-    fn add(&mut self, _: usize, _: &PixelRegion, _: TileRef<'_>) -> Result<(), ExternalError> {
+    fn add(&mut self, _: usize, _: Rect, _: TileRef<'_>) -> Result<(), ExternalError> {
         Ok(())
     }
 }
@@ -153,7 +147,7 @@ impl TapSink for Ones {
         &mut self,
         _: usize,
         _: usize,
-        _: &PixelRegion,
+        _: Rect,
         _: TileRef<'_>,
         _: TileRef<'_>,
     ) -> Result<(), ExternalError> {

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::mem;
-use std::ops::{Add, Mul, Range};
+use std::ops::{Add, Mul};
 use std::thread::LocalKey;
 
 use rand::{RngExt, SeedableRng};
@@ -13,7 +13,8 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stream_grad::{ExternalError, PixelRegion, StridedMut, TileMut, TileSource};
+use stream_grad::tiling::PerAxis;
+use stream_grad::{ExternalError, Rect, Span, StridedMut, TileMut, TileSource};
 
 use crate::error::{Result, TrainError};
 
@@ -78,7 +79,7 @@ pub enum Axes {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Augmentation {
     /// The part that is shown, in pixels of the image.
-    pub crop: PixelRegion,
+    pub crop: Rect,
     /// Whether rows and columns of that part change places.
     pub axes: Axes,
     /// Order of the rows that come out.
@@ -96,10 +97,7 @@ impl Augmentation {
     #[must_use]
     pub const fn none(extent: (u64, u64)) -> Self {
         Self {
-            crop: PixelRegion {
-                rows: 0..extent.0,
-                columns: 0..extent.1,
-            },
+            crop: Rect::whole(extent.0, extent.1),
             axes: Axes::Kept,
             rows: Order::Forward,
             columns: Order::Forward,
@@ -111,8 +109,7 @@ impl Augmentation {
     /// Height and width of what comes out.
     #[must_use]
     pub const fn extent(&self) -> (u64, u64) {
-        let height = self.crop.rows.end - self.crop.rows.start;
-        let width = self.crop.columns.end - self.crop.columns.start;
+        let (height, width) = (self.crop.rows.len(), self.crop.columns.len());
         match self.axes {
             Axes::Kept => (height, width),
             Axes::Swapped => (width, height),
@@ -120,19 +117,18 @@ impl Augmentation {
     }
 
     /// The region of the image that `region` of the result shows.
-    fn origin(&self, region: &PixelRegion) -> PixelRegion {
+    fn origin(&self, region: Rect) -> Rect {
         let (height, width) = self.extent();
-        let rows = ordered(&region.rows, height, self.rows);
-        let columns = ordered(&region.columns, width, self.columns);
+        let rows = ordered(region.rows, height, self.rows);
+        let columns = ordered(region.columns, width, self.columns);
         let (rows, columns) = match self.axes {
             Axes::Kept => (rows, columns),
             Axes::Swapped => (columns, rows),
         };
-        let (top, left) = (self.crop.rows.start, self.crop.columns.start);
-        PixelRegion {
-            rows: rows.start + top..rows.end + top,
-            columns: columns.start + left..columns.end + left,
-        }
+        // What overflows lies in no image: the source refuses it.
+        let by = PerAxis::new(self.crop.rows.lo, self.crop.columns.lo);
+        let part = Rect::new(rows, columns);
+        part.translate(by).unwrap_or(part)
     }
 
     fn keeps_orientation(&self) -> bool {
@@ -144,10 +140,16 @@ impl Augmentation {
     }
 }
 
-fn ordered(range: &Range<u64>, length: u64, order: Order) -> Range<u64> {
+fn ordered(span: Span, length: u64, order: Order) -> Span {
     match order {
-        Order::Forward => range.clone(),
-        Order::Backward => length.saturating_sub(range.end)..length.saturating_sub(range.start),
+        Order::Forward => span,
+        Order::Backward => {
+            let length = Span::first(length).hi;
+            Span::new(
+                length.saturating_sub(span.hi),
+                length.saturating_sub(span.lo),
+            )
+        }
     }
 }
 
@@ -211,10 +213,10 @@ impl AugmentationSettings {
             Orientations::Flips => (rows, columns, Axes::Kept),
             Orientations::All => (rows, columns, if swap { Axes::Swapped } else { Axes::Kept }),
         };
-        let crop = PixelRegion {
-            rows: part(extent.0, self.crop, rng.random()),
-            columns: part(extent.1, self.crop, rng.random()),
-        };
+        let crop = Rect::new(
+            part(extent.0, self.crop, rng.random()),
+            part(extent.1, self.crop, rng.random()),
+        );
         let mut spread = |reach: f64| single(reach * (2.0 * rng.random::<f64>() - 1.0));
         let gain = [(); 3].map(|()| 1.0 + spread(self.contrast));
         let offset = [(); 3].map(|()| spread(self.brightness));
@@ -236,11 +238,11 @@ impl AugmentationSettings {
     clippy::cast_precision_loss,
     reason = "image sizes are below 2^53, shares are checked, and the result is kept inside the image"
 )]
-fn part(length: u64, share: f64, at: f64) -> Range<u64> {
+fn part(length: u64, share: f64, at: f64) -> Span {
     let kept = ((length as f64 * share).round() as u64).clamp(length.min(1), length);
     let start = (((length - kept + 1) as f64) * at) as u64;
     let start = start.min(length - kept);
-    start..start + kept
+    Span::new(start.cast_signed(), (start + kept).cast_signed())
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is meant")]
@@ -262,13 +264,12 @@ impl<S: TileSource> Augmented<S> {
     /// [`TrainError::Setting`] if the crop does not lie inside the image or is empty.
     pub fn new(source: S, augmentation: Augmentation) -> Result<Self> {
         let (height, width) = source.extent();
-        let crop = &augmentation.crop;
-        let inside = |range: &Range<u64>, length| range.start < range.end && range.end <= length;
-        if !inside(&crop.rows, height) || !inside(&crop.columns, width) {
+        let crop = augmentation.crop;
+        if crop.is_empty() || !Rect::whole(height, width).covers(crop) {
             return Err(TrainError::setting(
                 "augmentation's crop",
                 format!("a part of an image of {height} x {width}"),
-                format!("rows {:?}, columns {:?}", crop.rows, crop.columns),
+                crop.to_string(),
             ));
         }
         Ok(Self {
@@ -280,7 +281,7 @@ impl<S: TileSource> Augmented<S> {
     fn read_as<T>(
         &self,
         image: usize,
-        region: &PixelRegion,
+        region: Rect,
         mut out: StridedMut<'_, T>,
         wrap: for<'a> fn(StridedMut<'a, T>) -> TileMut<'a>,
         scratch: &'static LocalKey<RefCell<Vec<T>>>,
@@ -296,9 +297,9 @@ impl<S: TileSource> Augmented<S> {
         buffer.resize(origin.height() * length, T::default());
         let tile = StridedMut::new(&mut buffer, origin.height(), length, length)
             .ok_or("region without columns")?;
-        let read = self.source.read(image, &origin, wrap(tile));
+        let read = self.source.read(image, origin, wrap(tile));
         if read.is_ok() {
-            self.arrange(&buffer, &origin, channels, region, &mut out);
+            self.arrange(&buffer, origin, channels, region, &mut out);
         }
         scratch.with(|cell| *cell.borrow_mut() = buffer);
         read
@@ -307,9 +308,9 @@ impl<S: TileSource> Augmented<S> {
     fn arrange<T>(
         &self,
         buffer: &[T],
-        origin: &PixelRegion,
+        origin: Rect,
         channels: usize,
-        region: &PixelRegion,
+        region: Rect,
         out: &mut StridedMut<'_, T>,
     ) where
         T: Copy + From<f32> + Add<Output = T> + Mul<Output = T> + Send + Sync,
@@ -361,8 +362,8 @@ impl<S: TileSource> TileSource for Augmented<S> {
         self.augmentation.extent()
     }
 
-    fn expect_reads(&self, reads: &mut dyn Iterator<Item = (usize, PixelRegion)>) {
-        let origins = reads.map(|(image, region)| (image, self.augmentation.origin(&region)));
+    fn expect_reads(&self, reads: &mut dyn Iterator<Item = (usize, Rect)>) {
+        let origins = reads.map(|(image, region)| (image, self.augmentation.origin(region)));
         self.source.expect_reads(&mut { origins });
     }
 
@@ -370,16 +371,11 @@ impl<S: TileSource> TileSource for Augmented<S> {
         clippy::redundant_closure,
         reason = "the bare variant is not general over the view's lifetime"
     )]
-    fn read(
-        &self,
-        image: usize,
-        region: &PixelRegion,
-        out: TileMut<'_>,
-    ) -> Result<(), ExternalError> {
+    fn read(&self, image: usize, region: Rect, out: TileMut<'_>) -> Result<(), ExternalError> {
         if self.augmentation.keeps_orientation() && self.augmentation.keeps_colour() {
             return self
                 .source
-                .read(image, &self.augmentation.origin(region), out);
+                .read(image, self.augmentation.origin(region), out);
         }
         match out {
             TileMut::F32(tile) => {
@@ -398,8 +394,10 @@ mod tests {
 
     use super::*;
 
-    const HEIGHT: u64 = 5;
-    const WIDTH: u64 = 7;
+    const HEIGHT: i64 = 5;
+    const WIDTH: i64 = 7;
+
+    const EXTENT: (u64, u64) = (HEIGHT.cast_unsigned(), WIDTH.cast_unsigned());
 
     fn image() -> Tensor {
         let values: Vec<f64> = (0..3 * 35).map(f64::from).collect();
@@ -407,11 +405,11 @@ mod tests {
     }
 
     /// The value of channel `channel` at (row, column) of the image.
-    fn value(row: u64, column: u64, channel: u64) -> f64 {
+    fn value(row: i64, column: i64, channel: i64) -> f64 {
         (channel * 35 + row * WIDTH + column) as f64
     }
 
-    fn read(source: &dyn TileSource, region: &PixelRegion) -> Vec<f64> {
+    fn read(source: &dyn TileSource, region: Rect) -> Vec<f64> {
         let length = region.width() * 3;
         let mut out = vec![f64::NAN; region.height() * length];
         let tile = StridedMut::new(&mut out, region.height(), length, length).unwrap();
@@ -420,8 +418,9 @@ mod tests {
     }
 
     /// Where the pixel at (row, column) of the result lies in the image, written out for each case.
-    fn expected(augmentation: &Augmentation, row: u64, column: u64) -> (u64, u64) {
+    fn expected(augmentation: &Augmentation, row: i64, column: i64) -> (i64, i64) {
         let (height, width) = augmentation.extent();
+        let (height, width) = (height.cast_signed(), width.cast_signed());
         let row = if augmentation.rows == Order::Backward {
             height - 1 - row
         } else {
@@ -438,8 +437,8 @@ mod tests {
             (row, column)
         };
         (
-            row + augmentation.crop.rows.start,
-            column + augmentation.crop.columns.start,
+            row + augmentation.crop.rows.lo,
+            column + augmentation.crop.columns.lo,
         )
     }
 
@@ -454,15 +453,9 @@ mod tests {
                 }
             };
             let crop = if case >> 3 == 1 {
-                PixelRegion {
-                    rows: 1..4,
-                    columns: 2..7,
-                }
+                Rect::new(Span::new(1, 4), Span::new(2, 7))
             } else {
-                PixelRegion {
-                    rows: 0..HEIGHT,
-                    columns: 0..WIDTH,
-                }
+                Rect::whole(EXTENT.0, EXTENT.1)
             };
             let axes = if case >> 2 & 1 == 1 {
                 Axes::Swapped
@@ -478,27 +471,19 @@ mod tests {
                 offset: [0.0, -1.0, 0.25],
             };
             let source = Augmented::new(image(), augmentation.clone()).unwrap();
-            let (height, width) = source.extent();
+            let whole = Rect::whole(source.extent().0, source.extent().1);
+            let (height, width) = (whole.rows.hi, whole.columns.hi);
             for region in [
-                PixelRegion {
-                    rows: 0..height,
-                    columns: 0..width,
-                },
-                PixelRegion {
-                    rows: 1..3,
-                    columns: 2..3,
-                },
-                PixelRegion {
-                    rows: height - 1..height,
-                    columns: 0..width - 1,
-                },
+                whole,
+                Rect::new(Span::new(1, 3), Span::new(2, 3)),
+                Rect::new(Span::new(height - 1, height), Span::new(0, width - 1)),
             ] {
-                let found = read(&source, &region);
+                let found = read(&source, region);
                 let mut values = found.iter();
-                for row in region.rows.clone() {
-                    for column in region.columns.clone() {
+                for row in region.rows.lo..region.rows.hi {
+                    for column in region.columns.lo..region.columns.hi {
                         let (from_row, from_column) = expected(&augmentation, row, column);
-                        for channel in 0..3_u64 {
+                        for channel in 0..3_i64 {
                             let index = usize::try_from(channel).unwrap();
                             let gain = f64::from(augmentation.gain[index]);
                             let offset = f64::from(augmentation.offset[index]);
@@ -520,7 +505,7 @@ mod tests {
             crop: 0.6,
             ..AugmentationSettings::strong()
         };
-        let draw = |epoch, index| settings.draw((HEIGHT, WIDTH), 1, epoch, index);
+        let draw = |epoch, index| settings.draw(EXTENT, 1, epoch, index);
         assert_eq!(draw(3, 4), draw(3, 4));
         assert_ne!(draw(3, 4), draw(4, 3));
         let mut turned = 0;
@@ -536,8 +521,8 @@ mod tests {
             Augmented::new(image(), augmentation).unwrap();
         }
         assert!((60..140).contains(&turned), "{turned}");
-        let none = AugmentationSettings::none().draw((HEIGHT, WIDTH), 1, 2, 3);
-        assert_eq!(none, Augmentation::none((HEIGHT, WIDTH)));
+        let none = AugmentationSettings::none().draw(EXTENT, 1, 2, 3);
+        assert_eq!(none, Augmentation::none(EXTENT));
     }
 
     #[test]
@@ -561,10 +546,7 @@ mod tests {
             .is_err()
         );
         let outside = Augmentation {
-            crop: PixelRegion {
-                rows: 0..6,
-                columns: 0..7,
-            },
+            crop: Rect::whole(6, 7),
             ..Augmentation::none((5, 7))
         };
         assert!(Augmented::new(image(), outside).is_err());

@@ -1,6 +1,6 @@
 //! The cotangent of a sum.
 
-use stream_grad::{CotangentSource, ExternalError, PixelRegion, TileMut, TileRef};
+use stream_grad::{CotangentSource, ExternalError, Rect, TileMut, TileRef};
 
 /// Cotangents that are all one: gradients of the features' sum.
 #[derive(Debug, Clone, Copy)]
@@ -11,7 +11,7 @@ impl CotangentSource for Ones {
         &mut self,
         _image: usize,
         _output: usize,
-        region: &PixelRegion,
+        region: Rect,
         _features: TileRef<'_>,
         out: TileMut<'_>,
     ) -> Result<(), ExternalError> {

@@ -8,9 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail, ensure};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
-use stream_grad::{
-    CotangentSource, ExternalError, PixelRegion, StridedMut, TileMut, TileRef, TileSource,
-};
+use stream_grad::{CotangentSource, ExternalError, Rect, StridedMut, TileMut, TileRef, TileSource};
 
 use super::position;
 
@@ -143,7 +141,7 @@ impl TensorInput {
     fn read_region(
         &self,
         image: usize,
-        region: &PixelRegion,
+        region: Rect,
         out: TileMut<'_>,
     ) -> Result<(), ExternalError> {
         match out {
@@ -159,24 +157,26 @@ impl TensorInput {
     fn read_rows<T>(
         &self,
         image: usize,
-        region: &PixelRegion,
+        region: Rect,
         mut tile: StridedMut<'_, T>,
         convert: impl Fn(f64) -> T,
     ) -> Result<(), ExternalError> {
         let [images, channels, height, width] = self.shape;
         let image = u64::try_from(image)?;
-        if image >= images || region.rows.end > height || region.columns.end > width {
+        if image >= images || !Rect::whole(height, width).covers(region) {
             return Err(format!(
-                "`{}` has shape {:?}: no {region:?} of image {image}",
+                "`{}` has shape {:?}: no {region} of image {image}",
                 self.name, self.shape
             )
             .into());
         }
         let channel_count = usize::try_from(channels)?;
-        for (row_index, row) in region.rows.clone().enumerate() {
+        let Rect { rows, columns } = region;
+        for (row_index, row) in (rows.lo..rows.hi).enumerate() {
+            let first = u64::try_from(row)? * width + u64::try_from(columns.lo)?;
             let out = tile.row(row_index);
             for (channel, plane) in (image * channels..(image + 1) * channels).enumerate() {
-                let position = (plane * height + row) * width + region.columns.start;
+                let position = plane * height * width + first;
                 let values = out.iter_mut().skip(channel).step_by(channel_count);
                 self.read_line(position, values, &convert)?;
             }
@@ -231,12 +231,7 @@ impl TileSource for TensorInput {
         (self.shape[2], self.shape[3])
     }
 
-    fn read(
-        &self,
-        image: usize,
-        region: &PixelRegion,
-        out: TileMut<'_>,
-    ) -> Result<(), ExternalError> {
+    fn read(&self, image: usize, region: Rect, out: TileMut<'_>) -> Result<(), ExternalError> {
         self.read_region(image, region, out)
     }
 }
@@ -246,7 +241,7 @@ impl CotangentSource for TensorInput {
         &mut self,
         image: usize,
         _output: usize,
-        region: &PixelRegion,
+        region: Rect,
         _features: TileRef<'_>,
         out: TileMut<'_>,
     ) -> Result<(), ExternalError> {
@@ -257,6 +252,7 @@ impl CotangentSource for TensorInput {
 #[cfg(test)]
 mod tests {
     use candle_core::{Device, Tensor};
+    use stream_grad::Span;
 
     use super::*;
 
@@ -278,7 +274,7 @@ mod tests {
     fn read(
         source: &dyn TileSource,
         image: usize,
-        region: &PixelRegion,
+        region: Rect,
         channels: usize,
     ) -> Result<Vec<f64>, ExternalError> {
         let row = region.width() * channels;
@@ -299,27 +295,15 @@ mod tests {
             let (_folder, path) = file_of(&tensor);
             let input = TensorFile::open(&path).unwrap().tensor("input").unwrap();
             for region in [
-                PixelRegion {
-                    rows: 0..4,
-                    columns: 0..2500,
-                },
-                PixelRegion {
-                    rows: 1..3,
-                    columns: 7..2499,
-                },
-                PixelRegion {
-                    rows: 3..4,
-                    columns: 2499..2500,
-                },
-                PixelRegion {
-                    rows: 2..2,
-                    columns: 5..5,
-                },
+                Rect::whole(4, 2500),
+                Rect::new(Span::new(1, 3), Span::new(7, 2499)),
+                Rect::new(Span::new(3, 4), Span::new(2499, 2500)),
+                Rect::new(Span::new(2, 2), Span::new(5, 5)),
             ] {
                 for image in 0..2 {
                     assert_eq!(
-                        read(&input, image, &region, 3).unwrap(),
-                        read(&tensor, image, &region, 3).unwrap()
+                        read(&input, image, region, 3).unwrap(),
+                        read(&tensor, image, region, 3).unwrap()
                     );
                 }
             }
@@ -337,30 +321,8 @@ mod tests {
             "{error}"
         );
         let input = file.tensor("input").unwrap();
-        assert!(
-            read(
-                &input,
-                1,
-                &PixelRegion {
-                    rows: 0..1,
-                    columns: 0..1
-                },
-                3
-            )
-            .is_err()
-        );
-        assert!(
-            read(
-                &input,
-                0,
-                &PixelRegion {
-                    rows: 0..5,
-                    columns: 0..1
-                },
-                3
-            )
-            .is_err()
-        );
+        assert!(read(&input, 1, Rect::whole(1, 1), 3).is_err());
+        assert!(read(&input, 0, Rect::whole(5, 1), 3).is_err());
 
         let (_flat, path) = file_of(&tensor.flatten_all().unwrap());
         let error = format!(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use candle_core::{DType, Tensor};
 use serde_json::json;
-use stream_grad::{ExternalError, FeatureSink, InputGradientSink, PixelRegion, Strided, TileRef};
+use stream_grad::{ExternalError, FeatureSink, InputGradientSink, Rect, Strided, TileRef};
 use stream_grad_files::{FileError, NewFile};
 
 use super::position;
@@ -211,7 +211,7 @@ impl MapOutput {
     fn take(
         &self,
         image: usize,
-        region: &PixelRegion,
+        region: Rect,
         tile: TileRef<'_>,
         combine: Combine,
     ) -> Result<(), ExternalError> {
@@ -224,17 +224,19 @@ impl MapOutput {
     fn take_rows<T: FileElement>(
         &self,
         image: usize,
-        region: &PixelRegion,
+        region: Rect,
         tile: Strided<'_, T>,
         combine: Combine,
     ) -> Result<(), ExternalError> {
         let [_, channels, height, width] = self.shape;
         let image = u64::try_from(image)?;
         let stride = usize::try_from(channels)?;
-        for (row_index, row) in region.rows.clone().enumerate() {
+        let Rect { rows, columns } = region;
+        for (row_index, row) in (rows.lo..rows.hi).enumerate() {
+            let first = u64::try_from(row)? * width + u64::try_from(columns.lo)?;
             let values = tile.row(row_index);
             for (channel, plane) in (image * channels..(image + 1) * channels).enumerate() {
-                let position = (plane * height + row) * width + region.columns.start;
+                let position = plane * height * width + first;
                 let offset = self.start + position * u64::try_from(T::BYTES)?;
                 let values = values.iter().skip(channel).step_by(stride).copied();
                 self.take_line(offset, values, combine)?;
@@ -276,7 +278,7 @@ impl FeatureSink for MapOutput {
         &mut self,
         image: usize,
         _output: usize,
-        region: &PixelRegion,
+        region: Rect,
         features: TileRef<'_>,
     ) -> Result<(), ExternalError> {
         self.take(image, region, features, Combine::Replace)
@@ -287,7 +289,7 @@ impl InputGradientSink for MapOutput {
     fn add(
         &mut self,
         image: usize,
-        region: &PixelRegion,
+        region: Rect,
         gradient: TileRef<'_>,
     ) -> Result<(), ExternalError> {
         self.take(image, region, gradient, Combine::Add)
@@ -297,6 +299,7 @@ impl InputGradientSink for MapOutput {
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
+    use stream_grad::Span;
 
     use super::*;
 
@@ -321,10 +324,7 @@ mod tests {
         let output = TensorOutput::create(&path, tensors).unwrap();
         let weight = Tensor::new(&[[1.5f64, -2.0], [0.25, 4.0]], &Device::Cpu).unwrap();
         output.write("weight", &weight).unwrap();
-        let region = PixelRegion {
-            rows: 1..3,
-            columns: 2..1500,
-        };
+        let region = Rect::new(Span::new(1, 3), Span::new(2, 1500));
         let row = region.width() * 2;
         let values: Vec<f64> = (0..2 * row)
             .map(|index| f64::from(u32::try_from(index).unwrap()))
@@ -337,7 +337,7 @@ mod tests {
             .write(
                 0,
                 0,
-                &region,
+                region,
                 TileRef::F32(Strided::new(&singles, 2, row, row).unwrap()),
             )
             .unwrap();
@@ -346,7 +346,7 @@ mod tests {
             gradient
                 .add(
                     0,
-                    &region,
+                    region,
                     TileRef::F64(Strided::new(&values, 2, row, row).unwrap()),
                 )
                 .unwrap();
@@ -409,15 +409,12 @@ mod tests {
             start: 8,
             shape: [1, 1, 1, 2],
         };
-        let region = PixelRegion {
-            rows: 0..1,
-            columns: 0..2,
-        };
+        let region = Rect::whole(1, 2);
         let values = [1_f32, 2.0];
         let tile = || TileRef::F32(Strided::new(&values, 1, 2, 2).unwrap());
         for error in [
-            output.write(0, 0, &region, tile()).unwrap_err(),
-            output.add(0, &region, tile()).unwrap_err(),
+            output.write(0, 0, region, tile()).unwrap_err(),
+            output.add(0, region, tile()).unwrap_err(),
         ] {
             let message = error.to_string();
             assert!(

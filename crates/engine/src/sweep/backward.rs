@@ -4,8 +4,7 @@ use stream_grad_tiling::{Sweep, Tile};
 
 use super::tap::OverlapSums;
 use super::{
-    Engine, Gradients, Phase, Saved, Schedule, TilePlace, exchange_failed, internal, pixel_region,
-    working,
+    Engine, Gradients, Phase, Saved, Schedule, TilePlace, exchange_failed, internal, working,
 };
 use crate::backend::{Backend, Buffer, Combine, Rect, Slab, offset};
 use crate::error::Result;
@@ -352,14 +351,13 @@ impl<B: Backend> BackwardSweep<'_, B> {
                 .schedule
                 .activation(place, node, Phase::Backward);
             let cotangent = self.engine.schedule.cotangent(place, node);
-            let region = pixel_region(owned);
             let (backend, mut slabs) = self.engine.slabs(store);
             let read =
-                |y: TileRef<'_>, g: TileMut<'_>| cotangents.read(place.image, index, &region, y, g);
+                |y: TileRef<'_>, g: TileMut<'_>| cotangents.read(place.image, index, owned, y, g);
             backend
                 .exchange(&mut slabs, features, cotangent, owned, read)
                 .ok_or_else(|| internal(name))?
-                .map_err(exchange_failed("cotangent source", place.image, region))?;
+                .map_err(exchange_failed("cotangent source", place.image, owned))?;
         }
         Ok(())
     }
@@ -375,13 +373,12 @@ impl<B: Backend> BackwardSweep<'_, B> {
         };
         let owned = self.engine.schedule.owned(place, 0);
         let buffer = self.engine.schedule.cotangent(place, 0);
-        let region = pixel_region(owned);
         let (backend, slabs) = self.engine.slabs(store);
-        let add = |gradient: TileRef<'_>| sink.add(place.image, &region, gradient);
+        let add = |gradient: TileRef<'_>| sink.add(place.image, owned, gradient);
         backend
             .read(&slabs, buffer, owned, add)
             .ok_or_else(|| internal("image"))?
-            .map_err(exchange_failed("input gradient sink", place.image, region))
+            .map_err(exchange_failed("input gradient sink", place.image, owned))
     }
 
     /// Hands the cotangents of the halos to the tiles above and to the left, which own them.

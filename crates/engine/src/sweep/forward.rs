@@ -4,9 +4,7 @@ use std::ops::Range;
 
 use stream_grad_tiling::{Sweep, Tile};
 
-use super::{
-    Engine, Phase, Saved, Schedule, TilePlace, exchange_failed, internal, pixel_region, working,
-};
+use super::{Engine, Phase, Saved, Schedule, TilePlace, exchange_failed, internal, working};
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::exchange::{FeatureSink, TileSource};
@@ -173,13 +171,12 @@ impl<B: Backend> Engine<'_, B> {
                 continue;
             }
             let buffer = self.schedule.activation(place, node, phase);
-            let region = pixel_region(owned);
             let (backend, slabs) = self.slabs(store);
-            let write = |features: TileRef<'_>| sink.write(place.image, index, &region, features);
+            let write = |features: TileRef<'_>| sink.write(place.image, index, owned, features);
             backend
                 .read(&slabs, buffer, owned, write)
                 .ok_or_else(|| internal(name))?
-                .map_err(exchange_failed("feature sink", place.image, region))?;
+                .map_err(exchange_failed("feature sink", place.image, owned))?;
         }
         Ok(())
     }

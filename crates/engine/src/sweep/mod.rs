@@ -13,7 +13,7 @@ mod working;
 
 use std::ops::Range;
 
-use stream_grad_tiling::{PerAxis, Residual, Span, Storage, Tile};
+use stream_grad_tiling::{PerAxis, Residual, Storage, Tile};
 
 use crate::backend::{Backend, Buffer, Combine, Rect, Slabs, WorkingLayout, offset};
 use crate::error::{ExternalError, OUTSIDE, Result, StreamError};
@@ -23,7 +23,7 @@ use crate::operator::step::{ForwardStep, VjpStep};
 use crate::operators::AnyTransposed;
 use crate::prepared::Prepared;
 use crate::spill::Spill;
-use crate::tile::{PixelRegion, TileMut};
+use crate::tile::TileMut;
 use crate::workspace::{BlockStore, Held};
 use schedule::{Phase, TilePlace};
 use sums::BlockSums;
@@ -252,17 +252,15 @@ impl<'p, B: Backend> Engine<'p, B> {
     ) -> Result<()> {
         let buffer = self.schedule.activation(place, 0, phase);
         let owned = self.schedule.owned(place, 0);
-        let region = pixel_region(owned);
         let source = self.source;
         let (backend, mut slabs) = self.slabs(store);
-        let read = |tile: TileMut<'_>| source.read(place.image, &region, tile);
+        let read = |tile: TileMut<'_>| source.read(place.image, owned, tile);
         backend
             .write(&mut slabs, buffer, owned, read)
             .ok_or_else(|| internal("image"))?
             .map_err(|source| StreamError::Source {
                 image: place.image,
-                rows: region.rows,
-                columns: region.columns,
+                region: owned,
                 source,
             })
     }
@@ -316,21 +314,12 @@ fn internal(layer: &str) -> StreamError {
 fn exchange_failed(
     what: &'static str,
     image: usize,
-    region: PixelRegion,
+    region: Rect,
 ) -> impl FnOnce(ExternalError) -> StreamError {
     move |source| StreamError::Exchange {
         what,
         image,
-        rows: region.rows,
-        columns: region.columns,
+        region,
         source,
-    }
-}
-
-pub(crate) fn pixel_region(rect: PerAxis<Span>) -> PixelRegion {
-    let range = |span: Span| span.lo.max(0).unsigned_abs()..span.hi.max(0).unsigned_abs();
-    PixelRegion {
-        rows: range(rect.rows),
-        columns: range(rect.columns),
     }
 }

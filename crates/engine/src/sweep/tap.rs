@@ -3,7 +3,7 @@
 use stream_grad_tiling::{BlockOverlap, Geometry, Span};
 
 use super::backward::{BackwardSweep, Exchange};
-use super::{Phase, TilePlace, exchange_failed, internal, pixel_region};
+use super::{Phase, TilePlace, exchange_failed, internal};
 use crate::backend::{Backend, Buffer, Combine, Rect, Slab, offset};
 use crate::error::Result;
 use crate::tile::TileRef;
@@ -134,16 +134,15 @@ impl<B: Backend> BackwardSweep<'_, B> {
             if shown.is_empty() {
                 continue;
             }
-            let region = pixel_region(shown);
             let take = |x: TileRef<'_>| {
-                let take = |g: TileRef<'_>| sink.take(place.image, tap, &region, x, g);
+                let take = |g: TileRef<'_>| sink.take(place.image, tap, shown, x, g);
                 backend.read(&slabs, cotangent, shown, take)
             };
             backend
                 .read(&slabs, activation, shown, take)
                 .flatten()
                 .ok_or_else(|| internal(name))?
-                .map_err(exchange_failed("tap", place.image, region))?;
+                .map_err(exchange_failed("tap", place.image, shown))?;
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ impl Plan {
     /// use candle_core::{DType, Device, Tensor};
     /// use candle_nn::{VarBuilder, VarMap};
     /// use stream_grad::{
-    ///     Conv2d, ExternalError, NetBuilder, PixelRegion, PlanRequest, TapSink, TileRef, Trainable,
+    ///     Conv2d, ExternalError, NetBuilder, PlanRequest, Rect, TapSink, TileRef, Trainable,
     /// };
     ///
     /// /// Sums the cotangents of all positions.
@@ -32,7 +32,7 @@ impl Plan {
     ///         &mut self,
     ///         _image: usize,
     ///         _tap: usize,
-    ///         region: &PixelRegion,
+    ///         region: Rect,
     ///         _activation: TileRef<'_>,
     ///         cotangent: TileRef<'_>,
     ///     ) -> Result<(), ExternalError> {

@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use stream_grad::{
     Conv2d, CotangentSource, ExternalError, FeatureSink, InputGradient, Maps, Net, NetBuilder,
-    PixelRegion, Plan, PlanRequest, TileMut, TileRef,
+    Plan, PlanRequest, Rect, TileMut, TileRef,
 };
 
 use crate::networks::{Step, build, tensor};
@@ -218,14 +218,14 @@ fn streamed_f32_gradients_are_as_accurate_as_those_of_one_tile() {
 }
 
 /// Collects features and answers with cotangents that depend on them, region by region.
-struct SquaredNorm(Vec<(usize, PixelRegion, Vec<f64>)>);
+struct SquaredNorm(Vec<(usize, Rect, Vec<f64>)>);
 
 impl FeatureSink for SquaredNorm {
     fn write(
         &mut self,
         image: usize,
         _: usize,
-        region: &PixelRegion,
+        region: Rect,
         features: TileRef<'_>,
     ) -> Result<(), ExternalError> {
         let TileRef::F64(rows) = features else {
@@ -234,7 +234,7 @@ impl FeatureSink for SquaredNorm {
         let values = (0..rows.rows())
             .flat_map(|row| rows.row(row).to_vec())
             .collect();
-        self.0.push((image, region.clone(), values));
+        self.0.push((image, region, values));
         Ok(())
     }
 }
@@ -244,7 +244,7 @@ impl CotangentSource for SquaredNorm {
         &mut self,
         image: usize,
         _: usize,
-        region: &PixelRegion,
+        region: Rect,
         features: TileRef<'_>,
         out: TileMut<'_>,
     ) -> Result<(), ExternalError> {
@@ -254,7 +254,7 @@ impl CotangentSource for SquaredNorm {
         let known = self
             .0
             .iter()
-            .find(|(of, at, _)| *of == image && at == region)
+            .find(|(of, at, _)| *of == image && *at == region)
             .ok_or("a region that was never written")?;
         let again: Vec<f64> = (0..rows.rows())
             .flat_map(|row| rows.row(row).to_vec())
@@ -273,13 +273,7 @@ impl CotangentSource for SquaredNorm {
 struct Full;
 
 impl FeatureSink for Full {
-    fn write(
-        &mut self,
-        _: usize,
-        _: usize,
-        _: &PixelRegion,
-        _: TileRef<'_>,
-    ) -> Result<(), ExternalError> {
+    fn write(&mut self, _: usize, _: usize, _: Rect, _: TileRef<'_>) -> Result<(), ExternalError> {
         Err("y.safetensors: no space left".into())
     }
 }
@@ -289,7 +283,7 @@ impl CotangentSource for Full {
         &mut self,
         _: usize,
         _: usize,
-        _: &PixelRegion,
+        _: Rect,
         _: TileRef<'_>,
         _: TileMut<'_>,
     ) -> Result<(), ExternalError> {

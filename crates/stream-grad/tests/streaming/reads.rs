@@ -5,12 +5,12 @@ use std::sync::Mutex;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use stream_grad::{
-    Conv2d, ExternalError, NetBuilder, PixelRegion, PlanRequest, Pool2d, TileMut, TileSource,
+    Conv2d, ExternalError, NetBuilder, PlanRequest, Pool2d, Rect, TileMut, TileSource,
 };
 
 use crate::networks::tensor;
 
-type Reads = Vec<(usize, PixelRegion)>;
+type Reads = Vec<(usize, Rect)>;
 
 /// A tensor that writes down what it was told and what it was asked for.
 struct Recorded {
@@ -39,17 +39,12 @@ impl TileSource for Recorded {
         self.images.extent()
     }
 
-    fn expect_reads(&self, reads: &mut dyn Iterator<Item = (usize, PixelRegion)>) {
+    fn expect_reads(&self, reads: &mut dyn Iterator<Item = (usize, Rect)>) {
         self.told.lock().unwrap().extend(reads);
     }
 
-    fn read(
-        &self,
-        image: usize,
-        region: &PixelRegion,
-        out: TileMut<'_>,
-    ) -> Result<(), ExternalError> {
-        self.asked.lock().unwrap().push((image, region.clone()));
+    fn read(&self, image: usize, region: Rect, out: TileMut<'_>) -> Result<(), ExternalError> {
+        self.asked.lock().unwrap().push((image, region));
         self.images.read(image, region, out)
     }
 }

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use stream_grad::{
     ByteCount, Conv2d, CostModel, ExternalError, FeatureSink, InputGradient, Maps, Net, NetBuilder,
-    PixelRegion, PlanRequest, StreamError, TileRef,
+    PlanRequest, Rect, StreamError, TileRef,
 };
 
 fn net() -> Net {
@@ -183,13 +183,7 @@ fn whole_maps_are_refused_where_streamed_ones_were_promised() {
 struct Discard;
 
 impl FeatureSink for Discard {
-    fn write(
-        &mut self,
-        _: usize,
-        _: usize,
-        _: &PixelRegion,
-        _: TileRef<'_>,
-    ) -> Result<(), ExternalError> {
+    fn write(&mut self, _: usize, _: usize, _: Rect, _: TileRef<'_>) -> Result<(), ExternalError> {
         Ok(())
     }
 }

@@ -5,8 +5,8 @@ use candle_nn::VarMap;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use stream_grad::{
-    ExternalError, InputGradient, Net, PixelRegion, Plan, PlanRequest, StreamError, TapSink,
-    TileRef, Trainable,
+    ExternalError, InputGradient, Net, Plan, PlanRequest, Rect, StreamError, TapSink, TileRef,
+    Trainable,
 };
 
 use crate::networks::{Step, build, fill, step, steps_from, tensor};
@@ -40,7 +40,7 @@ impl TapSink for Collector {
         &mut self,
         image: usize,
         tap: usize,
-        region: &PixelRegion,
+        region: Rect,
         activation: TileRef<'_>,
         cotangent: TileRef<'_>,
     ) -> Result<(), ExternalError> {
@@ -51,8 +51,8 @@ impl TapSink for Collector {
         };
         assert_eq!((x.rows(), g.rows()), (region.height(), region.height()));
         for row in 0..region.height() {
-            let line = image * height + usize::try_from(region.rows.start)? + row;
-            let start = line * width + usize::try_from(region.columns.start)?;
+            let line = image * height + usize::try_from(region.rows.lo)? + row;
+            let start = line * width + usize::try_from(region.columns.lo)?;
             for shown in &mut map.shown[start..start + region.width()] {
                 *shown += 1;
             }
@@ -368,7 +368,7 @@ impl TapSink for Refuses {
         &mut self,
         _: usize,
         _: usize,
-        _: &PixelRegion,
+        _: Rect,
         _: TileRef<'_>,
         _: TileRef<'_>,
     ) -> Result<(), ExternalError> {

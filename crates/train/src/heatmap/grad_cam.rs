@@ -2,7 +2,7 @@
 
 use candle_core::{DType, IndexOp, Tensor};
 use stream_grad::{
-    ExternalError, FeatureSink, Maps, PixelRegion, Strided, TapSink, TileRef, TileSource, Trainable,
+    ExternalError, FeatureSink, Maps, Rect, Strided, TapSink, TileRef, TileSource, Trainable,
 };
 
 use super::AttributionMap;
@@ -125,7 +125,7 @@ impl TapSink for Seen {
         &mut self,
         _image: usize,
         _tap: usize,
-        region: &PixelRegion,
+        region: Rect,
         activation: TileRef<'_>,
         cotangent: TileRef<'_>,
     ) -> Result<(), ExternalError> {
@@ -159,7 +159,7 @@ impl FeatureSink for Weighted {
         &mut self,
         _image: usize,
         _output: usize,
-        region: &PixelRegion,
+        region: Rect,
         features: TileRef<'_>,
     ) -> Result<(), ExternalError> {
         let features = single(features)?;
@@ -183,7 +183,7 @@ pub(super) fn single(tile: TileRef<'_>) -> Result<Strided<'_, f32>, ExternalErro
 }
 
 /// Where row `row` of a region begins in a map of `columns` columns.
-fn first_of_row(region: &PixelRegion, row: usize, columns: usize) -> Result<usize, ExternalError> {
-    let line = usize::try_from(region.rows.start)? + row;
-    Ok(line * columns + usize::try_from(region.columns.start)?)
+fn first_of_row(region: Rect, row: usize, columns: usize) -> Result<usize, ExternalError> {
+    let line = usize::try_from(region.rows.lo)? + row;
+    Ok(line * columns + usize::try_from(region.columns.lo)?)
 }

@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
-use stream_grad::{ExternalError, PixelRegion, TapSink, TileRef, TileSource, Trainable};
+use stream_grad::{ExternalError, Rect, TapSink, TileRef, TileSource, Trainable};
 
 use super::AttributionMap;
 use super::cells::CellSums;
@@ -95,20 +95,21 @@ impl TapSink for PixelSums {
         &mut self,
         _image: usize,
         _tap: usize,
-        region: &PixelRegion,
+        region: Rect,
         _activation: TileRef<'_>,
         cotangent: TileRef<'_>,
     ) -> Result<(), ExternalError> {
         let cotangent = single(cotangent)?;
-        for (line, row) in region.rows.clone().enumerate() {
+        for (line, row) in (region.rows.lo..region.rows.hi).enumerate() {
             let pixels = cotangent.row(line).chunks_exact(self.channels);
-            for (column, pixel) in region.columns.clone().zip(pixels) {
+            for (column, pixel) in (region.columns.lo..region.columns.hi).zip(pixels) {
                 let values = pixel.iter().map(|&value| f64::from(value));
                 let value: f64 = match self.sum {
                     ChannelSum::Absolute => values.map(f64::abs).sum(),
                     ChannelSum::Signed => values.sum(),
                 };
-                self.sums.add(row, column, value);
+                self.sums
+                    .add(row.unsigned_abs(), column.unsigned_abs(), value);
             }
         }
         Ok(())

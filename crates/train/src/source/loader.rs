@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
-use stream_grad::{PixelRegion, TileSource};
+use stream_grad::{Rect, TileSource};
 use stream_grad_slides::{
     BadRegionLog, BadRegionPolicy, BlockCache, Mask, MicronsPerPixel, OpenOptions, PixelScale,
     Slide, SlideError, SlideView, Target, TissueOptions,
 };
 
-use super::slide::{Normalisation, Pixels, SlideSource, signed};
+use super::slide::{Normalisation, Pixels, SlideSource, of_slide};
 use super::{BadRegions, ImageLoader, ReadSettings, Trim};
 use crate::data::Sample;
 use crate::error::{Result, TrainError};
@@ -257,15 +257,8 @@ impl Shared {
         let pixels = match usize::try_from(bytes) {
             Ok(length) if bytes <= self.settings.held_bytes / 4 => {
                 let mut rgb = vec![0; length];
-                let region = PixelRegion {
-                    rows: 0..extent.0,
-                    columns: 0..extent.1,
-                };
-                let region = signed(&region).map_err(|error| TrainError::System {
-                    what: "a region of a slide",
-                    reason: error.to_string(),
-                })?;
-                view.read(&region, &mut rgb)?;
+                let region = Rect::whole(extent.0, extent.1);
+                view.read(&of_slide(region), &mut rgb)?;
                 if let Some(stain) = stain.take() {
                     stain.apply(&mut rgb)?;
                 }

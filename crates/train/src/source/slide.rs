@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
-use stream_grad::{ExternalError, PixelRegion, StridedMut, TileMut, TileSource};
+use stream_grad::{ExternalError, Rect, StridedMut, TileMut, TileSource};
 use stream_grad_slides::{ReadAhead, ReadAheadOptions, Region, SlideView, StainNormalizer};
 
 use super::ReadSettings;
@@ -123,10 +123,10 @@ impl SlideSource {
         &self,
         view: &SlideView,
         ahead: &Ahead,
-        region: &PixelRegion,
+        region: Rect,
     ) -> Result<Vec<u8>, ExternalError> {
         let mut rgb = vec![0; region.height() * region.width() * 3];
-        let region = signed(region)?;
+        let region = of_slide(region);
         match ahead.current() {
             Some(ahead) => ahead.read(&region, &mut rgb)?,
             None => view.read(&region, &mut rgb)?,
@@ -154,10 +154,10 @@ struct Rows<'a> {
     pitch: usize,
 }
 
-pub(super) fn signed(region: &PixelRegion) -> Result<Region, ExternalError> {
-    let rows = i64::try_from(region.rows.start)?..i64::try_from(region.rows.end)?;
-    let columns = i64::try_from(region.columns.start)?..i64::try_from(region.columns.end)?;
-    Ok(Region::new(rows, columns))
+/// The same rectangle as slides have it.
+pub(super) fn of_slide(region: Rect) -> Region {
+    let Rect { rows, columns } = region;
+    Region::new(rows.lo..rows.hi, columns.lo..columns.hi)
 }
 
 impl TileSource for SlideSource {
@@ -176,31 +176,22 @@ impl TileSource for SlideSource {
         }
     }
 
-    fn expect_reads(&self, reads: &mut dyn Iterator<Item = (usize, PixelRegion)>) {
+    fn expect_reads(&self, reads: &mut dyn Iterator<Item = (usize, Rect)>) {
         if let Pixels::Read { view, ahead } = &self.pixels {
-            let regions = reads.filter_map(|(_, region)| signed(&region).ok());
+            let regions = reads.map(|(_, region)| of_slide(region));
             ahead.begin(view, regions.collect());
         }
     }
 
-    fn read(
-        &self,
-        _image: usize,
-        region: &PixelRegion,
-        out: TileMut<'_>,
-    ) -> Result<(), ExternalError> {
+    fn read(&self, _image: usize, region: Rect, out: TileMut<'_>) -> Result<(), ExternalError> {
         let (height, width) = self.extent();
-        if region.rows.end > height || region.columns.end > width {
-            let (rows, columns) = (&region.rows, &region.columns);
-            return Err(format!(
-                "rows {rows:?}, columns {columns:?} lie outside a slide of {height} x {width}"
-            )
-            .into());
+        if !Rect::whole(height, width).covers(region) {
+            return Err(format!("{region} lies outside a slide of {height} x {width}").into());
         }
         match &self.pixels {
             Pixels::Held { rgb, .. } => {
                 let pitch = usize::try_from(width)? * 3;
-                let (top, left) = (region.rows.start, region.columns.start);
+                let (top, left) = (region.rows.lo, region.columns.lo);
                 let rows = Rows {
                     values: rgb,
                     first: usize::try_from(top)? * pitch + usize::try_from(left)? * 3,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use stream_grad::{ExternalError, PixelRegion, TileMut, TileSource};
+use stream_grad::{ExternalError, Rect, TileMut, TileSource};
 
 /// Seconds of the training since it was last started; what came before a checkpoint is not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -65,16 +65,11 @@ impl<S: TileSource> TileSource for Timed<'_, S> {
         self.source.extent()
     }
 
-    fn expect_reads(&self, reads: &mut dyn Iterator<Item = (usize, PixelRegion)>) {
+    fn expect_reads(&self, reads: &mut dyn Iterator<Item = (usize, Rect)>) {
         self.source.expect_reads(reads);
     }
 
-    fn read(
-        &self,
-        image: usize,
-        region: &PixelRegion,
-        out: TileMut<'_>,
-    ) -> Result<(), ExternalError> {
+    fn read(&self, image: usize, region: Rect, out: TileMut<'_>) -> Result<(), ExternalError> {
         self.clock.during(|| self.source.read(image, region, out))
     }
 }

@@ -1,6 +1,6 @@
 //! An image that is computed, and a head that only sums: for images that do not fit in memory.
 
-use stream_grad::{ExternalError, FeatureSink, PixelRegion, TileMut, TileRef, TileSource};
+use stream_grad::{ExternalError, FeatureSink, Rect, TileMut, TileRef, TileSource};
 
 /// Noise in [-1, 1): every value is a function of its coordinates.
 #[derive(Debug, Clone, Copy)]
@@ -35,18 +35,15 @@ impl TileSource for Noise {
         (self.height, self.width)
     }
 
-    fn read(
-        &self,
-        _image: usize,
-        region: &PixelRegion,
-        mut out: TileMut<'_>,
-    ) -> Result<(), ExternalError> {
-        let values = |row: u64| {
-            region.columns.clone().flat_map(move |column| {
+    fn read(&self, _image: usize, region: Rect, mut out: TileMut<'_>) -> Result<(), ExternalError> {
+        let Rect { rows, columns } = region;
+        let values = |row: i64| {
+            (columns.lo..columns.hi).flat_map(move |column| {
+                let (row, column) = (row.unsigned_abs(), column.unsigned_abs());
                 (0..3).map(move |channel| Self::value(row, column, channel))
             })
         };
-        for (index, row) in region.rows.clone().enumerate() {
+        for (index, row) in (rows.lo..rows.hi).enumerate() {
             match &mut out {
                 TileMut::F32(tile) => {
                     let out = tile.row(index).iter_mut();
@@ -76,7 +73,7 @@ impl FeatureSink for Sum {
         &mut self,
         _image: usize,
         _output: usize,
-        region: &PixelRegion,
+        region: Rect,
         features: TileRef<'_>,
     ) -> Result<(), ExternalError> {
         for row in 0..region.height() {

@@ -13,7 +13,7 @@ use candle_nn::init::{DEFAULT_KAIMING_NORMAL, ZERO};
 use candle_nn::{Init, VarBuilder, VarMap};
 use stream_grad::tiling::Recipe;
 use stream_grad::{
-    PixelRegion, Plan, PlanRequest, Residuals, StreamError, StridedMut, TileMut, TileSource,
+    Plan, PlanRequest, Rect, Residuals, StreamError, StridedMut, TileMut, TileSource,
 };
 use stream_grad_models::{ImagenetteStem, ImagenetteTail, imagenette, seeded};
 use stream_grad_train::gradients::{Gradients, NamedVariables};
@@ -144,19 +144,15 @@ fn initial(builder: &VarBuilder<'_>) -> Result<BTreeMap<String, Var>> {
 /// All of an image as `[1, 3, H, W]`.
 fn whole(image: &dyn TileSource) -> Result<Tensor> {
     let (height, width) = image.extent();
-    let region = PixelRegion {
-        rows: 0..height,
-        columns: 0..width,
-    };
+    let region = Rect::whole(height, width);
     let (rows, columns, channels) = (region.height(), region.width(), image.channels());
     let mut values = vec![0_f32; rows * columns * channels];
     let length = columns * channels;
     if let Some(tile) = StridedMut::new(&mut values, rows, length, length) {
-        let read = image.read(0, &region, TileMut::F32(tile));
+        let read = image.read(0, region, TileMut::F32(tile));
         read.map_err(|source| StreamError::Source {
             image: 0,
-            rows: region.rows,
-            columns: region.columns,
+            region,
             source,
         })?;
     }

@@ -1,4 +1,5 @@
-use stream_grad::{StridedMut, TileMut};
+use stream_grad::tiling::PerAxis;
+use stream_grad::{Span, StridedMut, TileMut};
 use stream_grad_slides::{
     Compression, MacenkoProfile, PyramidOptions, PyramidWriter, ReinhardProfile, StainMethod,
     StainProfile,
@@ -21,7 +22,7 @@ fn slide(folder: &Path, name: &str, seed: u8) -> PathBuf {
     path
 }
 
-fn read(source: &dyn TileSource, region: &PixelRegion) -> Vec<f32> {
+fn read(source: &dyn TileSource, region: Rect) -> Vec<f32> {
     let length = region.width() * 3;
     let mut out = vec![f32::NAN; region.height() * length];
     let tile = StridedMut::new(&mut out, region.height(), length, length).unwrap();
@@ -52,23 +53,17 @@ fn held_and_streamed_slides_agree_and_are_normalised() {
         .load(&path)
         .unwrap();
     assert_eq!((held.extent(), streamed.extent()), ((60, 80), (60, 80)));
-    let region = PixelRegion {
-        rows: 3..41,
-        columns: 17..80,
-    };
-    let values = read(&*held, &region);
-    assert_eq!(values, read(&*streamed, &region));
+    let region = Rect::new(Span::new(3, 41), Span::new(17, 80));
+    let values = read(&*held, region);
+    assert_eq!(values, read(&*streamed, region));
     let level = f32::from(u8::try_from((3 * 80 + 17) * 3 * 7 % 251_u32).unwrap());
     assert!((values[0] - (level / 255.0 - 0.5) / 0.5).abs() < 1e-6);
-    let outside = PixelRegion {
-        rows: 0..61,
-        columns: 0..1,
-    };
+    let outside = Rect::whole(61, 1);
     let mut out = vec![0.0; 61 * 3];
     assert!(
         held.read(
             0,
-            &outside,
+            outside,
             TileMut::F32(StridedMut::new(&mut out, 61, 3, 3).unwrap())
         )
         .is_err()
@@ -97,14 +92,11 @@ fn slides_decoded_ahead_are_the_same_and_memory_is_bounded() {
         },
     )
     .unwrap();
-    let region = PixelRegion {
-        rows: 0..60,
-        columns: 0..80,
-    };
+    let region = Rect::whole(60, 80);
     for path in paths.iter().chain(&paths) {
         assert_eq!(
-            read(&*loader.load(path).unwrap(), &region),
-            read(&*plain.load(path).unwrap(), &region)
+            read(&*loader.load(path).unwrap(), region),
+            read(&*plain.load(path).unwrap(), region)
         );
         assert!(loader.shared.lock().bytes <= 4 * one);
     }
@@ -169,10 +161,7 @@ fn damaged(folder: &Path) -> PathBuf {
 fn a_bad_region_stops_the_run_is_background_or_costs_the_slide() {
     let folder = tempfile::tempdir().unwrap();
     let path = damaged(folder.path());
-    let region = PixelRegion {
-        rows: 0..600,
-        columns: 0..80,
-    };
+    let region = Rect::whole(600, 80);
     for held_bytes in [0, 1 << 24] {
         let loader = |bad_regions| {
             let settings = ReadSettings {
@@ -184,7 +173,7 @@ fn a_bad_region_stops_the_run_is_background_or_costs_the_slide() {
         };
         let background = loader(BadRegions::Background);
         for _ in 0..2 {
-            let values = read(&*background.load(&path).unwrap(), &region);
+            let values = read(&*background.load(&path).unwrap(), region);
             let white =
                 (1.0 - ReadSettings::default().mean[0]) / ReadSettings::default().deviation[0];
             assert!((f64::from(values[0]) - white).abs() < 1e-6, "{}", values[0]);
@@ -201,11 +190,10 @@ fn a_bad_region_stops_the_run_is_background_or_costs_the_slide() {
                 Ok(source) => {
                     let mut out = vec![0.0; 600 * 240];
                     let tile = StridedMut::new(&mut out, 600, 240, 240).unwrap();
-                    let cause = source.read(0, &region, TileMut::F32(tile)).unwrap_err();
+                    let cause = source.read(0, region, TileMut::F32(tile)).unwrap_err();
                     TrainError::Stream(stream_grad::StreamError::Source {
                         image: 0,
-                        rows: 0..600,
-                        columns: 0..80,
+                        region,
                         source: cause,
                     })
                 }
@@ -263,17 +251,14 @@ fn stains_are_made_alike_whatever_is_held_and_however_it_is_cut() {
             };
             let (held, streamed) = (load(1 << 30), load(0));
             let (height, width) = held.extent();
-            let whole = PixelRegion {
-                rows: 0..height,
-                columns: 0..width,
-            };
-            let values = read(&*held, &whole);
+            let whole = Rect::whole(height, width);
+            let values = read(&*held, whole);
 
             // The same by hand: read, changed by the whole slide's profile, scaled.
             let slide = Slide::open(&path).unwrap();
             let view = slide.view(Target::MicronsPerPixel(scale)).unwrap();
             let mut rgb = vec![0; values.len()];
-            view.read(&signed(&whole).unwrap(), &mut rgb).unwrap();
+            view.read(&of_slide(whole), &mut rgb).unwrap();
             let before = rgb.clone();
             let reference = match method {
                 StainMethod::Macenko => StainProfile::Macenko(MacenkoProfile::REFERENCE),
@@ -297,13 +282,12 @@ fn stains_are_made_alike_whatever_is_held_and_however_it_is_cut() {
             for source in [&held, &streamed] {
                 for edge in [97, 1000] {
                     for (top, left) in corners(height, width, edge) {
-                        let region = PixelRegion {
-                            rows: top..height.min(top + edge),
-                            columns: left..width.min(left + edge),
-                        };
-                        let tile = read(&**source, &region);
+                        let at = PerAxis::new(top.cast_signed(), left.cast_signed());
+                        let square = Rect::whole(edge, edge).translate(at).unwrap();
+                        let region = square.intersect(whole);
+                        let tile = read(&**source, region);
                         let length = region.width() * 3;
-                        for (row, line) in region.rows.zip(tile.chunks_exact(length)) {
+                        for (row, line) in (top..).zip(tile.chunks_exact(length)) {
                             let start = index((row * width + left) * 3);
                             assert_eq!(line, &values[start..start + length]);
                         }
@@ -336,11 +320,8 @@ fn profiles_and_masks_are_kept_with_the_run_and_used_again() {
         let scale = MicronsPerPixel::new(microns).unwrap();
         let loader = SlideLoader::with_folder(scale, settings.clone(), &run).unwrap();
         let image = loader.load(&path).unwrap();
-        let region = PixelRegion {
-            rows: 0..1,
-            columns: 0..1,
-        };
-        read(&*image, &region)
+        let region = Rect::whole(1, 1);
+        read(&*image, region)
     };
     let only = |folder: &str| {
         let mut files = std::fs::read_dir(run.join(folder)).unwrap();

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use serde::Deserialize;
-use stream_grad::{PixelRegion, StridedMut, TileMut};
+use stream_grad::{Rect, StridedMut, TileMut};
 
 use super::*;
 
@@ -116,12 +116,9 @@ fn values_are_normalised_as_torchvision_does() {
     let loader = PictureLoader::new(settings, []).unwrap();
     let source = loader.load(&path).unwrap();
     let mut values = vec![0.0_f32; 48];
-    let region = PixelRegion {
-        rows: 0..4,
-        columns: 0..4,
-    };
+    let region = Rect::whole(4, 4);
     let tile = StridedMut::new(&mut values, 4, 12, 12).unwrap();
-    source.read(0, &region, TileMut::F32(tile)).unwrap();
+    source.read(0, region, TileMut::F32(tile)).unwrap();
     for (value, expected) in values.iter().zip(&golden.normalised) {
         assert!(
             (f64::from(*value) - expected).abs() < 1e-6,
