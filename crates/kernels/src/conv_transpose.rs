@@ -6,6 +6,7 @@ mod gradients;
 use stream_grad_tiling::{Rect, Span};
 
 use crate::integers::signed;
+use crate::view::{check_channels, check_length};
 use crate::window::{OVERFLOW, extents, position};
 use crate::{KernelError, Window};
 
@@ -131,7 +132,7 @@ impl ConvTranspose {
         from_place: impl Fn(&WeightPlace) -> usize,
     ) -> Result<Vec<T>, KernelError> {
         let count = self.weight_count()?;
-        crate::view::check_length("weights of a transposed convolution", count, from.len())?;
+        check_length("weights of a transposed convolution", count, from.len())?;
         let mut to = vec![T::default(); count];
         let (inputs, outputs) = (self.in_channels, self.out_channels / self.groups);
         let own_inputs = self.in_channels / self.groups;
@@ -152,10 +153,35 @@ impl ConvTranspose {
         Ok(to)
     }
 
-    /// Where the first of `outputs` lies, along rows and columns, on the grid on which the first position of `input` begins its window
-    /// at 0. Checks the convolution, and that no position of that grid overflows.
+    /// Checks that so many weights, and views of the input and of the output or of their cotangents, fit: rectangles and channels.
+    /// Returns where the first output lies, along rows and columns, on the grid on which the first position of the input's view
+    /// begins its window at 0; no position of that grid overflows.
+    fn check(
+        &self,
+        weights: usize,
+        (input, inputs): (Rect, usize),
+        (output, outputs): (Rect, usize),
+    ) -> Result<[isize; 2], KernelError> {
+        let count = self.weight_count()?;
+        check_length("weights of a transposed convolution", count, weights)?;
+        for (what, expected, found) in [
+            (
+                "input of a transposed convolution",
+                self.in_channels,
+                inputs,
+            ),
+            (
+                "output of a transposed convolution",
+                self.out_channels,
+                outputs,
+            ),
+        ] {
+            check_channels(what, expected, found)?;
+        }
+        self.place(output, input)
+    }
+
     fn place(&self, outputs: Rect, input: Rect) -> Result<[isize; 2], KernelError> {
-        self.weight_count()?;
         let window = &self.window;
         window.check_reach(extents(outputs)?)?;
         window.check_reach(extents(input)?)?;

@@ -86,15 +86,7 @@ impl Layout {
     }
 
     fn check_channels(&self, what: &'static str, expected: usize) -> Result<(), KernelError> {
-        if expected == self.channels {
-            Ok(())
-        } else {
-            Err(KernelError::Channels {
-                what,
-                expected,
-                found: self.channels,
-            })
-        }
+        check_channels(what, expected, self.channels)
     }
 
     /// Where the channels of `columns` pixels of one row lie, counted from the first pixel that is held; `None` where they do not all
@@ -358,6 +350,22 @@ impl<'a, T> ViewMut<'a, T> {
         expected: usize,
     ) -> Result<(), KernelError> {
         self.layout.check_channels(what, expected)
+    }
+}
+
+pub(crate) fn check_channels(
+    what: &'static str,
+    expected: usize,
+    found: usize,
+) -> Result<(), KernelError> {
+    if expected == found {
+        Ok(())
+    } else {
+        Err(KernelError::Channels {
+            what,
+            expected,
+            found,
+        })
     }
 }
 

@@ -45,20 +45,14 @@ pub fn conv_transpose_forward<T: Element>(
     output: ViewMut<'_, T>,
 ) -> Result<(), KernelError> {
     let TransposedWeights { weights, bias } = parameters;
-    let [first_row, first_column] = convolution.place(output.rect(), input.rect())?;
-    check_length(
-        "weights of a transposed convolution",
-        convolution.weight_count()?,
+    let [first_row, first_column] = convolution.check(
         weights.len(),
+        (input.rect(), input.channels()),
+        (output.rect(), output.channels()),
     )?;
     if let Some(bias) = bias {
         check_length("bias", convolution.out_channels, bias.len())?;
     }
-    input.check_channels("input of a transposed convolution", convolution.in_channels)?;
-    output.check_channels(
-        "output of a transposed convolution",
-        convolution.out_channels,
-    )?;
     let width = output.width();
     for_each_row(
         output,

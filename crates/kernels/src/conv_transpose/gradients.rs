@@ -6,7 +6,6 @@ use crate::blocks::for_each_block;
 use crate::instructions::{Work, run_part};
 use crate::integers::signed;
 use crate::rows::for_each_row;
-use crate::view::check_length;
 use crate::{Element, Existing, KernelError, View, ViewMut};
 
 /// Adds to `input_cotangent`, or writes there, what the cotangents give. This is a convolution.
@@ -29,14 +28,11 @@ pub fn conv_transpose_data_gradient<T: Element>(
         out_channels,
         groups,
     } = *convolution;
-    let [first_row, first_column] = convolution.place(cotangent.rect(), input_cotangent.rect())?;
-    check_length(
-        "weights of a transposed convolution",
-        convolution.weight_count()?,
+    let [first_row, first_column] = convolution.check(
         weights.len(),
+        (input_cotangent.rect(), input_cotangent.channels()),
+        (cotangent.rect(), cotangent.channels()),
     )?;
-    cotangent.check_channels("cotangent of a transposed convolution", out_channels)?;
-    input_cotangent.check_channels("input of a transposed convolution", in_channels)?;
     let (inputs, outputs) = (in_channels / groups, out_channels / groups);
     let (width, rows, columns) = (
         input_cotangent.width(),
@@ -101,22 +97,16 @@ pub fn conv_transpose_weight_gradient<T: Element>(
     cotangent: View<'_, T>,
     sums: &mut [f64],
 ) -> Result<(), KernelError> {
-    let ConvTranspose {
-        window,
-        in_channels,
-        out_channels,
-        groups,
-    } = *convolution;
-    let first = convolution.place(cotangent.rect(), input.rect())?;
-    check_length(
-        "sums of a transposed convolution",
-        convolution.weight_count()?,
+    let first = convolution.check(
         sums.len(),
+        (input.rect(), input.channels()),
+        (cotangent.rect(), cotangent.channels()),
     )?;
-    input.check_channels("input of a transposed convolution", in_channels)?;
-    cotangent.check_channels("cotangent of a transposed convolution", out_channels)?;
-    let outputs = out_channels / groups;
-    sums.par_chunks_mut(in_channels * outputs)
+    let (window, outputs) = (
+        &convolution.window,
+        convolution.out_channels / convolution.groups,
+    );
+    sums.par_chunks_mut(convolution.in_channels * outputs)
         .enumerate()
         .for_each(|(tap, sums)| {
             let gradient = WeightGradient {
