@@ -1,5 +1,7 @@
 //! Building networks layer by layer.
 
+mod parameters;
+
 use std::sync::Arc;
 
 use stream_grad_kernels::{Activation, AveragePool, Divisor, KernelError, Pointwise};
@@ -9,57 +11,20 @@ use super::fuse::fuse;
 use super::{Network, Node};
 use crate::backend::Pooling;
 use crate::channel_map::{ChannelMap, ChannelMapKind};
-use crate::error::{ExternalError, Result, StreamError};
+use crate::error::{Result, StreamError};
 use crate::layers::{Conv2d, ConvTranspose2d, Pool2d};
 use crate::operators::{
     Add, Affine, AnyOperator, Concat, Convolution, Custom, CustomOperator, Image, LayerNorm,
     Multiply, PointwiseOperator, Pool, TransposedConvolution, Upsample,
 };
 use crate::parameter::{ParameterId, ParameterShape};
+use parameters::LayerParameters;
+
+pub use parameters::{Initial, ParameterProvider, ParameterRequest, Provided};
 
 /// A layer of a [`NetworkBuilder`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layer(usize);
-
-/// What a parameter is filled with where it does not exist yet.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Initial {
-    /// Normal numbers scaled by the number of inputs, as PyTorch's `kaiming_normal_`.
-    KaimingNormal,
-    /// One number.
-    Constant(f64),
-}
-
-/// A parameter that a layer needs.
-#[derive(Debug, Clone, Copy)]
-pub struct ParameterRequest<'a> {
-    /// Its name within the layer: `weight`, `running_mean`.
-    pub name: &'static str,
-    /// Its extents, as PyTorch orders them.
-    pub shape: &'a [usize],
-    /// What it is filled with where it does not exist yet.
-    pub initial: Initial,
-    /// Whether it is a constant to the gradient.
-    pub constant: bool,
-}
-
-/// A parameter that a [`ParameterProvider`] has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Provided {
-    /// Another layer reads it, too.
-    Known(ParameterId),
-    /// It is the next one.
-    New(ParameterShape),
-}
-
-/// Where the parameters of layers come from while a network is built.
-pub trait ParameterProvider {
-    /// Provides a parameter of the layer that is being built.
-    ///
-    /// # Errors
-    /// One that is missing or misshapen.
-    fn provide(&mut self, request: ParameterRequest<'_>) -> Result<Provided, ExternalError>;
-}
 
 /// Builds a [`Network`] layer by layer.
 #[derive(Debug, Clone)]
@@ -590,70 +555,6 @@ impl NetworkBuilder {
                 self.parameters.push(parameter);
                 ParameterId(self.parameters.len() - 1)
             }
-        }
-    }
-}
-
-/// Asks for the parameters of one layer.
-struct LayerParameters<'b> {
-    builder: &'b mut NetworkBuilder,
-    layer: &'b str,
-    provider: &'b mut dyn ParameterProvider,
-}
-
-impl LayerParameters<'_> {
-    fn trainable(
-        &mut self,
-        name: &'static str,
-        shape: &[usize],
-        initial: Initial,
-    ) -> Result<ParameterId> {
-        self.get(ParameterRequest {
-            name,
-            shape,
-            initial,
-            constant: false,
-        })
-    }
-
-    /// One number for each channel, from 0 on.
-    fn bias(&mut self, channels: usize) -> Result<ParameterId> {
-        self.trainable("bias", &[channels], Initial::Constant(0.0))
-    }
-
-    fn constant(
-        &mut self,
-        name: &'static str,
-        shape: &[usize],
-        initial: Initial,
-    ) -> Result<ParameterId> {
-        self.get(ParameterRequest {
-            name,
-            shape,
-            initial,
-            constant: true,
-        })
-    }
-
-    fn get(&mut self, request: ParameterRequest<'_>) -> Result<ParameterId> {
-        let provided = self
-            .provider
-            .provide(request)
-            .map_err(|source| StreamError::Parameter {
-                layer: self.layer.to_owned(),
-                source,
-            })?;
-        let id = self.builder.register(provided);
-        let found = self.builder.parameters.get(id.0);
-        match found {
-            Some(parameter) if parameter.shape == request.shape => Ok(id),
-            _ => Err(StreamError::Shape {
-                name: format!("{}.{}", self.layer, request.name),
-                expected: request.shape.to_vec(),
-                found: found
-                    .map(|parameter| parameter.shape.clone())
-                    .unwrap_or_default(),
-            }),
         }
     }
 }
