@@ -108,13 +108,13 @@ pub enum SlideError {
         limit: u64,
     },
     /// A buffer whose length does not match the pixels asked for.
-    #[error("{what} needs {expected} bytes (height x width x 3), found {found}")]
+    #[error("{what} needs {expected}, found {found}")]
     BufferLength {
-        /// Which buffer.
+        /// Which buffer, with what it is counted in.
         what: &'static str,
-        /// Bytes that are needed.
+        /// The length that is needed.
         expected: u64,
-        /// Bytes that were given.
+        /// The length that was given.
         found: u64,
     },
     /// A request that makes no sense whatever the file, such as an empty image or a tile edge that JPEG cannot hold.
@@ -156,6 +156,12 @@ pub enum SlideError {
         expected: u64,
         /// Rows given.
         found: u64,
+    },
+    /// A file or folder that was written to, or finished, after a write had failed.
+    #[error("{}: an earlier write failed, so nothing more can be written", path.display())]
+    AfterFailure {
+        /// What was being written.
+        path: PathBuf,
     },
     /// A tile could not be compressed.
     #[error("compressing a tile of {} failed: {reason}", path.display())]

@@ -216,7 +216,10 @@ mod tests {
     #[test]
     fn scales_must_be_positive_and_finite() {
         for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            assert!(MicronsPerPixel::new(bad).is_err(), "{bad}");
+            assert_eq!(
+                MicronsPerPixel::new(bad).unwrap_err().to_string(),
+                format!("microns per pixel must be a finite number above zero, found {bad}")
+            );
         }
         assert_eq!(MicronsPerPixel::new(0.25).unwrap().get(), 0.25);
     }

@@ -178,7 +178,10 @@ mod tests {
                 "{text:?}: {error}"
             );
         }
-        assert!(read(b"slide\n\xff\xfe\n").is_err(), "not UTF-8");
+        assert_eq!(
+            read(b"slide\n\xff\xfe\n").unwrap_err().to_string(),
+            "tables/t.csv, line 2: expected UTF-8, or UTF-16 with a byte order mark, found bytes that are not UTF-8"
+        );
     }
 
     #[test]
@@ -194,9 +197,18 @@ mod tests {
             .map(|slide| slide.path.file_name().unwrap())
             .collect();
         assert_eq!(names, ["a.tiff", "b.SVS", "c.jpeg"]);
-        assert!(slides_in_folder(folder.path().join("no")).is_err());
+        let missing = folder.path().join("no");
+        assert!(matches!(
+            slides_in_folder(&missing),
+            Err(SlideError::Io { path, source })
+                if path == missing && source.kind() == std::io::ErrorKind::NotFound
+        ));
         // An empty file is listed; opening it says what is wrong with it.
-        assert!(slides[0].open(&OpenOptions::default()).is_err());
+        let refused = slides[0].open(&OpenOptions::default()).unwrap_err();
+        assert!(
+            matches!(&refused, SlideError::CannotOpen { path, .. } if *path == slides[0].path),
+            "{refused}"
+        );
     }
 
     fn cases() -> ProptestConfig {

@@ -74,7 +74,7 @@ impl Slide {
         rgb: Vec<u8>,
         options: &OpenOptions,
     ) -> Result<Self> {
-        check_rgb_length("the image", extent.height, extent.width, rgb.len())?;
+        check_rgb_length("the image, in bytes (height x width x 3),", extent.height, extent.width, rgb.len())?;
         if rgb.is_empty() {
             return Err(SlideError::InvalidArgument {
                 what: "the image's extent",

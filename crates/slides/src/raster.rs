@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use image::error::UnsupportedErrorKind;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageReader};
 
@@ -99,6 +100,10 @@ fn image_error(path: &Path, error: ImageError) -> SlideError {
     match error {
         ImageError::IoError(source) if source.kind() != std::io::ErrorKind::UnexpectedEof => {
             SlideError::io(path, source)
+        }
+        // A file that no decoder knows is another matter than pixels that one cannot read.
+        ImageError::Unsupported(what) if matches!(what.kind(), UnsupportedErrorKind::Format(_)) => {
+            SlideError::cannot_open(path, what)
         }
         ImageError::Unsupported(what) => SlideError::Unsupported {
             path: path.to_path_buf(),

@@ -148,7 +148,7 @@ impl ReadAhead {
     /// # Errors
     /// As [`SlideView::read`]; an error met ahead of time is returned when its region is read.
     pub fn read(&self, region: &Region, rgb: &mut [u8]) -> Result<()> {
-        check_rgb_length("the buffer", region.height(), region.width(), rgb.len())?;
+        check_rgb_length("the buffer, in bytes (height x width x 3),", region.height(), region.width(), rgb.len())?;
         match self.shared.take(region) {
             Some(decoded) => {
                 let decoded = decoded?;
@@ -400,7 +400,14 @@ mod tests {
     #[test]
     fn wrong_buffers_are_refused_and_keep_the_place() {
         let ahead = ReadAhead::new(view(), schedule(), options(1, 1)).unwrap();
-        assert!(ahead.read(&schedule()[0], &mut [0; 4]).is_err());
+        let region = &schedule()[0];
+        assert_eq!(
+            ahead.read(region, &mut [0; 4]).unwrap_err().to_string(),
+            format!(
+                "the buffer, in bytes (height x width x 3), needs {}, found 4",
+                region.height() * region.width() * 3
+            )
+        );
         check(&ahead, &schedule()[0]);
     }
 

@@ -219,7 +219,7 @@ impl Slide {
     /// # Errors
     /// [`SlideError::NoSuchLevel`], [`SlideError::BufferLength`], [`SlideError::RegionFailed`].
     pub fn read_level(&self, level: Level, region: &Region, rgb: &mut [u8]) -> Result<()> {
-        check_rgb_length("the buffer", region.height(), region.width(), rgb.len())?;
+        check_rgb_length("the buffer, in bytes (height x width x 3),", region.height(), region.width(), rgb.len())?;
         let inside = region.intersection(&self.level(level)?.extent.region());
         read_blocks(self, level, region, &inside, rgb, Parallelism::Rayon)
     }
@@ -502,7 +502,7 @@ fn block_span(index: u64) -> std::ops::Range<i64> {
 fn downsample_to_fit(picture: Extent, edge: u32) -> Result<f64> {
     if edge == 0 {
         return Err(SlideError::InvalidArgument {
-            what: "the edge of a thumbnail",
+            what: "the edge of a thumbnail or an overview",
             expected: "at least 1",
             found: edge.to_string(),
         });
@@ -521,12 +521,22 @@ mod tests {
             height: 2,
             width: 3,
         };
-        assert!(Slide::from_rgb("a", extent, vec![0; 17], &OpenOptions::default()).is_err());
+        let refused = |extent, rgb| {
+            let slide = Slide::from_rgb("a", extent, rgb, &OpenOptions::default());
+            slide.unwrap_err().to_string()
+        };
+        assert_eq!(
+            refused(extent, vec![0; 17]),
+            "the image, in bytes (height x width x 3), needs 18, found 17"
+        );
         let empty = Extent {
             height: 0,
             width: 3,
         };
-        assert!(Slide::from_rgb("a", empty, Vec::new(), &OpenOptions::default()).is_err());
+        assert_eq!(
+            refused(empty, Vec::new()),
+            "the image's extent must be at least one pixel, found 0 x 3 (height x width)"
+        );
         let slide =
             Slide::from_rgb("a", extent, (0..18).collect(), &OpenOptions::default()).unwrap();
         let mut rgb = [0; 3];
@@ -534,10 +544,13 @@ mod tests {
             .read_level(Level(0), &Region::new(1..2, 2..3), &mut rgb)
             .unwrap();
         assert_eq!(rgb, [15, 16, 17]);
-        assert!(matches!(slide.scale(), Err(SlideError::NoScale { .. })));
-        assert!(matches!(
-            slide.level(Level(1)),
-            Err(SlideError::NoSuchLevel { .. })
-        ));
+        assert_eq!(
+            slide.scale().unwrap_err().to_string(),
+            "slide a states no microns per pixel and none were given"
+        );
+        assert_eq!(
+            slide.level(Level(1)).unwrap_err().to_string(),
+            "slide a has levels 0 to 0, level 1 was asked for"
+        );
     }
 }

@@ -155,19 +155,18 @@ impl DeepZoomWriter {
     ///
     /// # Errors
     /// [`SlideError::BufferLength`] unless it is whole rows, [`SlideError::RowCount`] beyond the declared height,
-    /// [`SlideError::Encode`], [`SlideError::Io`]. After the last three nothing more can be written.
+    /// [`SlideError::Encode`], [`SlideError::Io`]. After the last three nothing more can be written:
+    /// [`SlideError::AfterFailure`].
     pub fn write_rows(&mut self, rgb: &[u8]) -> Result<()> {
         let row = to_usize(self.extent.width).saturating_mul(3);
         if !rgb.len().is_multiple_of(row) {
             return Err(SlideError::BufferLength {
-                what: "whole rows",
+                what: "whole rows, in bytes (width x 3 each),",
                 expected: wide(rgb.len().div_ceil(row).saturating_mul(row)),
                 found: wide(rgb.len()),
             });
         }
-        if self.failed {
-            return Err(self.row_count(self.rows_given));
-        }
+        self.check_usable()?;
         let result = rgb.chunks_exact(row).try_for_each(|row| self.push(row));
         self.failed = result.is_err();
         result
@@ -176,9 +175,11 @@ impl DeepZoomWriter {
     /// Puts the tiles and the `.dzi` file in their places.
     ///
     /// # Errors
-    /// [`SlideError::RowCount`] if rows are missing or an earlier write failed; [`SlideError::Io`].
+    /// [`SlideError::RowCount`] if rows are missing, [`SlideError::AfterFailure`] if an earlier write failed;
+    /// [`SlideError::Io`].
     pub fn finish(self) -> Result<()> {
-        if self.failed || self.rows_given != self.extent.height {
+        self.check_usable()?;
+        if self.rows_given != self.extent.height {
             return Err(self.row_count(self.rows_given));
         }
         self.folder.commit().map_err(SlideError::file)?;
@@ -195,6 +196,14 @@ impl DeepZoomWriter {
              Overlap=\"{overlap}\" TileSize=\"{tile_edge}\"><Size Height=\"{height}\" Width=\"{width}\"/></Image>\n"
         );
         write_whole(&self.path, description.as_bytes())
+    }
+
+    fn check_usable(&self) -> Result<()> {
+        if self.failed {
+            let path = self.path.clone();
+            return Err(SlideError::AfterFailure { path });
+        }
+        Ok(())
     }
 
     fn push(&mut self, row: &[u8]) -> Result<()> {

@@ -128,7 +128,10 @@ fn an_unfinished_image_leaves_nothing_and_an_old_one_stays() {
     let path = folder.path().join("image.dzi");
     let mut writer = DeepZoomWriter::create(&path, 10, 10, &options(4, 1)).unwrap();
     writer.write_rows(&picture(9, 10)).unwrap();
-    assert!(writer.write_rows(&[0; 7]).is_err());
+    assert_eq!(
+        writer.write_rows(&[0; 7]).unwrap_err().to_string(),
+        "whole rows, in bytes (width x 3 each), needs 30, found 7"
+    );
     assert!(matches!(
         writer.finish(),
         Err(SlideError::RowCount {
@@ -139,8 +142,20 @@ fn an_unfinished_image_leaves_nothing_and_an_old_one_stays() {
     ));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     let mut writer = DeepZoomWriter::create(&path, 2, 2, &options(4, 1)).unwrap();
-    assert!(writer.write_rows(&picture(3, 2)).is_err());
-    assert!(writer.finish().is_err());
+    assert!(matches!(
+        writer.write_rows(&picture(3, 2)),
+        Err(SlideError::RowCount {
+            expected: 2,
+            found: 3,
+            ..
+        })
+    ));
+    for failed in [writer.write_rows(&picture(1, 2)), writer.finish()] {
+        assert!(
+            matches!(&failed, Err(SlideError::AfterFailure { path: named }) if *named == path),
+            "{failed:?}"
+        );
+    }
     std::fs::create_dir(folder.path().join("image_files")).unwrap();
     let refused = DeepZoomWriter::create(&path, 2, 2, &options(4, 1)).unwrap_err();
     assert!(refused.to_string().contains("image_files"), "{refused}");
@@ -151,17 +166,37 @@ fn senseless_options_are_refused() {
     let create = |height, options: &DeepZoomOptions| {
         DeepZoomWriter::create("no/such/folder/x.dzi", height, 4, options).map(drop)
     };
-    assert!(matches!(
-        create(4, &options(4, 1)),
-        Err(SlideError::Io { .. })
-    ));
-    assert!(create(0, &options(4, 1)).is_err());
-    assert!(create(u64::MAX, &options(4, 1)).is_err());
+    let missing = create(4, &options(4, 1));
+    assert!(
+        matches!(&missing, Err(SlideError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound),
+        "{missing:?}"
+    );
+    for height in [0, u64::MAX] {
+        assert_eq!(
+            create(height, &options(4, 1)).unwrap_err().to_string(),
+            format!(
+                "the image's extent must be at least one pixel and sides below 2^31, \
+                 found {height} x 4 (height x width)"
+            )
+        );
+    }
     for (edge, overlap) in [(0, 0), (4, 5), (20_000, 1)] {
-        let error = create(4, &options(edge, overlap)).unwrap_err();
-        assert!(
-            matches!(error, SlideError::InvalidArgument { .. }),
-            "{error}"
+        assert_eq!(
+            create(4, &options(edge, overlap)).unwrap_err().to_string(),
+            format!(
+                "tile edge and overlap must be 1 to 16384, and an overlap of no more than the edge, \
+                 found {edge} and {overlap}"
+            )
+        );
+    }
+    for quality in [0, 101] {
+        let options = DeepZoomOptions {
+            format: DeepZoomFormat::Jpeg { quality },
+            ..DeepZoomOptions::default()
+        };
+        assert_eq!(
+            create(4, &options).unwrap_err().to_string(),
+            format!("JPEG quality must be from 1 to 100, found {quality}")
         );
     }
 }

@@ -107,18 +107,20 @@ fn senseless_maps_and_styles_are_refused() {
         height: 1,
         width: 2,
     };
-    assert!(Heatmap::over(&view, extent, vec![0.0]).is_err());
-    assert!(
-        Heatmap::over(
-            &view,
-            Extent {
-                height: 0,
-                width: 2
-            },
-            Vec::new()
-        )
-        .is_err()
-    );
+    let empty = Extent {
+        height: 0,
+        width: 2,
+    };
+    for (extent, values) in [(extent, vec![0.0]), (empty, Vec::new())] {
+        let count = values.len();
+        let refused = Heatmap::over(&view, extent, values).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            format!(
+                "the number of values of a heat map must be height x width, at least 1, found {count} for {extent}"
+            )
+        );
+    }
     let map = Heatmap::over(&view, extent, vec![0.0, 1.0]).unwrap();
     let region = Region::new(0..1, 0..1);
     let default = HeatmapStyle::default;
@@ -140,10 +142,18 @@ fn senseless_maps_and_styles_are_refused() {
             ..default()
         },
     ] {
-        assert!(map.draw_over(&view, &region, &mut [0; 3], &style).is_err());
+        let refused = map.draw_over(&view, &region, &mut [0; 3], &style);
+        assert_eq!(
+            refused.unwrap_err().to_string(),
+            format!(
+                "the style of a heat map must be an opacity from 0 to 1, and a finite range that is not empty, \
+                 found {style:?}"
+            )
+        );
     }
-    assert!(
-        map.draw_over(&view, &region, &mut [0; 4], &default())
-            .is_err()
+    let refused = map.draw_over(&view, &region, &mut [0; 4], &default());
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "the buffer, in bytes (height x width x 3), needs 3, found 4"
     );
 }

@@ -148,7 +148,7 @@ fn same_length(rgb: usize, stains: usize) -> Result<()> {
         Err(not_whole(rgb))
     } else {
         Err(SlideError::BufferLength {
-            what: "one amount of stain for each byte of the pixels",
+            what: "a buffer of amounts of stains (3 for each pixel)",
             expected: wide(rgb),
             found: wide(stains),
         })

@@ -113,7 +113,7 @@ fn pixels_of(rgb: &[u8]) -> Result<&[[u8; 3]]> {
 fn not_whole(found: usize) -> SlideError {
     let found = wide(found);
     SlideError::BufferLength {
-        what: "whole pixels",
+        what: "whole pixels, in bytes (3 each),",
         expected: found.div_ceil(3).saturating_mul(3),
         found,
     }

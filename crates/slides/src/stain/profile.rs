@@ -213,7 +213,10 @@ mod tests {
         }
         let macenko = StainProfile::Macenko(MacenkoProfile::REFERENCE);
         let reinhard = StainProfile::Reinhard(ReinhardProfile::REFERENCE);
-        assert!(macenko.normalizer_to(&reinhard).is_err());
+        assert_eq!(
+            macenko.normalizer_to(&reinhard).unwrap_err().to_string(),
+            "a slide's profile and its target must be of one method, found Macenko and Reinhard"
+        );
         assert!(macenko.normalizer_to(&macenko).is_ok());
         assert!(reinhard.normalizer_to(&reinhard).is_ok());
     }

@@ -103,30 +103,64 @@ fn toml_like<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T 
 
 #[test]
 fn what_says_nothing_is_refused() {
-    let estimate = |rgb: &[u8]| MacenkoProfile::estimate(rgb, &MacenkoOptions::default());
-    assert!(estimate(&[]).is_err());
-    assert!(estimate(&[0; 4]).is_err());
-    assert!(estimate(&[250; 3000]).is_err(), "glass");
-    assert!(estimate(&[100; 3000]).is_err(), "one colour");
-    assert!(ReinhardProfile::estimate(&[100; 300]).is_err());
-    assert!(ReinhardProfile::estimate(&[]).is_err());
+    fn refused<T: std::fmt::Debug>(result: Result<T>) -> String {
+        result.unwrap_err().to_string()
+    }
+    let estimate = |rgb: &[u8]| refused(MacenkoProfile::estimate(rgb, &MacenkoOptions::default()));
+    let scarce = "pixels or stains must be at least 100 that are not glass, found";
+    assert_eq!(estimate(&[]), format!("{scarce} 0 of 0"));
+    assert_eq!(estimate(&[250; 3000]), format!("{scarce} 0 of 1000"));
+    assert_eq!(
+        estimate(&[0; 4]),
+        "whole pixels, in bytes (3 each), needs 6, found 4"
+    );
+    assert_eq!(
+        estimate(&[100; 3000]),
+        "pixels or stains must be of more than one colour, found one colour"
+    );
+    for pixels in [&[100; 300][..], &[]] {
+        let message = refused(ReinhardProfile::estimate(pixels));
+        let told = "colours must be finite and of more than one kind on each axis of CIELAB, found";
+        assert!(
+            message.starts_with(told) && message.contains("deviation: ["),
+            "{message}"
+        );
+    }
     let mut broken = MacenkoProfile::REFERENCE;
     broken.eosin = broken.haematoxylin;
-    assert!(broken.normalizer_to(&MacenkoProfile::REFERENCE).is_err());
+    assert_eq!(
+        refused(broken.normalizer_to(&MacenkoProfile::REFERENCE)),
+        format!("pixels or stains must be stains of different colours, found {broken:?}")
+    );
     broken.eosin[0] = f64::NAN;
-    assert!(MacenkoProfile::REFERENCE.normalizer_to(&broken).is_err());
+    assert_eq!(
+        refused(MacenkoProfile::REFERENCE.normalizer_to(&broken)),
+        format!("pixels or stains must be finite, amounts above 0, found {broken:?}")
+    );
     let jitter = HedJitter {
         factor: [f64::INFINITY; 3],
         offset: [0.0; 3],
     };
-    assert!(jitter.prepare().is_err());
-    assert!(separate_hed(&[0; 3], &mut [0.0; 6]).is_err());
-    assert!(combine_hed(&[0.0; 4], &mut [0; 4]).is_err());
+    assert_eq!(
+        refused(jitter.prepare()),
+        format!("a change of stains must be finite, found {jitter:?}")
+    );
+    assert_eq!(
+        refused(separate_hed(&[0; 3], &mut [0.0; 6])),
+        "a buffer of amounts of stains (3 for each pixel) needs 3, found 6"
+    );
+    assert_eq!(
+        refused(combine_hed(&[0.0; 4], &mut [0; 4])),
+        "whole pixels, in bytes (3 each), needs 6, found 4"
+    );
     let options = MacenkoOptions {
         percentile: 50.0,
         ..MacenkoOptions::default()
     };
-    assert!(MacenkoProfile::estimate(&[0; 3000], &options).is_err());
+    assert_eq!(
+        refused(MacenkoProfile::estimate(&[0; 3000], &options)),
+        "an option for stains must be a percentile from 0 to below 50, found 50"
+    );
 }
 
 #[test]
@@ -159,7 +193,14 @@ fn samples_are_tissue_and_bounded() {
     );
     assert_eq!(pixels, sample_tissue(&slide, &mask, &options).unwrap());
     options.regions = 0;
-    assert!(sample_tissue(&slide, &mask, &options).is_err());
+    assert_eq!(
+        sample_tissue(&slide, &mask, &options)
+            .unwrap_err()
+            .to_string(),
+        format!(
+            "a sample of tissue must be of at least one region and one pixel, found {options:?}"
+        )
+    );
     // Where there is no tissue there are no pixels.
     let glass = slide.view(crate::view::Target::Downsample(1.0)).unwrap();
     assert_eq!(mask.share_in(&glass, &Region::new(0..200, 0..200)), 0.0);

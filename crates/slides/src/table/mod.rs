@@ -80,7 +80,8 @@ impl SlideTable {
     ///
     /// std::fs::write(folder.path().join("a.svs"), "pixels")?;
     /// std::fs::write(&path, "slide\na.svs\n./a.svs\n")?;
-    /// assert!(SlideTable::read(&path).is_err());
+    /// let error = SlideTable::read(&path).unwrap_err();
+    /// assert!(error.to_string().contains("line 3: expected each slide once"));
     /// # Ok(())
     /// # }
     /// ```

@@ -171,12 +171,13 @@ impl<S: Sample> PyramidWriter<S> {
     ///
     /// # Errors
     /// [`SlideError::BufferLength`] unless it is whole rows, [`SlideError::RowCount`] beyond the declared height,
-    /// [`SlideError::Encode`], [`SlideError::Io`]. After the last three nothing more can be written.
+    /// [`SlideError::Encode`], [`SlideError::Io`]. After the last three nothing more can be written:
+    /// [`SlideError::AfterFailure`].
     pub fn write_rows(&mut self, samples: &[S]) -> Result<()> {
         let row = self.samples_of(self.extent.width);
         if !samples.len().is_multiple_of(row) {
             return Err(SlideError::BufferLength {
-                what: "whole rows",
+                what: "whole rows, in samples (width x channels each),",
                 expected: wide(samples.len().div_ceil(row).saturating_mul(row)),
                 found: wide(samples.len()),
             });
@@ -213,7 +214,7 @@ impl<S: Sample> PyramidWriter<S> {
         let expected = rows.saturating_mul(wide(run));
         if wide(samples.len()) != expected {
             return Err(SlideError::BufferLength {
-                what: "the next tile",
+                what: "the next tile, in samples (height x width x channels),",
                 expected,
                 found: wide(samples.len()),
             });
@@ -242,10 +243,11 @@ impl<S: Sample> PyramidWriter<S> {
     /// Writes what is left, and puts the file in its place.
     ///
     /// # Errors
-    /// [`SlideError::RowCount`] if rows are missing or an earlier write failed; [`SlideError::Encode`],
-    /// [`SlideError::Io`]. The destination is then as it was before.
+    /// [`SlideError::RowCount`] if rows are missing, [`SlideError::AfterFailure`] if an earlier write failed;
+    /// [`SlideError::Encode`], [`SlideError::Io`]. The destination is then as it was before.
     pub fn finish(mut self) -> Result<()> {
-        if self.failed || self.rows_given != self.extent.height {
+        self.check_usable()?;
+        if self.rows_given != self.extent.height {
             return Err(self.row_count(self.rows_given));
         }
         let thumbnail = self.write_thumbnail()?;
@@ -314,12 +316,18 @@ impl<S: Sample> PyramidWriter<S> {
 
     /// Runs `write` unless an earlier one failed, and remembers whether it did.
     fn guarded(&mut self, write: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        if self.failed {
-            return Err(self.row_count(self.rows_given));
-        }
+        self.check_usable()?;
         let result = write(self);
         self.failed = result.is_err();
         result
+    }
+
+    fn check_usable(&self) -> Result<()> {
+        if self.failed {
+            let path = self.path.clone();
+            return Err(SlideError::AfterFailure { path });
+        }
+        Ok(())
     }
 
     /// Samples in a run of so many pixels.

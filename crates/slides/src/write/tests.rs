@@ -104,10 +104,12 @@ fn too_many_rows_or_broken_rows_are_refused() {
             ..
         })
     ));
-    assert!(
-        writer.finish().is_err(),
-        "a writer that failed does not finish"
-    );
+    for failed in [writer.write_rows(&picture(1, 5)), writer.finish()] {
+        assert!(
+            matches!(&failed, Err(SlideError::AfterFailure { path: named }) if *named == path),
+            "{failed:?}"
+        );
+    }
     assert!(!path.exists());
 }
 
@@ -117,23 +119,47 @@ fn senseless_options_are_refused() {
         PyramidWriter::create("x.tiff", height, width, &options).map(drop)
     };
     let defaults = PyramidOptions::default;
-    assert!(create(0, 5, defaults()).is_err());
-    assert!(create(u64::MAX, 5, defaults()).is_err());
-    assert!(create(5, 5, defaults().with_tile_edge(100)).is_err());
-    assert!(create(5, 5, defaults().with_tile_edge(0)).is_err());
-    assert!(
-        create(
-            5,
-            5,
-            defaults().with_compression(Compression::Jpeg { quality: 0 })
-        )
-        .is_err()
+    let refused = |result: Result<()>| result.unwrap_err().to_string();
+    assert_eq!(
+        refused(create(0, 5, defaults())),
+        "the image's extent must be at least one pixel, found 0 x 5 (height x width)"
     );
-    assert!(create(5, 5, defaults().with_objective_power(f64::NAN)).is_err());
+    assert_eq!(
+        refused(create(u64::MAX, 5, defaults())),
+        format!(
+            "x.tiff: the longest side, in pixels, needs {}, the limit is {}",
+            u64::MAX,
+            u32::MAX / 2
+        )
+    );
+    for edge in [0, 100, 32_784] {
+        assert_eq!(
+            refused(create(5, 5, defaults().with_tile_edge(edge))),
+            format!("the edge of tiles must be a multiple of 16 from 16 to 32768, found {edge}")
+        );
+    }
+    for quality in [0, 101] {
+        let options = defaults().with_compression(Compression::Jpeg { quality });
+        assert_eq!(
+            refused(create(5, 5, options)),
+            format!("JPEG quality must be from 1 to 100, found {quality}")
+        );
+    }
+    assert_eq!(
+        refused(create(5, 5, defaults().with_objective_power(f64::NAN))),
+        "objective power must be a finite number above zero, found NaN"
+    );
     let floats = PyramidWriter::<f32>::create_of_samples("x.tiff", 5, 5, &defaults());
-    assert!(matches!(floats, Err(SlideError::InvalidArgument { .. })));
+    assert_eq!(
+        refused(floats.map(drop)),
+        "samples compressed as JPEG must be bytes, found 32 bits"
+    );
     let missing = PyramidWriter::create("no/such/folder/x.tiff", 5, 5, &defaults());
-    assert!(matches!(missing, Err(SlideError::Io { .. })));
+    assert!(
+        matches!(&missing, Err(SlideError::Io { path, source })
+            if path.starts_with("no/such/folder") && source.kind() == io::ErrorKind::NotFound),
+        "{missing:?}"
+    );
 }
 
 #[test]
@@ -157,7 +183,14 @@ fn tiles_and_rows_give_the_same_file() {
             let tile: Vec<u8> = (top..(top + edge).min(height))
                 .flat_map(|row| rgb[(row * width + left) * 3..(row * width + right) * 3].to_vec())
                 .collect();
-            assert!(writer.write_tile(&tile[3..]).is_err());
+            assert_eq!(
+                writer.write_tile(&tile[3..]).unwrap_err().to_string(),
+                format!(
+                    "the next tile, in samples (height x width x channels), needs {}, found {}",
+                    tile.len(),
+                    tile.len() - 3
+                )
+            );
             writer.write_tile(&tile).unwrap();
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use stream_grad_slides::{Mask, Slide, TissueOptions};
+use stream_grad_slides::{Mask, Slide, SlideError, TissueOptions};
 
 #[allow(dead_code, reason = "an example's own `main`")]
 #[path = "../../examples/batch.rs"]
@@ -46,8 +46,16 @@ fn thumbnail_and_mask_are_pictures_of_the_slide() {
     let mask = Mask::of_tissue(&Slide::open(&slide).unwrap(), &TissueOptions::default()).unwrap();
     assert_eq!(image::open(&picture).unwrap().into_luma8(), mask.to_image());
 
-    assert!(thumbnail::run(&arguments(&[&slide])).is_err());
-    assert!(thumbnail::run(&arguments(&[&"no/such.svs", &picture])).is_err());
+    let refused = |given: &[&dyn AsRef<Path>]| thumbnail::run(&arguments(given)).unwrap_err();
+    assert_eq!(
+        refused(&[&slide]).to_string(),
+        "usage: thumbnail SLIDE OUT.png [EDGE]"
+    );
+    let missing = refused(&[&"no/such.svs", &picture]);
+    assert!(
+        matches!(missing.downcast_ref(), Some(SlideError::Io { path, .. }) if path == Path::new("no/such.svs")),
+        "{missing}"
+    );
 }
 
 /// By its own name, another path to it, a link and a hard link.

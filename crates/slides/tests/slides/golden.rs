@@ -173,7 +173,12 @@ fn on_a_slide_with_bounds_outlines_lie_on_the_tissue_in_either_frame() {
     );
     // A part without any of the bounds.
     let corner = view.cropped(&Region::new(0..10, 0..10)).unwrap();
-    assert!(corner.cropped_to_bounds().is_err());
+    let outside = corner.cropped_to_bounds().unwrap_err().to_string();
+    assert!(
+        outside.starts_with("a crop must be inside the view at least in part, found rows ")
+            && outside.ends_with(" of 10 x 10 (height x width)"),
+        "{outside}"
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use stream_grad_slides::{
     AnnotationOptions, Annotations, Extent, GeoJsonFrame, Heatmap, HeatmapStyle, Level,
-    OpenOptions, Region, Shape, Slide, SlideView, Target,
+    OpenOptions, Region, Shape, Slide, SlideError, SlideView, Target,
 };
 
 /// A ring with an island in its hole, which has a hole of its own; two cells that touch at a corner; one at the border.
@@ -166,8 +166,13 @@ fn thresholds_that_are_no_numbers_are_refused() {
     };
     let map = Heatmap::over(&view, extent, vec![1.0]).unwrap();
     let style = HeatmapStyle::default();
-    assert!(map.contours(&[f32::NAN], "x", &style).is_err());
-    assert!(map.contours(&[f32::INFINITY], "x", &style).is_err());
+    for threshold in [f32::NAN, f32::INFINITY] {
+        let refused = map.contours(&[0.5, threshold], "x", &style).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            format!("a threshold of a heat map must be a finite number, found {threshold}")
+        );
+    }
     assert!(map.contours(&[], "x", &style).unwrap().is_empty());
 }
 
@@ -210,8 +215,15 @@ fn files_show_what_is_drawn() {
     map.write_pyramid(&tiff, &view, &style).unwrap();
     let written = Slide::open(&tiff).unwrap();
     assert_eq!(written.extent(), view.extent());
-    assert!(written.scale().is_err());
-    assert!(slide.overview(0).is_err());
+    assert!(
+        matches!(written.scale(), Err(SlideError::NoScale { path }) if path == tiff),
+        "{:?}",
+        written.scale()
+    );
+    assert_eq!(
+        slide.overview(0).unwrap_err().to_string(),
+        "the edge of a thumbnail or an overview must be at least 1, found 0"
+    );
 }
 
 proptest! {

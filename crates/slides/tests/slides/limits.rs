@@ -99,6 +99,7 @@ fn pictures_of_giant_views_are_refused() {
             error,
             SlideError::LimitExceeded {
                 needed: 1_920_000_000_000,
+                limit: 0x4000_0000,
                 ..
             }
         ),

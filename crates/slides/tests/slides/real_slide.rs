@@ -142,7 +142,10 @@ fn a_thumbnail_fits_and_shows_the_slide() {
         .unwrap();
     let (small, large) = (mean(thumbnail.as_raw()), mean(&whole));
     assert!((small - large).abs() < 0.5, "mean {small} and {large}");
-    assert!(slide.thumbnail(0).is_err());
+    assert_eq!(
+        slide.thumbnail(0).unwrap_err().to_string(),
+        "the edge of a thumbnail or an overview must be at least 1, found 0"
+    );
 }
 
 #[test]

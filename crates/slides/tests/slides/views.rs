@@ -146,7 +146,11 @@ fn coordinates_at_the_ends_of_i64_are_background() {
                 .unwrap();
             assert_eq!(rgb, [255; 48]);
         }
-        assert!(view.read(&Region::new(0..4, 0..4), &mut [0; 47]).is_err());
+        let short = view.read(&Region::new(0..4, 0..4), &mut [0; 47]);
+        assert_eq!(
+            short.unwrap_err().to_string(),
+            "the buffer, in bytes (height x width x 3), needs 48, found 47"
+        );
         view.read(&Region::new(0..0, 0..4), &mut []).unwrap();
     }
 }
@@ -154,11 +158,32 @@ fn coordinates_at_the_ends_of_i64_are_background() {
 #[test]
 fn views_that_make_no_sense_are_refused() {
     for downsample in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        assert!(SLIDE.view(Target::Downsample(downsample)).is_err());
+        assert_eq!(
+            SLIDE
+                .view(Target::Downsample(downsample))
+                .unwrap_err()
+                .to_string(),
+            format!("downsample must be a finite number above zero, found {downsample}")
+        );
     }
-    assert!(SLIDE.view(Target::Level(Level(99))).is_err());
+    let missing = SLIDE.view(Target::Level(Level(99))).unwrap_err();
+    assert_eq!(
+        missing.to_string(),
+        format!(
+            "slide {} has levels 0 to {}, level 99 was asked for",
+            SLIDE.path().display(),
+            SLIDE.levels().len() - 1
+        )
+    );
     let view = SLIDE.view(Target::Downsample(1.0)).unwrap();
-    assert!(view.cropped(&Region::new(-10..0, 0..10)).is_err());
+    let outside = view.cropped(&Region::new(-10..0, 0..10)).unwrap_err();
+    assert_eq!(
+        outside.to_string(),
+        format!(
+            "a crop must be inside the view at least in part, found rows -10..0, columns 0..10 of {}",
+            view.extent()
+        )
+    );
 }
 
 #[test]

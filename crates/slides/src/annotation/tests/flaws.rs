@@ -109,13 +109,32 @@ fn a_file_that_was_cut_short_is_refused() {
     let end = whole.rfind("</ASAP_Annotations>").unwrap();
     let ends = whole.match_indices('>').map(|(end, _)| end + 1);
     for length in ends.take_while(|&length| length <= end) {
-        let result = Annotations::parse(Path::new("x"), &whole.as_bytes()[..length], &options);
-        assert!(result.is_err(), "{length}: {result:?}");
+        let part = &whole[..length];
+        let refused = Annotations::parse(Path::new("x"), part.as_bytes(), &options).unwrap_err();
+        let is_within =
+            part.matches("<Annotation ").count() > part.matches("</Annotation>").count();
+        let told = if !part.contains("<ASAP_Annotations>") {
+            "expected <ASAP_Annotations>, found no such element"
+        } else if is_within {
+            "expected </Annotation>, found the end of the file"
+        } else {
+            "expected </ASAP_Annotations>, found the end of the file"
+        };
+        let message = refused.to_string();
+        assert!(
+            message.starts_with(&format!("x, byte {length}, line ")) && message.ends_with(told),
+            "{length}: {message}"
+        );
     }
     assert!(Annotations::parse(Path::new("x"), whole.as_bytes(), &options).is_ok());
     for length in 0..GEOJSON.len() {
-        let result = Annotations::parse(Path::new("x"), &GEOJSON.as_bytes()[..length], &options);
-        assert!(result.is_err(), "{length}: {result:?}");
+        let part = &GEOJSON.as_bytes()[..length];
+        let message = Annotations::parse(Path::new("x"), part, &options).unwrap_err();
+        let message = message.to_string();
+        assert!(
+            message.starts_with("x, line ") && message.contains(": expected GeoJSON, found EOF"),
+            "{length}: {message}"
+        );
     }
 }
 

@@ -68,20 +68,22 @@ fn what_the_frame_cannot_hold_is_not_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("drawn.geojson");
     // Beyond what is read again; and a triangle so small that rounding makes its points one.
-    for (shape, frame) in [
+    for (shape, frame, told) in [
         (
             square(0.0, 0.0, far, 1.0),
             GeoJsonFrame::Bounds { row: 0, column: -2 },
+            "a coordinate of an annotation must be finite, and less than 2^32 pixels from the origin, found (4294967297, ",
         ),
-        (square(0.0, 0.0, 1e-15, 1e-15), BOUNDS),
+        (
+            square(0.0, 0.0, 1e-15, 1e-15),
+            BOUNDS,
+            "an outline of an annotation must be at least three different points, found 1",
+        ),
     ] {
         let drawn = Annotations::from_iter([Annotation::new(shape).unwrap()]);
         drawn.write_geojson(&path, GeoJsonFrame::Level0).unwrap();
         let error = drawn.write_geojson(&path, frame).unwrap_err();
-        assert!(
-            matches!(error, SlideError::InvalidArgument { .. }),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with(told), "{error}");
         assert_eq!(read(&path), drawn, "what was there stays");
     }
 }
