@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 type Module = Vec<String>;
 
 /// Crates without a circle.
-const CRATES: [&str; 7] = [
+const CRATES: [&str; 9] = [
     "tiling",
     "kernels",
     "engine",
     "stream-grad",
+    "files",
+    "slides",
     "models",
     "train",
     "cli",
@@ -200,7 +202,7 @@ fn no_more_than_two_files_import_each_other() {
         let edges = imports(&crates.join(name).join("src"));
         let count: usize = edges.values().map(BTreeSet::len).sum();
         assert!(
-            edges.len() > 10 && count > 20 || name == "stream-grad",
+            edges.len() > 5 && count > edges.len() / 2,
             "{name}: imports are not found"
         );
         for circle in circles(&edges) {

@@ -6,46 +6,9 @@ use std::sync::Arc;
 
 use image::{ImageDecoder, ImageReader};
 use moxcms::{ColorProfile, DataColorSpace, Layout, Transform8BitExecutor, TransformOptions};
-use serde::{Deserialize, Serialize};
 
+use crate::stored_colors::StoredColors;
 use crate::tiff_pages::TiffPages;
-
-/// Whether the colours of a file are changed when it is read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum ColorManagement {
-    /// Pixels are as the file holds them; [`Slide::icc_profile`](crate::Slide::icc_profile) passes on what they mean.
-    #[default]
-    AsStored,
-    /// Pixels are converted from the file's ICC profile to sRGB. Without a profile they are taken as sRGB.
-    ///
-    /// A profile of RGB colours serves RGB and grey pixels, one of grey serves grey pixels. Any other profile, one that
-    /// does not fit the pixels, and one that is damaged is an error when the slide is opened.
-    ToSrgb,
-}
-
-/// What the pixels of a file are before they are read as RGB.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum StoredColors {
-    Gray,
-    Rgb,
-    Cmyk,
-    /// Whoever reads the file does not say.
-    #[default]
-    Unknown,
-}
-
-impl StoredColors {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Gray => "grey",
-            Self::Rgb => "RGB",
-            Self::Cmyk => "CMYK",
-            Self::Unknown => "unknown",
-        }
-    }
-}
 
 /// The profile that stands in the file itself: in a page of a TIFF and what is built on it, in PNG or JPEG.
 pub(crate) fn embedded(path: &Path, page: usize) -> Option<Vec<u8>> {

@@ -212,18 +212,13 @@ impl SlideError {
 }
 
 /// Checks that `found` bytes hold exactly `height x width` RGB pixels.
-pub(crate) fn check_rgb_length(
-    what: &'static str,
-    height: u64,
-    width: u64,
-    found: usize,
-) -> Result<()> {
+pub(crate) fn check_rgb_length(height: u64, width: u64, found: usize) -> Result<()> {
     let expected = height.saturating_mul(width).saturating_mul(3);
     if u64::try_from(found) == Ok(expected) {
         return Ok(());
     }
     Err(SlideError::BufferLength {
-        what,
+        what: "a buffer of RGB, in bytes (height x width x 3),",
         expected,
         found: wide(found),
     })

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::color_profile::ColorManagement;
 use crate::error::{Result, SlideError, check_rgb_length};
 use crate::geometry::{Extent, PixelScale};
 use crate::levels::{LevelGeometry, check_tiles};
 use crate::openslide_source::OpenSlideSource;
-use crate::options::OpenOptions;
+use crate::options::{ColorManagement, OpenOptions};
 use crate::properties::Properties;
 use crate::raster::RasterSource;
 use crate::slide::{Parts, Slide, Source};
@@ -74,7 +73,7 @@ impl Slide {
         rgb: Vec<u8>,
         options: &OpenOptions,
     ) -> Result<Self> {
-        check_rgb_length("the image, in bytes (height x width x 3),", extent.height, extent.width, rgb.len())?;
+        check_rgb_length(extent.height, extent.width, rgb.len())?;
         if rgb.is_empty() {
             return Err(SlideError::InvalidArgument {
                 what: "the image's extent",

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::bad_regions::BadRegionPolicy;
 use crate::cache::BlockCache;
-use crate::color_profile::ColorManagement;
 use crate::geometry::{MicronsPerPixel, PixelScale};
 
 /// What a slide may ask of this machine. A file that declares more is refused before anything is allocated.
@@ -25,6 +26,21 @@ impl Default for Limits {
             tile_bytes: 256 << 20,
         }
     }
+}
+
+/// Whether the colours of a file are changed when it is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ColorManagement {
+    /// Pixels are as the file holds them; [`Slide::icc_profile`](crate::Slide::icc_profile) passes on what they mean.
+    #[default]
+    AsStored,
+    /// Pixels are converted from the file's ICC profile to sRGB. Without a profile they are taken as sRGB.
+    ///
+    /// A profile of RGB colours serves RGB and grey pixels, one of grey serves grey pixels. Any other profile, one that
+    /// does not fit the pixels, and one that is damaged is an error when the slide is opened.
+    ToSrgb,
 }
 
 /// How to open a slide.

@@ -6,10 +6,10 @@ use image::error::UnsupportedErrorKind;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageReader};
 
-use crate::color_profile::StoredColors;
 use crate::error::{Result, SlideError};
 use crate::geometry::{Extent, Region};
 use crate::numbers::to_usize;
+use crate::stored_colors::StoredColors;
 
 /// A whole image in memory: `height x width x 3` bytes.
 #[derive(Debug)]

@@ -148,7 +148,7 @@ impl ReadAhead {
     /// # Errors
     /// As [`SlideView::read`]; an error met ahead of time is returned when its region is read.
     pub fn read(&self, region: &Region, rgb: &mut [u8]) -> Result<()> {
-        check_rgb_length("the buffer, in bytes (height x width x 3),", region.height(), region.width(), rgb.len())?;
+        check_rgb_length(region.height(), region.width(), rgb.len())?;
         match self.shared.take(region) {
             Some(decoded) => {
                 let decoded = decoded?;
@@ -404,7 +404,7 @@ mod tests {
         assert_eq!(
             ahead.read(region, &mut [0; 4]).unwrap_err().to_string(),
             format!(
-                "the buffer, in bytes (height x width x 3), needs {}, found 4",
+                "a buffer of RGB, in bytes (height x width x 3), needs {}, found 4",
                 region.height() * region.width() * 3
             )
         );

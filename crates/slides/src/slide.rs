@@ -1,4 +1,4 @@
-//! An open slide: levels, properties, exact reads by level, associated images.
+//! An open slide: levels, properties, decoded blocks, associated images.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,19 +7,18 @@ use image::RgbImage;
 use stream_grad_files::refuse_input;
 
 use crate::bad_regions::{BadRegion, BadRegionPolicy};
-use crate::bands::{Parallelism, read_blocks};
 use crate::cache::{BLOCK_EDGE, Block, BlockCache, BlockKey, SlideKey};
-use crate::color_profile::{StoredColors, ToSrgb, embedded};
-use crate::error::{Result, SlideError, check_limit, check_rgb_length};
-use crate::geometry::{Extent, Level, MicronsPerPixel, PixelScale, Region, Rgb};
+use crate::color_profile::{ToSrgb, embedded};
+use crate::error::{Result, SlideError, check_limit};
+use crate::geometry::{Extent, Level, PixelScale, Region, Rgb};
 use crate::levels::LevelGeometry;
-use crate::numbers::{float, to_usize};
+use crate::numbers::to_usize;
 use crate::openslide_source::OpenSlideSource;
 use crate::options::{Limits, OpenOptions};
 use crate::properties::Properties;
 use crate::raster::RasterSource;
+use crate::stored_colors::StoredColors;
 use crate::tiff_pages::TiffSource;
-use crate::view::{SlideView, Target};
 use crate::warning::SlideWarning;
 
 /// Bytes of decoded pixels that a slide keeps when it is not given a cache to share.
@@ -209,63 +208,6 @@ impl Slide {
     #[must_use]
     pub fn background(&self) -> Rgb {
         self.inner.properties.background
-    }
-
-    /// Reads pixels of one level as they are, composited on the background.
-    ///
-    /// # Shapes
-    /// `region`: pixels of `level`, may lie outside; `rgb`: `height x width x 3` of the region.
-    ///
-    /// # Errors
-    /// [`SlideError::NoSuchLevel`], [`SlideError::BufferLength`], [`SlideError::RegionFailed`].
-    pub fn read_level(&self, level: Level, region: &Region, rgb: &mut [u8]) -> Result<()> {
-        check_rgb_length("the buffer, in bytes (height x width x 3),", region.height(), region.width(), rgb.len())?;
-        let inside = region.intersection(&self.level(level)?.extent.region());
-        read_blocks(self, level, region, &inside, rgb, Parallelism::Rayon)
-    }
-
-    /// Reads pixels at any scale; the same as [`SlideView::read`] of [`view`](Self::view).
-    ///
-    /// # Shapes
-    /// `region`: pixels of the slide at `edge` microns per pixel, may lie outside; `rgb`: `height x width x 3` of the region.
-    ///
-    /// # Errors
-    /// [`SlideError::NoScale`], [`SlideError::BufferLength`], [`SlideError::RegionFailed`].
-    pub fn read_at(&self, edge: MicronsPerPixel, region: &Region, rgb: &mut [u8]) -> Result<()> {
-        self.view(Target::MicronsPerPixel(edge))?.read(region, rgb)
-    }
-
-    /// The slide as one image of a known size at the scale that is asked for.
-    ///
-    /// # Errors
-    /// [`SlideError::NoScale`], [`SlideError::NoSuchLevel`], [`SlideError::InvalidScale`].
-    pub fn view(&self, target: Target) -> Result<SlideView> {
-        SlideView::new(self.clone(), target)
-    }
-
-    /// The whole slide, reduced to fit into `edge x edge` pixels (never enlarged).
-    ///
-    /// # Errors
-    /// [`SlideError::InvalidArgument`] for an edge of zero, [`SlideError::RegionFailed`].
-    pub fn thumbnail(&self, edge: u32) -> Result<RgbImage> {
-        let downsample = downsample_to_fit(self.extent(), edge)?;
-        self.view(Target::Downsample(downsample))?.to_image()
-    }
-
-    /// What was scanned (the slide's [`bounds`](Properties::bounds), or all of it) reduced to fit into about `edge x edge` pixels,
-    /// never enlarged: to look at, and to draw a [`Heatmap`](crate::Heatmap) over.
-    ///
-    /// # Errors
-    /// [`SlideError::InvalidArgument`] for an edge of zero, or bounds that lie outside of the slide.
-    pub fn overview(&self, edge: u32) -> Result<SlideView> {
-        let scanned = self
-            .view(Target::Level(Level::FINEST))?
-            .cropped_to_bounds()?;
-        self.view(Target::Downsample(downsample_to_fit(
-            scanned.extent(),
-            edge,
-        )?))?
-        .cropped_to_bounds()
     }
 
     /// Names of the images that come with the slide, such as `label`, `macro` and `thumbnail`.
@@ -498,19 +440,6 @@ fn block_span(index: u64) -> std::ops::Range<i64> {
     start..start.saturating_add_unsigned(BLOCK_EDGE)
 }
 
-/// How much a picture is reduced to fit into `edge x edge` pixels.
-fn downsample_to_fit(picture: Extent, edge: u32) -> Result<f64> {
-    if edge == 0 {
-        return Err(SlideError::InvalidArgument {
-            what: "the edge of a thumbnail or an overview",
-            expected: "at least 1",
-            found: edge.to_string(),
-        });
-    }
-    let longest = picture.height.max(picture.width);
-    Ok((float(longest) / f64::from(edge)).max(1.0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -527,7 +456,7 @@ mod tests {
         };
         assert_eq!(
             refused(extent, vec![0; 17]),
-            "the image, in bytes (height x width x 3), needs 18, found 17"
+            "a buffer of RGB, in bytes (height x width x 3), needs 18, found 17"
         );
         let empty = Extent {
             height: 0,

@@ -269,7 +269,7 @@ impl SlideView {
         rgb: &mut [u8],
         parallelism: Parallelism,
     ) -> Result<()> {
-        check_rgb_length("the buffer, in bytes (height x width x 3),", region.height(), region.width(), rgb.len())?;
+        check_rgb_length(region.height(), region.width(), rgb.len())?;
         let region = region.translated(self.crop.rows.start, self.crop.columns.start);
         let inside = region.intersection(&self.crop);
         match self.sampling {

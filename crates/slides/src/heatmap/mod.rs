@@ -139,7 +139,7 @@ impl Heatmap {
         rgb: &mut [u8],
         style: &HeatmapStyle,
     ) -> Result<()> {
-        check_rgb_length("the buffer, in bytes (height x width x 3),", region.height(), region.width(), rgb.len())?;
+        check_rgb_length(region.height(), region.width(), rgb.len())?;
         let (low, high) = (
             f64::from(*style.values.start()),
             f64::from(*style.values.end()),

@@ -154,6 +154,6 @@ fn senseless_maps_and_styles_are_refused() {
     let refused = map.draw_over(&view, &region, &mut [0; 4], &default());
     assert_eq!(
         refused.unwrap_err().to_string(),
-        "the buffer, in bytes (height x width x 3), needs 3, found 4"
+        "a buffer of RGB, in bytes (height x width x 3), needs 3, found 4"
     );
 }

@@ -18,12 +18,12 @@ use self::choice::{Choice, choose, passed_over};
 use self::directory::{Tag, TiffFile};
 use self::page::{Page, Refusal};
 use self::reader::PageReader;
-use crate::color_profile::StoredColors;
 use crate::error::{Result, SlideError, check_limit};
 use crate::geometry::{Extent, Level, PixelScale, Region, Rgb};
 use crate::numbers::to_usize;
 use crate::options::Limits;
 use crate::properties::{ResolutionUnit, tiff_resolution};
+use crate::stored_colors::StoredColors;
 use crate::warning::SlideWarning;
 
 /// A TIFF file's pages.

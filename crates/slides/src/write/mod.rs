@@ -6,6 +6,7 @@ mod encode;
 mod layout;
 mod level;
 mod options;
+mod pages;
 mod sample;
 
 use std::io::BufWriter;
@@ -20,11 +21,11 @@ use crate::numbers::{to_usize, wide};
 use container::{Container, StoredBlock, TiffFile};
 pub(crate) use encode::jpeg;
 pub use encode::{ColorModel, Compression};
-use layout::Pages;
 pub use layout::PyramidLayout;
 use level::{LevelWriter, TileFormat};
 use options::check_options;
 pub use options::{PyramidOptions, TiffKind};
+use pages::Pages;
 pub use sample::Sample;
 pub(crate) use sample::halve;
 

@@ -149,7 +149,7 @@ fn coordinates_at_the_ends_of_i64_are_background() {
         let short = view.read(&Region::new(0..4, 0..4), &mut [0; 47]);
         assert_eq!(
             short.unwrap_err().to_string(),
-            "the buffer, in bytes (height x width x 3), needs 48, found 47"
+            "a buffer of RGB, in bytes (height x width x 3), needs 48, found 47"
         );
         view.read(&Region::new(0..0, 0..4), &mut []).unwrap();
     }
