@@ -53,7 +53,6 @@ fn weights_of(expected: &Convolution, packed: &Convolution) -> Result<(), Kernel
             expected.out_channels,
             packed.out_channels,
         ),
-        ("packed weights: groups", expected.groups, packed.groups),
     ] {
         if expected != found {
             return Err(KernelError::Channels {
@@ -62,6 +61,12 @@ fn weights_of(expected: &Convolution, packed: &Convolution) -> Result<(), Kernel
                 found,
             });
         }
+    }
+    if expected.groups != packed.groups {
+        return Err(KernelError::PackedGroups {
+            expected: expected.groups,
+            found: packed.groups,
+        });
     }
     if expected.is_winograd() != packed.is_winograd() {
         let name = |convolution: &Convolution| {

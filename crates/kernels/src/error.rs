@@ -26,6 +26,24 @@ pub enum KernelError {
         /// Channels found.
         found: usize,
     },
+    /// A channel that does not exist.
+    #[error("{what} {found}: there are {count}, counted from 0")]
+    NoSuchChannel {
+        /// The kind of channel.
+        what: &'static str,
+        /// The channel asked for.
+        found: usize,
+        /// Channels that there are.
+        count: usize,
+    },
+    /// Packed weights are for another number of groups.
+    #[error("packed weights: expected those for {expected} groups, found those for {found}")]
+    PackedGroups {
+        /// Groups of the convolution asked for.
+        expected: usize,
+        /// Groups that the weights were packed for.
+        found: usize,
+    },
     /// Packed weights are for another arithmetic: direct, or Winograd's.
     #[error("packed weights: expected those for {expected} arithmetic, found those for {found}")]
     Arithmetic {

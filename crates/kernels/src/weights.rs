@@ -448,10 +448,10 @@ impl<T: Element> DataGradientWeights<T> {
             ..
         } = self.0.convolution;
         if output >= out_channels {
-            return Err(KernelError::Channels {
-                what: "filter",
-                expected: out_channels,
+            return Err(KernelError::NoSuchChannel {
+                what: "output channel",
                 found: output,
+                count: out_channels,
             });
         }
         let [rows, columns] = window.kernel;

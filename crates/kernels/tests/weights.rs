@@ -5,7 +5,9 @@ mod common;
 
 use common::{Values, cast, tolerance};
 use proptest::prelude::*;
-use stream_grad_kernels::{Arithmetic, Convolution, DataGradientWeights, Element, Window};
+use stream_grad_kernels::{
+    Arithmetic, Convolution, DataGradientWeights, Element, KernelError, Window,
+};
 
 fn check<T: Element>(convolution: &Convolution, seed: u64) {
     let values = cast::<T>(&Values::new(seed).many(convolution.weight_count().unwrap()));
@@ -27,15 +29,21 @@ fn check<T: Element>(convolution: &Convolution, seed: u64) {
             );
         }
     }
-    assert!(
-        packed
-            .unpack_filter(convolution.out_channels, &mut filter)
-            .is_err()
+    assert_eq!(
+        packed.unpack_filter(convolution.out_channels, &mut filter),
+        Err(KernelError::NoSuchChannel {
+            what: "output channel",
+            found: convolution.out_channels,
+            count: convolution.out_channels,
+        })
     );
-    assert!(
-        packed
-            .unpack_filter(0, &mut vec![0.0; filter_len + 1])
-            .is_err()
+    assert_eq!(
+        packed.unpack_filter(0, &mut vec![0.0; filter_len + 1]),
+        Err(KernelError::Length {
+            what: "filter",
+            expected: filter_len,
+            found: filter_len + 1,
+        })
     );
 }
 
