@@ -79,12 +79,13 @@ mod tests {
     use pulp::{Arch, Scalar, Simd, WithSimd};
 
     use crate::{
-        Activation, AlignCorners, ConvTranspose, Convolution, DataGradientWeights, Element,
-        Epilogue, Existing, ForwardWeights, Gelu, Interpolation, LayerNorm, Padding, Pointwise,
-        Rect, TransposedWeights, Upsample, View, ViewMut, Window, conv_data_gradient, conv_forward,
+        Activation, AlignCorners, AveragePool, ConvTranspose, Convolution, DataGradientWeights,
+        Divisor, Element, Epilogue, Existing, ForwardWeights, Gelu, Interpolation, LayerNorm,
+        Padding, Pointwise, Rect, TransposedWeights, Upsample, View, ViewMut, Window,
+        avg_pool_forward, avg_pool_vjp, conv_data_gradient, conv_forward,
         conv_transpose_data_gradient, conv_transpose_forward, conv_transpose_weight_gradient,
-        conv_weight_gradient, layer_norm_forward, layer_norm_vjp, pointwise_forward, pointwise_vjp,
-        upsample_forward, upsample_vjp,
+        conv_weight_gradient, layer_norm_forward, layer_norm_vjp, max_pool_forward, max_pool_vjp,
+        pointwise_forward, pointwise_vjp, upsample_forward, upsample_vjp,
     };
 
     /// What `dispatch` uses: an index of the processor's instruction sets, the best first.
@@ -312,13 +313,42 @@ mod tests {
         results
     }
 
+    /// Both kinds of pooling with their VJPs, as bits.
+    fn pooling_results<T: Element>() -> Vec<Vec<u64>> {
+        let bits = |values: &[T]| values.iter().map(|v| v.to_f64().to_bits()).collect();
+        let window = Window::new([3, 3]).stride([2, 1]).dilation([1, 2]);
+        let window = window.padding(Padding::all(1));
+        let average = AveragePool::new(window, Divisor::ValidCount);
+        let (input, cotangent) = (values::<T>(9 * 8 * 37, 29), values::<T>(5 * 6 * 37, 31));
+        let (read, made) = (Rect::whole(9, 8), Rect::whole(5, 6));
+        let x = View::new(&input, read, 37).unwrap();
+        let g = View::new(&cotangent, made, 37).unwrap();
+        let (mut most, mut mean) = (
+            vec![T::ZERO; cotangent.len()],
+            vec![T::ZERO; cotangent.len()],
+        );
+        let (mut of_most, mut of_mean) = (vec![T::ONE; input.len()], vec![T::ONE; input.len()]);
+        let to = ViewMut::new(&mut most, made, 37).unwrap();
+        max_pool_forward(&window, x, to).unwrap();
+        let to = ViewMut::new(&mut mean, made, 37).unwrap();
+        avg_pool_forward(&average, x, to).unwrap();
+        let to = ViewMut::new(&mut of_most, read, 37).unwrap();
+        max_pool_vjp(&window, x, g, to, Existing::Add).unwrap();
+        let to = ViewMut::new(&mut of_mean, read, 37).unwrap();
+        avg_pool_vjp(&average, g, to, Existing::Add).unwrap();
+        vec![bits(&most), bits(&mean), bits(&of_most), bits(&of_mean)]
+    }
+
     /// Loops that the compiler vectorises, without fused multiply-adds.
     #[test]
     fn instruction_sets_agree_on_plain_loops_to_the_bit() {
         let _guard = ONE_AT_A_TIME.lock().unwrap();
         let results = |choice| {
             CHOICE.store(choice, Ordering::SeqCst);
-            let found = (plain_loop_results::<f32>(), plain_loop_results::<f64>());
+            let found = (
+                [plain_loop_results::<f32>(), pooling_results::<f32>()].concat(),
+                [plain_loop_results::<f64>(), pooling_results::<f64>()].concat(),
+            );
             CHOICE.store(0, Ordering::SeqCst);
             found
         };
