@@ -66,7 +66,8 @@ pub(crate) fn relu_vjp<T: Element>(output: T, cotangent: T) -> T {
     }
 }
 
-/// The cotangent of a ReLU6's input: 0 where the output is not between 0 and 6. Of a NaN the derivative is 0, as in PyTorch.
+/// The cotangent of a ReLU6's input: 0 where the output is not between 0 and 6. Of a NaN the derivative is 0, wherever it stands; in
+/// PyTorch it is 0 but for the last few values of a tensor (`findings/relu6-nan-gradient.sh`).
 #[inline(always)]
 pub(crate) fn relu6_vjp<T: Element>(output: T, cotangent: T) -> T {
     if output > T::ZERO && output < T::from_f64(SIX) {
