@@ -295,6 +295,7 @@ pub(crate) mod sealed {
                     from: *const Self,
                     lanes: usize,
                 ) -> Self::Vector<S> {
+                    debug_assert!(lanes <= self::lanes::<S, Self>());
                     // SAFETY: only the lanes below `lanes` are read, which the caller vouches for.
                     unsafe { simd.$load(in_register(simd.$mask(0, $lane(lanes))), from) }
                 }
@@ -307,6 +308,7 @@ pub(crate) mod sealed {
                     lanes: usize,
                     value: Self::Vector<S>,
                 ) {
+                    debug_assert!(lanes <= self::lanes::<S, Self>());
                     // SAFETY: only the lanes below `lanes` are written, which the caller vouches for.
                     unsafe { simd.$store(in_register(simd.$mask(0, $lane(lanes))), to, value) }
                 }

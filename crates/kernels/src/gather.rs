@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 use product::{Terms, accumulate};
 
+use crate::bounds::holds;
 use crate::element::sealed::{Family, lanes, load_some, store_some};
 use crate::instructions::dispatch;
 use crate::shared::Shared;
@@ -246,7 +247,7 @@ impl<T: Element> Task<'_, T> {
         for block in 0..blocks {
             let step = Step {
                 gather,
-                target: self.target.pointer(),
+                target: self.target,
                 panel,
                 terms: block * terms / blocks..(block + 1) * terms / blocks,
                 replace: gather.existing == Existing::Replace && block == 0,
@@ -309,7 +310,7 @@ impl<const PIXELS: usize> Group<PIXELS> {
 /// One block of terms of one panel.
 struct Step<'a, T> {
     gather: &'a Gather<'a, T>,
-    target: *mut T,
+    target: &'a Shared<'a, T>,
     panel: Panel,
     /// Terms of the sum, counted over tap rows, tap columns and depth.
     terms: std::ops::Range<usize>,
@@ -395,6 +396,9 @@ impl<T: Element> Step<'_, T> {
                 weights: weight.as_ptr(),
                 count: length,
             };
+            debug_assert!(places.iter().all(|&place| {
+                holds(gather.source, place, length) || place == zeros && length <= longest_zeros
+            }));
             #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
             // SAFETY: places are those of taps that exist, as far as `length` goes, or zeros; the slice of weights covers
             // all terms.
@@ -424,7 +428,7 @@ impl<T: Element> Step<'_, T> {
                 // SAFETY: the target position's channels of the panel lie inside the target image, and belong to this
                 // task alone.
                 unsafe {
-                    let to = self.target.add(target + first);
+                    let to = self.target.place(target + first, count);
                     let mut value = sum;
                     if !self.replace {
                         value = T::vector_add(simd, load_some::<S, T>(simd, to, count), value);

@@ -17,6 +17,7 @@
 mod activation;
 mod affine;
 mod blocks;
+mod bounds;
 mod conv_transpose;
 mod convolution;
 mod element;

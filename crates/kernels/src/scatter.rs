@@ -200,6 +200,9 @@ impl<T: Element> WithSimd for ScatterTask<'_, T> {
         } else {
             fit
         };
+        debug_assert!(
+            count > 0 && count * self.scatter.pitch::<S>() * size_of::<T>() <= PRODUCT_BYTES
+        );
         for row in self.rows {
             for first in self.columns.clone().step_by(count) {
                 let columns = first..(first + count).min(self.columns.end);
@@ -342,20 +345,21 @@ impl<T: Element> Scatter<'_, T> {
                     continue;
                 };
                 for tap in (0..axis.taps).step_by(together) {
-                    let place = |column: usize, skipped: usize| {
+                    let place = |column: usize, skipped: usize, run: &Run| {
                         let to = axis.position(column) + signed(tap * axis.dilation + skipped);
                         let to = (row * self.pitch + to.unsigned_abs()) * channels;
                         let from = (tap_row * axis.taps + tap + skipped) * channels;
                         let from = (column - columns.start) * pitch + from;
+                        debug_assert!(from + run.reach(run.from_step) <= columns.len() * pitch);
                         (
-                            self.target.pointer().wrapping_add(to),
+                            self.target.place(to, run.reach(run.to_step)),
                             products.wrapping_add(from),
                         )
                     };
                     // SAFETY: as the caller vouches; positions and products exist.
                     unsafe {
                         if run.count > 0 {
-                            let (to, from) = place(first_whole, 0);
+                            let (to, from) = place(first_whole, 0, &run);
                             run.add(simd, to, from);
                         }
                         if whole.len() < columns.len() {
@@ -365,12 +369,12 @@ impl<T: Element> Scatter<'_, T> {
                                 }
                                 let left = axis.position(column) + signed(tap * axis.dilation);
                                 let exist = exist(left, axis.extent, together);
-                                let (to, from) = place(column, exist.start);
                                 let run = Run {
                                     count: 1,
                                     length: exist.len() * channels,
                                     ..run
                                 };
+                                let (to, from) = place(column, exist.start, &run);
                                 run.add(simd, to, from);
                             }
                         }
@@ -412,6 +416,12 @@ struct Run {
 }
 
 impl Run {
+    /// Values from the first position's first to the last one's last, where positions lie `step` apart.
+    #[inline(always)]
+    fn reach(&self, step: usize) -> usize {
+        (self.count - 1) * step + self.length
+    }
+
     /// Adds the values at `from` to those at `to`.
     ///
     /// # Safety

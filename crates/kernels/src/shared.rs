@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 /// The memory of a slice, borrowed for `'a`, that several tasks may write.
 pub(crate) struct Shared<'a, T> {
     pointer: *mut T,
+    length: usize,
     slice: PhantomData<&'a mut [T]>,
 }
 
@@ -17,12 +18,19 @@ impl<'a, T> Shared<'a, T> {
     pub(crate) fn new(slice: &'a mut [T]) -> Self {
         Self {
             pointer: slice.as_mut_ptr(),
+            length: slice.len(),
             slice: PhantomData,
         }
     }
 
-    /// The slice's first value. Whoever writes through it must own the place.
-    pub(crate) fn pointer(&self) -> *mut T {
-        self.pointer
+    /// Where the `count` values from `first` on begin, which are part of the slice. Whoever writes through it must own the place.
+    #[inline(always)]
+    pub(crate) fn place(&self, first: usize, count: usize) -> *mut T {
+        debug_assert!(
+            count == 0 || first + count <= self.length,
+            "{count} values from {first} on, of {}",
+            self.length
+        );
+        self.pointer.wrapping_add(first)
     }
 }

@@ -155,6 +155,11 @@ impl Transformed {
         }
     }
 
+    /// Values from the first tile's first product to the last tile's last, in this layout.
+    const fn reach(&self, tiles: usize) -> usize {
+        (PRODUCTS - 1) * self.product_step + tiles * self.tile_step
+    }
+
     /// Values of all products of some tiles.
     const fn values(tiles: usize, channels: usize) -> usize {
         PRODUCTS.saturating_mul(Self::new(tiles, channels).product_step)

@@ -13,6 +13,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{CHUNK_PIXELS, Existing, Gather, TASK_PRODUCTS};
+use crate::bounds::holds;
 use crate::element::sealed::{Family, lanes, load, load_some, store_some};
 use crate::instructions::dispatch;
 use crate::integers::signed;
@@ -92,7 +93,7 @@ impl<T: Element> WithSimd for DepthwiseTask<'_, T> {
             for first in (0..panel.width).step_by(lanes) {
                 let strip = Strip {
                     gather,
-                    target: self.target.pointer(),
+                    target: self.target,
                     panel,
                     first,
                     count: lanes.min(panel.width - first),
@@ -111,7 +112,7 @@ impl<T: Element> WithSimd for DepthwiseTask<'_, T> {
 /// The channels of one register.
 struct Strip<'a, T> {
     gather: &'a Gather<'a, T>,
-    target: *mut T,
+    target: &'a Shared<'a, T>,
     panel: Panel,
     /// First channel in the panel.
     first: usize,
@@ -243,7 +244,7 @@ impl<T: Element> Strip<'_, T> {
             #[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
             // SAFETY: the position's channels of the strip lie inside the target image, and belong to this task alone.
             unsafe {
-                let to = self.target.add(first + index * step);
+                let to = self.target.place(first + index * step, self.count);
                 let mut value = sum;
                 if adds {
                     value = T::vector_add(simd, load_some::<S, T>(simd, to, self.count), value);
@@ -308,7 +309,7 @@ impl<T: Element, S: Simd, const TAPS: usize, const POSITIONS: usize>
         let weight =
             rows.weight_first * kernel_columns + columns.weight_first + tap * columns.weight_step;
         let weights = &gather.weights.values()[strip.panel.offset + weight * width + strip.first..];
-        Self {
+        let sources = Self {
             from: strip.source([row, first]),
             steps: [
                 rows.tap_step * signed(gather.source_pitch) * channels,
@@ -326,7 +327,23 @@ impl<T: Element, S: Simd, const TAPS: usize, const POSITIONS: usize>
                 rows.weight_step * kernel_columns * width,
                 columns.weight_step * width,
             ],
-        }
+        };
+        debug_assert!((0..=rows.taps).all(|row| sources.row_is_in(gather.source, signed(row))));
+        let last_weight =
+            (rows.taps - 1) * sources.weight_steps[0] + (TAPS - 1) * sources.weight_steps[1];
+        debug_assert!(last_weight + lanes::<S, T>() <= weights.len());
+        sources
+    }
+
+    /// Whether a row does not exist, or all values of it that do are part of `source`.
+    fn row_is_in(&self, source: &[T], row: isize) -> bool {
+        let from = self.from.wrapping_offset(row * self.steps[0]);
+        let exists = self.rows.contains(&(self.row + row * self.row_step));
+        !exists
+            || self.exist.clone().all(|index| {
+                let value = from.wrapping_offset(signed(index) * self.steps[1]);
+                holds(source, value, self.count)
+            })
     }
 
     /// Adds the products of the values of a row to the sums of the block's rows from `FROM` to `TO`. Of the block's row `i`

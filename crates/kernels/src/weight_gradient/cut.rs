@@ -156,7 +156,7 @@ impl<'a, T> Destination<'a, T> {
     }
 
     fn slot(&self, index: usize) -> *mut T {
-        self.slots.pointer().wrapping_add(index * self.slot)
+        self.slots.place(index * self.slot, self.slot)
     }
 }
 
@@ -233,12 +233,14 @@ impl<T: Element> Target<'_, T> {
         column: usize,
         value: T::Vector<S>,
     ) {
+        debug_assert!(row < place.taps.product() * place.rows);
+        debug_assert!(column + lanes::<S, T>() <= place.pitch());
         // SAFETY: as the caller vouches.
         unsafe {
             match *self {
                 Self::Gradient(sums) => {
                     let count = lanes::<S, T>().min(place.columns - column);
-                    let to = sums.pointer().add(place.row(row) + column);
+                    let to = sums.place(place.row(row) + column, count);
                     add_to_sums::<S, T>(simd, to, count, value);
                 }
                 Self::Slot(slot) => {
@@ -271,7 +273,7 @@ unsafe fn add_slots<S: Simd, T: Element>(
                 // SAFETY: as the caller vouches.
                 unsafe {
                     let from = slots.add(slot * step + row * place.pitch() + column);
-                    let to = sums.pointer().add(place.row(row) + column);
+                    let to = sums.place(place.row(row) + column, width);
                     add_to_sums::<S, T>(simd, to, width, load_some::<S, T>(simd, from, width));
                 }
             }
@@ -293,6 +295,7 @@ unsafe fn add_to_sums<S: Simd, T: Element>(
 ) {
     let lanes = lanes::<S, T>();
     let mut buffer = [T::ZERO; 16];
+    debug_assert!(count <= lanes && lanes <= buffer.len());
     // SAFETY: a register has at most 16 lanes; the caller vouches for the sums.
     unsafe {
         store::<S, T>(simd, buffer.as_mut_ptr(), value);

@@ -270,12 +270,16 @@ impl<T: Element> Summed<T> for Block<'_, T> {
         let sums = sums.as_mut_ptr().cast::<T>();
         let [height, width] = self.job.chunk;
         let across = self.job.chunks()[1];
+        debug_assert!(place.taps.product() * place.rows <= ROWS && place.pitch() <= COLUMNS);
         let mut replace = true;
         for chunk in chunks {
             let (row, column) = (chunk / across * height, chunk % across * width);
             let rows = row..(row + height).min(self.job.cotangent.height());
             let columns = column..(column + width).min(self.job.cotangent.width());
             let packed = self.packed([rows.len(), columns.len()]);
+            let values = packed[0].count * packed[1].count * self.inputs.len();
+            debug_assert!(values * size_of::<T>() <= INPUT_BYTES);
+            debug_assert!(rows.len() * columns.len() <= POSITIONS);
             let step = packed.map(|axis| axis.positions);
             for row in rows.clone().step_by(step[0]) {
                 for column in columns.clone().step_by(step[1]) {

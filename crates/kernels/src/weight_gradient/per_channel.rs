@@ -10,6 +10,7 @@ use pulp::{Simd, WithSimd};
 use super::cut::{Cut, Destination, Part, Place, Summed, Target, columns, slots};
 use super::operands::Operands;
 use super::product::Extent;
+use crate::bounds::holds;
 use crate::element::sealed::{Family, lanes, load, load_some, store};
 use crate::instructions::dispatch;
 use crate::integers::signed;
@@ -310,6 +311,15 @@ impl<T: Element> RowView<'_, T> {
             tap: job.dilation[1] * signed(channels),
             last: self.width - (VECTORS - 1) * lanes,
         };
+        debug_assert!(self.channel + VECTORS * lanes <= stack.0[0].len());
+        let is_there = |tap: usize, column: usize| {
+            holds(job.input.data(), input(tap, column), self.width)
+                && holds(job.cotangent.data(), cotangent(column), self.width)
+        };
+        let ends = [all.start, all.end.max(1) - 1];
+        debug_assert!(
+            all.is_empty() || (0..COUNT).all(|tap| ends.iter().all(|&end| is_there(tap, end)))
+        );
         #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
         // SAFETY: the stack has room for the block; every tap of the columns in `all` exists, and of the others those that are
         // not skipped.
@@ -329,6 +339,7 @@ impl<T: Element> RowView<'_, T> {
                     if source < 0 || source >= signed(width) {
                         continue;
                     }
+                    debug_assert!(is_there(tap, column));
                     let (from, to) = (input(tap, column), cotangent(column));
                     for (vector, sum) in sums.iter_mut().enumerate() {
                         let first = vector * lanes;

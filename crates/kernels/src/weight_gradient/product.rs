@@ -1,8 +1,11 @@
 //! The inner loop of dense weight gradients: a sum of outer products.
 
+use std::ops::Range;
+
 use pulp::Simd;
 
 use crate::Element;
+use crate::bounds::holds;
 use crate::element::sealed::{lanes, load, store, widest_panel};
 
 /// Values of one side of the products, some for each position.
@@ -13,6 +16,19 @@ pub(crate) struct Rows<T> {
     pub(crate) row_pitch: usize,
     /// From one position of a row to the next.
     pub(crate) pitch: usize,
+}
+
+impl<T> Rows<T> {
+    /// Whether `count` values of the first and of the last of some positions are part of `slice`.
+    pub(crate) fn are_in(
+        &self,
+        slice: &[T],
+        [rows, columns]: [&Range<usize>; 2],
+        count: usize,
+    ) -> bool {
+        let last = (rows.len() - 1) * self.row_pitch + (columns.len() - 1) * self.pitch;
+        holds(slice, self.first, count) && holds(slice, self.first.wrapping_add(last), count)
+    }
 }
 
 /// Rows and columns of a rectangle.

@@ -167,7 +167,7 @@ impl<T: Element> Task<'_, T> {
                 layout,
             } => dispatch(SharedPatches {
                 task,
-                first: values.pointer().wrapping_add(first),
+                first: values.place(first, layout.reach(self.tiles.len())),
                 layout,
             }),
         }
@@ -374,11 +374,9 @@ impl<T: Element> Task<'_, T> {
             (TILE * column).saturating_sub(self.grid.columns.before),
         );
         let extent = [TILE, TILE * width];
-        let target = self
-            .target
-            .pointer()
-            .wrapping_add(gather.target_offset([row, column]) + panel.first)
-            .cast_const();
+        // Fetched, not read.
+        let first = gather.target_offset([row, column]) + panel.first;
+        let target = self.target.place(first, 0).cast_const();
         let pitches = [
             gather.rows.target_step * gather.target_pitch * gather.target_channels,
             gather.columns.target_step * gather.target_channels,
@@ -438,10 +436,8 @@ impl<T: Element> Task<'_, T> {
                 #[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
                 // SAFETY: the target's channels of the panel lie inside the target image, and belong to this task alone.
                 unsafe {
-                    let to = self
-                        .target
-                        .pointer()
-                        .add(gather.target_offset(target) + channel);
+                    let place = gather.target_offset(target) + channel;
+                    let to = self.target.place(place, count);
                     if gather.existing == Existing::Add {
                         value = T::vector_add(simd, load_some::<S, T>(simd, to, count), value);
                     }

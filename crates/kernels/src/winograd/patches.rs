@@ -6,6 +6,7 @@ use pulp::{Simd, WithSimd};
 
 use super::{Grid, PATCH, TILE, Transformed};
 use crate::Element;
+use crate::bounds::holds;
 use crate::element::sealed::{Family, lanes, load, load_some, store};
 use crate::instructions::dispatch;
 use crate::shared::Shared;
@@ -56,7 +57,9 @@ impl<T: Element> WithSimd for PatchTask<'_, T> {
         #[expect(unsafe_code, reason = "transforms address memory by pointer")]
         // SAFETY: whoever made the task laid the target out for its tiles, and gave them to no other task.
         unsafe {
-            let target = self.target.pointer().add(self.first);
+            let target = self
+                .target
+                .place(self.first, self.layout.reach(self.tiles.len()));
             transform(
                 simd,
                 self.grid,
@@ -97,6 +100,12 @@ impl<T: Element> Rows<T> {
         {
             let offset = position.unsigned_abs() * source.pitch + self.channel;
             let next = offset + source.pitch;
+            let count = lanes::<S, T>() + source.pitch;
+            debug_assert!([a, b, c, d].iter().all(|row| holds(
+                source.data,
+                row.wrapping_add(offset),
+                count
+            )));
             // SAFETY: rows, columns and channels exist.
             let columns = unsafe {
                 [
@@ -139,6 +148,7 @@ impl<T: Element> Rows<T> {
             let offset = position.unsigned_abs() * source.pitch + self.channel;
             for (value, start) in d.iter_mut().zip(self.starts) {
                 if let Some(start) = start {
+                    debug_assert!(holds(source.data, start.wrapping_add(offset), self.count));
                     #[expect(unsafe_code, reason = "transforms address memory by pointer")]
                     // SAFETY: row and column exist in the image.
                     unsafe {

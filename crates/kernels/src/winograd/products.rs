@@ -32,6 +32,7 @@ impl<T: Element, const VECTORS: usize> Products<T, VECTORS> {
 
     #[inline(always)]
     fn place<S: Simd>(&self, product: usize, tile: usize, vector: usize) -> *mut T {
+        debug_assert!(product < PRODUCTS && tile < TASK_TILES && vector < VECTORS);
         let registers = product * (TASK_TILES * VECTORS + 1) + tile * VECTORS + vector;
         self.first.wrapping_add(registers * lanes::<S, T>())
     }

@@ -10,6 +10,7 @@ use pulp::{Simd, WithSimd};
 
 use super::patches::{Source, transform};
 use super::{Grid, PATCH, PRODUCTS, TILE, TileAxis, Transformed};
+use crate::bounds::holds;
 use crate::element::sealed::{Family, lanes, load, load_some, store_some};
 use crate::instructions::dispatch;
 use crate::integers::signed;
@@ -247,6 +248,7 @@ impl<T: Element> Summed<T> for Block<'_, T> {
         for start in tiles.clone().step_by(chunk_tiles) {
             let chunk = start..(start + chunk_tiles).min(tiles.end);
             let count = chunk.len();
+            debug_assert!(place.rows <= block_rows::<T>() && place.columns <= COLUMNS);
             #[expect(unsafe_code, reason = "transforms address memory by pointer")]
             // SAFETY: the stack has room for a chunk of tiles of both sides; the first chunk writes all sums.
             unsafe {
@@ -391,6 +393,11 @@ impl<T: Element> Block<'_, T> {
                 for (values, places) in tile.iter_mut().zip(&places) {
                     for (value, place) in values.iter_mut().zip(places) {
                         if let Some(place) = place {
+                            debug_assert!(holds(
+                                job.cotangent.data(),
+                                data.wrapping_add(place + channel),
+                                count
+                            ));
                             // SAFETY: the position lies inside the cotangent.
                             *value = unsafe {
                                 load_some::<S, T>(simd, data.add(place + channel), count)

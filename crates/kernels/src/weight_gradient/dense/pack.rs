@@ -6,6 +6,7 @@ use pulp::Simd;
 
 use super::{Block, INPUT_BYTES};
 use crate::Element;
+use crate::bounds::holds;
 use crate::element::sealed::{lanes, load_some, store_some};
 use crate::integers::signed;
 use crate::integers::steps_inside;
@@ -95,11 +96,13 @@ impl<T: Element> Block<'_, T> {
         at(0, job.first[0], rows.end - 1, input.height())?;
         at(1, job.first[1], columns.end - 1, input.width())?;
         let pixel = row * input.pitch() + column;
-        Some(Rows {
+        let found = Rows {
             first: input.data()[pixel * input.channels()..].as_ptr(),
             row_pitch: window.stride[0] * input.pitch() * input.channels(),
             pitch: window.stride[1] * input.channels(),
-        })
+        };
+        debug_assert!(found.are_in(input.data(), [rows, columns], input.channels()));
+        Some(found)
     }
 
     /// Whether a part of the block has all channels of the cotangents, in whole registers: then they need not be packed.
@@ -117,11 +120,13 @@ impl<T: Element> Block<'_, T> {
     ) -> Rows<T> {
         let cotangent = self.job.cotangent;
         let pixel = rows.start * cotangent.pitch() + columns.start;
-        Rows {
+        let found = Rows {
             first: cotangent.data()[pixel * cotangent.channels()..].as_ptr(),
             row_pitch: cotangent.pitch() * cotangent.channels(),
             pitch: cotangent.channels(),
-        }
+        };
+        debug_assert!(found.are_in(cotangent.data(), [rows, columns], cotangent.channels()));
+        found
     }
 
     /// Copies a part of the block's cotangents of some positions; what fills up the last register of a position is zero.
@@ -150,6 +155,11 @@ impl<T: Element> Block<'_, T> {
             let pixel = row * job.cotangent.pitch();
             let mut from = job.cotangent.data()[(pixel + columns.start) * channels..].as_ptr();
             for _ in columns.clone() {
+                debug_assert!(holds(
+                    job.cotangent.data(),
+                    from.wrapping_add(first),
+                    part.len()
+                ));
                 for column in (0..part.len()).step_by(lanes) {
                     let count = lanes.min(part.len() - column);
                     // SAFETY: the position lies in the cotangent; the caller vouches for the target.
@@ -215,6 +225,12 @@ impl<T: Element> Block<'_, T> {
                         let from = row * job.input.pitch() + column.unsigned_abs();
                         let from = data.wrapping_add(from * channels);
                         let first = to.wrapping_add(inside.start * depth);
+                        let last = from.wrapping_add((inside.len() - 1) * columns.step * channels);
+                        debug_assert!([from, last].iter().all(|&from| holds(
+                            job.input.data(),
+                            from,
+                            depth
+                        )));
                         if whole {
                             copy(simd, from, first, inside.len() * depth);
                         } else {
