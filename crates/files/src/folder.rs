@@ -105,9 +105,12 @@ mod tests {
         folder.commit().unwrap();
         assert_eq!(fs::read_dir(&path).unwrap().count(), 2);
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
-        assert!(matches!(
-            NewFolder::create(&path),
-            Err(FileError::Destination { .. })
-        ));
+        assert_eq!(
+            NewFolder::create(&path).unwrap_err().to_string(),
+            format!(
+                "{}: expected a folder that does not exist yet, found one that does, or a file",
+                path.display()
+            )
+        );
     }
 }

@@ -15,7 +15,8 @@ use crate::error::{FileError, Result};
 /// let weights = folder.path().join("weights.safetensors");
 /// std::fs::write(&weights, "")?;
 /// let same = folder.path().join("./weights.safetensors");
-/// assert!(stream_grad_files::refuse_input(&same, [&weights]).is_err());
+/// let error = stream_grad_files::refuse_input(&same, [&weights]).unwrap_err();
+/// assert!(error.to_string().contains("weights.safetensors, which is read"));
 /// assert!(stream_grad_files::refuse_input(&folder.path().join("gradients.safetensors"), [&weights]).is_ok());
 /// # Ok::<(), std::io::Error>(())
 /// ```
