@@ -10,9 +10,9 @@ mod common;
 
 use common::{one_image, resnet18, resnet50, square};
 use stream_grad_tiling::{
-    Axis, Buffers, ByteCount, Fraction, Geometry, Keep, LostBorder, MemoryRequest, NodeId, PerAxis,
-    Planned, PlannerRequest, PublishedBorders, PublishedCost, ReceptiveField, Recipe, SizedGraph,
-    Span, TilingError, TimeModel, pareto, peak_bytes, plan,
+    Axis, Buffers, ByteCount, Fraction, Geometry, Keep, LostBorder, MAX_BANDS, MemoryRequest,
+    NodeId, PerAxis, Planned, PlannerRequest, PublishedBorders, PublishedCost, ReceptiveField,
+    Recipe, SizedGraph, Span, TilingError, TimeModel, pareto, peak_bytes, plan,
 };
 
 /// The time that FLOPs alone predict.
@@ -148,13 +148,19 @@ fn a_budget_that_is_too_small_names_the_least_and_the_least_is_enough() {
     request.budget = Some(ByteCount::mib(1));
     let refused = plan(&sized, &request, &time(&sized)).unwrap_err();
     let TilingError::BudgetTooSmall {
+        budget,
         minimum,
+        binding,
         binding_bytes,
-        ..
     } = refused
     else {
         panic!("{refused}");
     };
+    assert_eq!(
+        (budget, binding),
+        (1 << 20, "saved halos and kept activations")
+    );
+    // The largest of fourteen classes.
     assert!(binding_bytes <= minimum && binding_bytes * 14 >= minimum);
     request.budget = Some(ByteCount::saturating(minimum));
     let peak = plan(&sized, &request, &time(&sized)).unwrap().peak;
@@ -162,7 +168,8 @@ fn a_budget_that_is_too_small_names_the_least_and_the_least_is_enough() {
     request.budget = Some(ByteCount::saturating(minimum - 1));
     let refused = plan(&sized, &request, &time(&sized)).unwrap_err();
     assert!(
-        matches!(refused, TilingError::BudgetTooSmall { .. }),
+        matches!(refused, TilingError::BudgetTooSmall { budget, minimum: least, .. }
+            if budget == minimum - 1 && least == minimum),
         "{refused}"
     );
 }
@@ -228,7 +235,10 @@ fn the_largest_image_overflows_nothing() {
     let edge = 1_u64 << 31;
     let sized = square(resnet18(), edge);
     let whole = plan(&sized, &PlannerRequest::new(one_image()), &time(&sized));
-    assert!(matches!(whole, Err(TilingError::BudgetTooSmall { .. })));
+    assert!(
+        matches!(whole, Err(TilingError::BudgetTooSmall { budget, minimum, .. }) if minimum > budget),
+        "{whole:?}"
+    );
     let recipe = Recipe {
         tile: PerAxis::both(1 << 20),
         segments: 64,
@@ -242,8 +252,12 @@ fn the_largest_image_overflows_nothing() {
         tile: PerAxis::both(32),
         ..recipe
     };
-    assert!(matches!(
-        Geometry::new(sized, too_fine),
-        Err(TilingError::TooManyPieces { .. })
-    ));
+    assert_eq!(
+        Geometry::new(sized, too_fine).unwrap_err(),
+        TilingError::TooManyPieces {
+            what: "bands of rows",
+            found: u128::from(edge / 32),
+            maximum: MAX_BANDS,
+        }
+    );
 }
