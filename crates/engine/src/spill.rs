@@ -383,7 +383,11 @@ mod tests {
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         let error = spill.pop(&mut [0.0_f64]).unwrap_err();
-        assert!(matches!(error, StreamError::Spill { .. }), "{error}");
+        assert!(
+            matches!(&error, StreamError::Spill { folder: named, what: "taking from", source }
+                if named == folder.path() && source.kind() == io::ErrorKind::UnexpectedEof),
+            "{error}"
+        );
     }
 
     /// A file on a disk that is full after `room` bytes.
@@ -421,8 +425,12 @@ mod tests {
         let mut spill = Spill::over(file, Path::new("there"), 1 << 22).unwrap();
         let record = values(0, 100_000);
         let pushed = (0..40).try_for_each(|_| spill.push(&record));
-        let message = pushed.unwrap_err().to_string();
-        assert!(message.contains("there"), "{message}");
+        let error = pushed.unwrap_err();
+        assert!(
+            matches!(&error, StreamError::Spill { folder, what: "writing to", source }
+                if folder == Path::new("there") && source.kind() == io::ErrorKind::StorageFull),
+            "{error}"
+        );
     }
 
     #[test]

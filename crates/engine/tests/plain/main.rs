@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use stream_grad_engine::tiling::TilingError;
 use stream_grad_engine::{
     Backend, Conv2d, ConvTranspose2d, Corners, Cpu, Divisor, Exchange, Gelu, GradientSums,
     InputGradient, Layer, Model, NetworkBuilder, OwnedGradients, OwnedModel, OwnedParameters,
@@ -132,10 +133,11 @@ fn run<B: Backend<Stored = f64>>(
 fn check(steps: &[u8], size: (u64, u64), tile: u64, seed: u64) -> Result<(), TestCaseError> {
     let model = model(steps, seed).unwrap();
     let whole = || PlanRequest::new(size.0, size.1).input_gradient(InputGradient::Wanted);
-    let Ok(expected) = run(&Plain::default(), &model, whole()) else {
-        return Err(TestCaseError::reject(
-            "the image is too small for the network",
-        ));
+    let expected = match run(&Plain::default(), &model, whole()) {
+        Err(StreamError::Geometry(error @ TilingError::InputTooSmall { .. })) => {
+            return Err(TestCaseError::reject(error.to_string()));
+        }
+        expected => expected.unwrap(),
     };
     // In one piece on one backend, in tiles on either.
     let tiled = || whole().tile(tile).poison(f64::NAN);
