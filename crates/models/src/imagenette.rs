@@ -205,7 +205,12 @@ mod tests {
         let stem = ImagenetteStem::new(vb).unwrap();
         for shape in [[1, 1, 8, 8], [1, 3, 3, 8]] {
             let error = stem.forward(&generated("image", shape)).unwrap_err();
-            assert!(matches!(error, ModelError::InputShape { .. }), "{error}");
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "images for the Imagenette stem: expected shape [N, 3, H >= 4, W >= 4], found {shape:?}"
+                )
+            );
         }
     }
 }

@@ -209,6 +209,10 @@ mod tests {
         let error = patches(&integers).unwrap_err().to_string();
         assert!(error.contains("F32 or F64, found U8"), "{error}");
         let flat = Tensor::zeros((4, 4), DType::F32, &Device::Cpu).unwrap();
-        assert!(patches(&flat).is_err());
+        let error = patches(&flat).unwrap_err().to_string();
+        assert!(
+            error.starts_with("unexpected rank, expected: 4, got: 2 ([4, 4])"),
+            "{error}"
+        );
     }
 }

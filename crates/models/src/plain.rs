@@ -100,11 +100,17 @@ mod tests {
         }
         assert_eq!((shapes.len(), net.output_channels()), (5, 8));
         assert_eq!(net.output_extent(64, 33).unwrap(), (2, 2));
-        assert!(
-            PlainConfig { width: 2, depth: 0 }
-                .build(vb.clone())
-                .is_err()
+        let refused = |width, depth| {
+            let net = PlainConfig { width, depth }.build(vb.clone());
+            net.unwrap_err().to_string()
+        };
+        assert_eq!(
+            refused(2, 0),
+            "plain network's depth: expected 1 to 16, found 0"
         );
-        assert!(PlainConfig { width: 0, depth: 4 }.build(vb).is_err());
+        assert_eq!(
+            refused(0, 4),
+            "plain network's width: expected 1 to 65536, found 0"
+        );
     }
 }

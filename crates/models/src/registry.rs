@@ -45,7 +45,8 @@ pub const KNOWN_MODELS: [&str; 18] = [
 /// use stream_grad_models::ModelName;
 /// let name: ModelName = "small-24x2".parse()?;
 /// assert_eq!(name.to_string(), "small-24x2");
-/// assert!("resnet19".parse::<ModelName>().is_err());
+/// let error = "resnet19".parse::<ModelName>().unwrap_err();
+/// assert!(error.to_string().starts_with("unknown model `resnet19`, expected one of: resnet18, "));
 /// # Ok::<(), stream_grad_models::ModelError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -164,13 +164,9 @@ fn two_different_models_are_refused_and_one_can_be_chosen() {
     let wanted = variables(DType::F32);
     let error = state.assign(&wanted).unwrap_err();
     assert!(
-        matches!(error, ModelError::AmbiguousTensors { .. }),
+        matches!(&error, ModelError::AmbiguousTensors { name, prefixes, .. }
+            if wanted.contains_key(name) && prefixes == "`state_dict.`, `state_dict_ema.`"),
         "{error}"
-    );
-    let message = error.to_string();
-    assert!(
-        message.contains("`state_dict.`, `state_dict_ema.`"),
-        "{message}"
     );
     assert!(
         bits(&wanted["0.bias"])
@@ -209,30 +205,32 @@ fn what_is_not_read_is_refused_with_its_name() {
     ] {
         let error = StateDict::read(saved(file)).unwrap_err();
         assert!(
-            matches!(error, ModelError::UnsupportedObject { .. }),
+            matches!(&error, ModelError::UnsupportedObject { path, found: named }
+                if *path == saved(file) && named.contains(found)),
             "{error}"
-        );
-        let message = error.to_string();
-        assert!(
-            message.contains(file) && message.contains(found),
-            "{message}"
         );
     }
     let error = StateDict::read(saved("refused_list.pth")).unwrap_err();
     assert!(error.to_string().contains("found list"), "{error}");
-    let error = StateDict::read(saved("refused_nothing.pth")).unwrap_err();
-    assert!(matches!(error, ModelError::NoTensors { .. }), "{error}");
+    let nothing = saved("refused_nothing.pth");
+    let error = StateDict::read(&nothing).unwrap_err();
+    assert!(
+        matches!(&error, ModelError::NoTensors { path } if *path == nothing),
+        "{error}"
+    );
 
     let state = StateDict::read(saved("refused_float8.safetensors")).unwrap();
-    let error = state.assign(&variables(DType::F32)).unwrap_err();
-    assert!(matches!(error, ModelError::TensorType { .. }), "{error}");
-    let message = error.to_string();
     let end = "tensor `0.bias`: expected float16, bfloat16, float32 or float64, found F8_E4M3";
-    assert!(message.ends_with(end), "{message}");
-    assert!(state.tensor("0.bias").is_err());
+    for error in [
+        state.assign(&variables(DType::F32)).unwrap_err(),
+        state.tensor("0.bias").unwrap_err(),
+    ] {
+        let message = error.to_string();
+        assert!(message.ends_with(end), "{message}");
+    }
     assert!(matches!(
         state.tensor("1.bias"),
-        Err(ModelError::NoSuchTensor { .. })
+        Err(ModelError::NoSuchTensor { name, .. }) if name == "1.bias"
     ));
 }
 
@@ -299,14 +297,15 @@ fn only_what_is_wanted_is_read() {
     let wanted = variables(DType::F32);
     state.assign(&wanted).unwrap();
     assert_plain(&wanted, "shrinks.safetensors");
-    assert!(matches!(
-        state.tensor("optimizer.state"),
-        Err(ModelError::Read { .. })
-    ));
-    assert!(matches!(
-        StateDict::read(&path),
-        Err(ModelError::Read { .. })
-    ));
+    for refused in [
+        state.tensor("optimizer.state").map(drop),
+        StateDict::read(&path).map(drop),
+    ] {
+        assert!(
+            matches!(&refused, Err(ModelError::Read { path: named, .. }) if *named == path),
+            "{refused:?}"
+        );
+    }
 }
 
 /// How a file is damaged.

@@ -185,7 +185,15 @@ fn bad_input_is_an_error_with_both_sides() {
         Err(ModelError::InputType { found: DType::F16 })
     ));
     let rows = Tensor::zeros((1, 3), DType::F64, &Device::Cpu).unwrap();
-    assert!(good.logits(&rows).is_err() && good.update_statistics(&[rows]).is_err());
+    for refused in [
+        good.logits(&rows).map(drop),
+        good.update_statistics(&[rows]).map(drop),
+    ] {
+        assert_eq!(
+            refused.unwrap_err().to_string(),
+            "pooled features: expected shape [N >= 1, 2], found [1, 3]"
+        );
+    }
 
     let gem = |exponent, epsilon| GlobalPooling::GeneralisedMean { exponent, epsilon };
     let statistics = |least_weight, epsilon| {
@@ -195,17 +203,35 @@ fn bad_input_is_an_error_with_both_sides() {
         })
     };
     let bad = [
-        HeadConfig::new(vec![]),
-        HeadConfig::new(vec![gem(0.5, 1e-6)]),
-        HeadConfig::new(vec![gem(f64::NAN, 1e-6)]),
-        HeadConfig::new(vec![gem(3.0, 0.0)]),
-        statistics(0.0, 1e-5),
-        statistics(0.1, -1.0),
+        (
+            HeadConfig::new(vec![]),
+            "head's poolings: expected 1 to 1024, found 0",
+        ),
+        (
+            HeadConfig::new(vec![gem(0.5, 1e-6)]),
+            "generalised mean's exponent: expected a finite number of at least 1, found 0.5",
+        ),
+        (
+            HeadConfig::new(vec![gem(f64::NAN, 1e-6)]),
+            "generalised mean's exponent: expected a finite number of at least 1, found NaN",
+        ),
+        (
+            HeadConfig::new(vec![gem(3.0, 0.0)]),
+            "generalised mean's epsilon: expected a finite number above 0, found 0",
+        ),
+        (
+            statistics(0.0, 1e-5),
+            "least weight of running statistics: expected a number above 0 and not above 1, found 0",
+        ),
+        (
+            statistics(0.1, -1.0),
+            "epsilon of running statistics: expected a finite number above 0, found -1",
+        ),
     ];
-    for config in bad {
+    for (config, expected) in bad {
         let vb = VarBuilder::zeros(DType::F64, &Device::Cpu);
         let error = Head::new(&config, 2, 1, vb).unwrap_err();
-        assert!(matches!(error, ModelError::Setting { .. }), "{error}");
+        assert_eq!(error.to_string(), expected);
     }
 
     let constants = variables
