@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 use candle_core::{DType, Tensor};
 
 use proptest::prelude::*;
-use stream_grad::{InputGradient, Net, Plan, PlanRequest};
+use stream_grad::tiling::TilingError;
+use stream_grad::{InputGradient, Net, Plan, PlanRequest, StreamError};
 
 use crate::networks::{Step, build, step, tensor};
 
@@ -154,21 +155,27 @@ fn assert_bitwise(what: &str, a: &Tensor, b: &Tensor) {
     );
 }
 
+/// A plan; a case whose image is too small for its network, or has fewer bands than segments, is rejected.
+pub(crate) fn planned(net: &Net, request: PlanRequest) -> Result<Plan, TestCaseError> {
+    match net.plan(request) {
+        Err(StreamError::Geometry(
+            error @ (TilingError::InputTooSmall { .. }
+            | TilingError::Cut {
+                what: "the number of segments",
+                ..
+            }),
+        )) => Err(TestCaseError::reject(error.to_string())),
+        planned => Ok(planned.unwrap()),
+    }
+}
+
 fn check(case: &Case) -> Result<(), TestCaseError> {
     let channels = 2;
     let (net, _variables) = build(&case.steps, channels, DType::F64, case.seed);
     let base = case.whole().input_gradient(InputGradient::Wanted);
-    let Ok(whole) = net.plan(base.clone()) else {
-        return Err(TestCaseError::reject(
-            "the image is too small for the network",
-        ));
-    };
+    let whole = planned(&net, base.clone())?;
     let request = case.cut(&net, base);
-    let Ok(nan) = net.plan(request.clone().poison(f64::NAN)) else {
-        return Err(TestCaseError::reject(
-            "more segments than bands, or outputs without inputs",
-        ));
-    };
+    let nan = planned(&net, request.clone().poison(f64::NAN))?;
     let image = case.image(channels);
     let expected = run(&net, &whole, &image, case.seed);
     let poisoned = run(&net, &nan, &image, case.seed);

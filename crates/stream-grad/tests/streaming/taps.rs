@@ -10,7 +10,7 @@ use stream_grad::{
 };
 
 use crate::networks::{Step, build, fill, step, steps_from, tensor};
-use crate::random_graphs::{Case, case, cases, flat, spill_folder};
+use crate::random_graphs::{Case, case, cases, flat, planned, spill_folder};
 
 /// Whole maps `[N, H, W, C]` of one tapped layer, and how often each position was shown.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,15 +122,9 @@ fn assert_bitwise(what: &str, found: &[Map], expected: &[Map]) {
 fn check(case: &Case) -> Result<(), TestCaseError> {
     let channels = 2;
     let (net, _variables) = build(&case.steps, channels, DType::F64, case.seed);
-    let Ok(whole) = net.plan(tap_all(&net, case.whole())) else {
-        return Err(TestCaseError::reject(
-            "the image is too small for the network",
-        ));
-    };
+    let whole = planned(&net, tap_all(&net, case.whole()))?;
     let cut = case.cut(&net, case.whole());
-    let Ok(plan) = net.plan(tap_all(&net, cut.clone()).poison(f64::NAN)) else {
-        return Err(TestCaseError::reject("more segments than bands"));
-    };
+    let plan = planned(&net, tap_all(&net, cut.clone()).poison(f64::NAN))?;
     let image = case.image(channels);
     let (expected, _) = run(&whole, &net, &image, case.seed);
     let (found, tensors) = run(&plan, &net, &image, case.seed);
@@ -248,12 +242,8 @@ fn check_between(
             .dtype(DType::F64)
             .tile(1 << 20)
     };
-    let Ok(plan) = net.plan(tap_all(&net, whole(size.0, size.1)).trainable(Trainable::Nothing))
-    else {
-        return Err(TestCaseError::reject(
-            "the image is too small for the network",
-        ));
-    };
+    let request = tap_all(&net, whole(size.0, size.1));
+    let plan = planned(&net, request.trainable(Trainable::Nothing))?;
     let image = tensor(&[1, channels, size.0, size.1], DType::F64, seed);
     let (features, residuals) = plan.forward_all(&image).unwrap();
     let cotangent = tensor(features[0].dims(), DType::F64, seed + 7);
@@ -355,7 +345,13 @@ fn a_tapped_image_has_no_room_for_its_gradient_as_a_tensor() {
     let (features, residuals) = plan.forward(&image).unwrap();
     let refused = plan.vjp_with_input(residuals, &[features]).err();
     assert!(
-        matches!(refused, Some(StreamError::PlanMismatch { .. })),
+        matches!(
+            &refused,
+            Some(StreamError::PlanMismatch {
+                what: "input gradient",
+                ..
+            })
+        ),
         "{refused:?}"
     );
 }

@@ -185,7 +185,8 @@ fn a_layer_that_pads_by_itself_is_found() {
     });
     let error = check_gradients(&pads.parameter("weight", weight), 1, -1.0..1.0).unwrap_err();
     assert!(
-        matches!(error, StreamError::RegionDependence { .. }),
+        matches!(&error, StreamError::RegionDependence { layer, expected, found, .. }
+            if layer == "pads" && expected != found),
         "{error}"
     );
 }
@@ -210,8 +211,13 @@ fn ranges_keep_layers_where_they_are_defined() {
     let error = check_gradients(&log, 1, -1.0..1.0).unwrap_err().to_string();
     assert!(error.contains("not finite"), "{error}");
     for range in [1.0..1.0, 0.0..f64::INFINITY, f64::NAN..1.0] {
-        let error = check_gradients(&log, 1, range).unwrap_err();
-        assert!(matches!(error, StreamError::Setting { .. }), "{error}");
+        let error = check_gradients(&log, 1, range.clone()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "layer `log`: range of inputs is {range:?}, expected two finite numbers, the smaller one first"
+            )
+        );
     }
 }
 
@@ -240,9 +246,7 @@ fn sizes_have_every_remainder_of_the_stride() {
     assert_eq!(sizes(&rule(3, 2, 0)), [3, 7, 8]);
     assert_eq!(sizes(&rule(2, 9, 0)), [2, 20, 21, 22, 23]);
     assert_eq!(sizes(&AxisRule::UpsampleNearest(2)), [1, 2]);
-    let Ok(large) = Window::new(9000, 1, 1, 0, 0) else {
-        return;
-    };
+    let large = Window::new(9000, 1, 1, 0, 0).unwrap();
     assert_eq!(sizes(&AxisRule::Window(large)), [0_i64; 0]);
 }
 
