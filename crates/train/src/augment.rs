@@ -528,27 +528,33 @@ mod tests {
     #[test]
     fn bad_settings_are_refused() {
         for crop in [0.0, -1.0, 1.5, f64::NAN] {
-            assert!(
-                AugmentationSettings {
-                    crop,
-                    ..AugmentationSettings::none()
-                }
-                .check()
-                .is_err()
+            let settings = AugmentationSettings {
+                crop,
+                ..AugmentationSettings::none()
+            };
+            assert_eq!(
+                settings.check().unwrap_err().to_string(),
+                format!(
+                    "setting `augmentation.crop`: expected a share above 0 and up to 1, found {crop}"
+                )
             );
         }
-        assert!(
-            AugmentationSettings {
-                contrast: f64::INFINITY,
-                ..AugmentationSettings::none()
-            }
-            .check()
-            .is_err()
+        let settings = AugmentationSettings {
+            contrast: f64::INFINITY,
+            ..AugmentationSettings::none()
+        };
+        assert_eq!(
+            settings.check().unwrap_err().to_string(),
+            "setting `augmentation.contrast`: expected a finite number of 0 or more, found inf"
         );
         let outside = Augmentation {
             crop: Rect::whole(6, 7),
             ..Augmentation::none((5, 7))
         };
-        assert!(Augmented::new(image(), outside).is_err());
+        let refused = Augmented::new(image(), outside).err().unwrap();
+        assert_eq!(
+            refused.to_string(),
+            "setting `augmentation's crop`: expected a part of an image of 5 x 7, found rows 0..6, columns 0..7"
+        );
     }
 }

@@ -316,6 +316,14 @@ pub enum TrainError {
         /// The file that says so.
         file: PathBuf,
     },
+    /// A table that this program did not make, or that lacks the file which says by which model.
+    #[error("{}: expected a table of this program, with {} beside it, or no file yet: give another place", path.display(), origin.display())]
+    OtherTable {
+        /// The table.
+        path: PathBuf,
+        /// The file that is not there.
+        origin: PathBuf,
+    },
     /// A folder that a report was to be made of, and that holds no run.
     #[error("{}: expected a run folder, with run.toml, experiment.json or a training's result.json, found none of them", folder.display())]
     NoRun {

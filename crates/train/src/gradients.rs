@@ -35,9 +35,16 @@ impl Gradients {
     /// Adds a gradient under `name`.
     ///
     /// # Errors
-    /// [`TrainError::Tensor`] if there is one already and its shape differs.
+    /// [`TrainError::State`] if there is one already and its shape differs; [`TrainError::Tensor`].
     pub fn add(&mut self, name: &str, gradient: &Tensor) -> Result<()> {
         let sum = match self.tensors.get(name) {
+            Some(sum) if sum.dims() != gradient.dims() => {
+                return Err(TrainError::State {
+                    name: name.to_owned(),
+                    expected: format!("a gradient of shape {:?}", sum.dims()),
+                    found: format!("{:?}", gradient.dims()),
+                });
+            }
             Some(sum) => (sum + gradient)?,
             None => gradient.clone(),
         };
@@ -48,7 +55,7 @@ impl Gradients {
     /// Adds all of `other`.
     ///
     /// # Errors
-    /// [`TrainError::Tensor`] if a shape differs.
+    /// As [`add`](Self::add).
     pub fn add_all(&mut self, other: &Self) -> Result<()> {
         other
             .tensors
@@ -139,13 +146,20 @@ mod tests {
         assert!((gradients.norm().unwrap() - 5.0).abs() < 1e-12);
         gradients.clip(1.0).unwrap();
         assert!((gradients.norm().unwrap() - 1.0).abs() < 1e-6);
-        assert!(gradients.add("a", &tensor(&[1.0, 2.0, 3.0])).is_err());
+        let refused = gradients.add("a", &tensor(&[1.0, 2.0, 3.0])).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "tensor `a`: expected a gradient of shape [2], found [3]"
+        );
     }
 
     #[test]
     fn a_norm_that_is_no_number_is_refused() {
         let mut gradients = Gradients::default();
         gradients.add("a", &tensor(&[f32::NAN])).unwrap();
-        assert!(matches!(gradients.clip(1.0), Err(TrainError::State { .. })));
+        assert_eq!(
+            gradients.clip(1.0).unwrap_err().to_string(),
+            "tensor `gradients`: expected a finite norm, found NaN"
+        );
     }
 }

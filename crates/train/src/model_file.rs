@@ -284,6 +284,10 @@ mod tests {
         assert!(message().contains("SHA-256"), "{}", message());
         // Weights of another network.
         save(&path, &description(), &tensors).unwrap();
-        assert!(load(&path).unwrap().build(64 << 20, 0).is_err());
+        let error = load(&path).unwrap().build(64 << 20, 0).err().unwrap();
+        assert!(
+            matches!(&error, TrainError::State { found, .. } if found == "nothing of that name"),
+            "{error}"
+        );
     }
 }

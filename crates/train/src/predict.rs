@@ -122,7 +122,8 @@ impl Predictor {
     /// A slide that cannot be read is told to `observer` and left out.
     ///
     /// # Errors
-    /// [`TrainError::OtherRun`] for a table of another model or other columns; [`TrainError::File`];
+    /// [`TrainError::OtherRun`] for a table of another model or other columns, [`TrainError::OtherTable`] for any other file;
+    /// [`TrainError::File`];
     /// [`TrainError::Destination`] if `path` is one of the slides; [`TrainError::AllSlidesFailed`] if there are slides and none
     /// could be predicted; whatever [`ImageLoader::stops_at`] says must stop it.
     pub fn predict(
@@ -235,8 +236,10 @@ impl Table {
         let (mut rows, mut done) = (row(path, &heading)?, BTreeSet::new());
         if path.exists() {
             // Without it, the table is of another program: it is not ours to replace.
-            let known =
-                std::fs::read(&place).map_err(|_| other("model, or is none of this program"))?;
+            let known = std::fs::read(&place).map_err(|_| TrainError::OtherTable {
+                path: path.to_path_buf(),
+                origin: place.clone(),
+            })?;
             let known: Origin = serde_json::from_slice(&known).map_err(TrainError::json(&place))?;
             if known != origin {
                 return Err(other("model"));

@@ -146,11 +146,13 @@ mod tests {
                 let is_noticed = !matches!(&opened, Ok(sealed) if sealed.is_checked);
                 assert!(is_noticed, "byte {place} changed by {change}");
             }
-            assert!(open(whole[..place].to_vec()).is_err(), "{place} bytes");
+            let damage = open(whole[..place].to_vec()).unwrap_err();
+            assert_eq!(damage.expected, "a safetensors file", "{place} bytes");
         }
         let mut longer = whole;
         longer.push(0);
-        assert!(open(longer).is_err());
+        let damage = open(longer).unwrap_err();
+        assert_eq!(damage.expected, "a safetensors file", "{damage:?}");
     }
 
     #[test]

@@ -357,8 +357,17 @@ mod tests {
             );
         }
         let newer = with_version("4").unwrap_err();
-        assert!(matches!(newer, TrainError::NewerCheckpoint { .. }));
-        assert!(newer.to_string().contains("version 4"), "{newer}");
+        assert!(
+            matches!(
+                newer,
+                TrainError::NewerCheckpoint {
+                    newest: 3,
+                    found: 4,
+                    ..
+                }
+            ),
+            "{newer}"
+        );
         // One of this version has a checksum, one of the version before has none, and a fingerprint of other names.
         let error = with_version("3").unwrap_err().to_string();
         assert!(error.contains("a checksum"), "{error}");
@@ -401,14 +410,16 @@ mod tests {
         let path = folder.path().join("checkpoint.safetensors");
         assert!(matches!(
             Checkpoint::load(&path),
-            Err(TrainError::File { .. })
+            Err(TrainError::File { path: named, source })
+                if named == path && source.kind() == std::io::ErrorKind::NotFound
         ));
         checkpoint().save(&path).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         for length in [0, 7, 100, bytes.len() - 1] {
             std::fs::write(&path, &bytes[..length]).unwrap();
             assert!(
-                matches!(Checkpoint::load(&path), Err(TrainError::Checkpoint { .. })),
+                matches!(Checkpoint::load(&path), Err(TrainError::Checkpoint { path: named, expected, .. })
+                    if named == path && expected == "a safetensors file"),
                 "{length} bytes"
             );
         }
@@ -428,7 +439,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("checkpoint.safetensors");
         std::fs::create_dir(&path).unwrap();
-        assert!(checkpoint().save(&path).is_err());
+        let error = checkpoint().save(&path).unwrap_err();
+        assert!(
+            error.to_string().starts_with(path.to_str().unwrap())
+                && error.to_string().contains("a folder"),
+            "{error}"
+        );
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

@@ -26,7 +26,8 @@ pub struct MissingClass {
 /// let names = ClassNames::new(["benign", "malignant"])?;
 /// let lacking = check_classes(&samples, Task::Binary, &names)?;
 /// assert_eq!((lacking[0].name.as_str(), lacking[0].split), ("malignant", Split::Test));
-/// assert!(check_classes(&samples[1..], Task::Binary, &names).is_err());
+/// let error = check_classes(&samples[1..], Task::Binary, &names).unwrap_err();
+/// assert!(error.to_string().starts_with("the training split: expected every class, with `benign` among them"));
 /// # Ok::<(), stream_grad_train::TrainError>(())
 /// ```
 pub fn check_classes(

@@ -294,8 +294,20 @@ mod tests {
 
     #[test]
     fn names_that_cannot_be_told_apart_are_refused() {
-        for names in [&["a", " a"][..], &["1", "1.0"], &["", "a"], &["a;b", "c"]] {
-            assert!(ClassNames::new(names.iter().copied()).is_err(), "{names:?}");
+        let (once, plain) = (
+            "each name once, numbers in one spelling",
+            "names that are not blank and have no semicolon",
+        );
+        for (names, expected, found) in [
+            (["a", " a"], once, "a"),
+            (["1", "1.0"], once, "1.0"),
+            (["", "a"], plain, ""),
+            (["a;b", "c"], plain, "a;b"),
+        ] {
+            assert_eq!(
+                ClassNames::new(names).unwrap_err().to_string(),
+                format!("setting `classes`: expected {expected}, found `{found}`")
+            );
         }
         assert!(
             ClassNames::new(["1", "2"])

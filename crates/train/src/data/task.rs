@@ -273,13 +273,23 @@ mod tests {
 
     #[test]
     fn numbers_of_classes_are_checked() {
-        for task in [
-            Task::Classification { classes: 1 },
-            Task::MultiLabel { labels: 0 },
-            Task::Ordinal { levels: 1 },
-            Task::Ordinal { levels: usize::MAX },
+        for (task, setting, least, found) in [
+            (Task::Classification { classes: 1 }, "classes", 2, 1),
+            (Task::MultiLabel { labels: 0 }, "labels", 1, 0),
+            (Task::Ordinal { levels: 1 }, "levels", 2, 1),
+            (
+                Task::Ordinal { levels: usize::MAX },
+                "levels",
+                2,
+                usize::MAX,
+            ),
         ] {
-            assert!(task.check().is_err(), "{task:?}");
+            assert_eq!(
+                task.check().unwrap_err().to_string(),
+                format!(
+                    "setting `data.task.{setting}`: expected {least} to {MOST_CLASSES}, found {found}"
+                )
+            );
         }
         assert!(Task::MultiLabel { labels: 1 }.check().is_ok());
     }

@@ -182,7 +182,13 @@ fn a_layer_or_an_output_that_is_not_there_is_named() {
             "{refused}"
         );
     }
-    assert!(input_gradient(&model, &image, 7, &InputGradientOptions::default()).is_err());
+    let refused = input_gradient(&model, &image, 7, &InputGradientOptions::default())
+        .err()
+        .unwrap();
+    assert_eq!(
+        refused.to_string(),
+        "setting `target`: expected an output of the model, from 0 to 1, found 7"
+    );
 }
 
 /// A square of another colour on a slide.
@@ -281,13 +287,21 @@ fn one_call_writes_pictures_outlines_and_a_summary_that_agree() {
     assert!(Heatmap::over(&view, extent, again.map.values).is_ok());
 
     // Nothing is made of options that cannot be.
-    for thresholds in [vec![0.0], vec![1.5], vec![f32::NAN]] {
+    for threshold in [0.0, 1.5, f32::NAN] {
         let wrong = HeatmapOptions {
-            thresholds,
+            thresholds: vec![0.5, threshold],
             ..options.clone()
         };
         let nowhere = folder.path().join("nowhere");
-        assert!(write(&model, &loader, &slide, &nowhere, &wrong).is_err());
+        let refused = write(&model, &loader, &slide, &nowhere, &wrong)
+            .err()
+            .unwrap();
+        assert_eq!(
+            refused.to_string(),
+            format!(
+                "setting `thresholds`: expected shares of the largest magnitude, above 0 and at most 1, found {threshold}"
+            )
+        );
         assert!(!nowhere.exists());
     }
 }

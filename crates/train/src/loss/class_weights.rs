@@ -156,7 +156,12 @@ mod tests {
             assert_eq!(toml::from_str::<Settings>(text).unwrap(), settings);
             assert_eq!(toml::to_string(&settings).unwrap(), text);
         }
-        assert!(toml::from_str::<Settings>("class_weights = \"even\"\n").is_err());
+        let refused = toml::from_str::<Settings>("class_weights = \"even\"\n").unwrap_err();
+        let message = refused.to_string();
+        assert!(
+            message.contains("line 1") && message.contains("class_weights = \"even\""),
+            "{message}"
+        );
     }
 
     #[test]

@@ -79,13 +79,44 @@ fn levels_have_the_likelihood_of_their_probabilities() {
 fn what_a_task_does_not_take_is_refused() {
     let outputs = |count: usize| Tensor::zeros((1, count), DType::F32, &Device::Cpu).unwrap();
     let levels = Task::Ordinal { levels: 3 };
-    assert!(slide_loss(levels, &outputs(3), &Label::Number(1.0)).is_err());
-    assert!(slide_loss(levels, &outputs(2), &Label::Number(3.0)).is_err());
-    assert!(slide_loss(Task::Binary, &outputs(2), &Label::Number(1.0)).is_err());
     let several = Task::MultiLabel { labels: 2 };
-    assert!(slide_loss(several, &outputs(2), &Label::Number(1.0)).is_err());
+    for (task, count, label, told) in [
+        (
+            levels,
+            3,
+            1.0,
+            "tensor `outputs`: expected [1, 2], found [1, 3]",
+        ),
+        (
+            levels,
+            2,
+            3.0,
+            "tensor `label`: expected one of Ordinal { levels: 3 }, found Number(3.0)",
+        ),
+        (
+            Task::Binary,
+            2,
+            1.0,
+            "tensor `outputs`: expected [1, 1], found [1, 2]",
+        ),
+        (
+            several,
+            2,
+            1.0,
+            "tensor `label`: expected one of MultiLabel { labels: 2 }, found Number(1.0)",
+        ),
+    ] {
+        let refused = slide_loss(task, &outputs(count), &Label::Number(label));
+        assert_eq!(refused.unwrap_err().to_string(), told);
+    }
     let wrong = [Sample::new("a.svs", 7.0)];
-    assert!(Objective::fit(levels, &ClassWeights::None, &wrong).is_err());
+    let refused = Objective::fit(levels, &ClassWeights::None, &wrong)
+        .err()
+        .unwrap();
+    assert_eq!(
+        refused.to_string(),
+        "tensor `label`: expected one of Ordinal { levels: 3 }, found 7"
+    );
 }
 
 /// A network's outputs of a number are in deviations, predictions in the number's unit; the loss of both is one.

@@ -366,16 +366,30 @@ mod tests {
             resamples: 0,
             ..Bootstrap::default()
         };
-        assert!(none.estimate(&Groups::new(0..2), |_| Ok(1.0)).is_err());
+        let two = Groups::new(0..2);
+        let refused = |bootstrap: &Bootstrap| {
+            let estimate = bootstrap.estimate(&two, |_| Ok(1.0));
+            estimate.unwrap_err().to_string()
+        };
+        let told = "setting `bootstrap`: expected one resample or more and a confidence from 0 to below 1, found";
+        assert_eq!(refused(&none), format!("{told} 0 and {}", none.confidence));
         let sure = Bootstrap {
             confidence: 1.0,
             ..Bootstrap::default()
         };
-        assert!(sure.estimate(&Groups::new(0..2), |_| Ok(1.0)).is_err());
-        let one_class = Bootstrap::default().estimate(&Groups::new(0..2), |_| {
-            roc_auc_score(&[true, true], &[0.0, 1.0])
-        });
-        assert!(one_class.is_err());
+        assert_eq!(refused(&sure), format!("{told} {} and 1", sure.resamples));
+        let one_class =
+            Bootstrap::default().estimate(&two, |_| roc_auc_score(&[true, true], &[0.0, 1.0]));
+        assert!(
+            matches!(
+                &one_class,
+                Err(TrainError::Metric {
+                    metric: "roc_auc",
+                    ..
+                })
+            ),
+            "{one_class:?}"
+        );
     }
 
     #[test]

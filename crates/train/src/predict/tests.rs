@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use stream_grad::TileSource;
+use stream_grad_files::FileError;
 use stream_grad_slides::FurtherCell;
 
 use super::*;
@@ -220,12 +221,20 @@ fn tables_of_others_are_left_alone() {
 
     let table = folder.path().join("mine.csv");
     std::fs::write(&table, "my own\n").unwrap();
-    assert!(predict(&first, &table, &samples).is_err());
+    let refused = predict(&first, &table, &samples).unwrap_err();
+    assert!(
+        matches!(&refused, TrainError::OtherTable { path, .. } if *path == table),
+        "{refused}"
+    );
     assert_eq!(std::fs::read(&table).unwrap(), b"my own\n");
     // A slide is no table.
     let input = vec![Sample {
         label: None,
         ..Sample::new(&table, 0.0)
     }];
-    assert!(predict(&first, &table, &input).is_err());
+    let refused = predict(&first, &table, &input).unwrap_err();
+    assert!(
+        matches!(&refused, TrainError::Destination(FileError::Input { input, .. }) if *input == table),
+        "{refused}"
+    );
 }

@@ -478,7 +478,11 @@ fn what_is_not_there_is_left_out() {
     let html = read(folder.path(), "report.html");
     assert!(html.contains("Labels by split") && html.contains("-2.00") && !html.contains("<svg"));
     put(folder.path(), "2-microns/result.json", "{ no JSON");
-    assert!(matches!(write(folder.path()), Err(TrainError::Json { .. })));
+    let error = write(folder.path()).unwrap_err();
+    assert!(
+        matches!(&error, TrainError::Json { path, .. } if path.ends_with("2-microns/result.json")),
+        "{error}"
+    );
 }
 
 #[test]
@@ -572,5 +576,10 @@ fn reports_are_linked_by_one_page() {
             && html.contains("a &amp; b/report.html")
             && html.contains("1.000 (1.000 to 1.000)")
     );
-    assert!(index(folder.path(), "None", &["nowhere".into()]).is_err());
+    let error = index(folder.path(), "None", &["nowhere".into()]).unwrap_err();
+    assert!(
+        matches!(&error, TrainError::File { path, source }
+            if path.ends_with("nowhere/summary.json") && source.kind() == std::io::ErrorKind::NotFound),
+        "{error}"
+    );
 }

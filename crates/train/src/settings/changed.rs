@@ -161,7 +161,12 @@ mod tests {
         assert_eq!(Settings::read(&folder.path().join(FILE)).unwrap(), settings);
         // A key that begins like a harmless one is none.
         settings.model.memory_bytes += 1;
-        assert!(settings.claim(folder.path()).is_err());
+        let error = settings.claim(folder.path()).unwrap_err();
+        let TrainError::OtherSettings { changes, .. } = &error else {
+            panic!("{error}")
+        };
+        let keys: Vec<&str> = changes.iter().map(|change| change.key.as_str()).collect();
+        assert_eq!(keys, ["model.memory_bytes"]);
     }
 
     /// A key of the list that no setting has would be one that was renamed since.

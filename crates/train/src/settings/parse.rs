@@ -183,7 +183,10 @@ mod tests {
             ),
         ] {
             let error = Settings::from_toml(text).unwrap_err();
-            assert!(matches!(error, TrainError::UnknownKey { .. }), "{error}");
+            assert!(
+                matches!(error, TrainError::UnknownKey { line: found, .. } if found == line),
+                "{error}"
+            );
             let message = error.to_string();
             for part in [
                 &format!("line {line}:"),

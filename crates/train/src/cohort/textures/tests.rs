@@ -35,7 +35,11 @@ fn pictures_repeat_and_go_on() {
         size: 4,
         ..config()
     };
-    assert!(generate(&wrong, second.path(), &AtomicBool::new(false), &|_, _| {}).is_err());
+    let error = generate(&wrong, second.path(), &AtomicBool::new(false), &|_, _| {});
+    assert!(
+        matches!(&error, Err(TrainError::Setting { setting, found, .. }) if setting == "textures.size" && found == "4"),
+        "{error:?}"
+    );
 }
 
 #[test]

@@ -72,7 +72,12 @@ fn splits_keep_patients_together_and_shares() {
         validation: 0.5,
         test: 0.5,
     };
-    assert!(assign_splits(&mut again, Task::Binary, halves, 5).is_err());
+    assert_eq!(
+        assign_splits(&mut again, Task::Binary, halves, 5)
+            .unwrap_err()
+            .to_string(),
+        "setting `data.splits`: expected shares of 0 or more, together below 1, found 0.5 and 0.5"
+    );
 }
 
 /// A run that was stopped must find the splits that it began with.
@@ -158,7 +163,10 @@ fn two_given_splits_of_a_patient_are_refused() {
     }
     let before = samples.clone();
     let error = assign_splits(&mut samples, Task::Binary, SHARES, 1).unwrap_err();
-    assert!(matches!(error, TrainError::SplitPatient { .. }), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "patient `p` has slides in the splits test and train; expected one split for each patient"
+    );
     assert_eq!(samples, before);
 }
 
@@ -218,8 +226,16 @@ fn each_slide_is_tested_once() {
                 .all(|split| of_split(&round.samples, *split).len() >= 10)
         );
     }
-    assert!(cross_validation(&samples, Task::Binary, 31, 1).is_err());
-    assert!(cross_validation(&samples, Task::Binary, 2, 1).is_err());
+    for folds in [2, 31] {
+        let refused = cross_validation(&samples, Task::Binary, folds, 1);
+        assert_eq!(
+            refused.unwrap_err().to_string(),
+            format!(
+                "setting `data.folds`: expected 3 or more, and no more than there are patients (30): \
+                 fewer folds, or more patients, found {folds}"
+            )
+        );
+    }
 }
 
 #[test]
@@ -253,10 +269,14 @@ proptest! {
         let shares = SplitShares { validation: shares.0, test: shares.1 };
         for task in [Task::Classification { classes: 3 }, Task::Regression] {
             let mut after = before.clone();
-            let Ok(drawn) = assign_splits(&mut after, task, shares, seed) else {
-                prop_assert!(check_patients(&before).is_err());
-                prop_assert_eq!(&after, &before);
-                continue;
+            let drawn = match assign_splits(&mut after, task, shares, seed) {
+                Err(error) => {
+                    let expected = check_patients(&before).unwrap_err();
+                    prop_assert_eq!(error.to_string(), expected.to_string());
+                    prop_assert_eq!(&after, &before);
+                    continue;
+                }
+                Ok(drawn) => drawn,
             };
             prop_assert_eq!(drawn.given + drawn.of_patient + drawn.drawn, before.len());
             check_patients(&after).unwrap();

@@ -337,11 +337,16 @@ mod tests {
             assert!(message.contains(part), "{part:?} in {message:?}");
         }
         // Empty files are no copies of each other.
-        let empty = [
-            ("training/a/patient_000_node_0.tif", ""),
-            ("training/b/patient_000_node_0.tif", ""),
-        ];
-        assert!(with_files(&empty).1.is_err());
+        let (first, second) = (
+            "training/a/patient_000_node_0.tif",
+            "training/b/patient_000_node_0.tif",
+        );
+        let (_root, samples) = with_files(&[(first, ""), (second, "")]);
+        let error = samples.unwrap_err();
+        assert!(
+            matches!(&error, TrainError::TwoFiles { first: a, second: b } if a.ends_with(first) && b.ends_with(second)),
+            "{error}"
+        );
     }
 
     #[cfg(unix)]

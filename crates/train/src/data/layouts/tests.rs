@@ -494,7 +494,13 @@ fn what_is_no_layout_says_what_is_there() {
     };
     let error = forced.load(Path::new("")).unwrap_err().to_string();
     assert!(error.contains("TUPAC16"), "{error}");
-    assert!(Layout::find(&root.path().join("nowhere")).is_err());
+    let nowhere = root.path().join("nowhere");
+    let error = Layout::find(&nowhere).unwrap_err();
+    assert!(
+        matches!(&error, TrainError::File { path, source }
+            if *path == nowhere && source.kind() == std::io::ErrorKind::NotFound),
+        "{error}"
+    );
 }
 
 /// Trees of odd files in any layout are read or refused, whichever layout is asked for; what is read obeys the rules.

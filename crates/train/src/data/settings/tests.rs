@@ -257,7 +257,7 @@ fn slides_to_predict_need_no_label() {
     let folder = folder("slide,age\na,61\n");
     assert!(matches!(
         settings().load(folder.path()),
-        Err(TrainError::NoColumn { .. })
+        Err(TrainError::NoColumn { column, setting: "label_column", .. }) if column == "label"
     ));
     let data = settings().load_to_predict(folder.path()).unwrap();
     assert_eq!(
@@ -418,7 +418,7 @@ fn a_centre_that_cannot_be_left_out_is_refused() {
     both[8].patient = Some("p0".to_owned());
     assert!(matches!(
         settings.rounds(&both, 0),
-        Err(TrainError::SplitPatient { .. })
+        Err(TrainError::SplitPatient { patient, .. }) if patient == "p0"
     ));
     let mut blank = cohort();
     blank[3].further[0].text = String::new();
@@ -428,6 +428,7 @@ fn a_centre_that_cannot_be_left_out_is_refused() {
     with_split[0].split = Some(Split::Train);
     assert!(matches!(
         settings.rounds(&with_split, 0),
-        Err(TrainError::Splits { .. })
+        Err(TrainError::Splits { count: 1, total, first, .. })
+            if total == with_split.len() && first == with_split[0].slide
     ));
 }

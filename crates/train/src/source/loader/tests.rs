@@ -60,14 +60,14 @@ fn held_and_streamed_slides_agree_and_are_normalised() {
     assert!((values[0] - (level / 255.0 - 0.5) / 0.5).abs() < 1e-6);
     let outside = Rect::whole(61, 1);
     let mut out = vec![0.0; 61 * 3];
-    assert!(
-        held.read(
-            0,
-            outside,
-            TileMut::F32(StridedMut::new(&mut out, 61, 3, 3).unwrap())
-        )
-        .is_err()
-    );
+    for source in [&held, &streamed] {
+        let tile = TileMut::F32(StridedMut::new(&mut out, 61, 3, 3).unwrap());
+        let refused = source.read(0, outside, tile).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "rows 0..61, columns 0..1 lie outside a slide of 60 x 80"
+        );
+    }
 }
 
 #[test]

@@ -166,8 +166,15 @@ fn a_training_picture_is_cut_by_seed_epoch_and_name() {
 
 #[test]
 fn what_cannot_be_cut_is_refused() {
-    assert!(Picture::from_rgb(2, 2, vec![0; 11]).is_err());
-    assert!(Picture::from_rgb(0, 2, Vec::new()).is_err());
+    for (height, count) in [(2, 11), (0, 0)] {
+        let refused = Picture::from_rgb(height, 2, vec![0; count]).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            format!(
+                "setting `picture`: expected {height} x 2 pixels of three values, at least one, found {count} values"
+            )
+        );
+    }
     let picture = picture(5, 5);
     let crop = Crop {
         top: 5,
@@ -175,12 +182,20 @@ fn what_cannot_be_cut_is_refused() {
         height: 1,
         width: 1,
     };
-    assert!(picture.resized_crop(crop, 4).is_err());
+    assert_eq!(
+        picture.resized_crop(crop, 4).unwrap_err().to_string(),
+        format!(
+            "setting `crop`: expected a part of the picture and a size of 1 or more, found {crop:?} and 4"
+        )
+    );
     let size = PictureSettings {
         size: 0,
         ..PictureSettings::default()
     };
-    assert!(PictureLoader::new(size, []).is_err());
+    assert_eq!(
+        PictureLoader::new(size, []).err().unwrap().to_string(),
+        "setting `pictures.size`: expected 1 or more, found 0"
+    );
 }
 
 proptest! {

@@ -151,8 +151,13 @@ fn patience_ends_a_run_and_the_best_weights_come_back() {
     assert!(summary.history.len() < 12);
     assert_eq!(bits(&again), ends[1]);
 
-    let error = run(&diverging, &samples[..4], &images, &model(), None);
-    assert!(error.is_err());
+    let error = run(&diverging, &samples[..4], &images, &model(), None)
+        .err()
+        .unwrap();
+    assert_eq!(
+        error.to_string(),
+        "setting `train.patience`: expected a validation split with labels to go by, found none"
+    );
 }
 
 #[test]
