@@ -439,9 +439,14 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("[1]") && error.contains("[2]"), "{error}");
-        assert!(output.map("a").is_err());
-        assert!(output.map("b").is_err());
+        for (name, told) in [
+            ("a", "`a`: expected [N, C, H, W], found [1]"),
+            ("b", "no tensor `b` was declared"),
+        ] {
+            assert_eq!(output.map(name).err().unwrap().to_string(), told);
+        }
         let nowhere = folder.path().join("missing").join("g.safetensors");
-        assert!(TensorOutput::create(&nowhere, Vec::new()).is_err());
+        let error = TensorOutput::create(&nowhere, Vec::new()).err().unwrap();
+        assert!(format!("{error:#}").contains("missing"), "{error:#}");
     }
 }
