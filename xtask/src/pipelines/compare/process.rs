@@ -123,9 +123,8 @@ mod tests {
 
     #[test]
     fn a_process_is_ended_when_all_is() {
-        let start = std::time::Instant::now();
-        assert_eq!(shell("exec sleep 30", true), Ended::Stopped);
-        assert!(start.elapsed() < Duration::from_secs(10));
+        // If it were waited for, this test would never end.
+        assert_eq!(shell("exec sleep infinity", true), Ended::Stopped);
     }
 
     #[test]
