@@ -19,6 +19,7 @@
 //! - [`Mask`]: tissue at low resolution, annotations or a user's own picture; the share of any region costs four look-ups.
 //! - [`Annotations`]: ASAP's XML and QuPath's GeoJSON, as labels of pixels and areas in square millimetres. QuPath counts from
 //!   the corner of what was scanned, which a [`GeoJsonFrame`] says.
+//! - [`ClassMask`] and [`ClassMap`]: classes of pixels, read from pictures and outlined.
 //! - [`StainProfile`], by [Macenko](MacenkoProfile) or [Reinhard](ReinhardProfile), and [`separate_hed`]: stains, made alike on
 //!   all slides.
 //!
@@ -57,6 +58,8 @@ mod annotation;
 mod bad_regions;
 mod bands;
 mod cache;
+mod class_map;
+mod class_mask;
 mod color_profile;
 mod deep_zoom;
 mod error;
@@ -71,6 +74,7 @@ mod open;
 mod openslide_source;
 mod options;
 mod origin;
+mod outlines;
 mod properties;
 mod raster;
 mod read_ahead;
@@ -96,6 +100,8 @@ pub use annotation::{
 };
 pub use bad_regions::{BadRegion, BadRegionLog, BadRegionPolicy};
 pub use cache::BlockCache;
+pub use class_map::ClassMap;
+pub use class_mask::{ClassMask, StatedScale};
 pub use deep_zoom::{DeepZoomFormat, DeepZoomOptions, DeepZoomWriter};
 pub use error::{Result, SlideError};
 pub use geo;
@@ -120,5 +126,6 @@ pub use tissue::{PenMarks, TissueOptions};
 pub use view::{SlideView, Target};
 pub use warning::SlideWarning;
 pub use write::{
-    ColorModel, Compression, PyramidLayout, PyramidOptions, PyramidWriter, Sample, TiffKind,
+    ColorModel, Compression, PyramidLayout, PyramidOptions, PyramidWriter, Reduction, Sample,
+    TiffKind,
 };

@@ -298,6 +298,11 @@ impl Slide {
         self.inner.to_srgb.is_some()
     }
 
+    /// The page of a TIFF file that is the finest level.
+    pub(crate) fn page(&self) -> usize {
+        self.inner.page
+    }
+
     /// The cache that holds this slide's decoded blocks.
     #[must_use]
     pub fn cache(&self) -> &Arc<BlockCache> {

@@ -2,11 +2,11 @@
 
 use geo::{Coord, MapCoords, MultiPolygon};
 
-use super::outlines::outlines;
 use super::{Heatmap, HeatmapStyle, check, index_of};
 use crate::annotation::{Annotation, Annotations, Shape};
 use crate::error::{Result, SlideError};
 use crate::numbers::to_usize;
+use crate::outlines::outlines;
 
 impl Heatmap {
     /// Outlines, on level 0, of the cells whose values are at least each of `thresholds`, in the order given: one annotation

@@ -2,7 +2,6 @@
 
 mod color_map;
 mod contours;
-mod outlines;
 mod picture;
 
 use std::ops::RangeInclusive;

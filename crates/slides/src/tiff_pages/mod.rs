@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use self::choice::{Choice, choose, passed_over};
 use self::directory::{Tag, TiffFile};
-use self::page::{Page, Refusal};
+use self::page::{Compression, Page, Photometric, Refusal};
 use self::reader::PageReader;
 use crate::error::{Result, SlideError, check_limit};
 use crate::geometry::{Extent, Level, PixelScale, Region, Rgb};
@@ -165,6 +165,27 @@ impl TiffPages {
             Some(_) => StoredColors::Rgb,
             None => StoredColors::Unknown,
         }
+    }
+
+    /// What stands against taking a page's pixels for numbers of one byte, as they are stored.
+    pub(crate) fn is_no_number(&self, page: usize) -> Option<String> {
+        let Some(page) = self.page(page) else {
+            return Some("no such page".to_owned());
+        };
+        let storage = match page.storage() {
+            Ok(storage) => storage,
+            Err(Refusal::Unsupported(what) | Refusal::Damaged(what)) => return Some(what),
+        };
+        let is_number = page.samples == 1
+            && storage.bits == 8
+            && storage.photometric == Photometric::BlackIsZero
+            && storage.compression != Compression::Jpeg;
+        (!is_number).then(|| {
+            format!(
+                "{:?} of {} samples of {} bits, compression {:?}",
+                storage.photometric, page.samples, storage.bits, storage.compression
+            )
+        })
     }
 
     pub(crate) fn icc_profile(&self, page: usize) -> Option<Vec<u8>> {

@@ -307,6 +307,7 @@ impl Directory<'_> {
             edge,
             color,
             compression,
+            ..
         } = self.format;
         let photometric = match (color, compression) {
             (ColorModel::Gray, _) => 1,

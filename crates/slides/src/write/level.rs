@@ -6,7 +6,8 @@ use rayon::prelude::*;
 
 use super::container::{StoredBlock, TiffFile};
 use super::encode::{ColorModel, Compression};
-use super::sample::{Sample, halve};
+use super::options::Reduction;
+use super::sample::{Sample, every_second, halve};
 use crate::error::{Result, SlideError};
 use crate::geometry::Extent;
 use crate::numbers::to_usize;
@@ -17,6 +18,7 @@ pub(super) struct TileFormat {
     pub(super) edge: u32,
     pub(super) color: ColorModel,
     pub(super) compression: Compression,
+    pub(super) reduction: Reduction,
 }
 
 /// Collects rows into a row of tiles, and pairs of rows into rows of the next level.
@@ -57,6 +59,10 @@ impl<S: Sample> LevelWriter<S> {
         file: &mut TiffFile<W>,
     ) -> Result<Option<Vec<S>>> {
         let channels = self.format.color.channels();
+        let halve = |upper: &[S], lower: &[S]| match self.format.reduction {
+            Reduction::Mean => halve(upper, lower, channels),
+            Reduction::Nearest => every_second(upper, channels),
+        };
         let above = self
             .band
             .len()
@@ -67,8 +73,8 @@ impl<S: Sample> LevelWriter<S> {
         let is_last = self.rows_taken == self.extent.height;
         let halved = match above {
             // Tiles have an even edge, so the first of a pair is always in the band still.
-            Some(above) if is_second => Some(halve(&self.band[above], row, channels)),
-            _ if is_last => Some(halve(row, row, channels)),
+            Some(above) if is_second => Some(halve(&self.band[above], row)),
+            _ if is_last => Some(halve(row, row)),
             _ => None,
         };
         self.band.extend_from_slice(row);
@@ -83,6 +89,7 @@ impl<S: Sample> LevelWriter<S> {
             edge,
             color,
             compression,
+            ..
         } = self.format;
         let columns = to_usize(self.extent.width.div_ceil(u64::from(edge)));
         let tiles: Vec<Vec<u8>> = (0..columns)

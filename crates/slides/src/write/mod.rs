@@ -24,15 +24,16 @@ pub use encode::{ColorModel, Compression};
 pub use layout::PyramidLayout;
 use level::{LevelWriter, TileFormat};
 use options::check_options;
-pub use options::{PyramidOptions, TiffKind};
+pub use options::{PyramidOptions, Reduction, TiffKind};
 use pages::Pages;
 pub use sample::Sample;
 pub(crate) use sample::halve;
 
 /// Writes a pyramid as tiled TIFF, without ever holding the image: RGB or grey, of bytes, `u16` or `f32`.
 ///
-/// Rows go in from top to bottom; each overview is half of the level before (a 2 x 2 mean, sides rounded up; of `f32`, NaN
-/// does not count), computed on the way, until one fits into a tile. [`PyramidLayout`] says which programs see all of them,
+/// Rows go in from top to bottom; each overview is half of the level before (a 2 x 2 mean, or with
+/// [`Reduction::Nearest`] one of the four; sides rounded up; of `f32`, NaN does not count), computed on the way, until one fits into a
+/// tile. [`PyramidLayout`] says which programs see all of them,
 /// and the scale. Memory is about two rows of tiles of the finest level, twice over.
 ///
 /// The file states no bounds: what is written is the whole slide, and coordinates on it count from its corner. Outlines of a
@@ -358,6 +359,7 @@ const fn tile_format(options: &PyramidOptions) -> TileFormat {
         edge: options.tile_edge,
         color: options.color,
         compression: options.compression,
+        reduction: options.reduction,
     }
 }
 

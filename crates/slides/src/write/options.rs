@@ -19,6 +19,16 @@ pub enum TiffKind {
     Big,
 }
 
+/// How four pixels become one of the next level.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reduction {
+    /// Their mean.
+    #[default]
+    Mean,
+    /// The upper left one: for classes, which have no mean.
+    Nearest,
+}
+
 /// How to write a pyramid.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -29,6 +39,8 @@ pub struct PyramidOptions {
     pub color: ColorModel,
     /// Edge of the tiles, a multiple of 16: 256 by default.
     pub tile_edge: u32,
+    /// How a level is made of the one before: by means by default.
+    pub reduction: Reduction,
     /// Which kind of TIFF file.
     pub kind: TiffKind,
     /// In which pages the levels lie, and so which programs see them: that of an Aperio slide by default.
@@ -47,6 +59,7 @@ impl Default for PyramidOptions {
             compression: Compression::Jpeg { quality: 90 },
             color: ColorModel::Rgb,
             tile_edge: 256,
+            reduction: Reduction::Mean,
             kind: TiffKind::Automatic,
             layout: PyramidLayout::Aperio,
             microns_per_pixel: None,
@@ -75,6 +88,13 @@ impl PyramidOptions {
     #[must_use]
     pub const fn with_tile_edge(mut self, tile_edge: u32) -> Self {
         self.tile_edge = tile_edge;
+        self
+    }
+
+    /// Sets how a level is made of the one before.
+    #[must_use]
+    pub const fn with_reduction(mut self, reduction: Reduction) -> Self {
+        self.reduction = reduction;
         self
     }
 

@@ -95,6 +95,14 @@ pub(crate) fn halve<S: Sample>(upper: &[S], lower: &[S], channels: usize) -> Vec
     halved
 }
 
+/// The first, third and so on of a row's pixels.
+pub(crate) fn every_second<S: Copy>(row: &[S], channels: usize) -> Vec<S> {
+    let pairs = row.chunks(2 * channels);
+    pairs
+        .flat_map(|pair| pair[..channels].iter().copied())
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,5 +114,11 @@ mod tests {
         let nan = f32::NAN;
         assert_eq!(halve(&[1.0, nan, nan], &[nan, 2.0, nan], 1)[0], 1.5);
         assert!(halve(&[nan], &[nan], 1)[0].is_nan());
+    }
+
+    #[test]
+    fn of_classes_the_first_of_two_stays() {
+        assert_eq!(every_second(&[7_u8, 1, 255, 2, 9], 1), [7, 255, 9]);
+        assert_eq!(every_second(&[1_u8, 2, 3, 4, 5, 6], 2), [1, 2, 5, 6]);
     }
 }

@@ -48,6 +48,7 @@ fn a_full_disk_is_an_error_that_names_the_file() {
         edge: 64,
         color: ColorModel::Rgb,
         compression: Compression::Deflate,
+        reduction: Reduction::Mean,
     };
     let mut level = LevelWriter::new(extent, format);
     let rgb = picture(64, 64);

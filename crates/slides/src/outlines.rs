@@ -12,7 +12,7 @@ use crate::numbers::{float, wide};
 /// its holes. Coordinates count cells, from the corner of the first.
 ///
 /// Rings do not cross or touch themselves; they may touch each other at corners.
-pub(super) fn outlines(inside: &[bool], width: usize) -> MultiPolygon<f64> {
+pub(crate) fn outlines(inside: &[bool], width: usize) -> MultiPolygon<f64> {
     let grid = Grid {
         inside,
         width,
