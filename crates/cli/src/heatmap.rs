@@ -87,7 +87,7 @@ fn target(trained: &ModelDescription, wanted: Option<&str>) -> anyhow::Result<(u
     let name = |output: usize| match task {
         // One logit stands for the second class.
         Task::Binary => classes.get(1).map(str::to_owned),
-        Task::Classification { .. } | Task::MultiLabel { .. } => {
+        Task::Classification { .. } | Task::MultiLabel { .. } | Task::Segmentation { .. } => {
             classes.get(output).map(str::to_owned)
         }
         Task::Ordinal { .. } => classes.get(output).map(|level| format!("above {level}")),

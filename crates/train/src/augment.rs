@@ -3,6 +3,8 @@
 //! A streamed image is read region by region, some regions twice, so an augmentation may not be a pass over an image: it
 //! maps the region that is asked for back to the region of the image that it shows.
 
+mod labels;
+
 use std::cell::RefCell;
 use std::mem;
 use std::ops::{Add, Mul};
@@ -17,6 +19,7 @@ use stream_grad::tiling::PerAxis;
 use stream_grad::{ExternalError, Rect, Span, StridedMut, TileMut, TileSource};
 
 use crate::error::{Result, TrainError};
+pub use labels::AugmentedLabels;
 
 /// What may be done to images of the training split.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -172,6 +172,30 @@ pub enum TrainError {
         /// The first that is missing.
         first: PathBuf,
     },
+    /// Label maps of a table that are not on disk.
+    #[error("table {}: {missing} of {total} masks or annotations are missing, the first is {}{}", path.display(), first.display(), separators(first))]
+    MissingMaps {
+        /// The table.
+        path: PathBuf,
+        /// How many are missing.
+        missing: usize,
+        /// How many the table names.
+        total: usize,
+        /// The first that is missing.
+        first: PathBuf,
+    },
+    /// A label map that does not fit its slide, or the classes of the task.
+    #[error("label map {} of slide {}: expected {expected}, found {found}", map.display(), slide.display())]
+    LabelMap {
+        /// The mask, or the file of annotations.
+        map: PathBuf,
+        /// The slide.
+        slide: PathBuf,
+        /// What is legal.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
     /// A patient whose slides lie in more than one split.
     #[error(
         "patient `{patient}` has slides in the splits {first} and {second}; expected one split for each patient"

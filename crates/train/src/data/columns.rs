@@ -60,6 +60,8 @@ impl LabelColumn {
 pub(super) struct Columns {
     pub(super) slide: String,
     pub(super) label: LabelColumn,
+    /// The setting that says what they are called.
+    pub(super) label_setting: &'static str,
     pub(super) patient: String,
     pub(super) split: String,
     pub(super) microns_per_pixel: String,
@@ -72,6 +74,7 @@ impl Default for Columns {
         Self {
             slide: "slide".to_owned(),
             label: "label".into(),
+            label_setting: "label_column",
             patient: "patient".to_owned(),
             split: "split".to_owned(),
             microns_per_pixel: "microns_per_pixel".to_owned(),
@@ -84,7 +87,7 @@ impl Columns {
     /// Checks that the table has all columns; those that may lack may do so under their default name only.
     pub(super) fn check(&self, table: &TextTable) -> Result<()> {
         let default = Self::default();
-        let labels = self.label.names().iter();
+        let (labels, setting) = (self.label.names().iter(), self.label_setting);
         let optional = [
             ("patient_column", &self.patient, default.patient),
             ("split_column", &self.split, default.split),
@@ -98,7 +101,7 @@ impl Columns {
             .iter()
             .filter(|(_, name, default)| !name.is_empty() && *name != default)
             .map(|(setting, name, _)| (*setting, *name));
-        for (setting, name) in labels.map(|name| ("label_column", name)).chain(optional) {
+        for (setting, name) in labels.map(|name| (setting, name)).chain(optional) {
             if table.column(name).is_none() {
                 return Err(no_column(table, name, setting));
             }

@@ -333,6 +333,8 @@ impl LabelRanks {
                 let has = self.0.iter().zip(set).filter(|(_, has)| **has);
                 has.map(|(rank, _)| *rank).fold(0.0, f64::max)
             }
+            // What its pixels are is not known before it is read.
+            Some(Label::Map(_)) => 0.0,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What is known, or to be predicted, of a slide.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +11,8 @@ use crate::error::{Result, TrainError};
 /// Stands between the labels of a slide that has several.
 pub const SEPARATOR: char = ';';
 
-/// A slide's class, level, score or labels. In JSON a number, or a list of truth values.
+/// A slide's class, level, score or labels, or where the classes of its pixels are. In JSON a number, a list of truth values, or a
+/// text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Label {
@@ -18,6 +20,8 @@ pub enum Label {
     Number(f64),
     /// For each of several labels, whether the slide has it.
     Set(Vec<bool>),
+    /// A file with a class for each pixel: a mask, or annotations.
+    Map(PathBuf),
 }
 
 impl From<f64> for Label {
@@ -32,7 +36,7 @@ impl From<Vec<bool>> for Label {
     }
 }
 
-/// The number, or the places of the labels that a slide has, from 0: `0;2`, and `;` for none.
+/// The number, the places of the labels that a slide has, from 0 (`0;2`, and `;` for none), or the path of its label map.
 /// [`Label::parse`] reads it with [numbered](ClassNames::numbered) names.
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,6 +47,7 @@ impl fmt::Display for Label {
                     .filter(|place| set[*place])
                     .map(|place| place.to_string()),
             )),
+            Self::Map(path) => write!(f, "{}", path.display()),
         }
     }
 }
@@ -65,12 +70,12 @@ impl Label {
         Self::Number(class as f64)
     }
 
-    /// The number; `None` for several labels.
+    /// The number; `None` for several labels and label maps.
     #[must_use]
     pub fn number(&self) -> Option<f64> {
         match self {
             Self::Number(number) => Some(*number),
-            Self::Set(_) => None,
+            Self::Set(_) | Self::Map(_) => None,
         }
     }
 
@@ -97,7 +102,7 @@ impl Label {
     /// Reads a cell of a table; `None` for text that the task does not take, of which [`Task::expected`] says what it does.
     ///
     /// A class or level is one of `names`, spelled as there; where both are numbers, spelled in any way (`1.0` is `1`). Several
-    /// labels are names between semicolons, `;` alone for none of them. A score is a finite number.
+    /// labels are names between semicolons, `;` alone for none of them. A score is a finite number. A label map is a path.
     ///
     /// ```
     /// use stream_grad_train::data::{ClassNames, Label, Task};
@@ -130,6 +135,7 @@ impl Label {
                 }
                 Self::Set(set)
             }
+            Task::Segmentation { .. } => Self::Map(text.trim().into()),
         };
         task.accepts(&label).then_some(label)
     }
@@ -171,6 +177,7 @@ impl Label {
         match (self, task) {
             (Self::Number(_), Task::Regression | Task::MultiLabel { .. }) => self.to_string(),
             (Self::Number(_), _) => self.class().map_or_else(|| self.to_string(), name),
+            (Self::Map(_), _) => self.to_string(),
             (Self::Set(set), _) => join((0..set.len()).filter(|place| set[*place]).map(name)),
         }
     }
@@ -359,6 +366,7 @@ mod tests {
         for (label, text) in [
             (Label::Number(1.0), "1.0"),
             (Label::Set(vec![true, false]), "[true,false]"),
+            (Label::Map("a/mask.png".into()), "\"a/mask.png\""),
         ] {
             assert_eq!(json(&label), text);
             assert_eq!(serde_json::from_str::<Label>(text).unwrap(), label);
@@ -383,6 +391,7 @@ mod tests {
             let mut labels = vec![
                 (Task::MultiLabel { labels: count }, Label::Set(set[..count].to_vec())),
                 (Task::Regression, Label::Number(score)),
+                (Task::Segmentation { classes: count }, Label::Map(format!("{score}/mask.tif").into())),
             ];
             for class in 0..count {
                 labels.push((Task::Classification { classes: count }, Label::of_class(class)));

@@ -41,7 +41,7 @@ use crate::error::{Result, TrainError};
 pub struct Sample {
     /// The slide's file.
     pub slide: PathBuf,
-    /// A class, level, score or labels; `None` for a slide whose label is to be predicted.
+    /// A class, level, score, labels or a label map; `None` for a slide whose label is to be predicted.
     pub label: Option<Label>,
     /// Part of the data, where it is fixed.
     pub split: Option<Split>,
@@ -135,7 +135,7 @@ pub fn of_split(samples: &[Sample], split: Split) -> Vec<Sample> {
         .collect()
 }
 
-/// Checks that there is something to learn or to measure: every slide has a label, and two of them differ.
+/// Checks that there is something to learn or to measure: every slide has a label, and two of them differ, or it has a label map.
 ///
 /// `set` names the slides in the error.
 ///
@@ -155,7 +155,10 @@ pub fn check_labels(set: &str, samples: &[Sample]) -> Result<()> {
             )
         }
         (None, None) => "no slides".to_owned(),
-        (None, Some(first)) if samples.iter().any(|sample| sample.label != first.label) => {
+        (None, Some(first))
+            if matches!(first.label, Some(Label::Map(_)))
+                || samples.iter().any(|sample| sample.label != first.label) =>
+        {
             return Ok(());
         }
         (None, Some(first)) => {

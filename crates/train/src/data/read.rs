@@ -68,7 +68,37 @@ pub(super) fn read(path: &Path, columns: &Columns, settings: &DataSettings) -> R
         finder.complete(&mut sample.slide)?;
     }
     check_files(path, &data.samples)?;
+    let folder = columns.folder.as_deref().or_else(|| path.parent());
+    place_maps(path, folder.unwrap_or(Path::new("")), &mut data.samples)?;
     Ok(data)
+}
+
+/// Takes the paths of label maps from `folder`, and refuses those that are not there.
+fn place_maps(table: &Path, folder: &Path, samples: &mut [Sample]) -> Result<()> {
+    let maps = samples
+        .iter_mut()
+        .filter_map(|sample| match &mut sample.label {
+            Some(Label::Map(map)) => Some(map),
+            _ => None,
+        });
+    let mut missing = Vec::new();
+    let mut total = 0;
+    for map in maps {
+        *map = folder.join(&map);
+        total += 1;
+        if !map.is_file() {
+            missing.push(map.clone());
+        }
+    }
+    match missing.first() {
+        None => Ok(()),
+        Some(first) => Err(TrainError::MissingMaps {
+            path: table.to_path_buf(),
+            missing: missing.len(),
+            total,
+            first: first.clone(),
+        }),
+    }
 }
 
 /// What the rows of a table say; its slides are not looked for.
@@ -126,7 +156,8 @@ fn found_classes(
         LabelColumn::Several(names) => return class_names(names, task),
         LabelColumn::One(column) => column,
     };
-    if task == Task::Regression {
+    // In the cells are numbers, or paths.
+    if let Task::Regression | Task::Segmentation { .. } = task {
         return Ok(numbered);
     }
     let is_number = |name: &str| name.parse::<f64>().is_ok();

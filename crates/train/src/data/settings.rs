@@ -11,7 +11,8 @@ use super::read::{self, DataSet};
 use super::rounds::{Round, leave_one_out};
 use super::{Sample, SplitShares, Task, assign_splits, cross_validation};
 use crate::error::{Result, TrainError};
-use crate::source::ReadSettings;
+use crate::loss::SegmentationLoss;
+use crate::source::{ReadSettings, Unlabelled};
 
 /// Which slides are trained on, what is predicted from them, and how they are read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -33,6 +34,14 @@ pub struct DataSettings {
     /// Column of the labels; a blank cell is a slide to predict. Several labels stand in one column, with semicolons between
     /// them, or in a column each, which a list names.
     pub label_column: LabelColumn,
+    /// Column of the label maps, in place of labels, where each pixel has a class: a mask (PNG or TIFF, one channel of 8 bits, whose
+    /// values are classes) or annotations (ASAP's XML or GeoJSON), whose areas are called as `classes`; a blank cell is a slide to predict.
+    pub mask_column: String,
+    /// What stands in masks for pixels of no class, which have no say; 0 to 255.
+    pub ignore_index: u8,
+    /// What pixels are that no annotation covers: `background`, the first class, or `ignored`. By default background. Where annotations
+    /// overlap, the class that comes later in `classes` counts.
+    pub unlabelled: Unlabelled,
     /// Column of the patients, whose slides stay in one split. The default's column may lack; a blank name is for none.
     pub patient_column: String,
     /// Column of the splits: `train`, `validation` or `test`, or blank where it is to be drawn. The default's column may lack;
@@ -69,6 +78,9 @@ impl Default for DataSettings {
             layout: None,
             slide_column: columns.slide,
             label_column: columns.label,
+            mask_column: "mask".to_owned(),
+            ignore_index: SegmentationLoss::IGNORE_INDEX,
+            unlabelled: Unlabelled::default(),
             patient_column: columns.patient,
             split_column: columns.split,
             microns_per_pixel_column: columns.microns_per_pixel,
@@ -120,6 +132,13 @@ impl DataSettings {
             ));
         }
         self.label_column.check(self.task)?;
+        if self.mask_column.trim().is_empty() {
+            return Err(TrainError::setting(
+                "data.mask_column",
+                "the name of a column",
+                "a blank name",
+            ));
+        }
         if !self.classes.is_empty() {
             read::class_names(&self.classes, self.task)?;
         }
@@ -171,7 +190,9 @@ impl DataSettings {
             return self.load(base);
         };
         let (path, mut columns) = (base.join(csv), self.columns(base));
-        if !read::has_labels(&path, &columns)? {
+        // Label maps are not looked at, and need not be there.
+        let is_map = matches!(self.task, Task::Segmentation { .. });
+        if is_map || !read::has_labels(&path, &columns)? {
             columns.label = LabelColumn::Several(Vec::new());
         }
         read::read(&path, &columns, self)
@@ -210,7 +231,14 @@ impl DataSettings {
     fn columns(&self, base: &Path) -> Columns {
         Columns {
             slide: self.slide_column.clone(),
-            label: self.label_column.clone(),
+            label: match self.task {
+                Task::Segmentation { .. } => LabelColumn::One(self.mask_column.clone()),
+                _ => self.label_column.clone(),
+            },
+            label_setting: match self.task {
+                Task::Segmentation { .. } => "mask_column",
+                _ => "label_column",
+            },
             patient: self.patient_column.clone(),
             split: self.split_column.clone(),
             microns_per_pixel: self.microns_per_pixel_column.clone(),

@@ -32,6 +32,12 @@ pub enum Task {
     },
     /// A number.
     Regression,
+    /// A class for each pixel, 0 to `classes - 1`: slides have label maps.
+    Segmentation {
+        /// Number of classes, two to 255; the first is the background.
+        #[schemars(example = 3)]
+        classes: usize,
+    },
 }
 
 impl Task {
@@ -40,28 +46,30 @@ impl Task {
     /// # Errors
     /// [`TrainError::Setting`].
     pub fn check(self) -> Result<()> {
-        let (setting, least, found) = match self {
+        let (setting, legal, found) = match self {
             Self::Binary | Self::Regression => return Ok(()),
-            Self::Classification { classes } => ("data.task.classes", 2, classes),
-            Self::MultiLabel { labels } => ("data.task.labels", 1, labels),
-            Self::Ordinal { levels } => ("data.task.levels", 2, levels),
+            Self::Classification { classes } => ("data.task.classes", 2..=MOST_CLASSES, classes),
+            Self::MultiLabel { labels } => ("data.task.labels", 1..=MOST_CLASSES, labels),
+            Self::Ordinal { levels } => ("data.task.levels", 2..=MOST_CLASSES, levels),
+            Self::Segmentation { classes } => ("data.task.classes", 2..=MOST_OF_PIXELS, classes),
         };
-        if (least..=MOST_CLASSES).contains(&found) {
+        if legal.contains(&found) {
             return Ok(());
         }
         Err(TrainError::setting(
             setting,
-            format!("{least} to {MOST_CLASSES}"),
+            format!("{} to {}", legal.start(), legal.end()),
             found,
         ))
     }
 
-    /// Number of values that the network gives for a slide: one for each class or label, one fewer than levels, or one.
+    /// Number of values that the network gives for a slide, or for each pixel: one for each class or label, one fewer than levels,
+    /// or one.
     #[must_use]
     pub const fn outputs(self) -> usize {
         match self {
             Self::Binary | Self::Regression => 1,
-            Self::Classification { classes } => classes,
+            Self::Classification { classes } | Self::Segmentation { classes } => classes,
             Self::MultiLabel { labels } => labels,
             Self::Ordinal { levels } => levels.saturating_sub(1),
         }
@@ -72,7 +80,7 @@ impl Task {
     pub const fn classes(self) -> Option<usize> {
         match self {
             Self::Binary => Some(2),
-            Self::Classification { classes } => Some(classes),
+            Self::Classification { classes } | Self::Segmentation { classes } => Some(classes),
             Self::MultiLabel { labels } => Some(labels),
             Self::Ordinal { levels } => Some(levels),
             Self::Regression => None,
@@ -94,6 +102,9 @@ impl Task {
                 format!("some of {names}, with semicolons between them, or `;` for none")
             }
             Self::Regression => "a finite number".to_owned(),
+            Self::Segmentation { .. } => {
+                "a file with the classes of the slide's pixels: a mask or annotations".to_owned()
+            }
         }
     }
 
@@ -103,13 +114,15 @@ impl Task {
         match (self, label) {
             (Self::Regression, Label::Number(number)) => number.is_finite(),
             (Self::MultiLabel { labels }, Label::Set(set)) => set.len() == labels,
-            (Self::MultiLabel { .. }, Label::Number(_)) | (_, Label::Set(_)) => false,
+            (Self::Segmentation { .. }, Label::Map(path)) => !path.as_os_str().is_empty(),
+            (Self::MultiLabel { .. } | Self::Segmentation { .. }, Label::Number(_))
+            | (_, Label::Set(_) | Label::Map(_)) => false,
             (_, Label::Number(_)) => label.class() < self.classes() && label.class().is_some(),
         }
     }
 
-    /// Probabilities that a network's outputs stand for: of each class or level, which sum to 1, or of each label by itself.
-    /// Empty for a number.
+    /// Probabilities that a network's outputs stand for: of each class or level, which sum to 1, or of each label by itself. Of
+    /// pixels, the outputs are those of one. Empty for a number.
     ///
     /// Of levels, output `k` is the log-odds that the level is above `k` where it is at least `k` (CORN: Shi, Cao, Raschka,
     /// "Deep neural networks for rank-consistent ordinal regression based on conditional probabilities", 2021).
@@ -129,7 +142,7 @@ impl Task {
                 .flat_map(|logit| [sigmoid(-logit), sigmoid(*logit)])
                 .collect(),
             Self::MultiLabel { .. } => outputs.iter().copied().map(sigmoid).collect(),
-            Self::Classification { .. } => {
+            Self::Classification { .. } | Self::Segmentation { .. } => {
                 let largest = outputs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let powers: Vec<f64> = outputs
                     .iter()
@@ -176,7 +189,7 @@ impl Task {
                     .filter(|probability| *probability > 0.5)
                     .count(),
             ),
-            Self::Classification { .. } => {
+            Self::Classification { .. } | Self::Segmentation { .. } => {
                 let first_largest = outputs
                     .iter()
                     .enumerate()
@@ -190,6 +203,9 @@ impl Task {
 
 /// More classes than any task has, and few enough for all that counts them.
 const MOST_CLASSES: usize = 1 << 16;
+
+/// Label maps are bytes, of which the last stands for no class.
+const MOST_OF_PIXELS: usize = 255;
 
 /// For each output of an ordinal task, the probability of a level above its place.
 fn above(outputs: &[f64]) -> impl Iterator<Item = f64> {
@@ -211,6 +227,8 @@ fn sigmoid(logit: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]
@@ -262,6 +280,10 @@ mod tests {
                 "{wrong}"
             );
         }
+        let map = Label::Map("mask.png".into());
+        let pixels = Task::Segmentation { classes: 2 };
+        assert!(pixels.accepts(&map) && !pixels.accepts(&number(1.0)));
+        assert!(!Task::Binary.accepts(&map) && !pixels.accepts(&Label::Map(PathBuf::new())));
         let set = Label::Set(vec![true, false]);
         assert!(Task::MultiLabel { labels: 2 }.accepts(&set));
         assert!(!Task::MultiLabel { labels: 3 }.accepts(&set) && !Task::Binary.accepts(&set));
@@ -273,21 +295,25 @@ mod tests {
 
     #[test]
     fn numbers_of_classes_are_checked() {
-        for (task, setting, least, found) in [
-            (Task::Classification { classes: 1 }, "classes", 2, 1),
-            (Task::MultiLabel { labels: 0 }, "labels", 1, 0),
-            (Task::Ordinal { levels: 1 }, "levels", 2, 1),
+        for (task, setting, legal, found) in [
+            (Task::Classification { classes: 1 }, "classes", 2..=MOST_CLASSES, 1),
+            (Task::MultiLabel { labels: 0 }, "labels", 1..=MOST_CLASSES, 0),
+            (Task::Ordinal { levels: 1 }, "levels", 2..=MOST_CLASSES, 1),
             (
                 Task::Ordinal { levels: usize::MAX },
                 "levels",
-                2,
+                2..=MOST_CLASSES,
                 usize::MAX,
             ),
+            (Task::Segmentation { classes: 1 }, "classes", 2..=MOST_OF_PIXELS, 1),
+            (Task::Segmentation { classes: 256 }, "classes", 2..=MOST_OF_PIXELS, 256),
         ] {
             assert_eq!(
                 task.check().unwrap_err().to_string(),
                 format!(
-                    "setting `data.task.{setting}`: expected {least} to {MOST_CLASSES}, found {found}"
+                    "setting `data.task.{setting}`: expected {} to {}, found {found}",
+                    legal.start(),
+                    legal.end()
                 )
             );
         }

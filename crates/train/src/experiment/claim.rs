@@ -88,7 +88,7 @@ fn rows(path: &Path, table: &[u8]) -> Result<Vec<StringRecord>> {
     rows.map_err(TrainError::csv(path))
 }
 
-/// The first difference in anything but the folders of slides.
+/// The first difference in anything but the folders of slides and label maps.
 fn difference(before: &[StringRecord], now: &[StringRecord]) -> Option<String> {
     let in_short = |row: &StringRecord| {
         let cells: Vec<&str> = row.iter().collect();
@@ -96,7 +96,11 @@ fn difference(before: &[StringRecord], now: &[StringRecord]) -> Option<String> {
     };
     let is_same = |(before, now): (&StringRecord, &StringRecord)| {
         let name = |row: &StringRecord| Path::new(row.get(0)?).file_name().map(ToOwned::to_owned);
-        name(before) == name(now) && before.iter().skip(1).eq(now.iter().skip(1))
+        // Label maps move with the slides; no other label has a folder.
+        let label = |row: &StringRecord| Path::new(row.get(1)?).file_name().map(ToOwned::to_owned);
+        name(before) == name(now)
+            && label(before) == label(now)
+            && before.iter().skip(2).eq(now.iter().skip(2))
     };
     let rows = before.iter().zip(now).enumerate();
     for (place, (before, now)) in rows {

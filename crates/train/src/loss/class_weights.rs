@@ -38,12 +38,17 @@ impl ClassWeights {
     ///
     /// # Errors
     /// [`TrainError::Setting`] for weights of a task that predicts a number, another number of them than classes, or one that is
-    /// negative or not finite.
+    /// negative or not finite; for balanced ones of pixels, which nobody has counted.
     pub fn check(&self, task: Task) -> Result<()> {
         let refuse = |expected: String, found: String| {
             Err(TrainError::setting("train.class_weights", expected, found))
         };
         match (self, task.classes()) {
+            (Self::Balanced, Some(_)) if matches!(task, Task::Segmentation { .. }) => refuse(
+                "`none` or a list, since the pixels of each class are not counted beforehand"
+                    .to_owned(),
+                "`balanced`".to_owned(),
+            ),
             (Self::None, _) | (Self::Balanced, Some(_)) => Ok(()),
             (_, None) => refuse(
                 "none, since a number has no classes".to_owned(),
@@ -173,6 +178,8 @@ mod tests {
             (list(&[0.0, 0.0]), Task::Binary),
             (list(&[1.0, f64::NAN, 1.0]), Task::Ordinal { levels: 3 }),
             (ClassWeights::Balanced, Task::Regression),
+            (ClassWeights::Balanced, Task::Segmentation { classes: 2 }),
+            (list(&[1.0]), Task::Segmentation { classes: 2 }),
         ] {
             let message = weights.check(task).unwrap_err().to_string();
             assert!(message.contains("train.class_weights"), "{message}");

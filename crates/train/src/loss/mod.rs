@@ -1,6 +1,8 @@
-//! What training minimises: losses of one slide, weights of classes, and the scale of targets.
+//! What training minimises: losses of one slide or of its pixels, weights of classes, and the scale of
+//! targets.
 
 mod class_weights;
+mod segmentation;
 mod slide;
 mod target_scale;
 
@@ -8,6 +10,10 @@ use candle_core::{DType, Device, Tensor};
 
 pub use class_weights::ClassWeights;
 use class_weights::Factors;
+pub(crate) use segmentation::likeliest;
+pub use segmentation::{
+    SegmentationCotangents, SegmentationLoss, SegmentationSink, SegmentationSums,
+};
 pub use slide::slide_loss;
 pub use target_scale::TargetScale;
 

@@ -17,7 +17,8 @@ use crate::error::{Result, TrainError};
 /// - a number: squared error.
 ///
 /// # Errors
-/// [`TrainError::State`] for outputs of another shape or a label that the task does not take, [`TrainError::Tensor`].
+/// [`TrainError::State`] for outputs of another shape, a label that the task does not take, or a task of pixels, which have a
+/// [`SegmentationLoss`](super::SegmentationLoss); [`TrainError::Tensor`].
 pub fn slide_loss(task: Task, outputs: &Tensor, label: &Label) -> Result<Tensor> {
     let refuse = |name: &str, expected: String, found: String| {
         let name = name.to_owned();
@@ -42,6 +43,10 @@ pub fn slide_loss(task: Task, outputs: &Tensor, label: &Label) -> Result<Tensor>
             .neg()?
             .sum_all()?,
         (Task::Regression, _) => (outputs - number)?.sqr()?.sum_all()?,
+        (Task::Segmentation { .. }, _) | (_, Label::Map(_)) => {
+            let expected = "a task with a label for each slide".to_owned();
+            return refuse("task", expected, format!("{task:?}"));
+        }
         (_, Label::Set(_)) => several_labels(outputs, label, None)?,
         (Task::Ordinal { levels }, Label::Number(_)) => {
             // Conditions beyond the level are not known: they have no part in the loss.

@@ -7,6 +7,7 @@
 mod bootstrap;
 mod calibration;
 mod classes;
+mod confusion;
 mod correlation;
 mod outcomes;
 mod ranking;
@@ -18,6 +19,7 @@ pub use calibration::{CalibrationBin, calibration_curve, expected_calibration_er
 pub use classes::{
     KappaWeights, accuracy_score, balanced_accuracy_score, cohen_kappa_score, confusion_matrix,
 };
+pub use confusion::{Confusion, MapOutcomes};
 pub use correlation::{pearsonr, spearmanr};
 pub use outcomes::Outcomes;
 pub use ranking::{

@@ -22,7 +22,8 @@ impl Outcomes {
     /// Labels and the network's outputs.
     ///
     /// # Errors
-    /// [`TrainError::State`] for outputs of another number than the task's, or a label that the task does not take.
+    /// [`TrainError::State`] for outputs of another number than the task's, a label that the task does not take, or a task of
+    /// [pixels](super::MapOutcomes).
     ///
     /// # Examples
     /// ```
@@ -38,6 +39,13 @@ impl Outcomes {
         task: Task,
         pairs: impl IntoIterator<Item = (&'a Label, &'a [f64])>,
     ) -> Result<Self> {
+        if let Task::Segmentation { .. } = task {
+            return Err(TrainError::State {
+                name: "task".to_owned(),
+                expected: "one with a label for each slide".to_owned(),
+                found: format!("{task:?}, whose outcomes are `MapOutcomes`"),
+            });
+        }
         let mut outcomes = Self {
             task,
             truth: Vec::new(),
@@ -214,6 +222,12 @@ impl Outcomes {
             Metric::MeanSquaredError => self.compare(places, mean_squared_error),
             Metric::MeanAbsoluteError => self.compare(places, mean_absolute_error),
             Metric::CalibrationError => self.calibration_error(places),
+            // Of pixels: no task of slides has them.
+            Metric::Dice | Metric::Iou => Err(TrainError::Metric {
+                metric: metric.name(),
+                expected: "classes of pixels",
+                found: format!("{:?}", self.task),
+            }),
         }
     }
 

@@ -32,6 +32,10 @@ pub enum Metric {
     /// [`expected_calibration_error`](super::expected_calibration_error) with [`BINS`](Self::BINS) bins: of the positive class,
     /// of the predicted one of several, or the mean over several labels.
     CalibrationError,
+    /// [`Confusion::dice`](super::Confusion::dice), the mean over the classes that are in the truth or predicted.
+    Dice,
+    /// [`Confusion::iou`](super::Confusion::iou), the mean over the same classes.
+    Iou,
 }
 
 /// Whether a metric is to rise or to fall.
@@ -49,7 +53,7 @@ impl Metric {
 
     /// All metrics of a task. The first is the main one, by which epochs are chosen and experiments compared: ROC AUC for two
     /// classes and for several labels, accuracy for several classes, the quadratically weighted kappa for levels, Spearman's
-    /// correlation for numbers.
+    /// correlation for numbers, the mean Dice for the classes of pixels.
     #[must_use]
     pub const fn of(task: Task) -> &'static [Self] {
         match task {
@@ -88,6 +92,7 @@ impl Metric {
                 Self::MeanSquaredError,
                 Self::MeanAbsoluteError,
             ],
+            Task::Segmentation { .. } => &[Self::Dice, Self::Iou],
         }
     }
 
@@ -116,6 +121,8 @@ impl Metric {
             Self::MeanSquaredError => "mean_squared_error",
             Self::MeanAbsoluteError => "mean_absolute_error",
             Self::CalibrationError => "calibration_error",
+            Self::Dice => "dice",
+            Self::Iou => "iou",
         }
     }
 
@@ -133,6 +140,8 @@ impl Metric {
             Self::MeanSquaredError => "Mean squared error",
             Self::MeanAbsoluteError => "Mean absolute error",
             Self::CalibrationError => "Expected calibration error",
+            Self::Dice => "Dice",
+            Self::Iou => "IoU",
         }
     }
 

@@ -12,7 +12,7 @@ pub use crate::change::Change;
 pub use changed::changes;
 pub use parse::parse;
 
-use crate::data::DataSettings;
+use crate::data::{DataSettings, Sampling, Task};
 use crate::error::{Result, TrainError};
 use crate::files::write_whole;
 use crate::metrics::Bootstrap;
@@ -98,6 +98,15 @@ impl Settings {
         self.data.check()?;
         self.model.check()?;
         self.train.check()?;
+        if let (Task::Segmentation { .. }, Sampling::Balanced) =
+            (self.data.task, self.train.sampling)
+        {
+            return Err(TrainError::setting(
+                "train.sampling",
+                "shuffled, since slides have no labels by which they could be balanced",
+                "balanced",
+            ));
+        }
         self.train.class_weights.check(self.data.task)
     }
 }

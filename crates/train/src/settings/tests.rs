@@ -27,6 +27,17 @@ fn unknown_and_illegal_settings_are_named() {
             "data.task.classes",
         ),
         (
+            "[data]\ntask = { kind = \"segmentation\", classes = 256 }\n",
+            "data.task.classes",
+        ),
+        (
+            "[data]\ntask = { kind = \"segmentation\", classes = 2 }\n[train]\nsampling = \"balanced\"\n",
+            "train.sampling",
+        ),
+        ("[data]\nmask_column = \"\"\n", "data.mask_column"),
+        ("[data]\nignore_index = 256\n", "256"),
+        ("[train]\ndice_weight = -1.0\n", "train.dice_weight"),
+        (
             "[data.read]\ndeviation = [0.0, 1.0, 1.0]\n",
             "data.read.deviation",
         ),

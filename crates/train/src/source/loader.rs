@@ -8,7 +8,7 @@ use std::thread::{Builder, JoinHandle};
 use stream_grad::{Rect, TileSource};
 use stream_grad_slides::{
     BadRegionLog, BadRegionPolicy, BlockCache, Mask, MicronsPerPixel, OpenOptions, PixelScale,
-    Slide, SlideError, SlideView, Target, TissueOptions,
+    Slide, SlideError, SlideView, StatedScale, Target, TissueOptions,
 };
 
 use super::slide::{Normalisation, Pixels, SlideSource, of_slide};
@@ -135,6 +135,17 @@ impl SlideLoader {
         self.shared.view(slide)
     }
 
+    /// Whether the scale that a slide's mask states is to be that of the slide: not where the slide's is given in place of its own.
+    pub(super) fn stated_scale(&self, slide: &Path) -> StatedScale {
+        let is_given = self.shared.settings.scale_override.is_some()
+            || self.shared.lock().scales.contains_key(slide);
+        if is_given {
+            StatedScale::PassedOver
+        } else {
+            StatedScale::Compared
+        }
+    }
+
     /// The parts of slides that read as background since the loader was made, since they cannot be decoded.
     #[must_use]
     pub fn bad_regions(&self) -> &BadRegionLog {
@@ -168,23 +179,29 @@ impl ImageLoader for SlideLoader {
     }
 
     fn stops_at(&self, error: &TrainError) -> bool {
-        self.shared.settings.bad_regions == BadRegions::Stop && is_bad_region(error)
+        // A label map that does not fit is no accident of one slide.
+        is_label_map(error)
+            || (self.shared.settings.bad_regions == BadRegions::Stop && is_bad_region(error))
     }
+}
+
+/// Whether a label map did not fit, in whatever the error is wrapped.
+fn is_label_map(error: &TrainError) -> bool {
+    matches!(error, TrainError::LabelMap { .. })
+        || causes(error)
+            .any(|cause| matches!(cause.downcast_ref(), Some(TrainError::LabelMap { .. })))
 }
 
 /// Whether a slide's pixels could not be decoded, in whatever the error is wrapped.
 fn is_bad_region(error: &TrainError) -> bool {
-    if matches!(error, TrainError::Slide(SlideError::RegionFailed { .. })) {
-        return true;
-    }
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if let Some(SlideError::RegionFailed { .. }) = error.downcast_ref() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    matches!(error, TrainError::Slide(SlideError::RegionFailed { .. }))
+        || causes(error)
+            .any(|cause| matches!(cause.downcast_ref(), Some(SlideError::RegionFailed { .. })))
+}
+
+/// What an error came of, and what that came of.
+fn causes(error: &TrainError) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(std::error::Error::source(error), |cause| cause.source())
 }
 
 impl Drop for SlideLoader {

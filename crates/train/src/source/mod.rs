@@ -1,5 +1,7 @@
 //! Slides as images to stream: read at one scale, normalised, decoded ahead on other threads.
 
+mod label_map;
+mod labels;
 mod loader;
 mod picture;
 mod slide;
@@ -13,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use stream_grad::TileSource;
 use stream_grad_slides::ColorManagement;
 
+pub use label_map::{MapClasses, SlideLabelLoader, SlideLabels, Unlabelled};
+pub use labels::{LabelLoader, LabelSource};
 pub use loader::SlideLoader;
 pub use picture::{
     Crop, IMAGENET_DEVIATION, IMAGENET_MEAN, Picture, PictureLoader, PictureSettings,

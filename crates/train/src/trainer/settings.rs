@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::augment::AugmentationSettings;
 use crate::data::Sampling;
 use crate::error::{Result, TrainError};
-use crate::loss::ClassWeights;
+use crate::loss::{ClassWeights, SegmentationLoss};
 use crate::optimizer::{
     ModelPart, OptimizerKind, ParameterGroup, ParameterKind, ParameterOptions, WeightDecayOn,
 };
@@ -43,6 +43,18 @@ pub struct TrainSettings {
     /// list of one factor of 0 or more for each class, in the order of `classes`. Of several labels, the factor of having each. By
     /// default `none`; with `sampling` balanced, too, rare classes would count twice.
     pub class_weights: ClassWeights,
+    /// Factor of the cross-entropy in the loss of a segmentation, the mean over the pixels that have a class; 0 or more. Absent, 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 0.5)]
+    pub cross_entropy_weight: Option<f64>,
+    /// Factor of the Dice loss of a segmentation, the mean over classes; 0 or more. Absent, 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 0.5)]
+    pub dice_weight: Option<f64>,
+    /// Added to the numerator and the denominator of each class's Dice in the loss of a segmentation; 0 or more. Absent, 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 1.0)]
+    pub dice_smooth: Option<f64>,
     /// Decay of an exponential moving average of the weights, which is then evaluated and kept in place of the weights of the last
     /// step; above 0 and below 1, such as 0.99. It warms up: of step n it is at most (1 + n) / (10 + n). Absent, none is kept.
     #[schemars(example = 0.99)]
@@ -106,6 +118,9 @@ impl Default for TrainSettings {
             weight_decay_on: WeightDecayOn::default(),
             sampling: Sampling::Shuffled,
             class_weights: ClassWeights::None,
+            cross_entropy_weight: None,
+            dice_weight: None,
+            dice_smooth: None,
             ema_decay: None,
             validate_every: 4,
             monitor: Monitor::default(),
@@ -175,9 +190,29 @@ impl TrainSettings {
                 "1 or more, since `patience` and the best weights go by the validation split";
             return illegal("validate_every", expected, 0.to_string());
         }
+        // Of any number of classes.
+        self.segmentation_loss(0, SegmentationLoss::IGNORE_INDEX)
+            .check_factors()?;
         self.optimizer.check()?;
         self.schedule.check()?;
         self.augmentation.check()
+    }
+
+    /// The loss of a segmentation of `classes` classes.
+    #[must_use]
+    pub fn segmentation_loss(&self, classes: usize, ignore_index: u8) -> SegmentationLoss {
+        let default = SegmentationLoss::new(classes);
+        SegmentationLoss {
+            ignore_index,
+            class_weights: match &self.class_weights {
+                ClassWeights::List(list) => list.clone(),
+                ClassWeights::None | ClassWeights::Balanced => Vec::new(),
+            },
+            cross_entropy: self.cross_entropy_weight.unwrap_or(default.cross_entropy),
+            dice: self.dice_weight.unwrap_or(default.dice),
+            smooth: self.dice_smooth.unwrap_or(default.smooth),
+            ..default
+        }
     }
 
     /// How the parameters of a group are stepped.

@@ -121,6 +121,10 @@ pub(super) fn load(root: &Path, settings: &DataSettings) -> Result<DataSet> {
         Some(layout) => layout,
         None => Layout::of(&contents)?,
     };
+    if let (Task::Segmentation { .. }, false) = (settings.task, layout == Layout::Slides) {
+        let expected = "a task with a label for each slide (label maps stand in a table, by `csv`)";
+        return Err(wrong_task(layout, expected, settings.task));
+    }
     let mut data = match layout {
         Layout::Camelyon17 => camelyon17::read(&contents, settings.task),
         Layout::Camelyon16 => camelyon16::read(&contents, settings.task),
@@ -153,7 +157,7 @@ pub(super) fn load(root: &Path, settings: &DataSettings) -> Result<DataSet> {
 
 /// A data set whose classes are fixed, and what is said of it in one line.
 fn data_set(line: String, samples: Vec<Sample>, task: Task, classes: &[&str]) -> Result<DataSet> {
-    let classes = if task == Task::Regression {
+    let classes = if let Task::Regression | Task::Segmentation { .. } = task {
         ClassNames::numbered(task)
     } else {
         ClassNames::new(classes.iter().copied())?

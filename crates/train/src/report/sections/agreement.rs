@@ -60,7 +60,7 @@ impl View<'_> {
                 figures.push(self.scores(page)?);
             }
             Task::Regression => figures.push(self.scores(page)?),
-            Task::MultiLabel { .. } => {}
+            Task::MultiLabel { .. } | Task::Segmentation { .. } => {}
         }
         Ok(figures)
     }

@@ -36,7 +36,7 @@ pub(super) fn section(run: &RunFolder, page: &mut Page) -> Result<Markup> {
     };
     let label = samples
         .place("label")
-        .filter(|_| !matches!(run.task, Some(Task::Regression)));
+        .filter(|_| !matches!(run.task, Some(Task::Regression | Task::Segmentation { .. })));
     let centre = samples
         .heading
         .iter()

@@ -62,5 +62,10 @@ fn in_words(task: Task, run: &RunFolder) -> String {
             format!("one of {levels} levels ({named}), which have an order")
         }
         Task::Regression => "a number".to_owned(),
+        Task::Segmentation { classes } => {
+            format!(
+                "for each pixel, one of {classes} classes ({named}), the first being the background"
+            )
+        }
     }
 }

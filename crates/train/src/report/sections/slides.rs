@@ -65,7 +65,7 @@ fn sureness(task: Task, slide: &Predicted) -> f64 {
         Task::MultiLabel { .. } => outputs
             .iter()
             .fold(f64::INFINITY, |least, logit| least.min(logit.abs())),
-        Task::Classification { .. } | Task::Ordinal { .. } => {
+        Task::Classification { .. } | Task::Ordinal { .. } | Task::Segmentation { .. } => {
             task.probabilities(outputs).into_iter().fold(0.0, f64::max)
         }
         Task::Regression => {
