@@ -58,7 +58,7 @@ fn main() -> Result<(), AnyError> {
         task: settings.data.task,
         train: &train,
         validation: &[],
-        model: &model,
+        model: (&model).into(),
         loader: &pictures,
         folder: None,
     };

@@ -2,6 +2,7 @@
 //! with.
 
 mod claim;
+mod evaluated;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -21,13 +22,14 @@ use crate::data::{
 use crate::error::{Result, TrainError};
 use crate::files::write_whole;
 use crate::machine::Machine;
-use crate::model::{Model, StreamedModel};
+use crate::model::{BuiltModel, PixelModel, TaskModel};
 use crate::model_file::{self, ModelDescription, TrainedBy};
-use crate::report::{ResolutionResult, SkippedSlides, write_predictions};
+use crate::report::{ResolutionResult, SkippedSlides};
 use crate::settings::Settings;
-use crate::source::SlideLoader;
-use crate::trainer::{Outcome, Run, TrainObserver, TrainSettings, evaluate};
+use crate::source::{MapClasses, SlideLabelLoader, SlideLoader};
+use crate::trainer::{Outcome, Run, TrainObserver, TrainSettings};
 use claim::FolderLock;
+use evaluated::Splits;
 
 /// An experiment and the folder that holds what it gives. While it exists, none is opened in that folder by another process.
 #[derive(Debug, Clone)]
@@ -103,6 +105,7 @@ impl Experiment {
     ) -> Result<Self> {
         let folder = folder.into();
         settings.check()?;
+        settings.model.check_task(settings.data.task)?;
         classes.check(settings.data.task)?;
         let mut warnings = Vec::new();
         for round in &rounds {
@@ -206,6 +209,15 @@ impl Experiment {
         Ok(result)
     }
 
+    /// What the settings say of masks and annotations.
+    fn map_classes(&self) -> MapClasses {
+        MapClasses {
+            names: self.classes.clone(),
+            ignore_index: self.settings.data.ignore_index,
+            unlabelled: self.settings.data.unlabelled,
+        }
+    }
+
     fn train(
         &self,
         key: &RunKey,
@@ -222,8 +234,20 @@ impl Experiment {
         for samples in [&train, &validation, &test] {
             loader.state_scales(samples);
         }
-        let model = StreamedModel::new(&settings.model, task.outputs(), key.seed)?
-            .cost_model(self.cost_model.clone());
+        let model =
+            BuiltModel::new(&settings.model, task, key.seed)?.cost_model(self.cost_model.clone());
+        let labels = SlideLabelLoader::new(&loader, self.map_classes());
+        let loss = settings
+            .train
+            .segmentation_loss(task.outputs(), settings.data.ignore_index);
+        let trained = match &model {
+            BuiltModel::Slides(model) => model.into(),
+            BuiltModel::Pixels(model) => TaskModel::Pixels(PixelModel {
+                model,
+                labels: &labels,
+                loss: &loss,
+            }),
+        };
         let train_settings = TrainSettings {
             seed: key.seed,
             ..settings.train.clone()
@@ -233,7 +257,7 @@ impl Experiment {
             task,
             train: &train,
             validation: &validation,
-            model: &model,
+            model: trained,
             loader: &loader,
             folder: Some(folder),
         };
@@ -241,17 +265,16 @@ impl Experiment {
             return Ok(None);
         };
         let planned_bytes = planned_bytes(&model)?;
-        let mut evaluations = Vec::new();
-        for (samples, split) in [(&validation, Split::Validation), (&test, Split::Test)] {
-            let set = (samples.as_slice(), split);
-            match evaluate(&model, &loader, set, stop, observer)? {
-                Some(evaluation) => evaluations.push((split, evaluation)),
-                None => return Ok(None),
-            }
-        }
-        let skipped = |wanted: Split| -> Vec<PathBuf> {
-            let of_split = evaluations.iter().filter(|(split, _)| *split == wanted);
-            of_split.flat_map(|(_, of)| of.skipped.clone()).collect()
+        let splits = Splits {
+            task,
+            validation: &validation,
+            test: &test,
+            loader: &loader,
+            bootstrap: &settings.report.bootstrap,
+            table: folder.join("predictions.csv"),
+        };
+        let Some(tested) = splits.evaluate(trained, stop, observer)? else {
+            return Ok(None);
         };
         let description = ModelDescription {
             model: settings.model.clone(),
@@ -270,20 +293,11 @@ impl Experiment {
             &description,
             &model.tensors(),
         )?;
-        write_predictions(&folder.join("predictions.csv"), &evaluations)?;
         let skipped = SkippedSlides {
-            validation: skipped(Split::Validation),
-            test: skipped(Split::Test),
+            validation: tested.skipped_validation,
+            test: tested.skipped_test,
             broken: summary.broken,
             not_finite: summary.not_finite,
-        };
-        let tested = evaluations.pop().map(|(_, evaluation)| evaluation);
-        let tested = tested.unwrap_or_default();
-        let estimate = match tested.estimate(task, &settings.report.bootstrap) {
-            Ok(estimate) => Some(estimate),
-            // Of slides that could be read, say, none is of the second class: the report says so.
-            Err(TrainError::Metric { .. }) => None,
-            Err(error) => return Err(error),
         };
         Ok(Some(RunResult {
             key: key.clone(),
@@ -291,9 +305,9 @@ impl Experiment {
             tested_epoch: summary.tested_epoch,
             result: ResolutionResult {
                 microns_per_pixel: key.microns_per_pixel,
-                mean_pixels: tested.mean_pixels(),
-                test: estimate,
-                test_slides: tested.predictions.len(),
+                mean_pixels: tested.mean_pixels,
+                test: tested.test,
+                test_slides: tested.test_slides,
                 skipped,
                 bad_regions: loader.bad_regions().by_slide(),
                 seconds: started.elapsed().as_secs_f64(),
@@ -307,7 +321,7 @@ impl Experiment {
 }
 
 /// The largest peak of all plans that the model was trained by.
-fn planned_bytes(model: &StreamedModel) -> Result<u64> {
+fn planned_bytes(model: &BuiltModel) -> Result<u64> {
     let mut most = 0;
     for recipe in model.recipes() {
         let plan = model.plan(recipe.image.rows, recipe.image.columns)?;

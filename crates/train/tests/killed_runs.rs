@@ -79,7 +79,7 @@ fn train(folder: &Path, steps: usize) -> Result<(Outcome, StreamedModel), Box<Tr
         task: Task::Binary,
         train,
         validation,
-        model: &model,
+        model: (&model).into(),
         loader: &Images,
         folder: Some(folder),
     };

@@ -73,7 +73,7 @@ fn learn(scale: TargetScale) -> (Vec<f64>, Vec<f64>, StreamedModel) {
         task: Task::Regression,
         train: &train,
         validation: &[],
-        model: &model,
+        model: (&model).into(),
         loader: &Squares,
         folder: None,
     };

@@ -11,7 +11,7 @@ use stream_grad_files::refuse_input;
 use stream_grad_train::calibration::{CostModelCache, cache_folder};
 use stream_grad_train::data::{ClassNames, Round, Split};
 use stream_grad_train::experiment::{Experiment, RunKey};
-use stream_grad_train::model::StreamedModel;
+use stream_grad_train::model::BuiltModel;
 use stream_grad_train::report::{self, Notes};
 use stream_grad_train::settings::Settings;
 
@@ -73,12 +73,12 @@ impl Training {
 /// How long the network's operations take here, with as many threads.
 ///
 /// # Errors
-/// As [`StreamedModel::new`] and [`CostModelCache::model`].
+/// As [`BuiltModel::new`] and [`CostModelCache::model`].
 pub fn cost_model(settings: &Settings) -> anyhow::Result<CostModel> {
     let Settings {
         data, model, train, ..
     } = settings;
-    let streamed = StreamedModel::new(model, data.task.outputs(), train.seed)?;
+    let streamed = BuiltModel::new(model, data.task, train.seed)?;
     // The size of the image does not matter.
     let request = streamed.request(1, 1);
     let cache = CostModelCache::new(cache_folder().as_deref(), model.threads);

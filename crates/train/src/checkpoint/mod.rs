@@ -14,6 +14,7 @@ pub use folder::{CheckpointFolder, UnusableCheckpoint};
 use crate::data::Sampling;
 use crate::error::{Result, TrainError};
 use crate::files::write_whole;
+use crate::metrics::Confusion;
 use crate::optimizer::count_by_variable;
 use crate::sealed::{self, Damage, Sealed};
 
@@ -57,6 +58,9 @@ pub struct Progress {
     /// checkpoints of releases that did not count them.
     #[serde(default)]
     pub correct: Option<u64>,
+    /// How often each class was taken for each in the pixels of that epoch's slides so far; `None` for other tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confusion: Option<Confusion>,
     /// What finished epochs gave.
     pub history: Vec<EpochRecord>,
     /// The best of the epochs after which the validation split was evaluated.
@@ -102,6 +106,15 @@ pub struct EpochRecord {
     pub validation_loss: Option<f64>,
     /// The task's metric on the validation split, if it was evaluated.
     pub validation_metric: Option<f64>,
+    /// Mean Dice over the classes of the training slides' pixels, each slide as it was when it came; `None` for other tasks.
+    #[serde(default)]
+    pub train_dice: Option<f64>,
+    /// Mean intersection over union of the same.
+    #[serde(default)]
+    pub train_iou: Option<f64>,
+    /// Mean intersection over union of the validation split, if it was evaluated, beside the Dice that is the task's metric.
+    #[serde(default)]
+    pub validation_iou: Option<f64>,
 }
 
 /// A run at the end of a group.
@@ -267,6 +280,9 @@ mod tests {
                 learning_rate: 1e-3,
                 validation_loss: None,
                 validation_metric: Some(0.7),
+                train_dice: None,
+                train_iou: None,
+                validation_iou: None,
             }],
             ..Progress::default()
         };

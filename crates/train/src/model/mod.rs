@@ -1,28 +1,34 @@
-//! What is trained: a streamed network and its head.
+//! What is trained: a streamed network and its head, or a streamed network of pixels.
 
+mod built;
 mod parts;
+mod segmentation;
 mod settings;
+mod streamed;
+mod task_model;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Tensor, Var};
-use candle_nn::VarMap;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use stream_grad::tiling::{ByteCount, Recipe};
-use stream_grad::{CostModel, Net, Plan, PlanRequest, TileSource, Trainable, Workspace};
-use stream_grad_models::{Head, ModelName, StateDict, seeded};
+use stream_grad::{CostModel, Maps, Net, Plan, PlanRequest, TileSource};
+use stream_grad_models::{Head, ModelName};
 
-use parts::{NET, frozen_parameters};
+pub use built::BuiltModel;
+pub use segmentation::{PixelGradients, SegmentationModel};
 pub use settings::{ModelSettings, Pooling};
+pub use task_model::{PixelModel, TaskModel};
 
+use crate::data::Task;
 use crate::error::{Result, TrainError};
 use crate::gradients::{Gradients, NamedVariables};
 use crate::loss::TargetScale;
 use crate::optimizer::ParameterGroup;
+use streamed::{StreamedNet, Top};
 
 /// A loss of logits `[1, outputs]`.
 pub type LossFunction<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
@@ -129,40 +135,24 @@ const TARGET_DEVIATION: &str = "target.deviation";
 ///
 /// Plans are made once for each size of image.
 pub struct StreamedModel {
-    variables: VarMap,
-    trainable: NamedVariables,
-    /// Names of the network's trained parameters, for plans; `None` for all.
-    trained_in_net: Option<Vec<String>>,
-    target_scale: Mutex<Option<TargetScale>>,
-    net: Net,
+    streamed: StreamedNet,
     head: Head,
-    memory: ByteCount,
-    threads: usize,
-    spill: Option<PathBuf>,
-    cost_model: CostModel,
-    plans: Mutex<Plans>,
-    /// One for all plans: images of many sizes take the memory of one.
-    workspace: Workspace,
+    target_scale: Mutex<Option<TargetScale>>,
 }
 
 impl fmt::Debug for StreamedModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self
-            .trainable
+            .streamed
+            .trainable()
             .iter()
             .map(|(name, _)| name.as_str())
             .collect();
         f.debug_struct("StreamedModel")
             .field("trainable", &names)
-            .field("memory", &self.memory)
+            .field("memory", &self.streamed.memory())
             .finish_non_exhaustive()
     }
-}
-
-#[derive(Default)]
-struct Plans {
-    made: BTreeMap<(u64, u64), Plan>,
-    stored: BTreeMap<(u64, u64), Recipe>,
 }
 
 impl StreamedModel {
@@ -170,63 +160,28 @@ impl StreamedModel {
     ///
     /// # Errors
     /// [`TrainError::Model`] for an unknown name, settings out of range, or a file of weights that cannot be read or are not this
-    /// network's; [`TrainError::Setting`] for a frozen part that the network does not have; as [`ModelSettings::check`].
+    /// network's; [`TrainError::Setting`] for a frozen part that the network does not have, or a network of pixels, such as a U-Net; as [`ModelSettings::check`].
     pub fn new(settings: &ModelSettings, outputs: usize, seed: u64) -> Result<Self> {
-        settings.check()?;
-        let variables = VarMap::new();
-        let builder = seeded(&variables, seed, DType::F32, &Device::Cpu);
-        let net = settings
-            .name
-            .parse::<ModelName>()?
-            .build(builder.pp("net"))?;
-        if let Some(path) = &settings.weights {
-            // Files have the network's own names.
-            let own = by_name(&variables)?.into_iter();
-            let own = own.filter_map(|(name, variable)| {
-                Some((name.strip_prefix(NET)?.to_owned(), variable))
-            });
-            StateDict::read(path)?.assign(&own.collect())?;
-        }
-        let frozen = frozen_parameters(&net, &settings.frozen)?;
-        let head = Head::new(
-            &settings.head(),
-            net.output_channels(),
-            outputs,
-            builder.pp("head"),
+        // Pooled logits of pixels are no features.
+        settings.check_task(Task::Regression)?;
+        let name: ModelName = settings.name.parse()?;
+        let (streamed, head) = StreamedNet::build(
+            settings,
+            seed,
+            Maps::Whole,
+            |vb| Ok(name.build(vb)?),
+            |net, vb| {
+                let config = settings.head();
+                let top = Head::new(&config, net.output_channels(), outputs, vb.pp("head"))?;
+                let constants = ["running_mean", "running_var", "updates"];
+                let constants = constants.map(|name| format!("head.{name}")).into();
+                Ok(Top { top, constants })
+            },
         )?;
-        let mut constants: BTreeSet<String> = net
-            .parameters()
-            .iter()
-            .filter(|parameter| !parameter.trainable)
-            .map(|parameter| parameter.name.clone())
-            .collect();
-        constants
-            .extend(["running_mean", "running_var", "updates"].map(|name| format!("head.{name}")));
-        constants.extend(frozen.iter().cloned());
-        let trainable = by_name(&variables)?
-            .into_iter()
-            .filter(|(name, _)| !constants.contains(name))
-            .collect();
-        let trained_in_net = (!frozen.is_empty()).then(|| {
-            let names = net.parameters().iter().map(|parameter| &parameter.name);
-            names
-                .filter(|name| !constants.contains(*name))
-                .cloned()
-                .collect()
-        });
         Ok(Self {
-            variables,
-            trainable,
-            trained_in_net,
-            target_scale: Mutex::default(),
-            net,
+            streamed,
             head,
-            memory: ByteCount::bytes(settings.memory_bytes),
-            threads: settings.threads,
-            spill: settings.offload.clone(),
-            cost_model: CostModel::FIXED,
-            plans: Mutex::default(),
-            workspace: Workspace::new(),
+            target_scale: Mutex::default(),
         })
     }
 
@@ -234,14 +189,14 @@ impl StreamedModel {
     /// [gave](Model::load_recipes) are used as they are.
     #[must_use]
     pub fn cost_model(mut self, cost_model: CostModel) -> Self {
-        self.cost_model = cost_model;
+        self.streamed.set_cost_model(cost_model);
         self
     }
 
     /// The network that is streamed.
     #[must_use]
     pub fn net(&self) -> &Net {
-        &self.net
+        self.streamed.net()
     }
 
     /// What stands on the features.
@@ -251,7 +206,7 @@ impl StreamedModel {
 
     /// What the sweeps of one image may take.
     pub(crate) const fn memory(&self) -> ByteCount {
-        self.memory
+        self.streamed.memory()
     }
 
     /// The plan for images of `height x width` pixels.
@@ -259,36 +214,13 @@ impl StreamedModel {
     /// # Errors
     /// [`TrainError::Stream`] for an image too small or a budget below the minimum.
     pub fn plan(&self, height: u64, width: u64) -> Result<Plan> {
-        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(plan) = plans.made.get(&(height, width)) {
-            return Ok(plan.clone());
-        }
-        let mut request = self.request(height, width);
-        if let Some(recipe) = plans.stored.get(&(height, width)) {
-            request = request.recipe(recipe.clone());
-        }
-        let plan = self.net.plan(request)?;
-        plans.made.insert((height, width), plan.clone());
-        Ok(plan)
+        self.streamed.plan(height, width)
     }
 
     /// What a plan for images of `height x width` pixels is asked for, unless a recipe is stored.
     #[must_use]
     pub fn request(&self, height: u64, width: u64) -> PlanRequest {
-        let mut request = PlanRequest::new(height, width)
-            .memory(self.memory)
-            .workspace(&self.workspace)
-            .cost_model(self.cost_model.clone());
-        if self.threads > 0 {
-            request = request.threads(self.threads);
-        }
-        if let Some(folder) = &self.spill {
-            request = request.spill(folder);
-        }
-        if let Some(names) = &self.trained_in_net {
-            request = request.trainable(Trainable::Only(names.clone()));
-        }
-        request
+        self.streamed.request(height, width)
     }
 
     fn locked_scale(&self) -> MutexGuard<'_, Option<TargetScale>> {
@@ -318,20 +250,6 @@ impl StreamedModel {
     }
 }
 
-fn by_name(variables: &VarMap) -> Result<BTreeMap<String, Var>> {
-    let data = variables
-        .data()
-        .lock()
-        .map_err(|error| TrainError::System {
-            what: "the model's variables",
-            reason: error.to_string(),
-        })?;
-    Ok(data
-        .iter()
-        .map(|(name, variable)| (name.clone(), variable.clone()))
-        .collect())
-}
-
 /// The one value of a tensor that is finite.
 fn one_number(name: &str, tensor: &Tensor) -> Result<f64> {
     let values = numbers(tensor)?;
@@ -352,15 +270,13 @@ pub(crate) fn numbers(tensor: &Tensor) -> Result<Vec<f64>> {
 
 impl Model for StreamedModel {
     fn variables(&self) -> NamedVariables {
-        self.trainable.clone()
+        self.streamed.trainable().clone()
     }
 
     fn tensors(&self) -> BTreeMap<String, Tensor> {
-        let variables = by_name(&self.variables).unwrap_or_default();
-        let variables = variables
-            .into_iter()
-            .map(|(name, variable)| (name, variable.as_detached_tensor()));
-        variables.chain(self.target_scale_tensors()).collect()
+        let mut tensors = self.streamed.tensors();
+        tensors.extend(self.target_scale_tensors());
+        tensors
     }
 
     fn load_tensors(&self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
@@ -373,34 +289,21 @@ impl Model for StreamedModel {
             }),
             _ => None,
         };
-        assign(&by_name(&self.variables)?, &tensors)?;
+        self.streamed.load_tensors(&tensors)?;
         *self.locked_scale() = scale;
         Ok(())
     }
 
     fn recipes(&self) -> Vec<Recipe> {
-        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut recipes = plans.stored.clone();
-        recipes.extend(
-            plans
-                .made
-                .iter()
-                .map(|(extent, plan)| (*extent, plan.recipe().clone())),
-        );
-        recipes.into_values().collect()
+        self.streamed.recipes()
     }
 
     fn load_recipes(&self, recipes: Vec<Recipe>) {
-        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        plans.made.clear();
-        plans.stored = recipes
-            .into_iter()
-            .map(|recipe| ((recipe.image.rows, recipe.image.columns), recipe))
-            .collect();
+        self.streamed.load_recipes(recipes);
     }
 
     fn set_target_scale(&self, scale: TargetScale) -> Result<()> {
-        if let Some(bias) = by_name(&self.variables)?.get("head.fc.bias") {
+        if let Some(bias) = self.streamed.variable("head.fc.bias")? {
             bias.set(&bias.zeros_like()?)?;
         }
         *self.locked_scale() = Some(scale);
@@ -431,7 +334,7 @@ impl Model for StreamedModel {
         let value = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
         let gradients = if value.is_finite() {
             Gradients::from_store(
-                &self.trainable,
+                self.streamed.trainable(),
                 &plan.backward(residuals, &features, &loss)?,
             )
         } else {
@@ -447,12 +350,12 @@ impl Model for StreamedModel {
 
     fn draw(&self, rng: &mut ChaCha8Rng) -> Result<()> {
         Ok(self
-            .net
+            .net()
             .draw_stochastic_depth(|probability| rng.random::<f64>() < probability)?)
     }
 
     fn settle(&self) -> Result<()> {
-        Ok(self.net.keep_all_branches()?)
+        Ok(self.net().keep_all_branches()?)
     }
 
     fn needs_statistics(&self) -> Result<bool> {

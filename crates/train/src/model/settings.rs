@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stream_grad_models::{GlobalPooling, HeadConfig, Standardisation};
+use stream_grad_models::{GlobalPooling, HeadConfig, ModelName, Standardisation};
 
-use crate::error::{Result, check_threads};
+use crate::data::Task;
+use crate::error::{Result, TrainError, check_threads};
 
 /// Which network and head to train, and in how much memory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -83,6 +84,54 @@ impl ModelSettings {
     /// [`TrainError::Setting`](crate::TrainError::Setting) for more than four threads for each core of this machine.
     pub fn check(&self) -> Result<()> {
         check_threads("model.threads", self.threads)
+    }
+
+    /// Refuses a network that is none of the task, as far as its name says it: before anything is written.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`], with both numbers where it gives logits of pixels.
+    pub fn check_task(&self, task: Task) -> Result<()> {
+        // An unknown name is told when the model is built.
+        let Ok(name) = self.name.parse::<ModelName>() else {
+            return Ok(());
+        };
+        let found = match (task, name) {
+            (
+                Task::Segmentation { classes },
+                ModelName::UNet {
+                    classes: logits, ..
+                },
+            ) => {
+                if logits == classes {
+                    return Ok(());
+                }
+                format!("`{name}`, which gives {logits}")
+            }
+            (Task::Segmentation { .. }, _) => {
+                format!("`{name}`, which gives features for a label of each slide")
+            }
+            (_, ModelName::UNet { encoder, .. }) => {
+                return Err(TrainError::setting(
+                    "model.name",
+                    format!(
+                        "a network of features for a label of each slide, such as {}",
+                        ModelName::ResNet(encoder)
+                    ),
+                    format!(
+                        "`{name}`, whose outputs are logits of pixels, for the task `segmentation`"
+                    ),
+                ));
+            }
+            _ => return Ok(()),
+        };
+        let classes = task.outputs();
+        Err(TrainError::setting(
+            "model.name",
+            format!(
+                "a network that gives {classes} logits for each pixel, one for each class, such as unet_resnet18-{classes}"
+            ),
+            found,
+        ))
     }
 
     pub(super) fn head(&self) -> HeadConfig {

@@ -12,7 +12,7 @@ use super::notes::Notes;
 use super::result::SkippedSlides;
 use crate::data::{ClassNames, Label, Split, Task};
 use crate::error::{Result, TrainError};
-use crate::metrics::{Bootstrap, Estimate};
+use crate::metrics::{Bootstrap, Confusion, Estimate};
 use crate::trainer::Timing;
 
 /// A run folder.
@@ -79,6 +79,8 @@ pub(super) struct Predicted {
     pub(super) outputs: Vec<f64>,
     pub(super) split: Option<Split>,
     pub(super) patient: Option<String>,
+    /// How often each class was taken for each, where pixels have classes.
+    pub(super) confusion: Option<Confusion>,
 }
 
 impl RunFolder {
@@ -304,6 +306,7 @@ fn predictions(path: &Path, task: Option<Task>, names: &ClassNames) -> Result<Ve
     let outputs: Vec<usize> = (0..)
         .map_while(|output| table.place(&format!("logit_{output}")))
         .collect();
+    let pairs = pairs_of_classes(&table, task);
     let [slide, label, split, patient] =
         ["slide", "label", "split", "patient"].map(|name| table.place(name));
     let text = |row: &[String], place: Option<usize>| {
@@ -312,15 +315,34 @@ fn predictions(path: &Path, task: Option<Task>, names: &ClassNames) -> Result<Ve
     };
     let row = |row: &Vec<String>| {
         let number = |place: &usize| Columns::cell(row, *place).parse().ok();
+        let count = |place: &usize| Columns::cell(row, *place).parse().ok();
+        let counts = pairs.iter().map(count).collect::<Option<Vec<u64>>>();
         Some(Predicted {
             slide: text(row, slide)?.into(),
             label: text(row, label).and_then(|label| read_label(&label, task?, names)),
             outputs: outputs.iter().map(number).collect::<Option<_>>()?,
             split: text(row, split).and_then(|name| Split::parse(&name)),
             patient: text(row, patient),
+            confusion: match task {
+                Some(Task::Segmentation { classes }) => {
+                    counts.and_then(|counts| Confusion::from_counts(classes, counts))
+                }
+                _ => None,
+            },
         })
     };
     Ok(table.rows.iter().filter_map(row).collect())
+}
+
+/// Columns with the numbers of pixels of each class that were taken for each; empty for other tasks.
+fn pairs_of_classes(table: &Columns, task: Option<Task>) -> Vec<usize> {
+    let Some(Task::Segmentation { classes }) = task else {
+        return Vec::new();
+    };
+    let pairs = (0..classes).flat_map(|truth| (0..classes).map(move |found| (truth, found)));
+    pairs
+        .filter_map(|(truth, found)| table.place(&format!("pixels_{truth}_{found}")))
+        .collect()
 }
 
 /// The first of `stated` that has as many names as the task has classes; numbers otherwise.

@@ -12,6 +12,7 @@ mod front;
 mod index;
 mod notes;
 mod page;
+mod pixels;
 mod plot;
 mod predictions;
 mod result;
@@ -24,7 +25,7 @@ use std::path::{Component, Path, PathBuf};
 pub use front::write_front;
 pub use index::index;
 pub use notes::{AxisScale, DataOrigin, Notes, PlotNote, PublishedFigure, PublishedRow, TableNote};
-pub use predictions::write_predictions;
+pub use predictions::{write_map_predictions, write_predictions};
 pub use result::{ResolutionResult, SkippedSlides};
 pub use summary::{ResolutionSummary, Summary, TrainingSummary, Verdict};
 

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use stream_grad_files::refuse_input;
+use stream_grad_slides::FurtherCell;
 
 use super::columns::csv_bytes;
 use crate::data::{Label, Split, further_cell, further_columns};
 use crate::error::Result;
 use crate::files::write_whole;
-use crate::trainer::{Evaluation, Prediction};
+use crate::trainer::{Evaluation, MapEvaluation};
 
 /// Writes a table of the predictions of several splits: slide, label, split, one column for each output, the patient if one is
 /// known, and the further columns of the slides' table.
@@ -19,44 +20,92 @@ use crate::trainer::{Evaluation, Prediction};
 /// # Errors
 /// [`File`](crate::TrainError::File), [`Csv`](crate::TrainError::Csv); [`Destination`](crate::TrainError::Destination) if `path` is one of the slides.
 pub fn write_predictions(path: &Path, evaluations: &[(Split, Evaluation)]) -> Result<()> {
-    let predictions: Vec<(Split, &Prediction)> = evaluations
-        .iter()
-        .flat_map(|(split, of)| of.predictions.iter().map(|prediction| (*split, prediction)))
-        .collect();
-    refuse_input(
+    let lines = evaluations.iter().flat_map(|(split, of)| {
+        of.predictions.iter().map(|prediction| Line {
+            slide: &prediction.slide,
+            label: prediction
+                .label
+                .as_ref()
+                .map_or_else(String::new, Label::to_string),
+            split: *split,
+            values: prediction.logits.iter().map(f64::to_string).collect(),
+            patient: prediction.patient.as_deref(),
+            further: &prediction.further,
+        })
+    });
+    let lines: Vec<Line<'_>> = lines.collect();
+    let outputs = lines.first().map_or(0, |line| line.values.len());
+    let names = (0..outputs).map(|output| format!("logit_{output}"));
+    write_lines(path, names, &lines)
+}
+
+/// The same of pixels of `classes` classes: slide, label map, split, loss, a column for each pair of classes (`pixels_1_0` is the number
+/// of pixels of class 1 that were taken for class 0), the patient if one is known, and the further columns.
+///
+/// # Errors
+/// As [`write_predictions`].
+pub fn write_map_predictions(
+    path: &Path,
+    classes: usize,
+    evaluations: &[(Split, MapEvaluation)],
+) -> Result<()> {
+    let lines = evaluations.iter().flat_map(|(split, of)| {
+        of.predictions.iter().map(|prediction| {
+            let mut values = vec![prediction.loss.to_string()];
+            values.extend(prediction.confusion.counts().iter().map(u64::to_string));
+            Line {
+                slide: &prediction.slide,
+                label: prediction.map.display().to_string(),
+                split: *split,
+                values,
+                patient: prediction.patient.as_deref(),
+                further: &prediction.further,
+            }
+        })
+    });
+    let lines: Vec<Line<'_>> = lines.collect();
+    let pairs = (0..classes)
+        .flat_map(|truth| (0..classes).map(move |predicted| format!("pixels_{truth}_{predicted}")));
+    write_lines(
         path,
-        predictions.iter().map(|(_, prediction)| &prediction.slide),
-    )?;
-    let outputs = predictions
-        .first()
-        .map_or(0, |(_, prediction)| prediction.logits.len());
-    let has_patients = predictions
-        .iter()
-        .any(|(_, prediction)| prediction.patient.is_some());
-    let further = further_columns(
-        predictions
-            .iter()
-            .map(|(_, prediction)| prediction.further.as_slice()),
-    );
+        std::iter::once("loss".to_owned()).chain(pairs),
+        &lines,
+    )
+}
+
+/// A slide of a table of predictions.
+struct Line<'a> {
+    slide: &'a Path,
+    label: String,
+    split: Split,
+    /// What was predicted.
+    values: Vec<String>,
+    patient: Option<&'a str>,
+    further: &'a [FurtherCell],
+}
+
+fn write_lines(path: &Path, names: impl Iterator<Item = String>, lines: &[Line<'_>]) -> Result<()> {
+    refuse_input(path, lines.iter().map(|line| line.slide))?;
+    let has_patients = lines.iter().any(|line| line.patient.is_some());
+    let further = further_columns(lines.iter().map(|line| line.further));
     let mut heading = ["slide", "label", "split"].map(str::to_owned).to_vec();
-    heading.extend((0..outputs).map(|output| format!("logit_{output}")));
+    heading.extend(names);
     heading.extend(has_patients.then(|| "patient".to_owned()));
     for column in &further {
         heading.push(free_name(column, &heading));
     }
-    let rows = predictions.iter().map(|(split, prediction)| {
-        let label = prediction.label.as_ref();
+    let rows = lines.iter().map(|line| {
         let mut row = vec![
-            prediction.slide.display().to_string(),
-            label.map_or_else(String::new, Label::to_string),
-            split.name().to_owned(),
+            line.slide.display().to_string(),
+            line.label.clone(),
+            line.split.name().to_owned(),
         ];
-        row.extend(prediction.logits.iter().map(f64::to_string));
-        row.extend(has_patients.then(|| prediction.patient.clone().unwrap_or_default()));
+        row.extend(line.values.iter().cloned());
+        row.extend(has_patients.then(|| line.patient.unwrap_or_default().to_owned()));
         row.extend(
             further
                 .iter()
-                .map(|column| further_cell(&prediction.further, column).to_owned()),
+                .map(|column| further_cell(line.further, column).to_owned()),
         );
         row
     });
@@ -77,9 +126,33 @@ fn free_name(column: &str, taken: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use stream_grad_slides::FurtherCell;
-
     use super::*;
+    use crate::metrics::Confusion;
+    use crate::trainer::{MapPrediction, Prediction};
+
+    #[test]
+    fn maps_have_a_column_for_each_pair_of_classes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("predictions.csv");
+        let evaluation = MapEvaluation {
+            predictions: vec![MapPrediction {
+                slide: "a.tif".into(),
+                map: "masks/a.png".into(),
+                loss: 0.25,
+                confusion: Confusion::from_counts(2, vec![4, 1, 0, 3]).unwrap(),
+                pixels: 8,
+                patient: Some("p".to_owned()),
+                further: Vec::new(),
+            }],
+            skipped: Vec::new(),
+        };
+        write_map_predictions(&path, 2, &[(Split::Test, evaluation)]).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "slide,label,split,loss,pixels_0_0,pixels_0_1,pixels_1_0,pixels_1_1,patient\n\
+             a.tif,masks/a.png,test,0.25,4,1,0,3,p\n"
+        );
+    }
 
     #[test]
     fn predictions_have_a_column_for_each_output() {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::detail::{Detail, Predictions};
 use super::folder::{Member, RunFolder};
 use super::notes::PublishedRow;
+use super::pixels::Pixels;
 use crate::error::Result;
 use crate::metrics::{Estimate, Metric, Orientation};
 
@@ -192,11 +193,17 @@ impl Summary {
                     .iter()
                     .any(|member| Some(&member.name) == first)
             });
+            let pixels = Pixels::of(run, members)?;
+            let of_pixels = match &pixels {
+                Some(pixels) => pixels.metrics(run)?,
+                None => BTreeMap::new(),
+            };
+            let slides = pixels.map_or(0, |pixels| pixels.outcomes.len());
             resolutions.push(ResolutionSummary {
                 microns_per_pixel: members.first().and_then(|member| member.key.microns),
                 mean_pixels: members.iter().find_map(|member| member.result.mean_pixels),
-                slides: detail.map_or(0, |detail| detail.predictions.slides.len()),
-                metrics: detail.map_or_else(BTreeMap::new, |detail| {
+                slides: detail.map_or(slides, |detail| detail.predictions.slides.len()),
+                metrics: detail.map_or(of_pixels, |detail| {
                     let known = detail.metrics.iter();
                     known
                         .filter_map(|(metric, value)| {

@@ -55,7 +55,39 @@ pub fn evaluate(
     stop: &AtomicBool,
     observer: &mut dyn TrainObserver,
 ) -> Result<Option<Evaluation>> {
-    let mut evaluation = Evaluation::default();
+    let predicted = each_slide(loader, (samples, split), stop, observer, |sample| {
+        let image = loader.load(&sample.slide)?;
+        let (height, width) = image.extent();
+        let logits = model.predict(&*image)?;
+        let is_finite = logits.iter().all(|logit| logit.is_finite());
+        Ok(is_finite.then(|| Prediction {
+            slide: sample.slide.clone(),
+            label: sample.label.clone(),
+            logits,
+            pixels: height.saturating_mul(width),
+            patient: sample.patient.clone(),
+            further: sample.further.clone(),
+        }))
+    })?;
+    Ok(predicted.map(|(predictions, skipped)| Evaluation {
+        predictions,
+        skipped,
+    }))
+}
+
+/// What `ask` gives for every slide of `samples`, and the slides that did not count: those that it refuses, or of which it gives
+/// nothing, since something is no number. `None` if `stop` was set before the end.
+///
+/// # Errors
+/// As [`evaluate`].
+pub(super) fn each_slide<T>(
+    loader: &dyn ImageLoader,
+    (samples, split): (&[Sample], Split),
+    stop: &AtomicBool,
+    observer: &mut dyn TrainObserver,
+    mut ask: impl FnMut(&Sample) -> Result<Option<T>>,
+) -> Result<Option<(Vec<T>, Vec<PathBuf>)>> {
+    let (mut answers, mut skipped) = (Vec::new(), Vec::new());
     let mut last_failure = None;
     loader.expect(
         &samples
@@ -67,23 +99,12 @@ pub fn evaluate(
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let predicted = loader.load(&sample.slide).and_then(|image| {
-            let (height, width) = image.extent();
-            Ok((model.predict(&*image)?, height.saturating_mul(width)))
-        });
-        let reason = match predicted {
-            Ok((logits, pixels)) if logits.iter().all(|logit| logit.is_finite()) => {
-                evaluation.predictions.push(Prediction {
-                    slide: sample.slide.clone(),
-                    label: sample.label.clone(),
-                    logits,
-                    pixels,
-                    patient: sample.patient.clone(),
-                    further: sample.further.clone(),
-                });
+        let reason = match ask(sample) {
+            Ok(Some(answer)) => {
+                answers.push(answer);
                 None
             }
-            Ok(_) => Some(SkipReason::NotFinite),
+            Ok(None) => Some(SkipReason::NotFinite),
             Err(error) if loader.stops_at(&error) => return Err(error),
             Err(error) => Some(SkipReason::broken(&error)),
         };
@@ -92,7 +113,7 @@ pub fn evaluate(
                 slide: &sample.slide,
                 reason: reason.clone(),
             });
-            evaluation.skipped.push(sample.slide.clone());
+            skipped.push(sample.slide.clone());
             last_failure = Some((sample, reason));
         }
         observer.notice(&TrainEvent::SlideEvaluated {
@@ -102,14 +123,26 @@ pub fn evaluate(
         });
     }
     match last_failure {
-        Some((sample, reason)) if evaluation.predictions.is_empty() => Err(all_failed(
+        Some((sample, reason)) if answers.is_empty() => Err(all_failed(
             format!("the {} split", split.name()),
             samples.len(),
             &sample.slide,
             &reason,
         )),
-        _ => Ok(Some(evaluation)),
+        _ => Ok(Some((answers, skipped))),
     }
+}
+
+/// The mean of numbers of pixels; 0 of none.
+pub(super) fn mean_pixels(pixels: impl ExactSizeIterator<Item = u64>) -> f64 {
+    let count = pixels.len().max(1);
+    let total: u128 = pixels.map(u128::from).sum();
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "areas of images are below 2^53, or only reported"
+    )]
+    let mean = total as f64 / count as f64;
+    mean
 }
 
 pub(super) fn all_failed(
@@ -184,16 +217,7 @@ impl Evaluation {
     /// Mean number of pixels of an image; 0 without predictions.
     #[must_use]
     pub fn mean_pixels(&self) -> f64 {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "areas of images are below 2^53, or only reported"
-        )]
-        let mean = |total: u128, count: usize| total as f64 / count.max(1) as f64;
-        let pixels = self
-            .predictions
-            .iter()
-            .map(|prediction| u128::from(prediction.pixels));
-        mean(pixels.sum(), self.predictions.len())
+        mean_pixels(self.predictions.iter().map(|prediction| prediction.pixels))
     }
 
     /// Predictions of slides with a label, and their labels: those that everything that is measured is measured on.

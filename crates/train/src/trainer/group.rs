@@ -1,7 +1,6 @@
 //! A step: the slides of a group one by one, and what their gradients change.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -12,15 +11,15 @@ use stream_grad::TileSource;
 
 use super::events::{SkipReason, TrainEvent, TrainObserver};
 use super::log::{StepRecord, now, resident_bytes};
+use super::objective::{Agreement, Shown, SlideStep, StepObjective};
 use super::run::{Flow, Run, number};
 use super::state::State;
-use super::timing::Timed;
-use crate::augment::Augmented;
 use crate::checkpoint::Progress;
-use crate::data::{Label, Sample};
+use crate::data::Sample;
 use crate::error::Result;
 use crate::gradients::Gradients;
-use crate::model::SlideGradients;
+use crate::metrics::{Confusion, Metric};
+use crate::model::Model;
 
 /// A group under way: nothing of it shows in the state until it is complete.
 struct Group {
@@ -29,6 +28,8 @@ struct Group {
     losses: Vec<f64>,
     /// Slides whose label was the predicted one.
     correct: u64,
+    /// How often each class was taken for each, where pixels have classes.
+    confusion: Option<Confusion>,
     failures: Vec<(usize, SkipReason)>,
     pixels: u64,
     started: Instant,
@@ -40,7 +41,7 @@ impl Run<'_> {
     /// Trains on the group that begins at `start` in the epoch's order.
     pub(super) fn group(
         &self,
-        state: &mut State,
+        state: &mut State<'_>,
         (order, start): (&[usize], usize),
         stop: &AtomicBool,
         observer: &mut dyn TrainObserver,
@@ -55,8 +56,10 @@ impl Run<'_> {
             .map(|place| sample(place).slide.as_path())
             .collect();
         self.loader.expect(&upcoming);
-        if self.model.needs_statistics()? {
-            self.first_statistics(state, order, &places)?;
+        if let StepObjective::Slides { model, .. } = state.objective
+            && model.needs_statistics()?
+        {
+            self.first_statistics(state, model, (order, &places))?;
         }
         let mut group = Group::new(state.waiting.seconds());
         for place in start..end {
@@ -69,10 +72,6 @@ impl Run<'_> {
             let slide = sample(place).slide.as_path();
             match self.slide(state, sample(place), place) {
                 Ok((found, pixels)) if group.take(&found, pixels)? => {
-                    let predicted = self.task.predicted(&found.logits);
-                    if sample(place).label == Some(predicted) {
-                        group.correct += 1;
-                    }
                     let (epoch, slides) = (state.progress.epoch, order.len());
                     observer.notice(&TrainEvent::SlideTrained {
                         epoch,
@@ -92,24 +91,24 @@ impl Run<'_> {
     }
 
     /// Statistics to begin with: the first group is swept once without going back.
-    fn first_statistics(&self, state: &State, order: &[usize], places: &[usize]) -> Result<()> {
+    fn first_statistics(
+        &self,
+        state: &State<'_>,
+        model: &dyn Model,
+        (order, places): (&[usize], &[usize]),
+    ) -> Result<()> {
         let mut pooled = Vec::with_capacity(places.len());
         for &place in places {
             // A slide that fails here fails again when it is trained on, and is reported then.
             let found = self
                 .image(state, &self.train[order[place]], place)
-                .and_then(|image| self.model.pooled(&image));
+                .and_then(|shown| model.pooled(&shown.image));
             pooled.extend(found.ok());
         }
-        self.model.update_statistics(&pooled)
+        model.update_statistics(&pooled)
     }
 
-    fn image(
-        &self,
-        state: &State,
-        sample: &Sample,
-        place: usize,
-    ) -> Result<Augmented<Arc<dyn TileSource>>> {
+    fn image(&self, state: &State<'_>, sample: &Sample, place: usize) -> Result<Shown> {
         let image = self.loader.load(&sample.slide)?;
         let place = u64::try_from(place).unwrap_or(u64::MAX);
         let augmentation = self.settings.augmentation.draw(
@@ -118,26 +117,22 @@ impl Run<'_> {
             state.progress.epoch,
             place,
         );
-        Augmented::new(image, augmentation)
+        Shown::new(image, augmentation)
     }
 
     /// Gradients of a slide, and how many pixels it has.
-    fn slide(&self, state: &State, sample: &Sample, place: usize) -> Result<(SlideGradients, u64)> {
+    fn slide(&self, state: &State<'_>, sample: &Sample, place: usize) -> Result<(SlideStep, u64)> {
         let clock = &state.waiting;
-        let source = clock.during(|| self.image(state, sample, place))?;
-        // `execute` refuses samples without a label.
-        let label = sample.label.clone().unwrap_or(Label::Number(f64::NAN));
-        let (height, width) = source.extent();
+        let shown = clock.during(|| self.image(state, sample, place))?;
+        let (height, width) = shown.image.extent();
         self.model.draw(&mut self.chance(state, place))?;
-        let found = self.model.gradients(&Timed { source, clock }, &|logits| {
-            state.objective.loss(logits, &label)
-        });
+        let found = state.objective.step(sample, shown, clock);
         self.model.settle()?;
         Ok((found?, height.saturating_mul(width)))
     }
 
     /// What decides in the network while the image at `place` of the epoch is trained on: a function of the seed, the epoch and the place.
-    fn chance(&self, state: &State, place: usize) -> ChaCha8Rng {
+    fn chance(&self, state: &State<'_>, place: usize) -> ChaCha8Rng {
         /// Apart from the seeds of augmentations.
         const NETWORK: u64 = 0x6e65_7477_6f72_6b00;
         let seed = self.settings.seed ^ state.progress.epoch.rotate_left(32) ^ NETWORK;
@@ -149,7 +144,7 @@ impl Run<'_> {
     /// Makes the step of a complete group of an epoch of `slides` slides, and writes down what it gave.
     fn finish(
         &self,
-        state: &mut State,
+        state: &mut State<'_>,
         group: Group,
         slides: usize,
         observer: &mut dyn TrainObserver,
@@ -175,6 +170,11 @@ impl Run<'_> {
         progress.loss_sum += group.losses.iter().sum::<f64>();
         progress.loss_count += count;
         progress.correct = progress.correct.map(|correct| correct + group.correct);
+        if let Some(confusion) = &group.confusion {
+            let none = || Confusion::new(confusion.classes());
+            let sum = progress.confusion.get_or_insert_with(none);
+            sum.add_all(confusion);
+        }
         let mut gradients = group.gradients;
         gradients.scale(1.0 / number(count))?;
         let gradient_norm = gradients.norm()?;
@@ -185,7 +185,7 @@ impl Run<'_> {
                 average.update(&self.model.variables())?;
             }
         }
-        self.model.update_statistics(&group.pooled)?;
+        state.objective.update_statistics(&group.pooled)?;
         let seconds = group.started.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
         let record = StepRecord {
             gradient_norm,
@@ -203,17 +203,20 @@ impl Run<'_> {
     }
 
     /// What is known of a step before it is made.
-    fn record(&self, state: &State, group: &Group, slides: usize) -> StepRecord {
+    fn record(&self, state: &State<'_>, group: &Group, slides: usize) -> StepRecord {
         let Progress { epoch, groups, .. } = state.progress;
         let count = u64::try_from(group.losses.len()).unwrap_or(u64::MAX);
         #[expect(clippy::cast_precision_loss, reason = "rounding does no harm")]
         let megapixels = group.pixels as f64 / 1e6;
+        let mean = |metric| group.confusion.as_ref()?.mean(metric).ok();
         StepRecord {
             step: epoch * self.steps_of_epoch(slides) + groups + 1,
             epoch,
             step_of_epoch: groups,
             slides: count,
             loss: group.losses.iter().sum::<f64>() / number(count),
+            dice: mean(Metric::Dice),
+            iou: mean(Metric::Iou),
             gradient_norm: f64::NAN,
             learning_rate: self.learning_rate(epoch, groups, slides),
             megapixels_per_second: megapixels,
@@ -231,6 +234,7 @@ impl Group {
             pooled: Vec::new(),
             losses: Vec::new(),
             correct: 0,
+            confusion: None,
             failures: Vec::new(),
             pixels: 0,
             started: Instant::now(),
@@ -239,12 +243,24 @@ impl Group {
     }
 
     /// Adds what a slide gave, unless some of it is no number.
-    fn take(&mut self, found: &SlideGradients, pixels: u64) -> Result<bool> {
+    fn take(&mut self, found: &SlideStep, pixels: u64) -> Result<bool> {
         if !found.loss.is_finite() || !found.gradients.norm()?.is_finite() {
             return Ok(false);
         }
         self.gradients.add_all(&found.gradients)?;
-        self.pooled.push(found.pooled.clone());
+        match &found.agreement {
+            Agreement::Label {
+                is_predicted,
+                pooled,
+            } => {
+                self.correct += u64::from(*is_predicted);
+                self.pooled.push(pooled.clone());
+            }
+            Agreement::Pixels(confusion) => {
+                let none = || Confusion::new(confusion.classes());
+                self.confusion.get_or_insert_with(none).add_all(confusion);
+            }
+        }
         self.losses.push(found.loss);
         self.pixels = self.pixels.saturating_add(pixels);
         Ok(true)

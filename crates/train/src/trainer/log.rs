@@ -25,6 +25,12 @@ pub struct StepRecord {
     pub slides: u64,
     /// Their mean loss.
     pub loss: f64,
+    /// Mean Dice over the classes of their pixels, all taken together; absent for other tasks.
+    #[serde(default)]
+    pub dice: Option<f64>,
+    /// Mean intersection over union of the same.
+    #[serde(default)]
+    pub iou: Option<f64>,
     /// Euclidean norm of the gradients before they are clipped; where it is no number, no step was made.
     pub gradient_norm: f64,
     /// Learning rate.
@@ -185,6 +191,8 @@ impl Columns for StepRecord {
         "step_of_epoch",
         "slides",
         "loss",
+        "dice",
+        "iou",
         "gradient_norm",
         "learning_rate",
         "megapixels_per_second",
@@ -202,6 +210,9 @@ impl Columns for EpochRecord {
         "learning_rate",
         "validation_loss",
         "validation_metric",
+        "train_dice",
+        "train_iou",
+        "validation_iou",
     ];
 }
 
@@ -216,6 +227,8 @@ mod tests {
             step_of_epoch: (step - 1) % 4,
             slides: 8,
             loss: 1.0 / 3.0,
+            dice: step.is_multiple_of(2).then_some(0.5),
+            iou: None,
             gradient_norm: if step == 2 { f64::NAN } else { 0.5 },
             learning_rate: 1e-3,
             megapixels_per_second: 12.5,
@@ -233,6 +246,9 @@ mod tests {
             learning_rate: 1e-3,
             validation_loss: None,
             validation_metric: Some(0.75),
+            train_dice: Some(0.25),
+            train_iou: None,
+            validation_iou: None,
         }
     }
 
@@ -288,7 +304,7 @@ mod tests {
         log.step(&step(6)).unwrap();
         assert_eq!(lines(&path), whole);
         let epochs = lines(&folder.path().join("epochs.csv"));
-        assert_eq!(epochs[1], "0,0.5,,0.001,,0.75");
+        assert_eq!(epochs[1], "0,0.5,,0.001,,0.75,0.25,,");
         let events = std::fs::read_dir(folder.path()).unwrap();
         let events = events.filter(|entry| {
             let name = entry.as_ref().unwrap().file_name();

@@ -2,9 +2,11 @@
 
 mod average;
 mod evaluate;
+mod evaluate_maps;
 mod events;
 mod group;
 mod log;
+mod objective;
 mod recipes;
 mod run;
 mod settings;
@@ -14,6 +16,7 @@ mod timing;
 mod validate;
 
 pub use evaluate::{Evaluation, Prediction, evaluate};
+pub use evaluate_maps::{MapEvaluation, MapPrediction, evaluate_maps};
 pub use events::{NoObserver, SkipReason, TrainEvent, TrainObserver};
 pub use log::StepRecord;
 pub use run::{Outcome, Run, Summary};

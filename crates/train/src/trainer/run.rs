@@ -10,10 +10,10 @@ use super::settings::TrainSettings;
 use super::state::State;
 use super::timing::Timing;
 use crate::checkpoint::{BestEpoch, EpochRecord, Progress};
-use crate::data::{Sample, Task, check_labels, epoch_order};
-use crate::error::Result;
+use crate::data::{Label, Sample, Task, check_labels, epoch_order};
+use crate::error::{Result, TrainError};
 use crate::metrics::Metric;
-use crate::model::Model;
+use crate::model::TaskModel;
 use crate::source::ImageLoader;
 
 /// What is trained on what, and how.
@@ -29,7 +29,7 @@ pub struct Run<'a> {
     /// epoch's weights are the result.
     pub validation: &'a [Sample],
     /// What is trained.
-    pub model: &'a dyn Model,
+    pub model: TaskModel<'a>,
     /// Where images come from.
     pub loader: &'a dyn ImageLoader,
     /// Folder of the run, which goes on with what is there: `checkpoints`, `steps.csv`, `epochs.csv`, and a file of events for
@@ -78,21 +78,15 @@ impl Run<'_> {
     /// one that never stopped. A checkpoint that is damaged is told to `observer`, and the one before it is used.
     ///
     /// # Errors
-    /// [`TrainError::Setting`], [`TrainError::Classes`] before anything is read; [`TrainError::Checkpoint`] for a checkpoint of
+    /// [`TrainError::Setting`], [`TrainError::Classes`] before anything is read; [`TrainError::LabelMap`] for a label map of another
+    /// size, scale or class, of which all but the classes in masks are seen before the first step; [`TrainError::Checkpoint`] for a checkpoint of
     /// another run, [`TrainError::NoCheckpoint`] where none is whole; whatever [`ImageLoader::stops_at`] says must stop it;
     /// [`TrainError::AllSlidesFailed`] if an epoch could use no slide; [`TrainError::CheckpointNotWritten`] if the disk is full,
     /// [`TrainError::File`] if something else cannot be written.
-    ///
-    /// [`TrainError::Setting`]: crate::TrainError::Setting
-    /// [`TrainError::Classes`]: crate::TrainError::Classes
-    /// [`TrainError::Checkpoint`]: crate::TrainError::Checkpoint
-    /// [`TrainError::NoCheckpoint`]: crate::TrainError::NoCheckpoint
-    /// [`TrainError::AllSlidesFailed`]: crate::TrainError::AllSlidesFailed
-    /// [`TrainError::CheckpointNotWritten`]: crate::TrainError::CheckpointNotWritten
-    /// [`TrainError::File`]: crate::TrainError::File
     pub fn execute(&self, stop: &AtomicBool, observer: &mut dyn TrainObserver) -> Result<Outcome> {
         self.settings.check()?;
         check_labels("the training split", self.train)?;
+        self.check_maps()?;
         self.check_validation()?;
         let started = Instant::now();
         let mut state = self.begin(observer)?;
@@ -126,9 +120,26 @@ impl Run<'_> {
         }))
     }
 
+    /// Refuses label maps that do not fit their slides, before hours were spent on others. What else cannot be read is told when it
+    /// is the slide's turn.
+    fn check_maps(&self) -> Result<()> {
+        let TaskModel::Pixels(pixels) = self.model else {
+            return Ok(());
+        };
+        for sample in self.train.iter().chain(self.validation) {
+            if let Some(Label::Map(map)) = &sample.label
+                && let Err(error @ TrainError::LabelMap { .. }) =
+                    pixels.labels.labels(&sample.slide, map)
+            {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     fn epoch(
         &self,
-        state: &mut State,
+        state: &mut State<'_>,
         stop: &AtomicBool,
         observer: &mut dyn TrainObserver,
     ) -> Result<Flow> {
@@ -140,6 +151,7 @@ impl Run<'_> {
         );
         if state.progress.groups == 0 {
             state.progress.correct = Some(0);
+            state.progress.confusion = None;
         }
         while let Some(start) = self.next_group(state, order.len()) {
             if let Flow::Stopped = self.group(state, (&order, start), stop, observer)? {
@@ -165,10 +177,10 @@ impl Run<'_> {
                 &reason,
             ));
         }
-        let Some((validation_loss, validation_metric)) = self.validate(state, stop, observer)?
-        else {
+        let Some(validated) = self.validate(state, stop, observer)? else {
             return Ok(Flow::Stopped);
         };
+        let of_pixels = |metric| state.progress.confusion.as_ref()?.mean(metric).ok();
         let record = EpochRecord {
             epoch: state.progress.epoch,
             train_loss: state.progress.loss_sum / number(state.progress.loss_count),
@@ -178,8 +190,11 @@ impl Run<'_> {
                 state.progress.groups.saturating_sub(1),
                 order.len(),
             ),
-            validation_loss,
-            validation_metric,
+            validation_loss: validated.loss,
+            validation_metric: validated.metric,
+            train_dice: of_pixels(Metric::Dice),
+            train_iou: of_pixels(Metric::Iou),
+            validation_iou: validated.iou,
         };
         observer.notice(&TrainEvent::EpochEnded(&record));
         self.compare(state, &record, observer)?;
@@ -202,7 +217,7 @@ impl Run<'_> {
     }
 
     /// Place in the epoch's order where the next group begins; `None` after the last.
-    fn next_group(&self, state: &State, slides: usize) -> Option<usize> {
+    fn next_group(&self, state: &State<'_>, slides: usize) -> Option<usize> {
         let groups = usize::try_from(state.progress.groups).ok()?;
         groups
             .checked_mul(self.settings.batch_size)

@@ -8,22 +8,23 @@ use candle_core::Tensor;
 use super::average::Average;
 use super::events::{SkipReason, TrainEvent, TrainObserver};
 use super::log::RunLog;
+use super::objective::StepObjective;
 use super::recipes::RecipeFile;
 use super::run::Run;
 use super::settings::TrainSettings;
 use super::timing::Clock;
 use crate::checkpoint::{Checkpoint, CheckpointFolder, Progress};
-use crate::data::{Sample, Task};
+use crate::data::{Label, Sample};
 use crate::error::{Result, TrainError};
-use crate::loss::Objective;
+use crate::model::TaskModel;
 use crate::optimizer::Optimizer;
 
 /// Folder of the checkpoints in that of the run.
 const CHECKPOINTS: &str = "checkpoints";
 
 /// What changes while a run goes on.
-pub(super) struct State {
-    pub(super) objective: Objective,
+pub(super) struct State<'a> {
+    pub(super) objective: StepObjective<'a>,
     pub(super) progress: Progress,
     pub(super) optimizer: Optimizer,
     pub(super) average: Option<Average>,
@@ -35,14 +36,11 @@ pub(super) struct State {
     pub(super) log: Option<RunLog>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
     /// The state of a new run, or that of the newest checkpoint that is whole.
-    pub(super) fn begin(&self, observer: &mut dyn TrainObserver) -> Result<State> {
+    pub(super) fn begin(&self, observer: &mut dyn TrainObserver) -> Result<State<'a>> {
         let fingerprint = self.fingerprint()?;
-        let objective = Objective::fit(self.task, &self.settings.class_weights, self.train)?;
-        if self.task == Task::Regression {
-            self.model.set_target_scale(objective.target_scale())?;
-        }
+        let objective = StepObjective::fit(self)?;
         let variables = self.model.variables();
         let mut optimizer = Optimizer::new(self.settings.optimizer, variables.clone())
             .groups(&self.model.parameter_groups(), |group| {
@@ -142,21 +140,30 @@ impl Run<'_> {
         let named = |samples: &[Sample]| -> Vec<Sample> {
             let named = samples.iter().map(|sample| Sample {
                 slide: sample.slide.file_name().unwrap_or_default().into(),
+                label: match &sample.label {
+                    Some(Label::Map(map)) => {
+                        Some(Label::Map(map.file_name().unwrap_or_default().into()))
+                    }
+                    label => label.clone(),
+                },
                 ..sample.clone()
             });
             named.collect()
         };
         let slides = (named(self.train), named(self.validation));
         let everything = (settings, self.task, slides, shapes);
-        let json = serde_json::to_string(&everything)
+        let mut json = serde_json::to_string(&everything)
             .map_err(TrainError::json(Path::new("settings and slides")))?;
+        if let TaskModel::Pixels(pixels) = self.model {
+            json += &format!("{:?}", pixels.loss);
+        }
         Ok(json.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         }))
     }
 
     /// Writes a checkpoint.
-    pub(super) fn save(&self, state: &State, observer: &mut dyn TrainObserver) -> Result<()> {
+    pub(super) fn save(&self, state: &State<'_>, observer: &mut dyn TrainObserver) -> Result<()> {
         let Some(checkpoints) = self.checkpoints() else {
             return Ok(());
         };

@@ -92,6 +92,8 @@ impl EventFile {
             (record.step, record.time),
             &[
                 ("train/loss", Some(record.loss)),
+                ("train/dice", record.dice),
+                ("train/iou", record.iou),
                 ("train/gradient_norm", Some(record.gradient_norm)),
                 ("train/learning_rate", Some(record.learning_rate)),
                 (
@@ -114,8 +116,11 @@ impl EventFile {
             &[
                 ("epoch/train_loss", Some(record.train_loss)),
                 ("epoch/train_accuracy", record.train_accuracy),
+                ("epoch/train_dice", record.train_dice),
+                ("epoch/train_iou", record.train_iou),
                 ("validation/loss", record.validation_loss),
                 ("validation/metric", record.validation_metric),
+                ("validation/iou", record.validation_iou),
             ],
         )
     }

@@ -1,6 +1,7 @@
 //! The loop on a model without a stream, and on a small streamed one.
 
 mod kept;
+mod maps;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -130,7 +131,7 @@ fn run(
         task: Task::Binary,
         train,
         validation,
-        model,
+        model: model.into(),
         loader: images,
         folder,
     };
@@ -206,7 +207,7 @@ fn a_stopped_run_goes_on_as_if_it_had_not() {
             task: Task::Binary,
             train,
             validation,
-            model: &model,
+            model: (&model).into(),
             loader: &images,
             folder: Some(folder.path()),
         };
@@ -304,7 +305,7 @@ fn a_loader_may_stop_training_and_evaluation() {
         task: Task::Binary,
         train: &samples,
         validation: &[],
-        model: &model,
+        model: (&model).into(),
         loader: &loader,
         folder: None,
     };
@@ -360,7 +361,7 @@ fn a_killed_run_keeps_the_recipe_of_its_first_step() {
             task: Task::Binary,
             train,
             validation,
-            model: &killed,
+            model: (&killed).into(),
             loader: &images,
             folder: Some(folder.path()),
         };
@@ -452,7 +453,7 @@ fn slides_that_break_are_named_skipped_and_counted() {
         task: Task::Binary,
         train: &samples,
         validation: &[],
-        model: &model,
+        model: (&model).into(),
         loader: &images,
         folder: None,
     };

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use stream_grad::{ExternalError, Rect, TileMut, TileSource};
 
+use crate::source::LabelSource;
+
 /// Seconds of the training since it was last started; what came before a checkpoint is not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Timing {
@@ -46,7 +48,7 @@ impl Clock {
     }
 }
 
-/// A source whose reads are timed.
+/// A source of pixels or labels whose reads are timed.
 pub(super) struct Timed<'a, S> {
     pub(super) source: S,
     pub(super) clock: &'a Clock,
@@ -71,5 +73,15 @@ impl<S: TileSource> TileSource for Timed<'_, S> {
 
     fn read(&self, image: usize, region: Rect, out: TileMut<'_>) -> Result<(), ExternalError> {
         self.clock.during(|| self.source.read(image, region, out))
+    }
+}
+
+impl<S: LabelSource> LabelSource for Timed<'_, S> {
+    fn extent(&self) -> (u64, u64) {
+        self.source.extent()
+    }
+
+    fn read(&self, region: &PixelRegion, labels: &mut [u8]) -> Result<(), ExternalError> {
+        self.clock.during(|| self.source.read(region, labels))
     }
 }

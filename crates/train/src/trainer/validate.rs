@@ -6,13 +6,26 @@ use std::sync::atomic::AtomicBool;
 use candle_core::Tensor;
 
 use super::evaluate::evaluate;
+use super::evaluate_maps::evaluate_maps;
 use super::events::{TrainEvent, TrainObserver};
+use super::objective::StepObjective;
 use super::run::Run;
 use super::settings::{Monitor, TestWeights};
 use super::state::State;
 use crate::checkpoint::{BestEpoch, EpochRecord};
 use crate::data::Split;
 use crate::error::{Result, TrainError};
+use crate::metrics::Metric;
+
+/// What the validation split gave, where it was evaluated.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Validated {
+    pub(super) loss: Option<f64>,
+    /// The task's main metric, where it has a meaning.
+    pub(super) metric: Option<f64>,
+    /// Of pixels.
+    pub(super) iou: Option<f64>,
+}
 
 impl Run<'_> {
     /// Refuses settings that go by a validation split where there is none.
@@ -37,36 +50,56 @@ impl Run<'_> {
     /// stopped meanwhile.
     pub(super) fn validate(
         &self,
-        state: &State,
+        state: &State<'_>,
         stop: &AtomicBool,
         observer: &mut dyn TrainObserver,
-    ) -> Result<Option<(Option<f64>, Option<f64>)>> {
+    ) -> Result<Option<Validated>> {
         let epoch = state.progress.epoch + 1;
         let due = self.settings.validate_every > 0
             && (epoch.is_multiple_of(self.settings.validate_every)
                 || epoch == self.settings.epochs);
         if !due || self.validation.is_empty() {
-            return Ok(Some((None, None)));
+            return Ok(Some(Validated::default()));
         }
         let set = (self.validation, Split::Validation);
         let stepped = copies(&self.model.tensors())?;
         self.model.load_tensors(&self.weights(state)?)?;
-        let evaluation = evaluate(self.model, self.loader, set, stop, observer);
-        self.model.load_tensors(&stepped)?;
-        let Some(evaluation) = evaluation? else {
-            return Ok(None);
+        let validated = match &state.objective {
+            StepObjective::Slides { model, objective } => {
+                evaluate(*model, self.loader, set, stop, observer).and_then(|evaluation| {
+                    let Some(evaluation) = evaluation else {
+                        return Ok(None);
+                    };
+                    // A split of one class has a loss but no area under the curve.
+                    Ok(Some(Validated {
+                        loss: Some(evaluation.loss(objective)?),
+                        metric: evaluation.metric(self.task).ok(),
+                        iou: None,
+                    }))
+                })
+            }
+            StepObjective::Pixels(pixels) => {
+                evaluate_maps(*pixels, self.loader, set, stop, observer).and_then(|evaluation| {
+                    let Some(evaluation) = evaluation else {
+                        return Ok(None);
+                    };
+                    let pixels = evaluation.outcomes(pixels.loss.classes)?.sum();
+                    Ok(Some(Validated {
+                        loss: Some(evaluation.loss()),
+                        metric: pixels.mean(Metric::main(self.task)).ok(),
+                        iou: pixels.mean(Metric::Iou).ok(),
+                    }))
+                })
+            }
         };
-        // A split of one class has a loss but no area under the curve.
-        Ok(Some((
-            Some(evaluation.loss(&state.objective)?),
-            evaluation.metric(self.task).ok(),
-        )))
+        self.model.load_tensors(&stepped)?;
+        validated
     }
 
     /// Keeps the weights of an epoch that is the best so far, and decides whether the run ends here.
     pub(super) fn compare(
         &self,
-        state: &mut State,
+        state: &mut State<'_>,
         record: &EpochRecord,
         observer: &mut dyn TrainObserver,
     ) -> Result<()> {
@@ -113,7 +146,7 @@ impl Run<'_> {
     }
 
     /// Gives the model the weights that are the run's result, and says of which epoch they are.
-    pub(super) fn take_result(&self, state: &State) -> Result<u64> {
+    pub(super) fn take_result(&self, state: &State<'_>) -> Result<u64> {
         let last = state.progress.epoch.saturating_sub(1);
         let best = match (self.settings.test_weights, state.progress.best) {
             (TestWeights::Last, _) => {
@@ -138,7 +171,7 @@ impl Run<'_> {
 
     /// The weights that are evaluated: averaged ones in place of those of the last step, where such are kept. Running statistics
     /// are as they are.
-    fn weights(&self, state: &State) -> Result<BTreeMap<String, Tensor>> {
+    fn weights(&self, state: &State<'_>) -> Result<BTreeMap<String, Tensor>> {
         let mut tensors = copies(&self.model.tensors())?;
         if let Some(average) = &state.average {
             tensors.extend(copies(average.weights())?);

@@ -326,6 +326,9 @@ pub(super) mod tests {
             learning_rate: 1e-3,
             validation_loss: None,
             validation_metric: Some(accuracy / 2.0),
+            train_dice: None,
+            train_iou: None,
+            validation_iou: None,
         };
         Trained {
             history: vec![record(0), record(1)],

@@ -57,7 +57,7 @@ impl Training<'_> {
             task: Task::Classification { classes: CLASSES },
             train: self.train,
             validation: self.validation,
-            model: &model,
+            model: (&model).into(),
             loader: &loader,
             folder: Some(&folder),
         };

@@ -4,6 +4,7 @@ mod agreement;
 mod data;
 mod overview;
 mod own;
+mod pixels;
 mod results;
 mod slides;
 mod stages;
@@ -42,6 +43,7 @@ pub(super) fn all(
             "Predictions beside the truth",
             agreement::section(run, details, page)?,
         ),
+        ("pixels", "Classes of pixels", pixels::section(run, page)?),
         (
             "stages",
             "Stages of patients",

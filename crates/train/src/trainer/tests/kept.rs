@@ -35,7 +35,7 @@ fn a_damaged_checkpoint_is_told_and_changes_nothing() {
             task: Task::Binary,
             train,
             validation,
-            model: &model,
+            model: (&model).into(),
             loader: &images,
             folder: Some(folder.path()),
         };
@@ -185,7 +185,7 @@ fn what_goes_by_the_validation_split_needs_one() {
             task: Task::Binary,
             train: &samples,
             validation: &[],
-            model: &model,
+            model: (&model).into(),
             loader: &images,
             folder: None,
         };

@@ -228,7 +228,7 @@ pub(crate) fn run(
         task: TASK,
         train: &epoch.samples,
         validation: &[],
-        model: &model,
+        model: (&model).into(),
         loader: &loader,
         folder: None,
     };
