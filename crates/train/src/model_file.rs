@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::checkpoint::{read_sealed, write_sealed};
 use crate::data::{ClassNames, Task};
 use crate::error::{Result, TrainError};
-use crate::model::{Model, ModelSettings, StreamedModel};
+use crate::model::{Model, ModelSettings, SegmentationModel, StreamedModel};
 use crate::source::ReadSettings;
 
 /// What this code writes.
@@ -87,19 +87,51 @@ impl ModelFile {
     /// what it predicts.
     ///
     /// # Errors
-    /// [`TrainError::Model`] for a network that this release does not know, [`TrainError::State`] for weights that do not fit it.
+    /// [`TrainError::Model`] for a network that this release does not know, [`TrainError::State`] for weights that do not fit it,
+    /// [`TrainError::Setting`] for a task of pixels.
     pub fn build(&self, memory_bytes: u64, threads: usize) -> Result<StreamedModel> {
-        let settings = ModelSettings {
+        let settings = self.settings(memory_bytes, threads);
+        let ModelDescription {
+            task, trained_by, ..
+        } = &self.description;
+        let model = StreamedModel::new(&settings, task.outputs(), trained_by.seed)?;
+        model.load_tensors(&self.tensors)?;
+        Ok(model)
+    }
+
+    /// The same of a model of pixels.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build); [`TrainError::Setting`] for another task than a segmentation.
+    pub fn build_segmentation(
+        &self,
+        memory_bytes: u64,
+        threads: usize,
+    ) -> Result<SegmentationModel> {
+        let settings = self.settings(memory_bytes, threads);
+        let ModelDescription {
+            task, trained_by, ..
+        } = &self.description;
+        let Task::Segmentation { classes } = *task else {
+            return Err(TrainError::setting(
+                "task",
+                "segmentation",
+                format!("{task:?}"),
+            ));
+        };
+        let model = SegmentationModel::new(&settings, classes, trained_by.seed)?;
+        model.load_tensors(&self.tensors)?;
+        Ok(model)
+    }
+
+    fn settings(&self, memory_bytes: u64, threads: usize) -> ModelSettings {
+        ModelSettings {
             memory_bytes,
             threads,
             // The file's own come in their place.
             weights: None,
             ..self.description.model.clone()
-        };
-        let seed = self.description.trained_by.seed;
-        let model = StreamedModel::new(&settings, self.description.task.outputs(), seed)?;
-        model.load_tensors(&self.tensors)?;
-        Ok(model)
+        }
     }
 }
 

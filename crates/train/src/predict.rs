@@ -1,23 +1,23 @@
-//! Predictions of a trained model for slides without labels, written down one by one.
+//! Predictions of a trained model for slides without labels, written down one by one: labels of slides, or maps of their pixels.
 
-use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+mod maps;
+mod table;
+
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use stream_grad_files::refuse_input;
 use stream_grad_slides::MicronsPerPixel;
 
-use crate::data::{Sample, further_cell, further_columns};
+use crate::data::Sample;
 use crate::error::{Result, TrainError};
-use crate::files::write_whole;
 use crate::model::{Model, StreamedModel};
 use crate::model_file::{self, ModelDescription};
 use crate::source::{ImageLoader, ReadSettings, SlideLoader};
-use crate::trainer::{SkipReason, TrainEvent, TrainObserver};
+use crate::trainer::{SkipReason, TrainObserver};
+use table::Job;
+
+pub use maps::{MapPredictor, map_paths};
 
 /// A trained model that is shown slides.
 ///
@@ -63,26 +63,17 @@ pub struct Predicted {
     pub is_stopped: bool,
 }
 
-/// What stands beside a table of predictions that is under way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Origin {
-    /// Digest of the model file.
-    model: String,
-}
-
 impl Predictor {
     /// Reads a model file. Images are streamed within `memory_bytes` and on as many threads, or one for each core for 0.
     ///
     /// # Errors
     /// As [`model_file::load`] and [`ModelFile::build`](model_file::ModelFile::build).
     pub fn open(path: &Path, memory_bytes: u64, threads: usize) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(TrainError::file(path))?;
-        let digest = Sha256::digest(bytes);
         let file = model_file::load(path)?;
         Ok(Self {
             model: file.build(memory_bytes, threads)?,
             description: file.description,
-            digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            digest: digest(path)?,
         })
     }
 
@@ -122,8 +113,7 @@ impl Predictor {
     /// A slide that cannot be read is told to `observer` and left out.
     ///
     /// # Errors
-    /// [`TrainError::OtherRun`] for a table of another model or other columns, [`TrainError::OtherTable`] for any other file;
-    /// [`TrainError::File`];
+    /// [`TrainError::OtherRun`] for a table of another model or other columns; [`TrainError::File`];
     /// [`TrainError::Destination`] if `path` is one of the slides; [`TrainError::AllSlidesFailed`] if there are slides and none
     /// could be predicted; whatever [`ImageLoader::stops_at`] says must stop it.
     pub fn predict(
@@ -149,189 +139,40 @@ impl Predictor {
         path: &Path,
         (stop, observer): (&AtomicBool, &mut dyn TrainObserver),
     ) -> Result<Predicted> {
-        refuse_input(path, samples.iter().map(|sample| &sample.slide))?;
-        let mut table = Table::open(path, self, samples)?;
-        let open: Vec<&Sample> = samples
-            .iter()
-            .filter(|sample| !table.done.contains(&name(sample)))
-            .collect();
-        let mut found = Predicted {
-            before: samples.len() - open.len(),
-            ..Predicted::default()
+        let ModelDescription { task, classes, .. } = &self.description;
+        let mut columns = vec!["predicted".to_owned()];
+        columns.extend(classes.iter().map(|class| format!("probability_{class}")));
+        columns.extend((0..task.outputs()).map(|output| format!("output_{output}")));
+        let job = Job {
+            samples,
+            path,
+            digest: &self.digest,
+            columns,
         };
-        let paths: Vec<&Path> = open.iter().map(|sample| sample.slide.as_path()).collect();
-        loader.expect(&paths);
-        for (place, sample) in open.iter().enumerate() {
-            if stop.load(Ordering::Relaxed) {
-                found.is_stopped = true;
-                return Ok(found);
-            }
-            let outputs = loader
-                .load(&sample.slide)
-                .and_then(|image| self.model.predict(&*image));
-            let reason = match outputs {
-                Ok(outputs) if outputs.iter().all(|output| output.is_finite()) => {
-                    table.add(self, sample, &outputs)?;
-                    found.predicted += 1;
-                    None
-                }
-                Ok(_) => Some(SkipReason::NotFinite),
-                Err(error) if loader.stops_at(&error) => return Err(error),
-                Err(error) => Some(SkipReason::broken(&error)),
-            };
-            if let Some(reason) = reason {
-                observer.notice(&TrainEvent::SlideSkipped {
-                    slide: &sample.slide,
-                    reason: reason.clone(),
-                });
-                found.skipped.push((sample.slide.clone(), reason));
-            }
-            observer.notice(&TrainEvent::SlidePredicted {
-                slide: &sample.slide,
-                done: place + 1,
-                slides: open.len(),
-            });
-        }
-        match found.skipped.last() {
-            Some((slide, reason)) if found.before + found.predicted == 0 => {
-                Err(TrainError::AllSlidesFailed {
-                    phase: "the prediction".to_owned(),
-                    count: samples.len(),
-                    slide: slide.clone(),
-                    last: reason.to_string(),
-                })
-            }
-            _ => Ok(found),
-        }
-    }
-}
-
-/// What a slide is called in the table.
-fn name(sample: &Sample) -> String {
-    sample.slide.display().to_string()
-}
-
-/// A table that grows.
-struct Table {
-    path: PathBuf,
-    file: File,
-    further: Vec<String>,
-    done: BTreeSet<String>,
-}
-
-impl Table {
-    /// Begins a table, or goes on with one: its whole rows stay, and one that was cut off is dropped.
-    fn open(path: &Path, predictor: &Predictor, samples: &[Sample]) -> Result<Self> {
-        let further = further_columns(samples.iter().map(|sample| sample.further.as_slice()));
-        let heading = heading(predictor, &further);
-        let place = origin_path(path);
-        let origin = Origin {
-            model: predictor.digest.clone(),
-        };
-        let other = |what| TrainError::OtherRun {
-            folder: path.to_path_buf(),
-            what,
-            file: place.clone(),
-        };
-        let (mut rows, mut done) = (row(path, &heading)?, BTreeSet::new());
-        if path.exists() {
-            // Without it, the table is of another program: it is not ours to replace.
-            let known = std::fs::read(&place).map_err(|_| TrainError::OtherTable {
-                path: path.to_path_buf(),
-                origin: place.clone(),
-            })?;
-            let known: Origin = serde_json::from_slice(&known).map_err(TrainError::json(&place))?;
-            if known != origin {
-                return Err(other("model"));
-            }
-            let bytes = std::fs::read(path).map_err(TrainError::file(path))?;
-            let whole = bytes
-                .iter()
-                .rposition(|byte| *byte == b'\n')
-                .map_or(0, |end| end + 1);
-            let mut reader = csv::ReaderBuilder::new()
-                .has_headers(false)
-                .from_reader(&bytes[..whole]);
-            for (line, record) in reader.records().enumerate() {
-                let record = record.map_err(TrainError::csv(path))?;
-                if line == 0 {
-                    if record != heading {
-                        return Err(other("columns"));
-                    }
-                } else if let Some(slide) = record.get(0) {
-                    done.insert(slide.to_owned());
-                    rows.extend(row(path, record.iter())?);
-                }
-            }
-        } else {
-            let json = serde_json::to_vec(&origin).map_err(TrainError::json(&place))?;
-            write_whole(&place, &json)?;
-        }
-        write_whole(path, &rows)?;
-        let file = OpenOptions::new()
-            .append(true)
-            .open(path)
-            .map_err(TrainError::file(path))?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            file,
-            further: further.into_iter().map(str::to_owned).collect(),
-            done,
+        job.run(loader, (stop, observer), |sample| {
+            let image = loader.load(&sample.slide)?;
+            let outputs = self.model.predict(&*image)?;
+            let is_finite = outputs.iter().all(|output| output.is_finite());
+            Ok(is_finite.then(|| self.cells(&outputs)))
         })
     }
 
-    fn add(&mut self, predictor: &Predictor, sample: &Sample, outputs: &[f64]) -> Result<()> {
-        let ModelDescription { task, classes, .. } = &predictor.description;
-        let mut cells = vec![name(sample), task.predicted(outputs).text(*task, classes)];
+    /// What a row says of a slide with these outputs.
+    fn cells(&self, outputs: &[f64]) -> Vec<String> {
+        let ModelDescription { task, classes, .. } = &self.description;
+        let mut cells = vec![task.predicted(outputs).text(*task, classes)];
         let probabilities = task.probabilities(outputs);
         cells.extend(probabilities.iter().map(f64::to_string));
         cells.extend(outputs.iter().map(f64::to_string));
-        cells.push(sample.patient.clone().unwrap_or_default());
-        cells.extend(
-            self.further
-                .iter()
-                .map(|column| further_cell(&sample.further, column).to_owned()),
-        );
-        // One write for a row: what is cut off is the last row at most.
-        self.file
-            .write_all(&row(&self.path, &cells)?)
-            .map_err(TrainError::file(&self.path))
+        cells
     }
 }
 
-fn heading(predictor: &Predictor, further: &[&str]) -> Vec<String> {
-    let ModelDescription { task, classes, .. } = &predictor.description;
-    let mut heading = vec!["slide".to_owned(), "predicted".to_owned()];
-    heading.extend(classes.iter().map(|class| format!("probability_{class}")));
-    heading.extend((0..task.outputs()).map(|output| format!("output_{output}")));
-    heading.push("patient".to_owned());
-    for column in further {
-        // A column of the slides' table that is called as one before it.
-        let mut name = (*column).to_owned();
-        while heading
-            .iter()
-            .any(|taken| taken.to_lowercase() == name.to_lowercase())
-        {
-            name.insert_str(0, "table_");
-        }
-        heading.push(name);
-    }
-    heading
-}
-
-fn row<T: AsRef<[u8]>>(path: &Path, cells: impl IntoIterator<Item = T>) -> Result<Vec<u8>> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(cells).map_err(TrainError::csv(path))?;
-    writer
-        .into_inner()
-        .map_err(|error| TrainError::file(path)(error.into_error()))
-}
-
-/// Beside a table, by which model it was made.
-fn origin_path(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".origin.json");
-    path.with_file_name(name)
+/// The digest of a file.
+fn digest(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(TrainError::file(path))?;
+    let digest = Sha256::digest(bytes);
+    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use candle_core::{Device, Tensor};
 use stream_grad::TileSource;
@@ -12,7 +13,7 @@ use super::*;
 use crate::data::{ClassNames, Task};
 use crate::model::ModelSettings;
 use crate::model_file::{TrainedBy, save};
-use crate::trainer::NoObserver;
+use crate::trainer::{NoObserver, TrainEvent};
 
 /// Images in memory by name.
 struct Images(BTreeMap<PathBuf, Tensor>);
