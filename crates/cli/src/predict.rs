@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use stream_grad_files::refuse_input;
-use stream_grad_train::data::{ClassNames, DataSettings, Layout, Sample};
-use stream_grad_train::predict::{Predicted, Predictor};
-use stream_grad_train::trainer::TrainEvent;
+use stream_grad_train::data::{ClassNames, DataSettings, Layout, Sample, Task};
+use stream_grad_train::model_file::{self, ModelDescription};
+use stream_grad_train::predict::{MapPredictor, Predicted, Predictor};
+use stream_grad_train::trainer::{TrainEvent, TrainObserver};
 
 use crate::arguments::PredictArguments;
 use crate::exit::{Incomplete, Stopped};
@@ -22,11 +23,7 @@ pub fn run(arguments: &PredictArguments) -> anyhow::Result<()> {
     let stop = stop::on_ctrl_c()?;
     let output = &arguments.output;
     refuse_input(output, arguments.csv.iter().chain([&arguments.model]))?;
-    let predictor = Predictor::open(
-        &arguments.model,
-        arguments.limits.memory.get(),
-        arguments.limits.threads,
-    )?;
+    let predictor = AnyPredictor::open(arguments)?;
     let trained = predictor.description();
     let names = &trained.classes;
     let settings = DataSettings {
@@ -44,11 +41,41 @@ pub fn run(arguments: &PredictArguments) -> anyhow::Result<()> {
     };
     let data = settings.load_to_predict(Path::new(""))?;
     data.notices.iter().for_each(tell);
-    let found = predict(&predictor, &data.samples, output, &stop)?;
+    let found = match &predictor {
+        AnyPredictor::Slides(predictor) => predict(predictor, &data.samples, output, &stop)?,
+        AnyPredictor::Pixels(predictor) => with_bar(&data.samples, |observer| {
+            Ok(predictor.predict(&data.samples, output, &stop, observer)?)
+        })?,
+    };
     let known = found.before + found.predicted;
     let all = data.samples.len();
     println!("{} has {known} of {all} slides", output.display());
     Incomplete::check(found.skipped.len(), all)
+}
+
+/// A model of slides or of pixels.
+enum AnyPredictor {
+    Slides(Predictor),
+    Pixels(MapPredictor),
+}
+
+impl AnyPredictor {
+    fn open(arguments: &PredictArguments) -> anyhow::Result<Self> {
+        let (memory, threads) = (arguments.limits.memory.get(), arguments.limits.threads);
+        Ok(match model_file::load(&arguments.model)?.description.task {
+            Task::Segmentation { .. } => {
+                Self::Pixels(MapPredictor::open(&arguments.model, memory, threads)?)
+            }
+            _ => Self::Slides(Predictor::open(&arguments.model, memory, threads)?),
+        })
+    }
+
+    fn description(&self) -> &ModelDescription {
+        match self {
+            Self::Slides(predictor) => predictor.description(),
+            Self::Pixels(predictor) => predictor.description(),
+        }
+    }
 }
 
 /// Predicts `samples` into the table `output` with a bar, or goes on with what was stopped, and names those that could not be.
@@ -61,6 +88,16 @@ pub fn predict(
     output: &Path,
     stop: &AtomicBool,
 ) -> anyhow::Result<Predicted> {
+    with_bar(samples, |observer| {
+        Ok(predictor.predict(samples, output, stop, observer)?)
+    })
+}
+
+/// Shows how far `predict` is, and names what it left out.
+fn with_bar(
+    samples: &[Sample],
+    predict: impl FnOnce(&mut dyn TrainObserver) -> anyhow::Result<Predicted>,
+) -> anyhow::Result<Predicted> {
     let bar = counting_bar("predicting", samples.len() as u64);
     let mut observer = |event: &TrainEvent<'_>| {
         if let TrainEvent::SlidePredicted { done, slides, .. } = event {
@@ -68,7 +105,7 @@ pub fn predict(
             bar.set_position(*done as u64);
         }
     };
-    let found = predictor.predict(samples, output, stop, &mut observer);
+    let found = predict(&mut observer);
     bar.abandon();
     let found = found?;
     for (slide, reason) in &found.skipped {

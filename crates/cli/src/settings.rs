@@ -96,6 +96,7 @@ fn overrides(arguments: &SettingsArguments) -> anyhow::Result<Vec<Override>> {
         classes,
         slide_column,
         label_column,
+        mask_column,
         patient_column,
         split_column,
         mpp,
@@ -132,6 +133,7 @@ fn overrides(arguments: &SettingsArguments) -> anyhow::Result<Vec<Override>> {
     push("--folder", "data.folder", path(folder)?);
     push("--slide-column", "data.slide_column", text(slide_column));
     push("--label-column", "data.label_column", labels);
+    push("--mask-column", "data.mask_column", text(mask_column));
     push(
         "--patient-column",
         "data.patient_column",
@@ -203,6 +205,7 @@ fn task_value(task: Option<TaskKind>, classes: usize) -> anyhow::Result<Option<V
         TaskKind::MultiLabel => ("multi_label", Some("labels")),
         TaskKind::Ordinal => ("ordinal", Some("levels")),
         TaskKind::Regression => ("regression", None),
+        TaskKind::Segmentation => ("segmentation", Some("classes")),
     };
     let mut table = Table::new();
     table.insert("kind".to_owned(), kind.into());

@@ -12,6 +12,9 @@ use super::LimitArguments;
 Each prediction is written as soon as it is known. After Ctrl-C or a crash the same command goes on; slides that could not be
 read are named, left out, and tried again by the next call; the exit code is 3 then.
 
+A model of --task segmentation writes, beside TABLE.csv, a folder TABLE with SLIDE.classes.tiff, a pyramid of the class of each pixel,
+and SLIDE.geojson, outlines for QuPath.
+
 Examples:
   stream-grad predict model.safetensors --folder new-slides --output predictions.csv
   stream-grad predict model.safetensors --csv cases.csv --slide-column file --output predictions.csv")]

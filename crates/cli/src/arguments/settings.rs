@@ -18,6 +18,8 @@ pub enum TaskKind {
     Ordinal,
     /// A number
     Regression,
+    /// A class for each pixel
+    Segmentation,
 }
 
 /// Flags that stand for keys of a run.toml and go before them.
@@ -51,6 +53,9 @@ pub struct SettingsArguments {
         help_heading = "Data"
     )]
     pub label_column: Vec<String>,
+    /// Column with the masks or annotations, of --task segmentation
+    #[arg(long, value_name = "NAME", help_heading = "Data")]
+    pub mask_column: Option<String>,
     /// Column with the patients, of whom each has all slides in one split
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     pub patient_column: Option<String>,

@@ -16,7 +16,8 @@ Examples:
   stream-grad init && stream-grad train run.toml
   stream-grad train run.toml --epochs 40 --output runs/longer
   stream-grad train --csv slides.csv --task binary --mpp 2,1 --model resnet18 --memory 8GiB --offload /scratch
-  stream-grad train --csv cases.csv --slide-column file --label-column grade --patient-column case --task ordinal --classes 1,2,3")]
+  stream-grad train --csv cases.csv --slide-column file --label-column grade --patient-column case --task ordinal --classes 1,2,3
+  stream-grad train --csv masks.csv --mask-column mask --task segmentation --classes background,tumour --model unet_resnet18-2")]
 pub struct TrainArguments {
     /// Settings, as `stream-grad init` writes them; flags go before what is in the file
     #[arg(value_name = "RUN.TOML")]
