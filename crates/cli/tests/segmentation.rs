@@ -104,7 +104,7 @@ fn column(path: &Path, name: &str) -> Vec<String> {
     let text = std::fs::read_to_string(path).unwrap();
     let mut lines = text.lines().map(|line| line.split(',').map(str::to_owned));
     let place = lines.next().unwrap().position(|found| found == name);
-    let place = place.unwrap_or_else(|| panic!("{name} in {text}"));
+    let place = place.ok_or_else(|| format!("{name} in {text}")).unwrap();
     lines.filter_map(|mut line| line.nth(place)).collect()
 }
 

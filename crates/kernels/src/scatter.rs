@@ -201,7 +201,7 @@ impl<T: Element> WithSimd for ScatterTask<'_, T> {
             fit
         };
         debug_assert!(
-            count > 0 && count * self.scatter.pitch::<S>() * size_of::<T>() <= PRODUCT_BYTES
+            count > 0 && count * self.scatter.products::<S>() * size_of::<T>() <= PRODUCT_BYTES
         );
         for row in self.rows {
             for first in self.columns.clone().step_by(count) {

@@ -8,8 +8,8 @@ use candle_core::{DType, Tensor};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use stream_grad::{
-    ExternalError, GradientSums, InputGradient, Net, PixelRegion, Plan, PlanRequest, StreamError,
-    TapSink, TileMut, TileRef, TileSource, WholeMaps,
+    ExternalError, GradientSums, InputGradient, Net, Plan, PlanRequest, Rect, StreamError, TapSink,
+    TileMut, TileRef, TileSource, WholeMaps,
 };
 
 use crate::networks::{Step, build, tensor};
@@ -211,12 +211,7 @@ impl TileSource for Failing {
         self.image.extent()
     }
 
-    fn read(
-        &self,
-        image: usize,
-        region: &PixelRegion,
-        out: TileMut<'_>,
-    ) -> Result<(), ExternalError> {
+    fn read(&self, image: usize, region: Rect, out: TileMut<'_>) -> Result<(), ExternalError> {
         let left = self
             .reads
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |reads| {
@@ -274,7 +269,7 @@ impl TapSink for Forget {
         &mut self,
         _: usize,
         _: usize,
-        _: &PixelRegion,
+        _: Rect,
         _: TileRef<'_>,
         _: TileRef<'_>,
     ) -> Result<(), ExternalError> {

@@ -1,6 +1,6 @@
 //! Label maps turned and cropped as their images are.
 
-use stream_grad::{ExternalError, PixelRegion};
+use stream_grad::{ExternalError, Rect};
 
 use super::{Augmentation, Axes, place};
 use crate::source::LabelSource;
@@ -28,14 +28,14 @@ impl<S: LabelSource> LabelSource for AugmentedLabels<S> {
         self.augmentation.extent()
     }
 
-    fn read(&self, region: &PixelRegion, labels: &mut [u8]) -> Result<(), ExternalError> {
+    fn read(&self, region: Rect, labels: &mut [u8]) -> Result<(), ExternalError> {
         let augmentation = &self.augmentation;
         let origin = augmentation.origin(region);
         if augmentation.keeps_orientation() {
-            return self.labels.read(&origin, labels);
+            return self.labels.read(origin, labels);
         }
         let mut found = vec![0; origin.height() * origin.width()];
-        self.labels.read(&origin, &mut found)?;
+        self.labels.read(origin, &mut found)?;
         let (height, width) = (region.height(), region.width());
         for (row, line) in labels.chunks_exact_mut(width.max(1)).enumerate() {
             let row = place(row, height, augmentation.rows);
@@ -54,7 +54,7 @@ impl<S: LabelSource> LabelSource for AugmentedLabels<S> {
 #[cfg(test)]
 mod tests {
     use candle_core::{Device, Tensor};
-    use stream_grad::{StridedMut, TileMut, TileSource};
+    use stream_grad::{Span, StridedMut, TileMut, TileSource};
 
     use super::super::{AugmentationSettings, Augmented};
     use super::*;
@@ -70,11 +70,11 @@ mod tests {
             (HEIGHT, WIDTH)
         }
 
-        fn read(&self, region: &PixelRegion, labels: &mut [u8]) -> Result<(), ExternalError> {
+        fn read(&self, region: Rect, labels: &mut [u8]) -> Result<(), ExternalError> {
             let mut labels = labels.iter_mut();
-            for row in region.rows.clone() {
-                for column in region.columns.clone() {
-                    let place = usize::try_from(row * WIDTH + column)?;
+            for row in region.rows.lo..region.rows.hi {
+                for column in region.columns.lo..region.columns.hi {
+                    let place = usize::try_from(row * i64::try_from(WIDTH)? + column)?;
                     *labels.next().ok_or("too few")? = self.0[place];
                 }
             }
@@ -103,21 +103,18 @@ mod tests {
             assert_eq!(labels.extent(), image.extent());
             let (height, width) = image.extent();
             for region in [
-                PixelRegion {
-                    rows: 0..height,
-                    columns: 0..width,
-                },
-                PixelRegion {
-                    rows: 1..height - 1,
-                    columns: 2..4,
-                },
+                Rect::whole(height, width),
+                Rect::new(
+                    Span::new(1, i64::try_from(height).unwrap() - 1),
+                    Span::new(2, 4),
+                ),
             ] {
                 let (rows, columns) = (region.height(), region.width());
                 let mut pixels = vec![f64::NAN; rows * columns];
                 let tile = StridedMut::new(&mut pixels, rows, columns, columns).unwrap();
-                image.read(0, &region, TileMut::F64(tile)).unwrap();
+                image.read(0, region, TileMut::F64(tile)).unwrap();
                 let mut found = vec![0; rows * columns];
-                labels.read(&region, &mut found).unwrap();
+                labels.read(region, &mut found).unwrap();
                 let found: Vec<f64> = found.into_iter().map(f64::from).collect();
                 assert_eq!(found, pixels);
             }

@@ -408,6 +408,7 @@ mod tests {
                 Task::MultiLabel { labels: 2 },
                 Task::Ordinal { levels: 3 },
                 Task::Regression,
+                Task::Segmentation { classes: 2 },
             ] {
                 accepted_is_usable(&noise, task);
                 accepted_is_usable(text.as_bytes(), task);

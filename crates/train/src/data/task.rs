@@ -296,8 +296,18 @@ mod tests {
     #[test]
     fn numbers_of_classes_are_checked() {
         for (task, setting, legal, found) in [
-            (Task::Classification { classes: 1 }, "classes", 2..=MOST_CLASSES, 1),
-            (Task::MultiLabel { labels: 0 }, "labels", 1..=MOST_CLASSES, 0),
+            (
+                Task::Classification { classes: 1 },
+                "classes",
+                2..=MOST_CLASSES,
+                1,
+            ),
+            (
+                Task::MultiLabel { labels: 0 },
+                "labels",
+                1..=MOST_CLASSES,
+                0,
+            ),
             (Task::Ordinal { levels: 1 }, "levels", 2..=MOST_CLASSES, 1),
             (
                 Task::Ordinal { levels: usize::MAX },
@@ -305,8 +315,18 @@ mod tests {
                 2..=MOST_CLASSES,
                 usize::MAX,
             ),
-            (Task::Segmentation { classes: 1 }, "classes", 2..=MOST_OF_PIXELS, 1),
-            (Task::Segmentation { classes: 256 }, "classes", 2..=MOST_OF_PIXELS, 256),
+            (
+                Task::Segmentation { classes: 1 },
+                "classes",
+                2..=MOST_OF_PIXELS,
+                1,
+            ),
+            (
+                Task::Segmentation { classes: 256 },
+                "classes",
+                2..=MOST_OF_PIXELS,
+                256,
+            ),
         ] {
             assert_eq!(
                 task.check().unwrap_err().to_string(),

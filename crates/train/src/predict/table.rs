@@ -128,8 +128,10 @@ impl Table {
         let (mut rows, mut done) = (row(path, &heading)?, BTreeSet::new());
         if path.exists() {
             // Without it, the table is of another program: it is not ours to replace.
-            let known =
-                std::fs::read(&place).map_err(|_| other("model, or is none of this program"))?;
+            let known = std::fs::read(&place).map_err(|_| TrainError::OtherTable {
+                path: path.to_path_buf(),
+                origin: place.clone(),
+            })?;
             let known: Origin = serde_json::from_slice(&known).map_err(TrainError::json(&place))?;
             if known != origin {
                 return Err(other("model"));

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stream_grad::{ExternalError, PixelRegion};
+use stream_grad::{ExternalError, Rect};
 use stream_grad_slides::{
     AnnotationOptions, Annotations, ClassMask, GeoJsonFrame, LabelMap, Shape, SlideError, SlideView,
 };
 
 use super::loader::SlideLoader;
-use super::slide::signed;
+use super::slide::of_slide;
 use super::{LabelLoader, LabelSource};
 use crate::data::ClassNames;
 use crate::error::{Result, TrainError};
@@ -160,21 +160,20 @@ enum Content {
 
 impl SlideLabels {
     /// Refuses values that are no class, with the first place.
-    fn check(&self, region: &PixelRegion, labels: &[u8]) -> std::result::Result<(), ExternalError> {
+    fn check(&self, region: Rect, labels: &[u8]) -> std::result::Result<(), ExternalError> {
         let count = self.classes.names.len();
         let is_wrong =
             |label: &u8| usize::from(*label) >= count && *label != self.classes.ignore_index;
         let Some(place) = labels.iter().position(is_wrong) else {
             return Ok(());
         };
-        let signed = signed(region)?;
         let width = region.width();
         let (row, column) = (place / width, place % width);
         #[expect(clippy::cast_precision_loss, reason = "a place for people")]
         let centre = |start: i64, at: usize| start as f64 + at as f64 + 0.5;
         let (row, column) = self.view.to_level_0(
-            centre(signed.rows.start, row),
-            centre(signed.columns.start, column),
+            centre(region.rows.lo, row),
+            centre(region.columns.lo, column),
         );
         Err(TrainError::LabelMap {
             map: self.path.clone(),
@@ -195,12 +194,8 @@ impl LabelSource for SlideLabels {
         (extent.height, extent.width)
     }
 
-    fn read(
-        &self,
-        region: &PixelRegion,
-        labels: &mut [u8],
-    ) -> std::result::Result<(), ExternalError> {
-        let place = signed(region)?;
+    fn read(&self, region: Rect, labels: &mut [u8]) -> std::result::Result<(), ExternalError> {
+        let place = of_slide(region);
         match &self.content {
             Content::Mask(mask) => {
                 mask.read(&place, labels)?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use stream_grad::{ExternalError, PixelRegion};
+use stream_grad::{ExternalError, Rect};
 
 use crate::error::Result;
 
@@ -18,7 +18,7 @@ pub trait LabelSource: Send + Sync {
     ///
     /// # Errors
     /// Anything that keeps the region from being delivered; the sweep ends with it.
-    fn read(&self, region: &PixelRegion, labels: &mut [u8]) -> Result<(), ExternalError>;
+    fn read(&self, region: Rect, labels: &mut [u8]) -> Result<(), ExternalError>;
 }
 
 /// A shared source is a source.
@@ -27,7 +27,7 @@ impl<S: LabelSource + ?Sized> LabelSource for Arc<S> {
         (**self).extent()
     }
 
-    fn read(&self, region: &PixelRegion, labels: &mut [u8]) -> Result<(), ExternalError> {
+    fn read(&self, region: Rect, labels: &mut [u8]) -> Result<(), ExternalError> {
         (**self).read(region, labels)
     }
 }

@@ -81,7 +81,7 @@ impl<S: LabelSource> LabelSource for Timed<'_, S> {
         self.source.extent()
     }
 
-    fn read(&self, region: &PixelRegion, labels: &mut [u8]) -> Result<(), ExternalError> {
+    fn read(&self, region: Rect, labels: &mut [u8]) -> Result<(), ExternalError> {
         self.clock.during(|| self.source.read(region, labels))
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use rayon::prelude::*;
 use stream_grad::{
-    CotangentSource, ExternalError, FeatureSink, PixelRegion, Strided, StridedMut, TileMut, TileRef,
+    CotangentSource, ExternalError, FeatureSink, Rect, Strided, StridedMut, TileMut, TileRef,
 };
 
 use super::sums::{Factors, Rounded};
@@ -63,7 +63,7 @@ impl SegmentationSink<'_> {
     fn add<T: Copy + Into<f64> + Send + Sync>(
         &mut self,
         logits: Strided<'_, T>,
-        region: &PixelRegion,
+        region: Rect,
     ) -> Result<(), ExternalError> {
         let loss = self.labels.loss;
         let labels = self.labels.read(region)?;
@@ -89,7 +89,7 @@ impl FeatureSink for SegmentationSink<'_> {
         &mut self,
         _image: usize,
         _output: usize,
-        region: &PixelRegion,
+        region: Rect,
         features: TileRef<'_>,
     ) -> Result<(), ExternalError> {
         match features {
@@ -118,7 +118,7 @@ impl SegmentationCotangents<'_> {
     fn give<T: Copy + Into<f64> + Rounded + Send + Sync>(
         &mut self,
         logits: Strided<'_, T>,
-        region: &PixelRegion,
+        region: Rect,
         mut out: StridedMut<'_, T>,
     ) -> Result<(), ExternalError> {
         let (loss, factors) = (self.labels.loss, &self.factors);
@@ -140,7 +140,7 @@ impl CotangentSource for SegmentationCotangents<'_> {
         &mut self,
         _image: usize,
         _output: usize,
-        region: &PixelRegion,
+        region: Rect,
         features: TileRef<'_>,
         out: TileMut<'_>,
     ) -> Result<(), ExternalError> {
@@ -168,7 +168,7 @@ impl<'a> Labels<'a> {
         }
     }
 
-    fn read(&mut self, region: &PixelRegion) -> Result<&[u8], ExternalError> {
+    fn read(&mut self, region: Rect) -> Result<&[u8], ExternalError> {
         let width = region.width();
         self.region.clear();
         self.region.resize(region.height() * width, 0);
@@ -184,8 +184,8 @@ impl<'a> Labels<'a> {
             Some(place) => Err(format!(
                 "label {} at row {}, column {} of the image; expected a class from 0 to {}, or {ignore_index} for none",
                 self.region[place],
-                region.rows.start + (place / width) as u64,
-                region.columns.start + (place % width) as u64,
+                region.rows.lo.unsigned_abs() + (place / width) as u64,
+                region.columns.lo.unsigned_abs() + (place % width) as u64,
                 classes.saturating_sub(1),
             )
             .into()),

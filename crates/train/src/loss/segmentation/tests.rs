@@ -4,8 +4,8 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use serde::Deserialize;
 use stream_grad::{
-    CotangentSource, ExternalError, FeatureSink, Maps, Net, PixelRegion, PlanRequest, Strided,
-    StridedMut, TileMut, TileRef,
+    CotangentSource, ExternalError, FeatureSink, Maps, Net, PlanRequest, Rect, Strided, StridedMut,
+    TileMut, TileRef,
 };
 use stream_grad_models::{ResNetConfig, UNetConfig, seeded};
 
@@ -24,11 +24,11 @@ impl LabelSource for Map {
         (self.height, self.width)
     }
 
-    fn read(&self, region: &PixelRegion, labels: &mut [u8]) -> Result<(), ExternalError> {
+    fn read(&self, region: Rect, labels: &mut [u8]) -> Result<(), ExternalError> {
         let width = usize::try_from(self.width)?;
         let mut labels = labels.iter_mut();
-        for row in region.rows.clone() {
-            for column in region.columns.clone() {
+        for row in region.rows.lo..region.rows.hi {
+            for column in region.columns.lo..region.columns.hi {
                 let place = usize::try_from(row)? * width + usize::try_from(column)?;
                 *labels.next().ok_or("too few labels")? = self.labels[place];
             }
@@ -53,18 +53,14 @@ impl<'a> Row<'a> {
         Self { loss, map }
     }
 
-    fn region(&self) -> PixelRegion {
-        PixelRegion {
-            rows: 0..1,
-            columns: 0..self.map.width,
-        }
+    fn region(&self) -> Rect {
+        Rect::whole(1, self.map.width)
     }
 
     fn sums(&self, logits: &[f64]) -> SegmentationSums {
         let mut sink = self.loss.sink(&self.map);
         let tile = Strided::new(logits, 1, logits.len(), logits.len()).unwrap();
-        sink.write(0, 0, &self.region(), TileRef::F64(tile))
-            .unwrap();
+        sink.write(0, 0, self.region(), TileRef::F64(tile)).unwrap();
         sink.into_sums()
     }
 
@@ -78,7 +74,7 @@ impl<'a> Row<'a> {
         let length = logits.len();
         let features = TileRef::F64(Strided::new(logits, 1, length, length).unwrap());
         let tile = TileMut::F64(StridedMut::new(&mut out, 1, length, length).unwrap());
-        source.read(0, 0, &self.region(), features, tile).unwrap();
+        source.read(0, 0, self.region(), features, tile).unwrap();
         out
     }
 }
@@ -298,7 +294,7 @@ fn a_label_that_is_no_class_is_named_with_its_place() {
     let tile = Strided::new(&logits, 1, 9, 9).unwrap();
     let written = loss
         .sink(&row.map)
-        .write(0, 0, &row.region(), TileRef::F64(tile));
+        .write(0, 0, row.region(), TileRef::F64(tile));
     let message = written.unwrap_err().to_string();
     for part in ["label 3", "row 0, column 2", "from 0 to 2", "255"] {
         assert!(message.contains(part), "{part} in {message}");

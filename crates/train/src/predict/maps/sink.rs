@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
-use stream_grad::{ExternalError, FeatureSink, PixelRegion, Strided, TileRef};
+use stream_grad::{ExternalError, FeatureSink, Rect, Strided, TileRef};
 use stream_grad_slides::{Extent, PyramidOptions, PyramidWriter, SlideView};
 
 use crate::error::Result;
@@ -110,11 +110,12 @@ impl MapSink {
     fn take<T: Copy + PartialOrd + Into<f64>>(
         &mut self,
         logits: Strided<'_, T>,
-        region: &PixelRegion,
+        region: Rect,
     ) -> Result<()> {
         let width = length(self.image.width);
-        let left = length(region.columns.start);
-        for (row, at) in region.rows.clone().enumerate() {
+        let left = length(region.columns.lo.unsigned_abs());
+        let top = region.rows.lo.unsigned_abs();
+        for (row, at) in (top..).take(region.height()).enumerate() {
             let place = length(at.saturating_sub(self.next_row));
             while self.waiting.len() <= place {
                 self.waiting.push_back(Waiting {
@@ -155,7 +156,7 @@ impl FeatureSink for MapSink {
         &mut self,
         _image: usize,
         _output: usize,
-        region: &PixelRegion,
+        region: Rect,
         features: TileRef<'_>,
     ) -> std::result::Result<(), ExternalError> {
         match features {

@@ -1,6 +1,7 @@
 //! Masks and annotations of slides on disk.
 
 use image::GrayImage;
+use stream_grad::Span;
 use stream_grad_slides::MicronsPerPixel;
 use tempfile::TempDir;
 
@@ -49,17 +50,14 @@ impl Case {
     }
 }
 
-fn read(labels: &dyn LabelSource, region: &PixelRegion) -> Vec<u8> {
+fn read(labels: &dyn LabelSource, region: Rect) -> Vec<u8> {
     let mut found = vec![99; region.height() * region.width()];
     labels.read(region, &mut found).unwrap();
     found
 }
 
-fn whole() -> PixelRegion {
-    PixelRegion {
-        rows: 0..32,
-        columns: 0..48,
-    }
+fn whole() -> Rect {
+    Rect::whole(32, 48)
 }
 
 const XML: &str = r##"<ASAP_Annotations><Annotations>
@@ -82,14 +80,11 @@ fn a_mask_is_read_at_the_scale_of_the_image() {
     assert_eq!(labels.extent(), (32, 48));
     let image = case.loader.load(&case.path("slide.png")).unwrap();
     assert_eq!(image.extent(), labels.extent());
-    let region = PixelRegion {
-        rows: 3..9,
-        columns: 40..48,
-    };
-    let mut found = read(&*labels, &region).into_iter();
-    for row in region.rows.clone() {
-        for column in region.columns.clone() {
-            assert_eq!(u64::from(found.next().unwrap()), (row + column) % 3);
+    let region = Rect::new(Span::new(3, 9), Span::new(40, 48));
+    let mut found = read(&*labels, region).into_iter();
+    for row in region.rows.lo..region.rows.hi {
+        for column in region.columns.lo..region.columns.hi {
+            assert_eq!(i64::from(found.next().unwrap()), (row + column) % 3);
         }
     }
 }
@@ -100,7 +95,7 @@ fn annotations_are_classes_and_the_rest_is_background_or_ignored() {
     std::fs::write(case.path("drawn.xml"), XML).unwrap();
     for (unlabelled, none) in [(Unlabelled::Background, 0), (Unlabelled::Ignored, 255)] {
         let labels = case.labels("drawn.xml", unlabelled).unwrap();
-        let found = read(&*labels, &whole());
+        let found = read(&*labels, whole());
         // Where both lie, the higher class counts, whatever the order of the file.
         assert_eq!(found[..10], [2; 10]);
         assert_eq!(found[10..20], [2; 10]);
@@ -151,7 +146,7 @@ fn a_value_that_is_no_class_is_named_with_its_place() {
     });
     let labels = case.labels("mask.png", Unlabelled::Background).unwrap();
     let mut found = vec![0; 32 * 48];
-    let error = labels.read(&whole(), &mut found).unwrap_err();
+    let error = labels.read(whole(), &mut found).unwrap_err();
     let message = error.to_string();
     for part in [
         "mask.png",
@@ -166,8 +161,7 @@ fn a_value_that_is_no_class_is_named_with_its_place() {
     let wrapped = TrainError::Stream(stream_grad::StreamError::Exchange {
         what: "feature sink",
         image: 0,
-        rows: 0..1,
-        columns: 0..1,
+        region: Rect::whole(1, 1),
         source: error,
     });
     assert!(case.loader.stops_at(&wrapped), "{wrapped}");

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use stream_grad::{ExternalError, PixelRegion};
+use stream_grad::{ExternalError, Rect};
 use stream_grad_models::{ResNetConfig, UNetConfig};
 
 use super::*;
@@ -24,14 +24,10 @@ impl LabelSource for Map {
         (HEIGHT as u64, WIDTH as u64)
     }
 
-    fn read(
-        &self,
-        region: &PixelRegion,
-        labels: &mut [u8],
-    ) -> std::result::Result<(), ExternalError> {
+    fn read(&self, region: Rect, labels: &mut [u8]) -> std::result::Result<(), ExternalError> {
         let mut labels = labels.iter_mut();
-        for row in region.rows.clone() {
-            for column in region.columns.clone() {
+        for row in region.rows.lo..region.rows.hi {
+            for column in region.columns.lo..region.columns.hi {
                 let place = usize::try_from(row)? * WIDTH + usize::try_from(column)?;
                 *labels.next().ok_or("too few labels")? = self.0[place];
             }

@@ -1,5 +1,6 @@
 //! Maps of regions in any order, written and read back.
 
+use stream_grad::Span;
 use stream_grad_slides::{
     ColorModel, Compression, Level, OpenOptions, Reduction, Region, Slide, Target,
 };
@@ -15,15 +16,15 @@ const IMAGE: Extent = Extent {
     width: 27,
 };
 
-fn class(row: u64, column: u64) -> usize {
+fn class(row: i64, column: i64) -> usize {
     usize::try_from((row / 3 + column * 2) % 3).unwrap()
 }
 
 /// Logits of a region whose likeliest class is [`class`].
-fn logits(region: &PixelRegion) -> Vec<f32> {
+fn logits(region: Rect) -> Vec<f32> {
     let mut logits = Vec::new();
-    for row in region.rows.clone() {
-        for column in region.columns.clone() {
+    for row in region.rows.lo..region.rows.hi {
+        for column in region.columns.lo..region.columns.hi {
             let mut pixel = [-1.0, 0.5, -2.0];
             pixel[class(row, column)] = 3.0;
             logits.extend(pixel);
@@ -46,20 +47,20 @@ fn options() -> PyramidOptions {
         .with_tile_edge(16)
 }
 
-fn regions(rows: &[u64], columns: &[u64]) -> Vec<PixelRegion> {
-    let spans = |cuts: &[u64]| -> Vec<_> { cuts.windows(2).map(|cut| cut[0]..cut[1]).collect() };
+fn regions(rows: &[i64], columns: &[i64]) -> Vec<Rect> {
+    let spans = |cuts: &[i64]| -> Vec<Span> {
+        let cuts = cuts.windows(2);
+        cuts.map(|cut| Span::new(cut[0], cut[1])).collect()
+    };
     let columns = spans(columns);
     let regions = spans(rows).into_iter().flat_map(|rows| {
         let columns = columns.clone().into_iter();
-        columns.map(move |columns| PixelRegion {
-            rows: rows.clone(),
-            columns,
-        })
+        columns.map(move |columns| Rect::new(rows, columns))
     });
     regions.collect()
 }
 
-fn write(sink: &mut MapSink, region: &PixelRegion, logits: &[f32]) {
+fn write(sink: &mut MapSink, region: Rect, logits: &[f32]) {
     let row = region.width() * 3;
     let tile = Strided::new(logits, region.height(), row, row).unwrap();
     sink.write(0, 0, region, TileRef::F32(tile)).unwrap();
@@ -78,7 +79,7 @@ fn regions_in_any_order_become_one_map() {
         backward,
     ] {
         let mut sink = MapSink::new(&path, (&whole(), corner, IMAGE), 3, &options()).unwrap();
-        for region in &regions {
+        for region in regions {
             write(&mut sink, region, &logits(region));
         }
         let written = sink.finish().unwrap().unwrap();
@@ -100,6 +101,7 @@ fn regions_in_any_order_become_one_map() {
                 .zip(column.checked_sub(corner.1))
                 .filter(|(row, column)| *row < 20 && *column < 27);
             let expected = inside.map_or(NONE, |(row, column)| {
+                let [row, column] = [row, column].map(|at| i64::try_from(at).unwrap());
                 u8::try_from(class(row, column)).unwrap()
             });
             assert_eq!(found, expected, "{row}, {column}");
@@ -112,7 +114,7 @@ fn logits_that_are_no_numbers_leave_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("map.tiff");
     let mut sink = MapSink::new(&path, (&whole(), (0, 0), IMAGE), 3, &options()).unwrap();
-    let region = &regions(&[0, 20], &[0, 27])[0];
+    let region = regions(&[0, 20], &[0, 27])[0];
     let mut logits = logits(region);
     logits[100] = f32::NAN;
     write(&mut sink, region, &logits);
