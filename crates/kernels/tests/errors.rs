@@ -98,15 +98,24 @@ fn shapes_that_do_not_match_are_refused() {
         window: Window::new([3, 5]).padding(Padding::all(1)),
         ..convolution
     };
-    assert!(matches!(
+    assert_eq!(
         forward(&wider, 4),
-        Err(KernelError::Extent { .. })
-    ));
+        Err(KernelError::Extent {
+            what: "packed weights: kernel",
+            expected_height: 3,
+            expected_width: 5,
+            height: 3,
+            width: 3,
+        })
+    );
     let grouped = convolution.groups(2);
-    assert!(matches!(
+    assert_eq!(
         forward(&grouped, 4),
-        Err(KernelError::Channels { .. })
-    ));
+        Err(KernelError::PackedGroups {
+            expected: 2,
+            found: 1,
+        })
+    );
     assert!(matches!(
         Convolution::new(Window::new([3, 3]), 3, 4)
             .groups(2)

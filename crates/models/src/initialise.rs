@@ -209,7 +209,7 @@ mod tests {
         assert!(value.is_variable() && second.contains_tensor("a") && !second.contains_tensor("b"));
         let error = second.get(5, "a").unwrap_err().to_string();
         assert!(
-            error.starts_with("shape mismatch on a, expected: [5], got: [4]"),
+            error.starts_with("shape mismatch on a: [5] <> [4]"),
             "{error}"
         );
     }

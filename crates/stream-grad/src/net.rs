@@ -7,10 +7,10 @@ use stream_grad_engine::{Layer, Model, Network, NetworkBuilder, ParameterValues,
 use stream_grad_kernels::{Divisor, Gelu, Pointwise};
 use stream_grad_tiling::{Corners, FrontPoint, SizedGraph};
 
+use crate::branch::Branch;
 use crate::local::{LocalLayer, LocalOperator};
 use crate::parameter::{Parameter, Parameters, Registry};
 use crate::plan::Plan;
-use crate::stochastic_depth::Branch;
 use crate::{Conv2d, ConvTranspose2d, PlanRequest, Pool2d, Result};
 
 /// Builds a network layer by layer; parameters come from a candle `VarBuilder`.

@@ -10,24 +10,9 @@ use stream_grad_engine::{
 };
 
 use crate::Result;
+use crate::branch::Branch;
 use crate::net::{Net, NetBuilder};
 use crate::parameter::Parameter;
-
-/// A residual branch that some steps do without.
-#[derive(Debug, Clone)]
-pub(crate) struct Branch {
-    /// What it is multiplied by, `[1]`.
-    factor: Var,
-    /// How probable it is that a step does without it.
-    probability: f64,
-}
-
-impl Branch {
-    /// Whether this is its factor.
-    pub(crate) fn is(&self, tensor: &Tensor) -> bool {
-        self.factor.as_tensor().id() == tensor.id()
-    }
-}
 
 impl NetBuilder {
     /// A residual branch, before it is added, that a step of a training does without, with a probability from 0 to less than 1. Until

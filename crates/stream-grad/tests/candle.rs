@@ -148,7 +148,7 @@ fn scattering_has_its_masks_exchanged() {
         .unwrap();
     assert_eq!(
         refusal(&y),
-        "shape mismatch in scatter (src, indexes), lhs: [1, 5], rhs: [1, 3]"
+        "shape mismatch in scatter (indexes, src), lhs: [1, 3], rhs: [1, 5]"
     );
     let row = indices(&[1, 1, 0], &[3]);
     assert!(error_of(&shape, |x| x.index_add(&row, &part(x)?, 1)) < RIGHT);

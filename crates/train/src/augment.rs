@@ -557,7 +557,7 @@ mod tests {
         let refused = Augmented::new(image(), outside).err().unwrap();
         assert_eq!(
             refused.to_string(),
-            "setting `augmentation's crop`: expected a part of an image of 5 x 7, found rows 0..6, columns 0..7"
+            "setting `augmentation's crop`: expected a part of an image of 5 x 7, found rows [0, 6), columns [0, 7)"
         );
     }
 }

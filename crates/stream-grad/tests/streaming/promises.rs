@@ -303,7 +303,7 @@ fn what_a_sink_or_a_source_says_is_told_with_its_place() {
         .unwrap()
         .to_string();
     assert!(
-        error.starts_with("feature sink, image 0, rows 0..")
+        error.starts_with("feature sink, image 0, rows [0, ")
             && error.ends_with(": y.safetensors: no space left"),
         "{error}"
     );
@@ -314,9 +314,9 @@ fn what_a_sink_or_a_source_says_is_told_with_its_place() {
     let error = error.to_string();
     // The last tile is the first to be swept back.
     assert!(
-        error.starts_with("cotangent source, image 0, rows ")
-            && error.contains("..23, columns ")
-            && error.ends_with("..18: y_bar.safetensors: cut off"),
+        error.starts_with("cotangent source, image 0, rows [")
+            && error.contains(", 23), columns [")
+            && error.ends_with(", 18): y_bar.safetensors: cut off"),
         "{error}"
     );
 }

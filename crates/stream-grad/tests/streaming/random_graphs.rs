@@ -155,11 +155,13 @@ fn assert_bitwise(what: &str, a: &Tensor, b: &Tensor) {
     );
 }
 
-/// A plan; a case whose image is too small for its network, or has fewer bands than segments, is rejected.
+/// A plan; a case whose image is too small for its network, has fewer bands than segments, or is halved and doubled to another size
+/// than it had, is rejected.
 pub(crate) fn planned(net: &Net, request: PlanRequest) -> Result<Plan, TestCaseError> {
     match net.plan(request) {
         Err(StreamError::Geometry(
             error @ (TilingError::InputTooSmall { .. }
+            | TilingError::MergeMismatch { .. }
             | TilingError::Cut {
                 what: "the number of segments",
                 ..

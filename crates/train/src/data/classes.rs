@@ -27,7 +27,7 @@ pub struct MissingClass {
 /// let lacking = check_classes(&samples, Task::Binary, &names)?;
 /// assert_eq!((lacking[0].name.as_str(), lacking[0].split), ("malignant", Split::Test));
 /// let error = check_classes(&samples[1..], Task::Binary, &names).unwrap_err();
-/// assert!(error.to_string().starts_with("the training split: expected every class, with `benign` among them"));
+/// assert!(error.to_string().starts_with("the training split: expected slides of every class, with `benign` among them"));
 /// # Ok::<(), stream_grad_train::TrainError>(())
 /// ```
 pub fn check_classes(

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use stream_grad::TileSource;
 
-use super::run::Run;
 use super::timing::{Clock, Timed};
 use crate::augment::{Augmentation, Augmented, AugmentedLabels};
 use crate::data::{Label, Sample, Task};
 use crate::error::{Result, TrainError};
 use crate::gradients::Gradients;
-use crate::loss::Objective;
+use crate::loss::{ClassWeights, Objective};
 use crate::metrics::Confusion;
 use crate::model::{Model, PixelModel, TaskModel};
 
@@ -61,8 +60,13 @@ impl Shown {
 
 impl<'a> StepObjective<'a> {
     /// Takes from the training split what a loss needs to know of it.
-    pub(super) fn fit(run: &Run<'a>) -> Result<Self> {
-        match (run.model, run.task) {
+    pub(super) fn fit(
+        model: TaskModel<'a>,
+        task: Task,
+        class_weights: &ClassWeights,
+        train: &[Sample],
+    ) -> Result<Self> {
+        match (model, task) {
             (TaskModel::Pixels(pixels), Task::Segmentation { classes }) => {
                 pixels.loss.check()?;
                 let found = (pixels.loss.classes, pixels.model.classes());
@@ -76,7 +80,7 @@ impl<'a> StepObjective<'a> {
                 ))
             }
             (TaskModel::Slides(model), task) if !matches!(task, Task::Segmentation { .. }) => {
-                let objective = Objective::fit(task, &run.settings.class_weights, run.train)?;
+                let objective = Objective::fit(task, class_weights, train)?;
                 if task == Task::Regression {
                     model.set_target_scale(objective.target_scale())?;
                 }

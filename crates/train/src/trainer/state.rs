@@ -40,7 +40,12 @@ impl<'a> Run<'a> {
     /// The state of a new run, or that of the newest checkpoint that is whole.
     pub(super) fn begin(&self, observer: &mut dyn TrainObserver) -> Result<State<'a>> {
         let fingerprint = self.fingerprint()?;
-        let objective = StepObjective::fit(self)?;
+        let objective = StepObjective::fit(
+            self.model,
+            self.task,
+            &self.settings.class_weights,
+            self.train,
+        )?;
         let variables = self.model.variables();
         let mut optimizer = Optimizer::new(self.settings.optimizer, variables.clone())
             .groups(&self.model.parameter_groups(), |group| {

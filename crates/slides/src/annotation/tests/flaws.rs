@@ -131,8 +131,8 @@ fn a_file_that_was_cut_short_is_refused() {
         let part = &GEOJSON.as_bytes()[..length];
         let message = Annotations::parse(Path::new("x"), part, &options).unwrap_err();
         let message = message.to_string();
-        // After a minus sign a number lacks its digits.
-        let found = if part.ends_with(b"-") {
+        // After its point a number lacks digits.
+        let found = if part.ends_with(b".") {
             ": expected GeoJSON, found invalid number"
         } else {
             ": expected GeoJSON, found EOF"

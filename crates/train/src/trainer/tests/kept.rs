@@ -151,9 +151,18 @@ fn patience_ends_a_run_and_the_best_weights_come_back() {
     assert!(summary.history.len() < 12);
     assert_eq!(bits(&again), ends[1]);
 
-    let error = run(&diverging, &samples[..4], &images, &model(), None)
-        .err()
-        .unwrap();
+    let model = model();
+    let without = Run {
+        settings: &diverging,
+        task: Task::Binary,
+        train: &samples,
+        validation: &[],
+        model: (&model).into(),
+        loader: &images,
+        folder: None,
+    };
+    let error = without.execute(&AtomicBool::new(false), &mut NoObserver);
+    let error = error.err().unwrap();
     assert_eq!(
         error.to_string(),
         "setting `train.patience`: expected a validation split with labels to go by, found none"
