@@ -180,15 +180,15 @@ impl Experiment {
 
     /// Trains on the training split of `key`, evaluates on its test split, and writes, into a folder of the experiment's that is called
     /// as the key, `checkpoints`, `steps.csv`, `epochs.csv`, events for TensorBoard, `model.safetensors`, `predictions.csv` and
-    /// `result.json`. The predictions are those of the validation and of the test split. Where settings ask for them, masks of tissue and profiles of stains are kept in `masks` and `stains`, for all
-    /// trainings.
+    /// `result.json`. The predictions are those of the validation and of the test split. Where settings ask for them, masks of tissue
+    /// and profiles of stains are kept in `masks` and `stains`, for all trainings.
     ///
     /// A training whose `result.json` is there is not begun again; one whose checkpoint is there goes on. Returns `None` if `stop` was
     /// set before the end. The test split is looked at once, after the last epoch, with the weights that
     /// [`TrainSettings::test_weights`] asks for.
     ///
     /// # Errors
-    /// As [`Run::execute`] and [`evaluate`].
+    /// As [`Run::execute`] and [`evaluate`](crate::trainer::evaluate).
     pub fn run(
         &self,
         key: &RunKey,
