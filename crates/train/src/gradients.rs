@@ -116,12 +116,18 @@ impl Gradients {
                 found: norm.to_string(),
             });
         }
+        self.limit_norm(norm, limit)?;
+        Ok(norm)
+    }
+
+    /// [`Self::clip`] where the norm, which is finite, is known.
+    pub(crate) fn limit_norm(&mut self, norm: f64, limit: f64) -> Result<()> {
         // The 1e-6 is PyTorch's.
         let factor = limit / (norm + 1e-6);
         if factor < 1.0 {
             self.scale(factor)?;
         }
-        Ok(norm)
+        Ok(())
     }
 }
 

@@ -179,7 +179,7 @@ impl Run<'_> {
         gradients.scale(1.0 / number(count))?;
         let gradient_norm = gradients.norm()?;
         if gradient_norm.is_finite() {
-            gradients.clip(self.settings.max_norm)?;
+            gradients.limit_norm(gradient_norm, self.settings.max_norm)?;
             state.optimizer.step(&gradients, record.learning_rate)?;
             if let Some(average) = &mut state.average {
                 average.update(&self.model.variables())?;
