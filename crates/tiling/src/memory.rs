@@ -411,6 +411,8 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
     let shown = request.shown.iter().fold(0_u128, |sum, node| {
         sum.saturating_add(bytes(BlockOverlap::of(geometry, node.0).values()))
     });
+    // Of several blocks: the sums of the one at hand, and those of the ones that are done.
+    let sums = images.saturating_mul(geometry.blocks() as u128).clamp(1, 2);
     PeakBytes {
         weights: PhaseBytes {
             forward: fixed.forward_weights.saturating_add(packed(&|_| true)),
@@ -420,14 +422,7 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
             finish: fixed.backward_weights,
         },
         accumulators: PhaseBytes {
-            // Those of the block at hand, and those of the blocks that are done.
-            backward: fixed.weight_accumulators.saturating_mul(
-                if images.saturating_mul(geometry.blocks() as u128) > 1 {
-                    2
-                } else {
-                    1
-                },
-            ),
+            backward: fixed.weight_accumulators.saturating_mul(sums),
             ..PhaseBytes::from_backward(fixed.weight_accumulators)
         },
         gradients: PhaseBytes {

@@ -179,12 +179,11 @@ impl Plan {
         sums.check_plan(self.recipe(), &lengths)?;
         let total = BlockSums::new(lengths, sums.take(backend)).into_total(backend);
         self.install(|| {
-            let mut swept = Swept {
-                prepared: Prepared::plain(&self.network, values)?,
-                transposed: Vec::new(),
-            };
             let nodes = self.network.nodes.iter();
-            swept.transposed = nodes.map(|_| AnyTransposed::Nothing).collect();
+            let swept = Swept {
+                prepared: Prepared::plain(&self.network, values)?,
+                transposed: nodes.map(|_| AnyTransposed::Nothing).collect(),
+            };
             self.hand_out(backend, swept, total, sink)
         })
     }
