@@ -113,8 +113,8 @@ impl Predictor {
     /// A slide that cannot be read is told to `observer` and left out.
     ///
     /// # Errors
-    /// [`TrainError::OtherRun`] for a table of another model or other columns; [`TrainError::File`];
-    /// [`TrainError::Destination`] if `path` is one of the slides; [`TrainError::AllSlidesFailed`] if there are slides and none
+    /// [`TrainError::OtherRun`] for a table of another model or other columns, [`TrainError::OtherTable`] for any other file;
+    /// [`TrainError::File`]; [`TrainError::Destination`] if `path` is one of the slides; [`TrainError::AllSlidesFailed`] if there are slides and none
     /// could be predicted; whatever [`ImageLoader::stops_at`] says must stop it.
     pub fn predict(
         &self,
