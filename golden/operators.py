@@ -165,7 +165,7 @@ def average_pools(cases, tensors):
                 return mean
             return mean / F.avg_pool2d(pad(torch.ones_like(input), p), k, stride=s)
 
-        options = {"kernel": kernel, "stride": stride, "padding": padding, "divisor": divisor}
+        options = {"kernel": kernel, "stride": stride, "padding": padding, "count_include_pad": divisor == "window_area"}
         case(cases, tensors, f"avg_pool_{name}_{divisor}", "avg_pool", options, {"input": shape}, function)
 
 
@@ -192,7 +192,8 @@ def ceil_pools(cases, tensors):
                 return F.avg_pool2d(input, k, stride=s, padding=p, ceil_mode=True, count_include_pad=include)
 
             name_of_case = f"avg_pool_ceil_{name}_{divisor}"
-            case(cases, tensors, name_of_case, "avg_pool", {**options, "divisor": divisor}, {"input": shape}, mean)
+            counts = {**options, "count_include_pad": divisor == "window_area"}
+            case(cases, tensors, name_of_case, "avg_pool", counts, {"input": shape}, mean)
 
 
 def pointwise(cases, tensors):
@@ -223,7 +224,7 @@ def pointwise(cases, tensors):
         return F.batch_norm(input, running_mean, running_var, weight, bias, training=False, eps=1e-5)
 
     inputs = {"input": [2, 5, 3, 4], **{key: [5] for key in ["weight", "bias", "running_mean", "running_var"]}}
-    case(cases, tensors, "batch_norm", "batch_norm", {"epsilon": 1e-5}, inputs, batch_norm)
+    case(cases, tensors, "batch_norm", "frozen_batch_norm", {"epsilon": 1e-5}, inputs, batch_norm)
     shape = [1, 3, 4, 5]
     case(cases, tensors, "scale", "scale", {}, {"input": shape, "weight": [1]}, lambda input, weight: input * weight)
     case(cases, tensors, "layer_scale", "layer_scale", {}, {"input": shape, "layer_scale": [3, 1, 1]}, lambda input, layer_scale: input * layer_scale)  # fmt: skip

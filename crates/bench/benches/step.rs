@@ -1,5 +1,5 @@
 //! What governs the cost of a step, forward and backward of one image: shapes of convolutions, edge of tiles, edge of the
-//! image, depth, what is kept, threads. Beside each time: planned and measured peak of heap bytes.
+//! image, depth, what is stored, threads. Beside each time: planned and measured peak of heap bytes.
 //!
 //! `cargo bench -p stream-grad-bench` takes a few minutes; `-- tile` runs those whose name holds "tile".
 
@@ -132,7 +132,7 @@ fn shapes(group: &mut BenchmarkGroup<'_, WallTime>) -> anyhow::Result<()> {
 fn tiles(group: &mut BenchmarkGroup<'_, WallTime>) -> anyhow::Result<()> {
     let net = resnet(ModelName::ResNet(ResNetName::ResNet18))?;
     for tile in [64, 128, 256, 512] {
-        let request = nothing_kept(IMAGE, tile);
+        let request = nothing_stored(IMAGE, tile);
         measure(group, &format!("tile {tile}"), &net, IMAGE, request)?;
     }
     Ok(())
@@ -146,7 +146,7 @@ fn images(group: &mut BenchmarkGroup<'_, WallTime>) -> anyhow::Result<()> {
             &format!("image {edge}"),
             &net,
             edge,
-            nothing_kept(edge, TILE),
+            nothing_stored(edge, TILE),
         )?;
     }
     Ok(())
@@ -164,29 +164,29 @@ fn depths(group: &mut BenchmarkGroup<'_, WallTime>) -> anyhow::Result<()> {
             &name.to_string(),
             &net,
             IMAGE,
-            nothing_kept(IMAGE, TILE),
+            nothing_stored(IMAGE, TILE),
         )?;
     }
     Ok(())
 }
 
 /// From the last stage to the first: the bytes of a stage double, its arithmetic stays.
-fn kept_sets(group: &mut BenchmarkGroup<'_, WallTime>) -> anyhow::Result<()> {
+fn stored_sets(group: &mut BenchmarkGroup<'_, WallTime>) -> anyhow::Result<()> {
     let net = resnet(ModelName::ResNet(ResNetName::ResNet18))?;
     let stages = ["layer4", "layer3", "layer2", "layer1", ""];
     for count in 0..=stages.len() {
-        let kept = net.operation_names().filter(|name| {
+        let stored = net.operation_names().filter(|name| {
             stages
                 .iter()
                 .take(count)
                 .any(|stage| name.starts_with(stage))
         });
-        let request = PlanRequest::new(IMAGE, IMAGE).tile(TILE).kept(kept);
+        let request = PlanRequest::new(IMAGE, IMAGE).tile(TILE).stored(stored);
         let name = match stages.get(..count) {
-            Some([]) | None => "kept nothing".to_owned(),
-            Some([.., "layer4"]) => "kept layer4".to_owned(),
-            Some([.., ""]) => "kept everything".to_owned(),
-            Some([.., stage]) => format!("kept {stage} to layer4"),
+            Some([]) | None => "stored nothing".to_owned(),
+            Some([.., "layer4"]) => "stored layer4".to_owned(),
+            Some([.., ""]) => "stored everything".to_owned(),
+            Some([.., stage]) => format!("stored {stage} to layer4"),
         };
         measure(group, &name, &net, IMAGE, request)?;
     }
@@ -205,16 +205,16 @@ fn threads(group: &mut BenchmarkGroup<'_, WallTime>) -> anyhow::Result<()> {
         counts.push(next);
     }
     for count in counts {
-        let request = nothing_kept(IMAGE, TILE).threads(count);
+        let request = nothing_stored(IMAGE, TILE).threads(count);
         measure(group, &format!("threads {count}"), &net, IMAGE, request)?;
     }
     Ok(())
 }
 
-fn nothing_kept(edge: u64, tile: u64) -> PlanRequest {
+fn nothing_stored(edge: u64, tile: u64) -> PlanRequest {
     PlanRequest::new(edge, edge)
         .tile(tile)
-        .kept(Vec::<String>::new())
+        .stored(Vec::<String>::new())
 }
 
 type Group = fn(&mut BenchmarkGroup<'_, WallTime>) -> anyhow::Result<()>;
@@ -225,7 +225,7 @@ fn all(criterion: &mut Criterion) {
         ("tile edge, ResNet-18", tiles),
         ("image edge, ResNet-18", images),
         ("depth", depths),
-        ("kept, ResNet-18", kept_sets),
+        ("stored, ResNet-18", stored_sets),
         ("threads, ResNet-18", threads),
     ];
     for (name, run) in groups {

@@ -1,4 +1,4 @@
-//! Predicted beside measured time of forward and backward, over tiles, segments and what is kept: how far the planner's model
+//! Predicted beside measured time of forward and backward, over tiles, segments and what is stored: how far the planner's model
 //! of time is to be trusted on this machine.
 //!
 //! `cargo run --release -p stream-grad-bench --example prediction -- [model] [edge] [rounds]`, by default ResNet-18, 1024
@@ -94,20 +94,20 @@ impl Measured {
     }
 }
 
-/// Tiles of several edges, bands, segments, with nothing, the later half or everything kept.
+/// Tiles of several edges, bands, segments, with nothing, the later half or everything stored.
 fn requests(net: &Net, edge: u64) -> Vec<PlanRequest> {
     let names: Vec<&str> = net.operation_names().skip(1).collect();
     let late = &names[names.len() / 2..];
     let image = || PlanRequest::new(edge, edge);
     let mut requests = Vec::new();
-    for kept in [&[], late, &names] {
-        let kept = |request: PlanRequest| request.kept(kept.iter().copied());
+    for stored in [&[], late, &names] {
+        let stored = |request: PlanRequest| request.stored(stored.iter().copied());
         for part in [1, 2, 4, 8] {
-            requests.push(kept(image().tile(edge / part)));
+            requests.push(stored(image().tile(edge / part)));
         }
-        requests.push(kept(image().tiles(edge / 8, edge)));
-        requests.push(kept(image().tile(edge / 4).segments(2)));
-        requests.push(kept(image().tiles(edge / 8, edge).segments(4)));
+        requests.push(stored(image().tile_extent(edge / 8, edge)));
+        requests.push(stored(image().tile(edge / 4).segments(2)));
+        requests.push(stored(image().tile_extent(edge / 8, edge).segments(4)));
     }
     requests
 }
@@ -135,7 +135,7 @@ fn report(recipes: &[Measured]) {
     for recipe in recipes {
         let (predicted, cut) = (recipe.predicted(), recipe.plan.recipe());
         println!(
-            "{predicted:>7.3} s{:>9.3} s ({:.3} s){:>11.3}{:>12}  tile {}x{}, {} segment(s), {} kept",
+            "{predicted:>7.3} s{:>9.3} s ({:.3} s){:>11.3}{:>12}  tile {}x{}, {} segment(s), {} stored",
             recipe.seconds,
             recipe.forward,
             recipe.seconds / predicted,
@@ -143,7 +143,7 @@ fn report(recipes: &[Measured]) {
             cut.tile.rows,
             cut.tile.columns,
             cut.segments,
-            cut.kept.len()
+            cut.stored.len()
         );
     }
     let ratios = || {

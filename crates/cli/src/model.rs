@@ -61,7 +61,7 @@ pub fn unbounded_request(arguments: &RecipeArguments, height: u64, width: u64) -
         request = request.block(edge.get());
     }
     if let Some(folder) = &arguments.offload {
-        request = request.spill(folder);
+        request = request.offload(folder);
     }
     if arguments.input_gradient {
         request = request.input_gradient(InputGradient::Streamed);

@@ -51,7 +51,7 @@ pub fn run(arguments: &PlanArguments) -> anyhow::Result<()> {
     let most = (!arguments.all).then_some(ROWS);
     let rows = front_rows(&front, &plan, most);
     println!("{}", front_title(front.len(), rows.len()));
-    println!("          memory  predicted time  compute ratio  segments  kept           tile");
+    println!("          memory  predicted time  compute ratio  segments  stored         tile");
     for row in &rows {
         println!("{}", front_row(row));
     }
@@ -90,7 +90,7 @@ fn front_row(row: &FrontRow) -> String {
         time.to_string(),
         cost.compute_ratio().to_string(),
         recipe.segments,
-        recipe.kept.len(),
+        recipe.stored.len(),
         format!("{}x{}", recipe.tile.rows, recipe.tile.columns),
         match storage {
             Storage::Memory => String::new(),

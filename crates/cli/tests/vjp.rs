@@ -395,21 +395,21 @@ fn reading_a_slide_is_within_the_budget() {
     );
 }
 
-/// What `vjp` needs to stream the large input through a file in the folder `spilled`.
+/// What `vjp` needs to stream the large input through a file in the folder `offloaded`.
 const SPILLED: [&str; 6] = [
     "--input",
     "x.safetensors",
     "--tile",
     "32",
     "--offload",
-    "spilled",
+    "offloaded",
 ];
 
 #[test]
 fn processes_that_share_an_offload_folder_give_what_one_in_memory_gives() {
     let files = Files::new();
     files.save_large_input();
-    std::fs::create_dir(files.path("spilled")).unwrap();
+    std::fs::create_dir(files.path("offloaded")).unwrap();
     let names = ["a.safetensors", "b.safetensors", "memory.safetensors"];
     let runs = names.map(|name| {
         // The last one has no file.
@@ -432,7 +432,7 @@ fn processes_that_share_an_offload_folder_give_what_one_in_memory_gives() {
         assert!(bits(&a[name]) == bits(tensor), "{name} differs");
         assert!(bits(&b[name]) == bits(tensor), "{name} differs");
     }
-    let left = std::fs::read_dir(files.path("spilled")).unwrap().count();
+    let left = std::fs::read_dir(files.path("offloaded")).unwrap().count();
     assert_eq!(left, 0, "a file was left");
 }
 
@@ -441,7 +441,7 @@ fn processes_that_share_an_offload_folder_give_what_one_in_memory_gives() {
 fn an_offload_folder_that_fills_up_is_named_and_nothing_is_written() {
     let files = Files::new();
     files.save_large_input();
-    std::fs::create_dir(files.path("spilled")).unwrap();
+    std::fs::create_dir(files.path("offloaded")).unwrap();
     // A limit on the size of files stands for a full disk: the output is smaller, what is saved is larger.
     let script = "trap '' XFSZ; ulimit -f 2048; exec \"$0\" \"$@\"";
     let streamed = files.command(
@@ -456,7 +456,7 @@ fn an_offload_folder_that_fills_up_is_named_and_nothing_is_written() {
     let run = limited.output().unwrap();
     let message = String::from_utf8_lossy(&run.stderr);
     assert!(
-        !run.status.success() && message.contains("spilled"),
+        !run.status.success() && message.contains("offloaded"),
         "{message}"
     );
     assert!(!message.contains("panicked"), "{message}");
@@ -496,21 +496,21 @@ fn a_disk_without_room_for_the_output_is_told_with_its_name() {
 fn nothing_is_left_of_a_process_that_is_killed() {
     let files = Files::new();
     files.save_large_input();
-    std::fs::create_dir(files.path("spilled")).unwrap();
+    std::fs::create_dir(files.path("offloaded")).unwrap();
     let arguments = [&SPILLED[..], &["--output", "g.safetensors"]].concat();
     let mut command = files.command("numerics", &arguments);
     let mut run = command.stderr(Stdio::null()).spawn().unwrap();
     let open = format!("/proc/{}/fd", run.id());
-    let folder = files.path("spilled").canonicalize().unwrap();
-    let spills = || {
+    let folder = files.path("offloaded").canonicalize().unwrap();
+    let offloads = || {
         let links = std::fs::read_dir(&open).into_iter().flatten().flatten();
         links
             .filter_map(|link| std::fs::read_link(link.path()).ok())
             .any(|target| target.starts_with(&folder))
     };
-    while !spills() {
+    while !offloads() {
         let ended = run.try_wait().unwrap();
-        assert!(ended.is_none(), "it ended before it spilled: {ended:?}");
+        assert!(ended.is_none(), "it ended before it offloaded: {ended:?}");
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     run.kill().unwrap();

@@ -8,11 +8,11 @@ use stream_grad_tiling::{ByteCount, Maps, NodeTime, TileTime};
 use crate::cost_model::{CostModel, MachineCost, OperationCost, folder_key, keys, work};
 use crate::error::Result;
 use crate::network::{Model, Network};
+use crate::offload;
 use crate::parameter::ParameterShape;
 use crate::plan::Plan;
 use crate::plan::timing::TimedNodes;
 use crate::request::PlanRequest;
-use crate::spill;
 use crate::sweep::timing::NodeSeconds;
 use crate::threads::check_threads;
 
@@ -70,8 +70,8 @@ impl CostModel {
         if self.covers(net, request) {
             return Ok(false);
         }
-        if let Some(folder) = &request.spill {
-            let seconds = spill::time_bytes(folder)?;
+        if let Some(folder) = &request.offload {
+            let seconds = offload::time_bytes(folder)?;
             self.folders
                 .insert(folder_key(folder), picoseconds(seconds));
         }
@@ -170,9 +170,9 @@ pub(crate) fn for_small_images(request: &PlanRequest) -> (PlanRequest, ByteCount
     small.tile = None;
     small.block = None;
     small.segments = None;
-    small.kept = None;
+    small.stored = None;
     small.recipe = None;
-    small.spill = None;
+    small.offload = None;
     small.batch = 1;
     small.features = Maps::Whole;
     (small, most)

@@ -105,7 +105,7 @@ impl CostModel {
     /// Whether every operation of `net` was measured as `request` has it computed, and the folder for a file, if it names one.
     pub fn covers(&self, net: &impl Model, request: &PlanRequest) -> bool {
         let net = net.network().computed_by(request.arithmetic);
-        let folder = request.spill.as_deref();
+        let folder = request.offload.as_deref();
         self.machine.is_some()
             && folder.is_none_or(|folder| self.folders.contains_key(&folder_key(folder)))
             && keys(&net, request)
@@ -136,7 +136,7 @@ impl CostModel {
             model.fresh_byte = machine.fresh_byte;
             model.fixed = machine.parameter.saturating_mul(values as u64);
         }
-        let folder = request.spill.as_deref().map(folder_key);
+        let folder = request.offload.as_deref().map(folder_key);
         if let Some(&byte) = folder.and_then(|folder| self.folders.get(&folder)) {
             model.file_byte = byte;
         }

@@ -210,8 +210,8 @@ pub enum StreamError {
         reason: String,
     },
     /// The file for what is saved could not be made, written or read.
-    #[error("{what} the spill folder {}: {source}", .folder.display())]
-    Spill {
+    #[error("{what} the offload folder {}: {source}", .folder.display())]
+    Offload {
         /// The folder that was given for it.
         folder: PathBuf,
         /// What was tried.

@@ -104,7 +104,7 @@ pub trait InputGradientSink: Send {
 }
 
 /// Is shown the activation and the cotangent of [tapped](crate::PlanRequest::tap) layers during the backward sweep: every
-/// position of every tapped layer exactly once, however the image is cut and whatever is kept or computed again. Regions come in
+/// position of every tapped layer exactly once, however the image is cut and whatever is stored or computed again. Regions come in
 /// the order of the backward sweep, the last rows first.
 ///
 /// Both are complete. Where blocks overlap, an activation is computed by several blocks, each time to the same bits, and a

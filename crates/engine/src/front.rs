@@ -121,10 +121,10 @@ mod tests {
         FrontPoint {
             recipe: Recipe {
                 image: PerAxis::both(1000),
-                block: PerAxis::both(1000),
+                output_block: PerAxis::both(1000),
                 segments: 1,
                 tile: PerAxis::both(u64::try_from(memory).unwrap()),
-                kept: Vec::new(),
+                stored: Vec::new(),
             },
             storage: Storage::Memory,
             peak: PeakBytes {

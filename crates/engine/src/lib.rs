@@ -23,6 +23,7 @@ mod layers;
 mod maps;
 mod network;
 mod observer;
+mod offload;
 mod operator;
 mod operators;
 mod parameter;
@@ -33,16 +34,15 @@ mod probe;
 mod reads;
 mod request;
 mod residuals;
-mod spill;
 mod sweep;
 mod threads;
 mod tile;
 mod wanted;
 mod workspace;
 
-pub use stream_grad_kernels::{Arithmetic, Divisor, Gelu, Padding, Pointwise};
+pub use stream_grad_kernels::{Arithmetic, CountIncludePad, Gelu, Padding, Pointwise};
 pub use stream_grad_tiling as tiling;
-pub use stream_grad_tiling::{ByteCount, Corners, Maps, Span};
+pub use stream_grad_tiling::{AlignCorners, ByteCount, Maps, Span};
 
 pub use backend::{
     Backend, Buffer, Combine, ConvolutionOperands, Cpu, Kernel, Mapping, Memory, NormOperands,

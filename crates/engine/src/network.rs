@@ -188,7 +188,7 @@ impl Network {
         self.outputs.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Names of the nodes after fusing, in order; index 0 is the image. `Recipe::kept` refers to these.
+    /// Names of the nodes after fusing, in order; index 0 is the image. `Recipe::stored` refers to these.
     pub fn operation_names(&self) -> impl Iterator<Item = &str> {
         self.nodes.iter().map(|node| node.name.as_str())
     }

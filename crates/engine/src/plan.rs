@@ -36,7 +36,7 @@ pub use crate::sweep::backward::Exchange;
 
 /// A recipe with its geometry, its buffers and its peak, ready to run on any image of its size.
 ///
-/// `{plan}` prints blocks, segments, tiles, kept nodes, peak bytes, predicted time and compute ratio.
+/// `{plan}` prints blocks, segments, tiles, stored nodes, peak bytes, predicted time and compute ratio.
 #[derive(Clone)]
 pub struct Plan {
     network: Network,
@@ -149,11 +149,12 @@ impl Plan {
         }
     }
 
-    /// Names of the nodes whose activations are kept.
-    pub fn kept_names(&self) -> impl Iterator<Item = &str> {
+    /// Names of the nodes whose activations are stored.
+    pub fn stored_names(&self) -> impl Iterator<Item = &str> {
         let operations = &self.network.nodes;
-        let kept = self.recipe().kept.iter();
-        kept.filter_map(|node| operations.get(node.0))
+        let stored = self.recipe().stored.iter();
+        stored
+            .filter_map(|node| operations.get(node.0))
             .map(|operation| operation.name.as_str())
     }
 
@@ -337,7 +338,7 @@ impl Plan {
     }
 
     fn schedule(&self) -> Schedule<'_> {
-        let spill = self.request.spill.as_deref();
+        let offload = self.request.offload.as_deref();
         Schedule {
             geometry: &self.geometry,
             buffers: &self.buffers,
@@ -345,7 +346,7 @@ impl Plan {
             outputs: &self.network.outputs,
             taps: &self.taps,
             poison: self.request.poison,
-            spill: spill.map(|folder| (folder, self.file_bytes().get())),
+            offload: offload.map(|folder| (folder, self.file_bytes().get())),
             observer: &*self.observer,
         }
     }

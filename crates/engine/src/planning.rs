@@ -1,9 +1,9 @@
 //! From a request to a recipe, its buffers and its peak.
 
 use stream_grad_tiling::{
-    self as tiling, Axis, ByteCount, FixedBytes, FrontPoint, Geometry, Graph, Keep, Maps,
-    MemoryRequest, NodeId, PerAxis, Planned, PlannerRequest, Recipe, SizedGraph, Storage,
-    TilingError, TimeModel, file_bytes,
+    self as tiling, Axis, ByteCount, FixedBytes, FrontPoint, Geometry, Graph, Maps, MemoryRequest,
+    NodeId, PerAxis, Planned, PlannerRequest, Recipe, SizedGraph, Storage, Store, TilingError,
+    TimeModel, file_bytes,
 };
 
 use crate::backend::{Backend, on_cpu};
@@ -11,10 +11,10 @@ use crate::custom_scratch::CustomScratch;
 use crate::element::Stored;
 use crate::error::{Result, StreamError};
 use crate::network::{Network, unknown_layer};
+use crate::offload::{self, OFFLOAD_BYTES};
 use crate::parameter::{ParameterId, ParameterShape};
 use crate::prepared::AllCopies;
 use crate::request::PlanRequest;
-use crate::spill::{self, SPILL_BYTES};
 use crate::sweep::scratch_length;
 use crate::wanted::InputGradient;
 
@@ -50,7 +50,7 @@ pub(crate) fn bytes_in_file<B: Backend>(
 }
 
 /// The recipes for images of one size that no other beats in both peak and compute ratio, by rising peak: what more memory
-/// would bring. The budget of the request, if any, limits them from above; tile, block, segments and kept nodes are as
+/// would bring. The budget of the request, if any, limits them from above; tile, block, segments and stored nodes are as
 /// asked for.
 ///
 /// # Errors
@@ -84,15 +84,15 @@ fn planner_request(
     memory: MemoryRequest,
 ) -> Result<PlannerRequest> {
     let mut wanted = PlannerRequest::new(memory);
-    wanted.file = request.spill.as_deref().map(spill::room).transpose()?;
+    wanted.file = request.offload.as_deref().map(offload::room).transpose()?;
     wanted.budget = request.memory;
     wanted.tile = request
         .tile
         .map(|(rows, columns)| PerAxis::new(rows, columns));
-    wanted.block = block_edge(request, sized);
+    wanted.output_block = block_edge(request, sized);
     wanted.segments = request.segments;
-    if let Some(names) = &request.kept {
-        wanted.keep = Keep::Exactly(kept_nodes(net, names)?);
+    if let Some(names) = &request.stored {
+        wanted.store = Store::Exactly(stored_nodes(net, names)?);
     }
     Ok(wanted)
 }
@@ -115,13 +115,13 @@ fn stored(
     let geometry = Geometry::new(sized, recipe.clone())?;
     let in_memory = Planned::of(geometry, Storage::Memory, memory, request.memory, time);
     let fits = |budget: ByteCount| in_memory.peak.peak() <= u128::from(budget.get());
-    let Some(folder) = &request.spill else {
+    let Some(folder) = &request.offload else {
         return Ok(in_memory);
     };
     if request.memory.is_some_and(fits) {
         return Ok(in_memory);
     }
-    let limit = u128::from(spill::room(folder)?.get());
+    let limit = u128::from(offload::room(folder)?.get());
     let planned = Planned::of(
         in_memory.geometry,
         Storage::File,
@@ -152,8 +152,8 @@ fn block_edge(request: &PlanRequest, sized: &SizedGraph) -> Option<PerAxis<u64>>
     ))
 }
 
-fn kept_nodes(net: &Network, names: &[String]) -> Result<Vec<NodeId>> {
-    let mut kept = names
+fn stored_nodes(net: &Network, names: &[String]) -> Result<Vec<NodeId>> {
+    let mut stored = names
         .iter()
         .map(|name| {
             net.operation_names()
@@ -161,15 +161,15 @@ fn kept_nodes(net: &Network, names: &[String]) -> Result<Vec<NodeId>> {
                 .map(NodeId)
                 .ok_or_else(|| StreamError::Setting {
                     layer: "plan".into(),
-                    setting: "kept operation",
+                    setting: "stored operation",
                     found: name.clone(),
                     expected: "one of Net::operation_names",
                 })
         })
         .collect::<Result<Vec<_>>>()?;
-    kept.sort_unstable();
-    kept.dedup();
-    Ok(kept)
+    stored.sort_unstable();
+    stored.dedup();
+    Ok(stored)
 }
 
 /// The operations that are tapped, in the order of the request.
@@ -209,7 +209,7 @@ fn memory_request<B: Backend>(
         scratch: SCRATCH_PER_NODE * net.nodes.len() as u128
             + SCRATCH
             + stored(scratch_length(backend, &net.nodes)),
-        file: SPILL_BYTES,
+        file: OFFLOAD_BYTES,
     };
     for (parameter, &trains) in parameters.iter().zip(&trainable) {
         // Reading or folding a parameter makes a copy of it.

@@ -14,7 +14,7 @@ use crate::workspace::Workspace;
 /// Everything that a plan, its peak and its results depend on.
 ///
 /// Without a budget and without a tile the plan is the conventional computation: one tile, every activation
-/// kept. With a budget it is the fastest recipe that fits.
+/// stored. With a budget it is the fastest recipe that fits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlanRequest {
     pub(crate) height: u64,
@@ -23,7 +23,7 @@ pub struct PlanRequest {
     pub(crate) tile: Option<(u64, u64)>,
     pub(crate) block: Option<(u64, u64)>,
     pub(crate) segments: Option<u64>,
-    pub(crate) kept: Option<Vec<String>>,
+    pub(crate) stored: Option<Vec<String>>,
     pub(crate) recipe: Option<stream_grad_tiling::Recipe>,
     pub(crate) batch: usize,
     pub(crate) dtype: RequestedDType,
@@ -33,7 +33,7 @@ pub struct PlanRequest {
     pub(crate) features: Maps,
     pub(crate) input_gradient: InputGradient,
     pub(crate) taps: Vec<String>,
-    pub(crate) spill: Option<PathBuf>,
+    pub(crate) offload: Option<PathBuf>,
     pub(crate) poison: Option<f64>,
     pub(crate) workspace: Option<Workspace>,
     pub(crate) cost_model: CostModel,
@@ -49,7 +49,7 @@ impl PlanRequest {
             tile: None,
             block: None,
             segments: None,
-            kept: None,
+            stored: None,
             recipe: None,
             batch: 1,
             dtype: RequestedDType(Ok(DType::F32)),
@@ -59,7 +59,7 @@ impl PlanRequest {
             features: Maps::Whole,
             input_gradient: InputGradient::Skipped,
             taps: Vec::new(),
-            spill: None,
+            offload: None,
             poison: None,
             workspace: None,
             cost_model: CostModel::FIXED,
@@ -85,12 +85,12 @@ impl PlanRequest {
     /// The tile's edge in image pixels.
     #[must_use]
     pub fn tile(self, edge: u64) -> Self {
-        self.tiles(edge, edge)
+        self.tile_extent(edge, edge)
     }
 
     /// The tile's height and width in image pixels.
     #[must_use]
-    pub fn tiles(mut self, rows: u64, columns: u64) -> Self {
+    pub fn tile_extent(mut self, rows: u64, columns: u64) -> Self {
         self.tile = Some((rows, columns));
         self
     }
@@ -109,14 +109,14 @@ impl PlanRequest {
         self
     }
 
-    /// Operations whose activations are kept, by the names of [`Network::operation_names`](crate::Network::operation_names).
+    /// Operations whose activations are stored, by the names of [`Network::operation_names`](crate::Network::operation_names).
     #[must_use]
-    pub fn kept(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.kept = Some(names.into_iter().map(Into::into).collect());
+    pub fn stored(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.stored = Some(names.into_iter().map(Into::into).collect());
         self
     }
 
-    /// A recipe that was stored with a run; tile, block, segments and kept nodes are not looked at, nor is the budget but
+    /// A recipe that was stored with a run; tile, block, segments and stored nodes are not looked at, nor is the budget but
     /// to decide whether what is saved goes to a file.
     #[must_use]
     pub fn recipe(mut self, recipe: stream_grad_tiling::Recipe) -> Self {
@@ -205,7 +205,7 @@ impl PlanRequest {
         self
     }
 
-    /// A folder for a file in which saved halos and kept activations may wait for the backward sweep. With a budget they do where
+    /// A folder for a file in which saved halos and stored activations may wait for the backward sweep. With a budget they do where
     /// it does not hold them in memory, if nothing that fits is faster; without one they always do. Results are the same, bit
     /// for bit.
     ///
@@ -214,12 +214,12 @@ impl PlanRequest {
     ///
     /// ```
     /// use stream_grad_engine::{ByteCount, PlanRequest};
-    /// let request = PlanRequest::new(65_536, 65_536).memory(ByteCount::gib(8)).spill("/scratch");
+    /// let request = PlanRequest::new(65_536, 65_536).memory(ByteCount::gib(8)).offload("/scratch");
     /// # let _ = request;
     /// ```
     #[must_use]
-    pub fn spill(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.spill = Some(folder.into());
+    pub fn offload(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.offload = Some(folder.into());
         self
     }
 

@@ -10,7 +10,7 @@ use crate::exchange::TileSource;
 use crate::prepared::Prepared;
 use crate::sweep::Saved;
 
-/// Saved halos, kept activations, and the weights as the forward computation read them.
+/// Saved halos, stored activations, and the weights as the forward computation read them.
 ///
 /// Consumed by the backward sweep: running it twice, or with stale weights, does not compile.
 pub struct Residuals<'a> {

@@ -11,7 +11,7 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
 use stream_grad_kernels::{
-    Activation, AlignCorners, AveragePool, Divisor, Existing, Interpolation, KernelError,
+    Activation, AlignCorners, AveragePool, CountIncludePad, Existing, Interpolation, KernelError,
     LayerNorm, Padding, Rect, Upsample, View, ViewMut, Window, accumulate, activation_vjp_in_place,
     add, affine_forward, avg_pool_forward, avg_pool_vjp, fill, layer_norm_forward, layer_norm_vjp,
     max_pool_forward, max_pool_vjp, upsample_forward, upsample_vjp,
@@ -114,7 +114,7 @@ fn plane(criterion: &mut Criterion, channels: usize) -> Result<(), KernelError> 
         max_pool_vjp(&window, x, half_cotangent, to, Existing::Add)
     })?;
     let window = Window::new([2, 2]).stride([2, 2]);
-    let pool = AveragePool::new(window, Divisor::WindowArea);
+    let pool = AveragePool::new(window, CountIncludePad::Yes);
     kernel(&mut group, "average pool", values + small, || {
         let to = ViewMut::new(&mut to[..small], quarter, channels)?;
         avg_pool_forward(&pool, x, to)

@@ -79,9 +79,9 @@ mod tests {
     use pulp::{Arch, Scalar, Simd, WithSimd};
 
     use crate::{
-        Activation, AlignCorners, AveragePool, ConvTranspose, Convolution, DataGradientWeights,
-        Divisor, Element, Epilogue, Existing, ForwardWeights, Gelu, Interpolation, LayerNorm,
-        Padding, Pointwise, Rect, TransposedWeights, Upsample, View, ViewMut, Window,
+        Activation, AlignCorners, AveragePool, ConvTranspose, Convolution, CountIncludePad,
+        DataGradientWeights, Element, Epilogue, Existing, ForwardWeights, Gelu, Interpolation,
+        LayerNorm, Padding, Pointwise, Rect, TransposedWeights, Upsample, View, ViewMut, Window,
         avg_pool_forward, avg_pool_vjp, conv_data_gradient, conv_forward,
         conv_transpose_data_gradient, conv_transpose_forward, conv_transpose_weight_gradient,
         conv_weight_gradient, layer_norm_forward, layer_norm_vjp, max_pool_forward, max_pool_vjp,
@@ -318,7 +318,7 @@ mod tests {
         let bits = |values: &[T]| values.iter().map(|v| v.to_f64().to_bits()).collect();
         let window = Window::new([3, 3]).stride([2, 1]).dilation([1, 2]);
         let window = window.padding(Padding::all(1));
-        let average = AveragePool::new(window, Divisor::ValidCount);
+        let average = AveragePool::new(window, CountIncludePad::No);
         let (input, cotangent) = (values::<T>(9 * 8 * 37, 29), values::<T>(5 * 6 * 37, 31));
         let (read, made) = (Rect::whole(9, 8), Rect::whole(5, 6));
         let x = View::new(&input, read, 37).unwrap();

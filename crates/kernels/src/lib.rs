@@ -65,11 +65,11 @@ pub use layer_norm::{
 pub use memory::{take_pages, zeros};
 pub use pointwise::{Gelu, Pointwise, VjpOperand, pointwise_forward, pointwise_vjp};
 pub use pooling::{
-    AveragePool, Divisor, avg_pool_forward, avg_pool_vjp, max_pool_forward, max_pool_vjp,
+    AveragePool, CountIncludePad, avg_pool_forward, avg_pool_vjp, max_pool_forward, max_pool_vjp,
 };
 pub use rows::parameter_gradient_scratch_bytes;
-pub use stream_grad_tiling::{PerAxis, Rect, Span};
-pub use upsample::{AlignCorners, Interpolation, Upsample, upsample_forward, upsample_vjp};
+pub use stream_grad_tiling::{AlignCorners, PerAxis, Rect, Span};
+pub use upsample::{Interpolation, Upsample, upsample_forward, upsample_vjp};
 pub use view::{Existing, View, ViewMut};
 pub use weight_gradient::{conv_weight_gradient, weight_gradient_to_oihw};
 pub use weights::{DataGradientWeights, ForwardWeights};

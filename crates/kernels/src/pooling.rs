@@ -3,7 +3,7 @@
 mod average;
 mod max;
 
-pub use average::{AveragePool, Divisor, avg_pool_forward, avg_pool_vjp};
+pub use average::{AveragePool, CountIncludePad, avg_pool_forward, avg_pool_vjp};
 pub use max::{max_pool_forward, max_pool_vjp};
 
 use std::ops::Range;

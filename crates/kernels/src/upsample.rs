@@ -1,7 +1,7 @@
 //! Upsampling by whole factors, on rectangles of larger planes.
 
 use pulp::Simd;
-use stream_grad_tiling::{PerAxis, Rect, Span};
+use stream_grad_tiling::{AlignCorners, PerAxis, Rect, Span};
 
 use crate::element::sealed::{load_from, registers, store_to};
 use crate::instructions::Work;
@@ -20,16 +20,6 @@ const PART: usize = 1024;
 
 /// Rows of the output that it reads side by side, as many as there are for a factor of 2.
 const ROWS: usize = 4;
-
-/// Where bilinear interpolation places the samples, as PyTorch's `align_corners` says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum AlignCorners {
-    /// Pixels are squares and their centres are interpolated (`align_corners=False`).
-    #[default]
-    No,
-    /// The centres of the corner pixels of input and output coincide (`align_corners=True`).
-    Yes,
-}
 
 /// How values between the input's are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

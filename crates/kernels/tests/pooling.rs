@@ -10,7 +10,7 @@ use common::{
 use proptest::prelude::*;
 use stream_grad_kernels::oracle::{self, Plane};
 use stream_grad_kernels::{
-    AveragePool, Divisor, Element, Existing, Padding, PerAxis, Rect, ViewMut, Window,
+    AveragePool, CountIncludePad, Element, Existing, Padding, PerAxis, Rect, ViewMut, Window,
     avg_pool_forward, avg_pool_vjp, max_pool_forward, max_pool_vjp,
 };
 
@@ -180,10 +180,10 @@ impl Case {
         let [row, column] = self.origin();
         let end = PerAxis::new(row + signed(height + 1), column + signed(width + 1));
         for (divisor, end) in [
-            (Divisor::WindowArea, None),
-            (Divisor::WindowArea, Some(end)),
-            (Divisor::ValidCount, None),
-            (Divisor::ValidCount, Some(end)),
+            (CountIncludePad::Yes, None),
+            (CountIncludePad::Yes, Some(end)),
+            (CountIncludePad::No, None),
+            (CountIncludePad::No, Some(end)),
         ] {
             let pool = AveragePool {
                 end,

@@ -106,7 +106,7 @@ impl MobileNetV2Config {
 /// Convolution, norm and ReLU6.
 fn activated(net: &mut NetBuilder, x: Layer, config: Conv2d, vb: &VarBuilder<'_>) -> Result<Layer> {
     let x = net.conv2d(x, config.without_bias(), vb.pp(0))?;
-    let x = net.batch_norm(x, NORM_EPSILON, vb.pp(1))?;
+    let x = net.frozen_batch_norm(x, NORM_EPSILON, vb.pp(1))?;
     Ok(net.relu6(x)?)
 }
 
@@ -130,7 +130,7 @@ fn residual(
     y = activated(net, y, depthwise.groups(hidden), &vb.pp(index))?;
     let narrow = Conv2d::new(hidden, out_channels, 1).without_bias();
     y = net.conv2d(y, narrow, vb.pp(index + 1))?;
-    y = net.batch_norm(y, NORM_EPSILON, vb.pp(index + 2))?;
+    y = net.frozen_batch_norm(y, NORM_EPSILON, vb.pp(index + 2))?;
     if stride == 1 && in_channels == out_channels {
         y = net.add(x, y)?;
     }

@@ -195,7 +195,7 @@ pub(crate) fn conv_norm(
     norm: VarBuilder<'_>,
 ) -> Result<Layer> {
     let x = net.conv2d(x, config.without_bias(), conv)?;
-    Ok(net.batch_norm(x, NORM_EPSILON, norm)?)
+    Ok(net.frozen_batch_norm(x, NORM_EPSILON, norm)?)
 }
 
 /// ResNet-18 up to the global pooling: `[N, 3, H, W]` to `[N, 512, ⌈H/32⌉, ⌈W/32⌉]`.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use candle_nn::VarBuilder;
 use stream_grad_engine::{Layer, Model, Network, NetworkBuilder, ParameterValues, Provided};
-use stream_grad_kernels::{Divisor, Gelu, Pointwise};
-use stream_grad_tiling::{Corners, FrontPoint, SizedGraph};
+use stream_grad_kernels::{CountIncludePad, Gelu, Pointwise};
+use stream_grad_tiling::{AlignCorners, FrontPoint, SizedGraph};
 
 use crate::branch::Branch;
 use crate::local::{LocalLayer, LocalOperator};
@@ -104,10 +104,15 @@ impl NetBuilder {
     ///
     /// # Errors
     /// A parameter that is missing or misshapen.
-    pub fn batch_norm(&mut self, x: Layer, epsilon: f64, vb: VarBuilder<'_>) -> Result<Layer> {
+    pub fn frozen_batch_norm(
+        &mut self,
+        x: Layer,
+        epsilon: f64,
+        vb: VarBuilder<'_>,
+    ) -> Result<Layer> {
         let mut registry = Registry::new(&vb, &mut self.parameters);
         self.network
-            .batch_norm(x, epsilon, &vb.prefix(), &mut registry)
+            .frozen_batch_norm(x, epsilon, &vb.prefix(), &mut registry)
     }
 
     /// Layer norm over the channels of each pixel: `weight` and `bias` `[C]`. It is local, so it streams.
@@ -212,12 +217,17 @@ impl NetBuilder {
         self.network.max_pool2d(x, pool)
     }
 
-    /// Average pooling; `divisor` says whether padding counts.
+    /// Average pooling; `count_include_pad` says whether padding counts in what sums are divided by.
     ///
     /// # Errors
     /// As for [`Self::max_pool2d`].
-    pub fn avg_pool2d(&mut self, x: Layer, pool: Pool2d, divisor: Divisor) -> Result<Layer> {
-        self.network.avg_pool2d(x, pool, divisor)
+    pub fn avg_pool2d(
+        &mut self,
+        x: Layer,
+        pool: Pool2d,
+        count_include_pad: CountIncludePad,
+    ) -> Result<Layer> {
+        self.network.avg_pool2d(x, pool, count_include_pad)
     }
 
     /// Nearest-neighbour upsampling by a whole factor.
@@ -245,9 +255,9 @@ impl NetBuilder {
         &mut self,
         x: Layer,
         factor: usize,
-        corners: Corners,
+        align_corners: AlignCorners,
     ) -> Result<Layer> {
-        self.network.upsample_bilinear(x, factor, corners)
+        self.network.upsample_bilinear(x, factor, align_corners)
     }
 
     /// A layer of the user's own.
@@ -313,7 +323,7 @@ impl Net {
     }
 
     /// The recipes for images of one size that no other beats in both peak and compute ratio, by rising peak: what more memory
-    /// would bring. The budget of the request, if any, limits them from above; tile, block, segments and kept nodes are as
+    /// would bring. The budget of the request, if any, limits them from above; tile, block, segments and stored nodes are as
     /// asked for.
     ///
     /// # Errors
@@ -364,7 +374,7 @@ impl Net {
         self.network.output_names()
     }
 
-    /// Names of the operations after fusing, in order; index 0 is the image. `Recipe::kept` refers to these.
+    /// Names of the operations after fusing, in order; index 0 is the image. `Recipe::stored` refers to these.
     pub fn operation_names(&self) -> impl Iterator<Item = &str> {
         self.network.operation_names()
     }

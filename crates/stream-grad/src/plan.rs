@@ -23,7 +23,7 @@ use crate::{
 
 /// A recipe with its geometry, its buffers and its peak, ready to run on any image of its size.
 ///
-/// `{plan}` prints blocks, segments, tiles, kept nodes, peak bytes, predicted time and compute ratio.
+/// `{plan}` prints blocks, segments, tiles, stored nodes, peak bytes, predicted time and compute ratio.
 #[derive(Clone)]
 pub struct Plan {
     net: Net,
@@ -71,9 +71,9 @@ impl Plan {
         self.plan.predicted_time()
     }
 
-    /// Names of the nodes whose activations are kept.
-    pub fn kept_names(&self) -> impl Iterator<Item = &str> {
-        self.plan.kept_names()
+    /// Names of the nodes whose activations are stored.
+    pub fn stored_names(&self) -> impl Iterator<Item = &str> {
+        self.plan.stored_names()
     }
 
     /// A promise: no more heap bytes than this are held at any moment from the start of `forward` to the end

@@ -66,7 +66,7 @@ fn net(dtype: DType) -> Result<Net, StreamError> {
         conv(3, 4, 7).stride(2).without_bias(),
         vb.pp("stem"),
     )?;
-    let x = net.batch_norm(x, 1e-5, vb.pp("bn"))?;
+    let x = net.frozen_batch_norm(x, 1e-5, vb.pp("bn"))?;
     let x = net.relu(x)?;
     let x = net.max_pool2d(x, Pool2d::new(3).stride(2).padding(1))?;
     let y = net.conv2d(x, conv(4, 8, 3).stride(2), vb.pp("a"))?;
@@ -250,7 +250,7 @@ fn wide(dtype: DType) -> Result<Net, StreamError> {
     let x = net.conv2d(x, conv(64, 240), vb.pp("a"))?;
     let x = net.relu(x)?;
     let x = net.conv2d(x, conv(240, 32), vb.pp("b"))?;
-    let x = net.batch_norm(x, 1e-5, vb.pp("bn"))?;
+    let x = net.frozen_batch_norm(x, 1e-5, vb.pp("bn"))?;
     let x = net.max_pool2d(x, Pool2d::new(4).stride(4))?;
     net.build(x)
 }
@@ -301,10 +301,10 @@ fn measured_peaks_stay_below_the_promise_and_close_to_it() {
             let folder = tempfile::tempdir().unwrap();
             for edge in [64, 128] {
                 let conventional = net.plan(base.clone()).unwrap();
-                let kept: Vec<&str> = conventional.kept_names().collect();
-                let memory = base.clone().tile(edge).kept(kept);
-                let spilled = memory.clone().spill(folder.path());
-                let plans = [memory, spilled.clone()].map(|request| net.plan(request).unwrap());
+                let stored: Vec<&str> = conventional.stored_names().collect();
+                let memory = base.clone().tile(edge).stored(stored);
+                let offloaded = memory.clone().offload(folder.path());
+                let plans = [memory, offloaded.clone()].map(|request| net.plan(request).unwrap());
                 let saved = plans
                     .each_ref()
                     .map(|plan| plan.peak_classes().saved.forward);
@@ -313,11 +313,11 @@ fn measured_peaks_stay_below_the_promise_and_close_to_it() {
                     "{saved:?} bytes of what is saved in memory"
                 );
                 assert!(u128::from(plans[1].file_bytes().get()) == saved[0]);
-                assert_kept("spilled", measure(&net, spilled, &image));
-                let spilled = base.clone().tile(edge).segments(3).block(256);
+                assert_kept("offloaded", measure(&net, offloaded, &image));
+                let offloaded = base.clone().tile(edge).segments(3).block(256);
                 assert_kept(
-                    "spilled segments of blocks",
-                    measure(&net, spilled.spill(folder.path()), &image),
+                    "offloaded segments of blocks",
+                    measure(&net, offloaded.offload(folder.path()), &image),
                 );
             }
             let mut planned = 0;

@@ -17,14 +17,14 @@ pub enum Residual {
     Unused,
     /// Its activation is computed again (for the image: read again).
     Recomputed,
-    /// Its activation is kept from the forward sweep.
-    Kept,
+    /// Its activation is stored from the forward sweep.
+    Stored,
 }
 
 /// Which of the two kinds of forward sweep runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sweep {
-    /// Saves halos and kept nodes for the backward sweep.
+    /// Saves halos and stored nodes for the backward sweep.
     Saving,
     /// Only carries, and saves the strips at the borders of segments.
     Carrying,
@@ -67,11 +67,11 @@ pub struct Buffers {
 impl Buffers {
     /// Lays out all buffers, with what is saved in memory.
     pub fn new(geometry: &Geometry) -> Self {
-        Self::stored(geometry, Storage::Memory)
+        Self::with_storage(geometry, Storage::Memory)
     }
 
     /// Lays out all buffers, with what is saved wherever `storage` says.
-    pub fn stored(geometry: &Geometry, storage: Storage) -> Self {
+    pub fn with_storage(geometry: &Geometry, storage: Storage) -> Self {
         let graph = geometry.sized().graph();
         let nodes = graph.nodes().len();
         let residuals = residuals(geometry);
@@ -93,7 +93,7 @@ impl Buffers {
         let backward_cotangents = backward.offsets.split_off(nodes);
 
         let mut transient = Slab::default();
-        let carries = |node: usize| geometry.segments() > 1 || geometry.is_kept(node);
+        let carries = |node: usize| geometry.segments() > 1 || geometry.is_stored(node);
         let (transient_strips, transient_lefts) = transient.carries(geometry, carries);
         let mut cotangent = Slab::default();
         let has_cotangent = |node: usize| graph.nodes()[node].has_cotangent;
@@ -148,7 +148,7 @@ impl Buffers {
         self.held[node]
     }
 
-    /// Offset of a node's activation in the arena of a forward sweep. A kept node has none in a saving sweep.
+    /// Offset of a node's activation in the arena of a forward sweep. A stored node has none in a saving sweep.
     pub fn forward_activation(&self, sweep: Sweep, node: usize) -> u64 {
         self.forward(sweep).offsets[node]
     }
@@ -180,7 +180,7 @@ impl Buffers {
         self.backward_length
     }
 
-    /// Length of the slab of saved halos and kept activations of a block. With [`Storage::File`] it holds those at hand, and
+    /// Length of the slab of saved halos and stored activations of a block. With [`Storage::File`] it holds those at hand, and
     /// blocks can take turns in one slab.
     pub fn saved_length(&self, block: usize) -> u64 {
         self.blocks[block].memory_length()
@@ -204,7 +204,7 @@ impl Buffers {
         self.blocks[block].strip(band)
     }
 
-    /// The part of the saved slab with the left halos and kept activations of a tile. A file takes it when the tile's
+    /// The part of the saved slab with the left halos and stored activations of a tile. A file takes it when the tile's
     /// forward computation is done.
     pub fn saved_tile(&self, geometry: &Geometry, block: usize, tile: Tile) -> Range<u64> {
         self.blocks[block].tile(geometry.block(block), tile)
@@ -245,8 +245,8 @@ impl Buffers {
         if let Some(segment) = border_segment(geometry, block, band) {
             return Place::Border(buffers.borders[segment] + before(node, &|_| true));
         }
-        if sweep == Sweep::Saving && !geometry.is_kept(node) {
-            let offset = before(node, &|other| !geometry.is_kept(other));
+        if sweep == Sweep::Saving && !geometry.is_stored(node) {
+            let offset = before(node, &|other| !geometry.is_stored(other));
             return Place::Saved(buffers.strip(band).start + offset);
         }
         Place::Transient(self.transient_strips[node][band % 2])
@@ -261,10 +261,10 @@ impl Buffers {
         node: usize,
         sweep: Sweep,
     ) -> Place {
-        if sweep == Sweep::Saving && !geometry.is_kept(node) {
+        if sweep == Sweep::Saving && !geometry.is_stored(node) {
             let block = geometry.block(index);
             let offset: u64 = (0..node)
-                .filter(|&other| !geometry.is_kept(other))
+                .filter(|&other| !geometry.is_stored(other))
                 .map(|other| aligned(elements(geometry, block.left(tile, other), other)))
                 .sum();
             return Place::Saved(self.blocks[index].tile(block, tile).start + offset);
@@ -272,18 +272,18 @@ impl Buffers {
         Place::Transient(self.transient_lefts[node][tile.column % 2])
     }
 
-    /// Offset of a kept node's activation of one tile in the saved slab.
-    pub fn kept(&self, geometry: &Geometry, index: usize, tile: Tile, node: usize) -> u64 {
+    /// Offset of a stored node's activation of one tile in the saved slab.
+    pub fn stored(&self, geometry: &Geometry, index: usize, tile: Tile, node: usize) -> u64 {
         let block = geometry.block(index);
         let lefts: u64 = (0..geometry.sized().graph().nodes().len())
-            .filter(|&other| !geometry.is_kept(other))
+            .filter(|&other| !geometry.is_stored(other))
             .map(|other| aligned(elements(geometry, block.left(tile, other), other)))
             .sum();
-        let kept: u64 = (0..node)
-            .filter(|&other| geometry.is_kept(other))
+        let stored: u64 = (0..node)
+            .filter(|&other| geometry.is_stored(other))
             .map(|other| aligned(elements(geometry, block.held(tile, other), other)))
             .sum();
-        self.blocks[index].tile(block, tile).start + lefts + kept
+        self.blocks[index].tile(block, tile).start + lefts + stored
     }
 
     /// Offset, in the cotangent slab, of the strip that band `band` hands to the bands above it.

@@ -46,8 +46,8 @@ pub(crate) fn segment_counts(bands: u64) -> Vec<u64> {
         .collect()
 }
 
-/// How many of `most` nodes to keep: nine numbers draw the curve from all to none, and `besides`.
-pub(crate) fn kept_counts(most: usize, besides: usize) -> Vec<usize> {
+/// How many of `most` nodes to store: nine numbers draw the curve from all to none, and `besides`.
+pub(crate) fn stored_counts(most: usize, besides: usize) -> Vec<usize> {
     let mut counts: Vec<usize> = (0..=8).map(|eighth| most * eighth / 8).collect();
     counts.push(besides.min(most));
     counts.sort_unstable_by_key(|&count| Reverse(count));
@@ -84,10 +84,10 @@ mod tests {
     }
 
     #[test]
-    fn kept_counts_fall_from_all_to_none() {
-        assert_eq!(kept_counts(3, 3), [3, 2, 1, 0]);
-        assert_eq!(kept_counts(0, 5), [0]);
-        assert_eq!(kept_counts(16, 5), [16, 14, 12, 10, 8, 6, 5, 4, 2, 0]);
+    fn stored_counts_fall_from_all_to_none() {
+        assert_eq!(stored_counts(3, 3), [3, 2, 1, 0]);
+        assert_eq!(stored_counts(0, 5), [0]);
+        assert_eq!(stored_counts(16, 5), [16, 14, 12, 10, 8, 6, 5, 4, 2, 0]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub struct Cost {
     pub forward: u128,
     /// Sweeping segments again before their backward sweep: all but the last of each block.
     pub resweep: u128,
-    /// Recomputing, in the backward sweep, what was not kept.
+    /// Recomputing, in the backward sweep, what was not stored.
     pub recompute: u128,
     /// Vector-Jacobian products of the backward sweep.
     pub vjp: u128,

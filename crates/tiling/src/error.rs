@@ -152,9 +152,9 @@ pub enum TilingError {
         /// The bytes of what the recipe saves.
         needed: u128,
     },
-    /// A node cannot be kept.
-    #[error("node {node} cannot be kept: {reason}")]
-    Kept {
+    /// A node cannot be stored.
+    #[error("node {node} cannot be stored: {reason}")]
+    Stored {
         /// The node's index.
         node: usize,
         /// Why.

@@ -124,7 +124,6 @@ mod cost;
 mod error;
 mod fraction;
 mod graph;
-mod keeping;
 mod lifetimes;
 mod memory;
 mod overlap;
@@ -132,14 +131,15 @@ mod planner;
 mod published;
 mod receptive_field;
 mod recipe;
+#[cfg(feature = "serde")]
+mod recipe_file;
 mod rect;
 mod rule;
 mod saved;
 mod schedule;
 mod search;
 mod span;
-#[cfg(feature = "serde")]
-mod stored_recipe;
+mod storing;
 mod time;
 mod transposed_window;
 mod window;
@@ -157,12 +157,12 @@ pub use memory::{
     peak_bytes,
 };
 pub use overlap::BlockOverlap;
-pub use planner::{FrontPoint, Keep, Planned, PlannerRequest, pareto, plan};
+pub use planner::{FrontPoint, Planned, PlannerRequest, Store, pareto, plan};
 pub use published::{PublishedBorders, PublishedCost};
 pub use receptive_field::{LostBorder, ReceptiveField, strides};
 pub use recipe::{Block, Geometry, MAX_BLOCKS, Recipe, Tile};
 pub use rect::Rect;
-pub use rule::{AxisRule, Corners, LocalRule, bilinear_left_neighbour};
+pub use rule::{AlignCorners, AxisRule, LocalRule, bilinear_left_neighbour};
 pub use saved::Storage;
 pub use schedule::{AxisSchedule, MAX_BANDS};
 pub use span::{Axis, PerAxis, Span};

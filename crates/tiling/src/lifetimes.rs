@@ -23,8 +23,8 @@ pub(crate) fn residuals(geometry: &Geometry) -> Vec<Residual> {
             .consumers(node)
             .iter()
             .any(|&(consumer, _)| residuals[consumer.0] == Residual::Recomputed);
-        residuals[node] = if geometry.is_kept(node) {
-            Residual::Kept
+        residuals[node] = if geometry.is_stored(node) {
+            Residual::Stored
         } else if read_by_vjp || read_by_recompute {
             Residual::Recomputed
         } else {
@@ -53,14 +53,14 @@ pub(crate) fn forward_lifetimes(geometry: &Geometry, held: &[u64], sweep: Sweep)
     let graph = geometry.sized().graph();
     (0..held.len())
         .map(|node| {
-            let kept = sweep == Sweep::Saving && geometry.is_kept(node);
+            let stored = sweep == Sweep::Saving && geometry.is_stored(node);
             let last_consumer = graph
                 .consumers(node)
                 .iter()
                 .map(|consumer| consumer.0.0)
                 .max();
             Lifetime {
-                size: if kept { 0 } else { held[node] },
+                size: if stored { 0 } else { held[node] },
                 first: node,
                 last: last_consumer.unwrap_or(node),
             }

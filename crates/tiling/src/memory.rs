@@ -134,7 +134,7 @@ pub struct PeakBytes {
     pub transient: PhaseBytes,
     /// Carries of cotangents.
     pub cotangent_carries: PhaseBytes,
-    /// Saved halos and kept activations, as far as they are in memory.
+    /// Saved halos and stored activations, as far as they are in memory.
     pub saved: PhaseBytes,
     /// Cotangents that are shown to a caller, while other blocks still add to them.
     pub shown: PhaseBytes,
@@ -219,7 +219,7 @@ impl PeakBytes {
             ("held for the next step", self.held),
             ("transient carries", self.transient),
             ("cotangent carries", self.cotangent_carries),
-            ("saved halos and kept activations", self.saved),
+            ("saved halos and stored activations", self.saved),
             ("cotangents shown over blocks", self.shown),
             ("buffers of the file", self.file),
             ("strips at segment borders", self.borders),

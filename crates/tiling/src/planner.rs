@@ -14,9 +14,9 @@ use crate::span::PerAxis;
 use crate::time::{Picoseconds, TimeModel, Traffic};
 use crate::work::Work;
 
-/// Which activations the planner may keep from the forward to the backward sweep.
+/// Which activations the planner may store from the forward to the backward sweep.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Keep {
+pub enum Store {
     /// Whichever pay under the budget.
     #[default]
     Any,
@@ -36,11 +36,11 @@ pub struct PlannerRequest {
     /// Edge of a tile in image pixels.
     pub tile: Option<PerAxis<u64>>,
     /// Edge of a block in output positions; otherwise one block.
-    pub block: Option<PerAxis<u64>>,
+    pub output_block: Option<PerAxis<u64>>,
     /// Number of segments.
     pub segments: Option<u64>,
-    /// Which activations may be kept.
-    pub keep: Keep,
+    /// Which activations may be stored.
+    pub store: Store,
     /// The most bytes of a file in which what is saved may be. Without a budget it goes there, with one where that is faster
     /// than what fits in memory; with no file, never.
     pub file: Option<ByteCount>,
@@ -53,9 +53,9 @@ impl PlannerRequest {
             budget: None,
             memory,
             tile: None,
-            block: None,
+            output_block: None,
             segments: None,
-            keep: Keep::Any,
+            store: Store::Any,
             file: None,
         }
     }
@@ -112,7 +112,7 @@ impl Planned {
         budget: Option<ByteCount>,
         time: &TimeModel,
     ) -> Self {
-        let buffers = Buffers::stored(&geometry, storage);
+        let buffers = Buffers::with_storage(&geometry, storage);
         let peak = peak_bytes(&geometry, &buffers, memory);
         let traffic = Traffic {
             file: file_traffic(&geometry, &buffers, memory.element_bytes),
@@ -137,9 +137,9 @@ const ADDRESSABLE: u128 = i64::MAX as u128;
 /// Chooses the recipe with the least predicted time whose peak is within the budget.
 ///
 /// Without a budget, what is not chosen is left whole: without any choice the plan is one tile with every activation
-/// kept, and with a choice nothing is kept unless [`Keep::Exactly`] says so. With a budget the planner tries square
+/// stored, and with a choice nothing is stored unless [`Store::Exactly`] says so. With a budget the planner tries square
 /// tiles and bands of the full width from the whole image down to one total stride, segments in powers of
-/// two, and for each keeps the activations that save most time per byte, as many as pay.
+/// two, and for each stores the activations that save most time per byte, as many as pay.
 ///
 /// # Errors
 /// [`TilingError::BudgetTooSmall`] with the smallest peak that was found and the class of bytes that binds, and
@@ -222,7 +222,7 @@ pub fn pareto(
     let mut points = Vec::new();
     search.visit(&mut |tiling| {
         for storage in search.storages() {
-            let (order, counts) = search.kept(tiling, storage);
+            let (order, counts) = search.stored(tiling, storage);
             for count in counts {
                 let planned = search.planned(tiling, &order, count, storage)?;
                 if planned.peak.peak() <= budget && search.fits_in_file(&planned) {
@@ -259,29 +259,29 @@ fn unbudgeted(
     let whole = Recipe::whole(sized);
     let segments = request.segments.unwrap_or(1);
     let conventional =
-        request.tile.is_none() && request.block.is_none() && request.segments.is_none();
+        request.tile.is_none() && request.output_block.is_none() && request.segments.is_none();
     let tile = request.tile.unwrap_or_else(|| {
         // Each segment needs a band of its own.
         let rows = whole.tile.rows.checked_div(segments).unwrap_or(1).max(1);
         PerAxis::new(rows, whole.tile.columns)
     });
     let recipe = Recipe {
-        block: request.block.unwrap_or(whole.block),
+        output_block: request.output_block.unwrap_or(whole.output_block),
         segments,
         tile,
         ..whole
     };
     let geometry = Geometry::new(sized.clone(), recipe)?;
-    let kept = match &request.keep {
-        Keep::Exactly(nodes) => nodes.clone(),
-        Keep::Among(_) | Keep::Any if !conventional => Vec::new(),
-        keep => keepable(&geometry, keep),
+    let stored = match &request.store {
+        Store::Exactly(nodes) => nodes.clone(),
+        Store::Among(_) | Store::Any if !conventional => Vec::new(),
+        among => storable(&geometry, among),
     };
     let storage = match request.file {
         None => Storage::Memory,
         Some(_) => Storage::File,
     };
-    let geometry = geometry.with(segments, kept)?;
+    let geometry = geometry.with(segments, stored)?;
     let planned = Planned::of(geometry, storage, &request.memory, request.budget, time);
     if let Some(limit) = request.file {
         let limit = u128::from(limit.get());
@@ -296,17 +296,17 @@ fn unbudgeted(
     Ok(planned)
 }
 
-/// Every node that the backward sweep would compute again and that the request allows to keep.
-pub(crate) fn keepable(geometry: &Geometry, keep: &Keep) -> Vec<NodeId> {
+/// every node that the backward sweep would compute again and that the request allows to store.
+pub(crate) fn storable(geometry: &Geometry, store: &Store) -> Vec<NodeId> {
     residuals(geometry)
         .iter()
         .enumerate()
         .filter(|&(node, &residual)| node > 0 && residual == Residual::Recomputed)
         .map(|(node, _)| NodeId(node))
-        .filter(|node| match keep {
-            Keep::Any => true,
-            Keep::Among(nodes) => nodes.contains(node),
-            Keep::Exactly(_) => false,
+        .filter(|node| match store {
+            Store::Any => true,
+            Store::Among(nodes) => nodes.contains(node),
+            Store::Exactly(_) => false,
         })
         .collect()
 }

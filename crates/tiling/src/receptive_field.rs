@@ -2,7 +2,7 @@
 
 use crate::fraction::Fraction;
 use crate::graph::{NodeId, SizedGraph};
-use crate::rule::{AxisRule, Corners};
+use crate::rule::{AlignCorners, AxisRule};
 use crate::span::{Axis, Span};
 
 /// The receptive field of a node in the image along one axis.
@@ -193,9 +193,9 @@ fn phases(sized: &SizedGraph, axis: Axis, size: i64) -> i64 {
     for edge in sized.graph().nodes().iter().flat_map(|node| &node.inputs) {
         let factor = match &edge.rule[axis] {
             AxisRule::UpsampleNearest(factor)
-            | AxisRule::UpsampleBilinear(factor, Corners::HalfPixel) => *factor,
+            | AxisRule::UpsampleBilinear(factor, AlignCorners::No) => *factor,
             AxisRule::TransposedWindow(window) => window.stride(),
-            AxisRule::UpsampleBilinear(_, Corners::Aligned) => size,
+            AxisRule::UpsampleBilinear(_, AlignCorners::Yes) => size,
             AxisRule::Pointwise | AxisRule::Window(_) | AxisRule::Custom(_) => 1,
         };
         phases = phases.saturating_mul(factor).min(MOST_PHASES);
@@ -223,12 +223,12 @@ fn dependence(sized: &SizedGraph, axis: Axis, node: NodeId, outputs: Span) -> Sp
 
 /// What a rule reads if the image goes on beyond its ends.
 fn unbounded(rule: &AxisRule, outputs: Span, size: i64) -> Span {
-    let AxisRule::UpsampleBilinear(factor, corners) = rule else {
+    let AxisRule::UpsampleBilinear(factor, align_corners) = rule else {
         return rule.needed(outputs, size);
     };
-    let left = |output: i64| match corners {
-        Corners::HalfPixel => (2 * output + 1 - factor).div_euclid(2 * factor),
-        Corners::Aligned => {
+    let left = |output: i64| match align_corners {
+        AlignCorners::No => (2 * output + 1 - factor).div_euclid(2 * factor),
+        AlignCorners::Yes => {
             let position = i128::from(output) * i128::from(size - 1);
             let step = i128::from((size * factor - 1).max(1));
             i64::try_from(position.div_euclid(step)).unwrap_or(output)

@@ -1,37 +1,37 @@
-//! Recipes: blocks x segments x tiles and the kept nodes, as a value.
+//! Recipes: blocks x segments x tiles and the stored nodes, as a value.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::error::TilingError;
 use crate::graph::{NodeId, SizedGraph};
+#[cfg(feature = "serde")]
+use crate::recipe_file::RecipeFile;
 use crate::rect::Rect;
 use crate::schedule::{AxisSchedule, MAX_BANDS};
 use crate::span::{Axis, PerAxis, Span};
-#[cfg(feature = "serde")]
-use crate::stored_recipe::StoredRecipe;
 
 /// How one image is cut: a value that can be printed, compared and stored, and says everything about the
 /// order of the computation.
 ///
-/// One block, one segment and one tile with every node kept is conventional training.
+/// One block, one segment and one tile with every node stored is conventional training.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(try_from = "StoredRecipe", into = "StoredRecipe")
+    serde(try_from = "RecipeFile", into = "RecipeFile")
 )]
 pub struct Recipe {
     /// The image's size in pixels.
     pub image: PerAxis<u64>,
     /// Edge of a block, in positions of the output; the last block of an axis takes the remainder.
-    pub block: PerAxis<u64>,
+    pub output_block: PerAxis<u64>,
     /// Segments per block: runs of bands whose halos are held at the same time.
     pub segments: u64,
     /// Edge of a tile, in image pixels; the last tile of an axis takes the remainder.
     pub tile: PerAxis<u64>,
-    /// Nodes whose activations are kept from the forward to the backward sweep, in rising order.
-    pub kept: Vec<NodeId>,
+    /// Nodes whose activations are stored from the forward to the backward sweep, in rising order.
+    pub stored: Vec<NodeId>,
 }
 
 impl Recipe {
@@ -40,10 +40,10 @@ impl Recipe {
         let output = sized.graph().outputs()[0].0;
         Self {
             image: sized.image(),
-            block: sized.size(output).map(i64::unsigned_abs),
+            output_block: sized.size(output).map(i64::unsigned_abs),
             segments: 1,
             tile: sized.image(),
-            kept: Vec::new(),
+            stored: Vec::new(),
         }
     }
 }
@@ -52,15 +52,15 @@ impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "image {}x{}, blocks of {}x{} output positions, {} segment(s), tiles of {}x{} pixels, {} kept node(s)",
+            "image {}x{}, blocks of {}x{} output positions, {} segment(s), tiles of {}x{} pixels, {} stored node(s)",
             self.image.rows,
             self.image.columns,
-            self.block.rows,
-            self.block.columns,
+            self.output_block.rows,
+            self.output_block.columns,
             self.segments,
             self.tile.rows,
             self.tile.columns,
-            self.kept.len()
+            self.stored.len()
         )
     }
 }
@@ -136,7 +136,7 @@ impl Geometry {
     ///
     /// # Errors
     /// A tile, block or segment count of zero or beyond the image, several outputs with more than one block, or
-    /// a kept node that does not exist.
+    /// a stored node that does not exist.
     pub fn new(sized: SizedGraph, recipe: Recipe) -> Result<Self, TilingError> {
         let rows = schedules(&sized, &recipe, Axis::Rows)?.into();
         let columns = schedules(&sized, &recipe, Axis::Columns)?.into();
@@ -149,29 +149,29 @@ impl Geometry {
         .checked()
     }
 
-    /// The same tiles and blocks with other segments and kept nodes; the schedule is shared.
+    /// The same tiles and blocks with other segments and stored nodes; the schedule is shared.
     ///
     /// # Errors
-    /// As [`Geometry::new`], for the number of segments and the kept nodes.
-    pub fn with(&self, segments: u64, kept: Vec<NodeId>) -> Result<Self, TilingError> {
+    /// As [`Geometry::new`], for the number of segments and the stored nodes.
+    pub fn with(&self, segments: u64, stored: Vec<NodeId>) -> Result<Self, TilingError> {
         let mut geometry = self.clone();
         geometry.recipe.segments = segments;
-        geometry.recipe.kept = kept;
+        geometry.recipe.stored = stored;
         geometry.checked()
     }
 
     fn checked(self) -> Result<Self, TilingError> {
         let nodes = self.sized.graph().nodes().len();
-        for pair in self.recipe.kept.windows(2) {
+        for pair in self.recipe.stored.windows(2) {
             if pair[0] >= pair[1] {
-                return Err(TilingError::Kept {
+                return Err(TilingError::Stored {
                     node: pair[1].0,
-                    reason: "kept nodes must be listed once, in rising order",
+                    reason: "stored nodes must be listed once, in rising order",
                 });
             }
         }
-        if let Some(node) = self.recipe.kept.iter().find(|node| node.0 >= nodes) {
-            return Err(TilingError::Kept {
+        if let Some(node) = self.recipe.stored.iter().find(|node| node.0 >= nodes) {
+            return Err(TilingError::Stored {
                 node: node.0,
                 reason: "the graph has no such node",
             });
@@ -251,9 +251,9 @@ impl Geometry {
         usize::try_from(self.recipe.segments).unwrap_or(1)
     }
 
-    /// Whether a node is kept from the forward to the backward sweep.
-    pub fn is_kept(&self, node: usize) -> bool {
-        self.recipe.kept.binary_search(&NodeId(node)).is_ok()
+    /// Whether a node is stored from the forward to the backward sweep.
+    pub fn is_stored(&self, node: usize) -> bool {
+        self.recipe.stored.binary_search(&NodeId(node)).is_ok()
     }
 }
 
@@ -264,7 +264,7 @@ fn schedules(
 ) -> Result<Vec<AxisSchedule>, TilingError> {
     let output = sized.graph().outputs()[0];
     let output_size = sized.size(output.0)[axis];
-    let block = edge("the block's edge", axis, recipe.block[axis])?;
+    let block = edge("the block's edge", axis, recipe.output_block[axis])?;
     let tile = edge("the tile's edge", axis, recipe.tile[axis])?;
     if block >= output_size {
         let needed: Vec<Span> = (0..sized.graph().nodes().len())

@@ -28,14 +28,15 @@ pub trait LocalRule: fmt::Debug + Send + Sync {
     }
 }
 
-/// How bilinear upsampling maps the corners of its grid, as in PyTorch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Where bilinear upsampling places its samples, as PyTorch's `align_corners` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub enum Corners {
-    /// Pixel centres are mapped: output `o` lies at input `(o + 1/2) / factor - 1/2`.
-    HalfPixel,
-    /// First and last pixel coincide: output `o` lies at input `o (N - 1) / (factor N - 1)`.
-    Aligned,
+pub enum AlignCorners {
+    /// Pixels are squares and their centres are mapped: output `o` lies at input `(o + 1/2) / factor - 1/2`.
+    #[default]
+    No,
+    /// The centres of first and last pixels coincide: output `o` lies at input `o (N - 1) / (factor N - 1)`.
+    Yes,
 }
 
 /// The rule of one axis of one edge of a graph: `prefix` and `needed inputs`.
@@ -50,7 +51,7 @@ pub enum AxisRule {
     /// Nearest-neighbour upsampling by a whole factor of at least 1.
     UpsampleNearest(i64),
     /// Bilinear upsampling by a whole factor of at least 1.
-    UpsampleBilinear(i64, Corners),
+    UpsampleBilinear(i64, AlignCorners),
     /// A rule of the user's.
     Custom(Arc<dyn LocalRule>),
 }
@@ -76,7 +77,7 @@ impl AxisRule {
             Self::Window(window) => window.prefix(available, size),
             Self::TransposedWindow(window) => window.prefix(available, size),
             Self::UpsampleNearest(factor) => available * factor,
-            Self::UpsampleBilinear(factor, corners) => {
+            Self::UpsampleBilinear(factor, align_corners) => {
                 let outputs = size * factor;
                 if available >= size {
                     outputs
@@ -84,10 +85,10 @@ impl AxisRule {
                     // Output 0 already reads inputs 0 and 1.
                     0
                 } else {
-                    let count = match corners {
+                    let count = match align_corners {
                         // Outputs whose left neighbour is at most `available - 2`.
-                        Corners::HalfPixel => factor * (available - 1) + factor / 2,
-                        Corners::Aligned => {
+                        AlignCorners::No => factor * (available - 1) + factor / 2,
+                        AlignCorners::Yes => {
                             let numerator = i128::from(available - 1) * i128::from(outputs - 1);
                             let denominator = i128::from(size - 1);
                             let count = (numerator + denominator - 1) / denominator;
@@ -115,8 +116,9 @@ impl AxisRule {
                 outputs.lo.div_euclid(*factor),
                 (outputs.hi - 1).div_euclid(*factor) + 1,
             ),
-            Self::UpsampleBilinear(factor, corners) => {
-                let left = |output: i64| bilinear_left_neighbour(output, *factor, *corners, size);
+            Self::UpsampleBilinear(factor, align_corners) => {
+                let left =
+                    |output: i64| bilinear_left_neighbour(output, *factor, *align_corners, size);
                 Span::new(left(outputs.lo), (left(outputs.hi - 1) + 2).min(size))
             }
             Self::Custom(rule) => rule.needed(outputs, size),
@@ -146,11 +148,16 @@ impl AxisRule {
 /// Index of the left (or upper) of the two inputs that bilinear output `output` blends.
 ///
 /// Exact in integers, so that planning and arithmetic cannot disagree by a rounding.
-pub fn bilinear_left_neighbour(output: i64, factor: i64, corners: Corners, size: i64) -> i64 {
-    match corners {
-        Corners::HalfPixel => (2 * output + 1 - factor).div_euclid(2 * factor).max(0),
-        Corners::Aligned if size < 2 => 0,
-        Corners::Aligned => {
+pub fn bilinear_left_neighbour(
+    output: i64,
+    factor: i64,
+    align_corners: AlignCorners,
+    size: i64,
+) -> i64 {
+    match align_corners {
+        AlignCorners::No => (2 * output + 1 - factor).div_euclid(2 * factor).max(0),
+        AlignCorners::Yes if size < 2 => 0,
+        AlignCorners::Yes => {
             let position =
                 i128::from(output) * i128::from(size - 1) / i128::from((size * factor - 1).max(1));
             i64::try_from(position).unwrap_or(size - 1)

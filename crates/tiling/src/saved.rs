@@ -1,4 +1,4 @@
-//! The layout of what a block saves for its backward sweep: strips, left halos and kept activations.
+//! The layout of what a block saves for its backward sweep: strips, left halos and stored activations.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,7 +7,7 @@ use crate::arena::aligned;
 use crate::recipe::{Block, Geometry, Tile};
 use crate::rect::Rect;
 
-/// Where saved halos and kept activations are until the backward sweep reads them.
+/// Where saved halos and stored activations are until the backward sweep reads them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Storage {
@@ -24,7 +24,7 @@ pub enum Storage {
 pub(crate) struct BlockBuffers {
     /// First element of the saved strips that band `i` reads, and their number.
     strips: Vec<(u64, u64)>,
-    /// First element of the saved left halos (then kept activations) of each band.
+    /// First element of the saved left halos (then stored activations) of each band.
     bands: Vec<u64>,
     /// The same of each column of tiles, from the band's first, for the first of bands that are alike.
     columns: BTreeMap<usize, Vec<u64>>,
@@ -66,7 +66,7 @@ impl BlockBuffers {
                     border_length = (0..nodes).map(strip).fold(border_length, saturating);
                 } else {
                     let length = (0..nodes)
-                        .filter(|&node| !geometry.is_kept(node))
+                        .filter(|&node| !geometry.is_stored(node))
                         .map(strip)
                         .fold(0, saturating);
                     strips[band] = (end, length);
@@ -129,7 +129,7 @@ impl BlockBuffers {
         start..saturating(start, length)
     }
 
-    /// The saved left halos and kept activations of a tile.
+    /// The saved left halos and stored activations of a tile.
     pub(crate) fn tile(&self, block: Block<'_>, tile: Tile) -> Range<u64> {
         let ends = &self.columns[&block.rows.alike(tile.band)];
         let (begin, end) = (ends[tile.column], ends[tile.column + 1]);
@@ -154,7 +154,7 @@ fn column_ends(geometry: &Geometry, block: Block<'_>, band: usize) -> Vec<u64> {
                 let tile = Tile { band, column };
                 (0..nodes)
                     .map(|node| {
-                        let span = if geometry.is_kept(node) {
+                        let span = if geometry.is_stored(node) {
                             block.held(tile, node)
                         } else {
                             block.left(tile, node)

@@ -1,16 +1,16 @@
 //! The recipes that the planner tries, and the fastest of those that fit.
 
 use crate::bytes::ByteCount;
-use crate::candidates::{kept_counts, segment_counts, tile_edges};
+use crate::candidates::{segment_counts, stored_counts, tile_edges};
 use crate::error::TilingError;
 use crate::fraction::Fraction;
 use crate::graph::SizedGraph;
-use crate::keeping::{KeepOrder, Spared};
 use crate::memory::{PeakBytes, file_bytes};
-use crate::planner::{Keep, Planned, PlannerRequest, keepable, too_small};
+use crate::planner::{Planned, PlannerRequest, Store, storable, too_small};
 use crate::recipe::{Geometry, Recipe};
 use crate::saved::Storage;
 use crate::span::Axis;
+use crate::storing::{Spared, StoreOrder};
 use crate::time::{Picoseconds, TimeModel, Traffic};
 use crate::work::Work;
 
@@ -23,15 +23,15 @@ pub(crate) struct Search<'a> {
     holding: ByteCount,
     /// One tile a block.
     whole: Geometry,
-    /// What may be kept.
-    keepable: Vec<Spared>,
+    /// What may be stored.
+    storable: Vec<Spared>,
 }
 
-/// Tiles and segments, with the order in which nodes would be kept.
+/// Tiles and segments, with the order in which nodes would be stored.
 pub(crate) struct Tiling {
     geometry: Geometry,
     work: Work,
-    pub(crate) order: KeepOrder,
+    pub(crate) order: StoreOrder,
 }
 
 impl<'a> Search<'a> {
@@ -42,12 +42,12 @@ impl<'a> Search<'a> {
         budget: u128,
     ) -> Result<Self, TilingError> {
         let mut recipe = Recipe::whole(sized);
-        recipe.block = request.block.unwrap_or(recipe.block);
-        if let Keep::Exactly(nodes) = &request.keep {
-            recipe.kept.clone_from(nodes);
+        recipe.output_block = request.output_block.unwrap_or(recipe.output_block);
+        if let Store::Exactly(nodes) = &request.store {
+            recipe.stored.clone_from(nodes);
         }
         let whole = Geometry::new(sized.clone(), recipe)?;
-        let keepable = keepable(&whole, &request.keep)
+        let storable = storable(&whole, &request.store)
             .into_iter()
             .map(|node| Spared::by(node, &whole))
             .collect::<Result<_, TilingError>>()?;
@@ -57,7 +57,7 @@ impl<'a> Search<'a> {
             budget,
             holding: ByteCount::saturating(budget),
             whole,
-            keepable,
+            storable,
         })
     }
 
@@ -82,7 +82,7 @@ impl<'a> Search<'a> {
             let mut recipe = self.whole.recipe().clone();
             recipe.tile = tile;
             let tiled = Geometry::new(self.whole.sized().clone(), recipe)?;
-            let order = KeepOrder::new(&tiled, &Work::of(&tiled), self.time, &self.keepable);
+            let order = StoreOrder::new(&tiled, &Work::of(&tiled), self.time, &self.storable);
             let counts = match self.request.segments {
                 // Too many segments for this tile are no error while the planner may take another.
                 Some(segments)
@@ -94,7 +94,7 @@ impl<'a> Search<'a> {
                 None => segment_counts(tiled.fewest_bands()),
             };
             for segments in counts {
-                let geometry = tiled.with(segments, tiled.recipe().kept.clone())?;
+                let geometry = tiled.with(segments, tiled.recipe().stored.clone())?;
                 visitor(&Tiling {
                     work: Work::of(&geometry),
                     geometry,
@@ -111,10 +111,10 @@ impl<'a> Search<'a> {
         let mut smallest: Option<PeakBytes> = None;
         self.visit(&mut |tiling| {
             for storage in self.storages() {
-                let (order, counts) = self.kept(tiling, storage);
+                let (order, counts) = self.stored(tiling, storage);
                 let mut too_many = order.len() + 1;
                 for count in counts {
-                    // Keeping less takes longer yet.
+                    // Storing less takes longer yet.
                     let least = self.least_time(tiling, &order, count)?;
                     if best.as_ref().is_some_and(|best| best.time <= least) {
                         break;
@@ -131,7 +131,7 @@ impl<'a> Search<'a> {
                         too_many = count;
                         continue;
                     }
-                    let planned = self.more_kept(tiling, &order, planned, count..too_many)?;
+                    let planned = self.more_stored(tiling, &order, planned, count..too_many)?;
                     let planned = self.fill(planned, tiling, &order)?;
                     too_many = count;
                     if best.as_ref().is_none_or(|best| planned.time < best.time) {
@@ -154,15 +154,15 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The recipe that keeps the first `count` nodes of the order.
+    /// The recipe that stores the first `count` nodes of the order.
     pub(crate) fn planned(
         &self,
         tiling: &Tiling,
-        order: &KeepOrder,
+        order: &StoreOrder,
         count: usize,
         storage: Storage,
     ) -> Result<Planned, TilingError> {
-        let geometry = order.keeping(&tiling.geometry, count)?;
+        let geometry = order.storing(&tiling.geometry, count)?;
         Ok(self.planned_of(geometry, tiling, storage))
     }
 
@@ -192,38 +192,38 @@ impl<'a> Search<'a> {
     fn least_time(
         &self,
         tiling: &Tiling,
-        order: &KeepOrder,
+        order: &StoreOrder,
         count: usize,
     ) -> Result<Picoseconds, TilingError> {
-        let geometry = order.keeping(&tiling.geometry, count)?;
+        let geometry = order.storing(&tiling.geometry, count)?;
         let (memory, nothing) = (&self.request.memory, Traffic::default());
         Ok(self.time.of_work(&geometry, &tiling.work, nothing, memory))
     }
 
-    /// The order in which nodes are kept there, and how many of them to try, from all to none.
-    pub(crate) fn kept(&self, tiling: &Tiling, storage: Storage) -> (KeepOrder, Vec<usize>) {
+    /// The order in which nodes are stored there, and how many of them to try, from all to none.
+    pub(crate) fn stored(&self, tiling: &Tiling, storage: Storage) -> (StoreOrder, Vec<usize>) {
         let element = u128::from(self.request.memory.element_bytes);
         let price = |byte: u64, times: u64| {
             Fraction::new(element.saturating_mul(byte.into()), times.max(1).into())
         };
         let order = match storage {
             Storage::Memory => tiling.order.clone(),
-            // What takes longer to store than to compute again is not kept.
+            // What takes longer to store than to compute again is not stored.
             Storage::File => tiling.order.above(price(self.time.file_byte, 1)),
         };
         // Segments take turns in one memory.
         let segments = tiling.geometry.recipe().segments;
         let pay = order.above(price(self.time.fresh_byte, segments)).len();
-        let counts = kept_counts(order.len(), pay);
+        let counts = stored_counts(order.len(), pay);
         (order, counts)
     }
 
-    /// Keeps more of the order than `counts.start` nodes, which fit, and fewer than `counts.end`, if that fits and is faster; by
+    /// Stores more of the order than `counts.start` nodes, which fit, and fewer than `counts.end`, if that fits and is faster; by
     /// bisection.
-    fn more_kept(
+    fn more_stored(
         &self,
         tiling: &Tiling,
-        order: &KeepOrder,
+        order: &StoreOrder,
         fitting: Planned,
         counts: std::ops::Range<usize>,
     ) -> Result<Planned, TilingError> {
@@ -245,21 +245,21 @@ impl<'a> Search<'a> {
         Ok(fastest)
     }
 
-    /// Keeps what else fits and saves time: nodes further down the order may be smaller, or free more than they take.
+    /// Stores what else fits and saves time: nodes further down the order may be smaller, or free more than they take.
     fn fill(
         &self,
         planned: Planned,
         tiling: &Tiling,
-        order: &KeepOrder,
+        order: &StoreOrder,
     ) -> Result<Planned, TilingError> {
         let mut filled = planned;
         for node in order.worthwhile() {
-            let mut kept = filled.geometry.recipe().kept.clone();
-            if let Err(position) = kept.binary_search(&node) {
-                kept.insert(position, node);
+            let mut stored = filled.geometry.recipe().stored.clone();
+            if let Err(position) = stored.binary_search(&node) {
+                stored.insert(position, node);
                 let geometry = filled
                     .geometry
-                    .with(filled.geometry.recipe().segments, kept)?;
+                    .with(filled.geometry.recipe().segments, stored)?;
                 let more = self.planned_of(geometry, tiling, filled.buffers.storage());
                 if more.time < filled.time && self.fits(&more) {
                     filled = more;
@@ -372,7 +372,7 @@ mod tests {
             )
     }
 
-    /// Every tile and number of segments with every set of kept nodes.
+    /// Every tile and number of segments with every set of stored nodes.
     fn all(case: &Case) -> Vec<Planned> {
         let request = PlannerRequest::new(case.memory.clone());
         let search = Search::new(&case.sized, &request, &case.time, u128::MAX).unwrap();
@@ -381,9 +381,11 @@ mod tests {
         search
             .visit(&mut |tiling| {
                 for set in 0..1_u32 << (nodes - 1) {
-                    let kept = (1..nodes).filter(|node| set >> (node - 1) & 1 == 1);
+                    let stored = (1..nodes).filter(|node| set >> (node - 1) & 1 == 1);
                     let segments = tiling.geometry.recipe().segments;
-                    let geometry = tiling.geometry.with(segments, kept.map(NodeId).collect())?;
+                    let geometry = tiling
+                        .geometry
+                        .with(segments, stored.map(NodeId).collect())?;
                     let (memory, time) = (&case.memory, &case.time);
                     all.push(Planned::of(geometry, Storage::Memory, memory, None, time));
                 }
@@ -393,8 +395,8 @@ mod tests {
         all
     }
 
-    /// Which nodes are kept is found by rules of thumb. Against all sets of them, with every tile and number of segments that
-    /// the planner tries, it mostly takes the fastest recipe, and refuses few budgets that some set would keep.
+    /// Which nodes are stored is found by rules of thumb. Against all sets of them, with every tile and number of segments that
+    /// the planner tries, it mostly takes the fastest recipe, and refuses few budgets that some set would meet.
     #[test]
     fn of_all_recipes_that_fit_few_are_faster() {
         const CASES: usize = 300;

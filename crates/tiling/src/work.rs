@@ -26,7 +26,7 @@ pub(crate) struct Alike {
     pub(crate) count: u128,
 }
 
-/// What the tiles and segments of a geometry come to, whatever is kept.
+/// What the tiles and segments of a geometry come to, whatever is stored.
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
     /// Number of tiles of all blocks.

@@ -45,7 +45,7 @@ fn forward_is_safe(
     sweep: Sweep,
 ) -> Result<(), TestCaseError> {
     let mut arena = Painted::new(buffers.forward_length(sweep));
-    let in_arena = |node: usize| sweep == Sweep::Carrying || !geometry.is_kept(node);
+    let in_arena = |node: usize| sweep == Sweep::Carrying || !geometry.is_stored(node);
     for (index, node) in geometry.sized().graph().nodes().iter().enumerate() {
         if in_arena(index) {
             let offset = buffers.forward_activation(sweep, index);
@@ -73,7 +73,7 @@ fn backward_is_safe(geometry: &Geometry, buffers: &Buffers) -> Result<(), TestCa
         )
     };
     let activation_intact = |arena: &Painted, node: usize| match buffers.residual(node) {
-        Residual::Kept => true,
+        Residual::Stored => true,
         Residual::Unused => false,
         Residual::Recomputed => {
             arena.intact(buffers.backward_activation(node), buffers.held(node), node)
@@ -162,7 +162,7 @@ fn saved_is_disjoint(
                 match buffers.strip(geometry, index, band, node, Sweep::Saving) {
                     Place::Saved(offset) => saved.0.push((offset, length)),
                     Place::Border(offset) => borders.0.push((offset, length)),
-                    Place::Transient(_) => prop_assert!(geometry.is_kept(node)),
+                    Place::Transient(_) => prop_assert!(geometry.is_stored(node)),
                 }
                 let carried = buffers.strip(geometry, index, band, node, Sweep::Carrying);
                 prop_assert!(!matches!(carried, Place::Saved(_)));
@@ -174,11 +174,11 @@ fn saved_is_disjoint(
                             saved.0.push((offset, length));
                         }
                         _ => {
-                            prop_assert!(geometry.is_kept(node));
+                            prop_assert!(geometry.is_stored(node));
                             let length = elements(geometry, block.held(tile, node), node);
                             saved
                                 .0
-                                .push((buffers.kept(geometry, index, tile, node), length));
+                                .push((buffers.stored(geometry, index, tile, node), length));
                         }
                     }
                 }
@@ -196,7 +196,7 @@ fn windows_are_disjoint(
     memory: &Buffers,
     index: usize,
 ) -> Result<(), TestCaseError> {
-    let file = Buffers::stored(geometry, Storage::File);
+    let file = Buffers::with_storage(geometry, Storage::File);
     let block = geometry.block(index);
     let (bands, columns) = (block.rows.bands(), block.columns.bands());
     prop_assert_eq!(file.file_length(index), memory.saved_length(index));
@@ -221,8 +221,8 @@ fn windows_are_disjoint(
             let pieces = at_hand.iter().map(|part| (part.start, length(part)));
             Pieces(pieces.collect()).disjoint_within(file.saved_length(index))?;
             for node in 0..geometry.sized().graph().nodes().len() {
-                if geometry.is_kept(node) {
-                    let start = file.kept(geometry, index, tile, node);
+                if geometry.is_stored(node) {
+                    let start = file.stored(geometry, index, tile, node);
                     let end = start + elements(geometry, block.held(tile, node), node);
                     prop_assert!(at_hand[1].start <= start && end <= at_hand[1].end);
                 } else if let Place::Saved(start) =

@@ -11,8 +11,8 @@ mod common;
 use common::random::{Case, cases};
 use proptest::prelude::*;
 use stream_grad_tiling::{
-    Axis, AxisRule, AxisSchedule, Corners, Cost, Fraction, LostBorder, PerAxis, ReceptiveField,
-    SizedGraph, Span, Tile, strides,
+    AlignCorners, Axis, AxisRule, AxisSchedule, Cost, Fraction, LostBorder, PerAxis,
+    ReceptiveField, SizedGraph, Span, Tile, strides,
 };
 
 fn one(index: i64) -> Span {
@@ -145,8 +145,8 @@ fn beyond(rule: &AxisRule, output: i64, size: i64) -> Span {
     match rule {
         AxisRule::UpsampleBilinear(factor, corners) => {
             let (numerator, denominator) = match corners {
-                Corners::HalfPixel => (2 * output + 1 - factor, 2 * factor),
-                Corners::Aligned => (output * (size - 1), (size * factor - 1).max(1)),
+                AlignCorners::No => (2 * output + 1 - factor, 2 * factor),
+                AlignCorners::Yes => (output * (size - 1), (size * factor - 1).max(1)),
             };
             let left = numerator.div_euclid(denominator);
             Span::new(left, left + 2)
@@ -184,7 +184,7 @@ fn has_aligned_corners(sized: &SizedGraph) -> bool {
     edges.any(|edge| {
         matches!(
             edge.rule.rows,
-            AxisRule::UpsampleBilinear(_, Corners::Aligned)
+            AxisRule::UpsampleBilinear(_, AlignCorners::Yes)
         )
     })
 }

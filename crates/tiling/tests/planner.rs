@@ -117,7 +117,7 @@ proptest! {
 
 proptest! {
     #[test]
-    fn keeping_more_is_never_slower_but_for_fresh_memory(
+    fn storing_more_is_never_slower_but_for_fresh_memory(
         case in cases(),
         mut time in models(),
         node in 1_usize..32,
@@ -127,11 +127,11 @@ proptest! {
         let nodes = geometry.sized().graph().nodes().len();
         prop_assume!(nodes > 1);
         let node = NodeId(1 + node % (nodes - 1));
-        let mut kept = geometry.recipe().kept.clone();
-        if let Err(place) = kept.binary_search(&node) {
-            kept.insert(place, node);
+        let mut stored = geometry.recipe().stored.clone();
+        if let Err(place) = stored.binary_search(&node) {
+            stored.insert(place, node);
         }
-        let more = geometry.with(geometry.recipe().segments, kept).unwrap();
+        let more = geometry.with(geometry.recipe().segments, stored).unwrap();
         let predict = |geometry, storage| Planned::of(geometry, storage, &one_image(), None, &time).time;
         let before = predict(geometry.clone(), Storage::Memory);
         prop_assert!(predict(more, Storage::Memory) <= before);

@@ -10,9 +10,9 @@ mod common;
 
 use common::{one_image, resnet18, resnet50, square};
 use stream_grad_tiling::{
-    Axis, Buffers, ByteCount, Fraction, Geometry, Keep, LostBorder, MAX_BANDS, MemoryRequest,
-    NodeId, PerAxis, Planned, PlannerRequest, PublishedBorders, PublishedCost, ReceptiveField,
-    Recipe, SizedGraph, Span, TilingError, TimeModel, pareto, peak_bytes, plan,
+    Axis, Buffers, ByteCount, Fraction, Geometry, LostBorder, MAX_BANDS, MemoryRequest, NodeId,
+    PerAxis, Planned, PlannerRequest, PublishedBorders, PublishedCost, ReceptiveField, Recipe,
+    SizedGraph, Span, Store, TilingError, TimeModel, pareto, peak_bytes, plan,
 };
 
 /// The time that FLOPs alone predict.
@@ -99,7 +99,7 @@ fn a_tile_alone_keeps_nothing_and_costs_one_more_forward() {
     let mut request = PlannerRequest::new(one_image());
     request.tile = Some(PerAxis::both(512));
     let Planned { geometry, cost, .. } = plan(&sized, &request, &time(&sized)).unwrap();
-    assert!(geometry.recipe().kept.is_empty());
+    assert!(geometry.recipe().stored.is_empty());
     assert_eq!(cost.recompute, cost.forward);
     assert_eq!(cost.total(), cost.conventional + cost.forward);
 }
@@ -158,7 +158,7 @@ fn a_budget_that_is_too_small_names_the_least_and_the_least_is_enough() {
     };
     assert_eq!(
         (budget, binding),
-        (1 << 20, "saved halos and kept activations")
+        (1 << 20, "saved halos and stored activations")
     );
     // The largest of fourteen classes.
     assert!(binding_bytes <= minimum && binding_bytes * 14 >= minimum);
@@ -175,16 +175,16 @@ fn a_budget_that_is_too_small_names_the_least_and_the_least_is_enough() {
 }
 
 #[test]
-fn only_permitted_nodes_are_kept() {
+fn only_permitted_nodes_are_stored() {
     let sized = square(resnet18(), 2048);
     let mut request = PlannerRequest::new(one_image());
     request.budget = Some(ByteCount::gib(2));
-    request.keep = Keep::Among(vec![NodeId(5), NodeId(9)]);
+    request.store = Store::Among(vec![NodeId(5), NodeId(9)]);
     let geometry = plan(&sized, &request, &time(&sized)).unwrap().geometry;
-    assert_eq!(geometry.recipe().kept, [NodeId(5), NodeId(9)]);
-    request.keep = Keep::Exactly(vec![NodeId(4)]);
+    assert_eq!(geometry.recipe().stored, [NodeId(5), NodeId(9)]);
+    request.store = Store::Exactly(vec![NodeId(4)]);
     let geometry = plan(&sized, &request, &time(&sized)).unwrap().geometry;
-    assert_eq!(geometry.recipe().kept, [NodeId(4)]);
+    assert_eq!(geometry.recipe().stored, [NodeId(4)]);
 }
 
 #[test]

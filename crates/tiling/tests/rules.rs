@@ -11,7 +11,7 @@ mod common;
 use common::random::{corners, windows};
 use proptest::prelude::*;
 use stream_grad_tiling::{
-    AxisRule, Corners, Lifetime, Span, TransposedWindow, Window, aligned, place,
+    AlignCorners, AxisRule, Lifetime, Span, TransposedWindow, Window, aligned, place,
 };
 
 /// First and last index that each output reads, padding included.
@@ -118,8 +118,8 @@ proptest! {
             .map(|output| {
                 // The position as a fraction; PyTorch clamps it at 0 for half pixels.
                 let (numerator, denominator) = match corners {
-                    Corners::HalfPixel => ((2 * output + 1 - factor).max(0), 2 * factor),
-                    Corners::Aligned => (output * (size - 1), (outputs - 1).max(1)),
+                    AlignCorners::No => ((2 * output + 1 - factor).max(0), 2 * factor),
+                    AlignCorners::Yes => (output * (size - 1), (outputs - 1).max(1)),
                 };
                 let left = numerator / denominator;
                 (left, (left + 1).min(size - 1))

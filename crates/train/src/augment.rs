@@ -90,9 +90,9 @@ pub struct Augmentation {
     /// Order of the columns that come out.
     pub columns: Order,
     /// Factor of each channel; beyond the third, 1.
-    pub gain: [f32; 3],
+    pub contrast: [f32; 3],
     /// Added to each channel after the factor; beyond the third, 0.
-    pub offset: [f32; 3],
+    pub brightness: [f32; 3],
 }
 
 impl Augmentation {
@@ -104,8 +104,8 @@ impl Augmentation {
             axes: Axes::Kept,
             rows: Order::Forward,
             columns: Order::Forward,
-            gain: [1.0; 3],
-            offset: [0.0; 3],
+            contrast: [1.0; 3],
+            brightness: [0.0; 3],
         }
     }
 
@@ -139,7 +139,7 @@ impl Augmentation {
     }
 
     fn keeps_colour(&self) -> bool {
-        self.gain == [1.0; 3] && self.offset == [0.0; 3]
+        self.contrast == [1.0; 3] && self.brightness == [0.0; 3]
     }
 }
 
@@ -221,15 +221,15 @@ impl AugmentationSettings {
             part(extent.1, self.crop, rng.random()),
         );
         let mut spread = |reach: f64| single(reach * (2.0 * rng.random::<f64>() - 1.0));
-        let gain = [(); 3].map(|()| 1.0 + spread(self.contrast));
-        let offset = [(); 3].map(|()| spread(self.brightness));
+        let contrast = [(); 3].map(|()| 1.0 + spread(self.contrast));
+        let brightness = [(); 3].map(|()| spread(self.brightness));
         Augmentation {
             crop,
             axes,
             rows,
             columns,
-            gain,
-            offset,
+            contrast,
+            brightness,
         }
     }
 }
@@ -331,9 +331,9 @@ impl<S: TileSource> Augmented<S> {
                 let pixel = &buffer[pixel * channels..(pixel + 1) * channels];
                 let values = &mut line[column * channels..(column + 1) * channels];
                 for (channel, (value, source)) in values.iter_mut().zip(pixel).enumerate() {
-                    let gain = augmentation.gain.get(channel).copied().unwrap_or(1.0);
-                    let offset = augmentation.offset.get(channel).copied().unwrap_or(0.0);
-                    *value = *source * T::from(gain) + T::from(offset);
+                    let contrast = augmentation.contrast.get(channel).copied().unwrap_or(1.0);
+                    let brightness = augmentation.brightness.get(channel).copied().unwrap_or(0.0);
+                    *value = *source * T::from(contrast) + T::from(brightness);
                 }
             }
         });
@@ -470,8 +470,8 @@ mod tests {
                 axes,
                 rows: order(0),
                 columns: order(1),
-                gain: [1.0, 2.0, 0.5],
-                offset: [0.0, -1.0, 0.25],
+                contrast: [1.0, 2.0, 0.5],
+                brightness: [0.0, -1.0, 0.25],
             };
             let source = Augmented::new(image(), augmentation.clone()).unwrap();
             let whole = Rect::whole(source.extent().0, source.extent().1);
@@ -488,11 +488,11 @@ mod tests {
                         let (from_row, from_column) = expected(&augmentation, row, column);
                         for channel in 0..3_i64 {
                             let index = usize::try_from(channel).unwrap();
-                            let gain = f64::from(augmentation.gain[index]);
-                            let offset = f64::from(augmentation.offset[index]);
+                            let contrast = f64::from(augmentation.contrast[index]);
+                            let brightness = f64::from(augmentation.brightness[index]);
                             assert_eq!(
                                 *values.next().unwrap(),
-                                value(from_row, from_column, channel) * gain + offset
+                                value(from_row, from_column, channel) * contrast + brightness
                             );
                         }
                     }
@@ -517,9 +517,9 @@ mod tests {
             turned += u32::from(augmentation.axes == Axes::Swapped);
             assert!(
                 augmentation
-                    .gain
+                    .contrast
                     .iter()
-                    .all(|gain| (0.9..=1.1).contains(gain))
+                    .all(|contrast| (0.9..=1.1).contains(contrast))
             );
             Augmented::new(image(), augmentation).unwrap();
         }

@@ -76,12 +76,12 @@ fn free_visits(model: &CostModel) -> CostModel {
 }
 
 #[test]
-fn a_folder_for_spilling_lets_smaller_budgets_do() {
+fn a_folder_for_offloading_lets_smaller_budgets_do() {
     let folder = tempfile::tempdir().unwrap();
-    let spilling = |spill, memory_bytes| {
+    let offloading = |offload, memory_bytes| {
         let settings = ModelSettings {
             memory_bytes,
-            offload: spill,
+            offload,
             ..ModelSettings::small()
         };
         let model = StreamedModel::new(&settings, 2, 1).unwrap();
@@ -94,9 +94,9 @@ fn a_folder_for_spilling_lets_smaller_budgets_do() {
         }
     };
     let mut budget = 1 << 30;
-    while spilling(None, budget).is_some() {
+    while offloading(None, budget).is_some() {
         budget = budget * 7 / 8;
     }
-    let spilled = spilling(Some(folder.path().to_owned()), budget).unwrap();
-    assert!(spilled > 0);
+    let offloaded = offloading(Some(folder.path().to_owned()), budget).unwrap();
+    assert!(offloaded > 0);
 }

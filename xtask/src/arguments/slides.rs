@@ -22,7 +22,7 @@ pub struct SlidesArguments {
     #[arg(long, value_name = "MICRONS")]
     pub slide_mpp: Option<f64>,
     /// Folder for a file of what does not fit in the memory of the settings
-    #[arg(long, alias = "spill", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     pub offload: Option<PathBuf>,
     /// Folder for results; a second run with the same one goes on where the first stopped [default: runs/ and the experiment's
     /// name, and -quick after it]

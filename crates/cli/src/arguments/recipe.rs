@@ -38,7 +38,7 @@ pub struct RecipeArguments {
     #[arg(long, value_name = "PIXELS")]
     pub block: Option<NonZeroU64>,
     /// Folder for a file of what does not fit in --memory (without it: of all that the backward sweep needs)
-    #[arg(long, alias = "spill", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     pub offload: Option<PathBuf>,
     /// Type of pixels, activations and gradients
     #[arg(long, value_enum, default_value = "f32", value_name = "TYPE")]

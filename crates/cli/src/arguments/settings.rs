@@ -83,7 +83,7 @@ pub struct SettingsArguments {
     #[arg(long, value_name = "BYTES", help_heading = "Model")]
     pub memory: Option<ByteCount>,
     /// Folder for a file of what does not fit in --memory
-    #[arg(long, alias = "spill", value_name = "DIR", help_heading = "Model")]
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
     pub offload: Option<PathBuf>,
     /// Number of threads, at most four for each core
     #[arg(long, value_name = "COUNT", help_heading = "Model")]

@@ -264,15 +264,15 @@ fn report(
     arguments: &VjpArguments,
     batch: u64,
 ) -> Report {
-    let kept_node_names: Vec<String> = plan.kept_names().map(str::to_owned).collect();
+    let stored_node_names: Vec<String> = plan.stored_names().map(str::to_owned).collect();
     Report {
         model,
         recipe: plan.recipe().to_string(),
         blocks: plan.geometry().blocks(),
         segments: plan.recipe().segments,
         tiles: plan.tiles(),
-        kept_nodes: kept_node_names.len(),
-        kept_node_names,
+        stored_nodes: stored_node_names.len(),
+        stored_node_names,
         arithmetic: if plan.is_winograd() {
             "winograd"
         } else {
@@ -280,7 +280,7 @@ fn report(
         },
         planned_peak_bytes,
         measured_peak_bytes: measured.peak_bytes,
-        spilled_bytes: plan.file_bytes().get(),
+        offloaded_bytes: plan.file_bytes().get(),
         peak_rss_bytes: resident_memory::peak_rss_bytes(),
         compute_ratio: model::compute_ratio(plan),
         seconds_predicted: plan.predicted_time().as_secs_f64(),

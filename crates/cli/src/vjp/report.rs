@@ -14,15 +14,15 @@ pub(crate) struct Report {
     pub(crate) segments: u64,
     /// Of all blocks, for one image of the batch.
     pub(crate) tiles: usize,
-    pub(crate) kept_nodes: usize,
-    pub(crate) kept_node_names: Vec<String>,
+    pub(crate) stored_nodes: usize,
+    pub(crate) stored_node_names: Vec<String>,
     pub(crate) arithmetic: &'static str,
     /// Streaming's, and what reading a slide holds.
     pub(crate) planned_peak_bytes: u64,
     /// Heap bytes from the start of the forward to the end of the backward sweep, by a counting allocator.
     pub(crate) measured_peak_bytes: usize,
     /// The most bytes that wait in a file for the backward sweep.
-    pub(crate) spilled_bytes: u64,
+    pub(crate) offloaded_bytes: u64,
     pub(crate) peak_rss_bytes: Option<u64>,
     pub(crate) compute_ratio: f64,
     /// Of forward and backward together, for the whole batch.

@@ -4,8 +4,10 @@ mod parameters;
 
 use std::sync::Arc;
 
-use stream_grad_kernels::{Activation, AveragePool, Divisor, KernelError, Pointwise};
-use stream_grad_tiling::Corners;
+use stream_grad_kernels::{
+    Activation, AveragePool, CountIncludePad, Interpolation, KernelError, Pointwise,
+};
+use stream_grad_tiling::AlignCorners;
 
 use super::fuse::fuse;
 use super::{Network, Node};
@@ -184,7 +186,7 @@ impl NetworkBuilder {
     ///
     /// # Errors
     /// A parameter that is missing or misshapen.
-    pub fn batch_norm(
+    pub fn frozen_batch_norm(
         &mut self,
         x: Layer,
         epsilon: f64,
@@ -192,7 +194,7 @@ impl NetworkBuilder {
         provider: &mut dyn ParameterProvider,
     ) -> Result<Layer> {
         let channels = self.channels(x)?;
-        let name = self.layer_name("batch_norm", name);
+        let name = self.layer_name("frozen_batch_norm", name);
         expect_epsilon(&name, epsilon)?;
         let mut own = self.parameters_of(&name, provider);
         let (zero, one) = (Initial::Constant(0.0), Initial::Constant(1.0));
@@ -358,12 +360,17 @@ impl NetworkBuilder {
         self.pool("max_pool", x, pool, Pooling::Maximum(pool.window()))
     }
 
-    /// Average pooling; `divisor` says whether padding counts.
+    /// Average pooling; `count_include_pad` says whether padding counts in what sums are divided by.
     ///
     /// # Errors
     /// As for [`Self::max_pool2d`].
-    pub fn avg_pool2d(&mut self, x: Layer, pool: Pool2d, divisor: Divisor) -> Result<Layer> {
-        let average = AveragePool::new(pool.window(), divisor);
+    pub fn avg_pool2d(
+        &mut self,
+        x: Layer,
+        pool: Pool2d,
+        count_include_pad: CountIncludePad,
+    ) -> Result<Layer> {
+        let average = AveragePool::new(pool.window(), count_include_pad);
         self.pool("avg_pool", x, pool, Pooling::Average(average))
     }
 
@@ -372,7 +379,7 @@ impl NetworkBuilder {
     /// # Errors
     /// A factor of zero or above 65536.
     pub fn upsample_nearest(&mut self, x: Layer, factor: usize) -> Result<Layer> {
-        self.upsample("upsample_nearest", x, factor, None)
+        self.upsample("upsample_nearest", x, factor, Interpolation::Nearest)
     }
 
     /// Nearest-neighbour upsampling by a whole factor, of which no more rows and columns are computed than `like` has. Where `x` has a
@@ -397,9 +404,10 @@ impl NetworkBuilder {
         &mut self,
         x: Layer,
         factor: usize,
-        corners: Corners,
+        align_corners: AlignCorners,
     ) -> Result<Layer> {
-        self.upsample("upsample_bilinear", x, factor, Some(corners))
+        let interpolation = Interpolation::Bilinear(align_corners);
+        self.upsample("upsample_bilinear", x, factor, interpolation)
     }
 
     /// An operator of the caller's own with `channels` output channels, and the parameters that it reads.
@@ -480,7 +488,7 @@ impl NetworkBuilder {
         name: &str,
         x: Layer,
         factor: usize,
-        bilinear: Option<Corners>,
+        interpolation: Interpolation,
     ) -> Result<Layer> {
         if !(1..=1 << 16).contains(&factor) {
             return Err(StreamError::Setting {
@@ -490,7 +498,11 @@ impl NetworkBuilder {
                 expected: "a whole number from 1 to 65536",
             });
         }
-        self.unary(name, x, Upsample { factor, bilinear })
+        let upsample = Upsample {
+            factor,
+            interpolation,
+        };
+        self.unary(name, x, upsample)
     }
 
     fn unary(&mut self, name: &str, x: Layer, operator: impl Into<AnyOperator>) -> Result<Layer> {

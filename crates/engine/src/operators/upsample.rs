@@ -1,7 +1,7 @@
 //! Upsampling by a whole factor.
 
-use stream_grad_kernels::{AlignCorners, Interpolation};
-use stream_grad_tiling::{AxisRule, Corners, PerAxis, TilingError, VjpReads};
+use stream_grad_kernels::Interpolation;
+use stream_grad_tiling::{AxisRule, PerAxis, TilingError, VjpReads};
 
 use crate::backend::Backend;
 use crate::error::Result;
@@ -12,8 +12,7 @@ use crate::operator::{NodeShape, Operator, OperatorKey, READS_NOTHING, VjpWeight
 #[derive(Debug, Clone)]
 pub(crate) struct Upsample {
     pub(crate) factor: usize,
-    /// Of bilinear upsampling, where samples lie; none for the nearest neighbour.
-    pub(crate) bilinear: Option<Corners>,
+    pub(crate) interpolation: Interpolation,
 }
 
 impl Upsample {
@@ -22,11 +21,7 @@ impl Upsample {
         let extent = |size: i64| usize::try_from(size).unwrap_or(0);
         stream_grad_kernels::Upsample {
             factor: [self.factor, self.factor],
-            interpolation: match self.bilinear {
-                None => Interpolation::Nearest,
-                Some(Corners::HalfPixel) => Interpolation::Bilinear(AlignCorners::No),
-                Some(Corners::Aligned) => Interpolation::Bilinear(AlignCorners::Yes),
-            },
+            interpolation: self.interpolation,
             plane: [extent(plane.rows), extent(plane.columns)],
         }
     }
@@ -38,9 +33,9 @@ impl Operator for Upsample {
 
     fn key(&self, node: NodeShape) -> OperatorKey {
         OperatorKey {
-            kind: match self.bilinear {
-                None => "nearest upsampling",
-                Some(_) => "bilinear upsampling",
+            kind: match self.interpolation {
+                Interpolation::Nearest => "nearest upsampling",
+                Interpolation::Bilinear(_) => "bilinear upsampling",
             },
             detail: format!("{}, by {}", node.channels, self.factor),
         }
@@ -48,9 +43,11 @@ impl Operator for Upsample {
 
     fn rule(&self) -> Result<PerAxis<AxisRule>, TilingError> {
         let factor = i64::try_from(self.factor).unwrap_or(i64::MAX);
-        Ok(PerAxis::both(match self.bilinear {
-            None => AxisRule::UpsampleNearest(factor),
-            Some(corners) => AxisRule::UpsampleBilinear(factor, corners),
+        Ok(PerAxis::both(match self.interpolation {
+            Interpolation::Nearest => AxisRule::UpsampleNearest(factor),
+            Interpolation::Bilinear(align_corners) => {
+                AxisRule::UpsampleBilinear(factor, align_corners)
+            }
         }))
     }
 
@@ -59,7 +56,10 @@ impl Operator for Upsample {
     }
 
     fn forward_flops(&self, channels: usize) -> u64 {
-        self.bilinear.map_or(0, |_| 8 * channels as u64)
+        match self.interpolation {
+            Interpolation::Nearest => 0,
+            Interpolation::Bilinear(_) => 8 * channels as u64,
+        }
     }
 
     fn prepare<B: Backend>(&self, _plain: &Plain<'_, B>, _node: NodeShape) -> Result<()> {

@@ -9,7 +9,7 @@ use super::Plan;
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let recipe = self.recipe();
-        let kept: Vec<&str> = self.kept_names().collect();
+        let stored: Vec<&str> = self.stored_names().collect();
         let [_, channels, height, width] =
             self.output_shapes().first().copied().unwrap_or_default();
         writeln!(
@@ -26,8 +26,8 @@ impl fmt::Display for Plan {
             f,
             "blocks         {}, of up to {} x {} output positions",
             self.geometry.blocks(),
-            recipe.block.rows,
-            recipe.block.columns
+            recipe.output_block.rows,
+            recipe.output_block.columns
         )?;
         writeln!(f, "segments       {}", recipe.segments)?;
         writeln!(
@@ -37,18 +37,18 @@ impl fmt::Display for Plan {
             recipe.tile.rows,
             recipe.tile.columns
         )?;
-        match kept.as_slice() {
-            [] => writeln!(f, "kept nodes     none of {}", self.network.nodes.len())?,
+        match stored.as_slice() {
+            [] => writeln!(f, "stored nodes   none of {}", self.network.nodes.len())?,
             names => writeln!(
                 f,
-                "kept nodes     {} of {}: {}",
+                "stored nodes   {} of {}: {}",
                 names.len(),
                 self.network.nodes.len(),
                 names.join(", ")
             )?,
         }
         if self.buffers.storage() == Storage::File {
-            writeln!(f, "spilled        up to {}", self.file_bytes())?;
+            writeln!(f, "offloaded      up to {}", self.file_bytes())?;
         }
         writeln!(f, "peak memory    {}", self.peak_bytes())?;
         let origin = if self.request.cost_model.is_fixed() {

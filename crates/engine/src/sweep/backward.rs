@@ -49,7 +49,7 @@ pub(crate) fn backward<B: Backend>(
             Saved {
                 range,
                 blocks: mut stores,
-                spill,
+                offload,
             },
     } = input;
     let layout = working::backward(&schedule, backend);
@@ -61,7 +61,7 @@ pub(crate) fn backward<B: Backend>(
         source,
         working: &mut held.working,
         layout,
-        spill,
+        offload,
     };
     let mut sweep = BackwardSweep {
         engine,
@@ -74,7 +74,7 @@ pub(crate) fn backward<B: Backend>(
         let (image, block) = (place / blocks, place % blocks);
         sweep.begin_tapped_block(block);
         gradients.sums.begin_block(backend);
-        if sweep.engine.spill.is_some() {
+        if sweep.engine.offload.is_some() {
             let length = offset(sweep.engine.schedule.buffers.saved_length(block));
             let schedule = &sweep.engine.schedule;
             schedule.make(backend, &mut store.saved, length, length);
@@ -94,7 +94,7 @@ pub(crate) fn backward<B: Backend>(
             )?;
         }
         gradients.sums.finish_block(backend);
-        if sweep.engine.spill.is_none() {
+        if sweep.engine.offload.is_none() {
             held.blocks.push(store);
         }
     }
@@ -125,7 +125,7 @@ impl<B: Backend> BackwardSweep<'_, B> {
         for band in geometry.segment_bands(bands, segment).rev() {
             self.begin_band(block, band, store);
             let strips = self.engine.schedule.buffers.saved_strips(block, band);
-            self.engine.unspill(strips, store)?;
+            self.engine.take_back(strips, store)?;
             for column in (0..columns).rev() {
                 let place = TilePlace {
                     image,
@@ -135,7 +135,7 @@ impl<B: Backend> BackwardSweep<'_, B> {
                 self.engine.poison_arena();
                 let buffers = self.engine.schedule.buffers;
                 let part = buffers.saved_tile(geometry, block, place.tile);
-                self.engine.unspill(part, store)?;
+                self.engine.take_back(part, store)?;
                 self.tile(place, store, gradients, exchange)?;
                 self.engine.schedule.observer.tile_done(&Progress {
                     kind: SweepKind::Backward,
@@ -241,7 +241,7 @@ impl<B: Backend> BackwardSweep<'_, B> {
         Ok(())
     }
 
-    /// Computes again what was not kept.
+    /// Computes again what was not stored.
     pub(super) fn recompute(&mut self, place: TilePlace, store: &mut BlockStore<B>) -> Result<()> {
         for node in 0..self.engine.schedule.nodes.len() {
             if self.engine.is_recomputed(node) {

@@ -41,7 +41,7 @@ pub(crate) fn forward<B: Backend>(
     working::make(&layout, &schedule, backend, &mut held.working);
     let mut engine = Engine {
         backend,
-        spill: schedule.file()?,
+        offload: schedule.file()?,
         schedule,
         prepared,
         source,
@@ -63,7 +63,7 @@ pub(crate) fn forward<B: Backend>(
             };
             engine.sweep_segment((image, block, segment), sweep, &mut store, Some(&mut *sink))?;
         }
-        if engine.spill.is_some() {
+        if engine.offload.is_some() {
             // All of it is in the file.
             store.saved = B::Memory::default();
         }
@@ -72,7 +72,7 @@ pub(crate) fn forward<B: Backend>(
     Ok(Saved {
         range,
         blocks: stores,
-        spill: engine.spill,
+        offload: engine.offload,
     })
 }
 
@@ -109,7 +109,7 @@ impl<B: Backend> Engine<'_, B> {
                         .schedule
                         .buffers
                         .saved_tile(geometry, block, place.tile);
-                    self.spill(part, store)?;
+                    self.offload(part, store)?;
                 }
                 self.schedule.observer.tile_done(&Progress {
                     kind,
@@ -119,7 +119,7 @@ impl<B: Backend> Engine<'_, B> {
                 });
             }
             if sweep == Sweep::Saving {
-                self.spill(self.schedule.buffers.saved_strips(block, band), store)?;
+                self.offload(self.schedule.buffers.saved_strips(block, band), store)?;
             }
         }
         Ok(())

@@ -19,10 +19,10 @@ use crate::backend::{Backend, Buffer, Combine, Rect, Slabs, WorkingLayout, offse
 use crate::error::{ExternalError, OUTSIDE, Result, StreamError};
 use crate::exchange::TileSource;
 use crate::network::Node;
+use crate::offload::Offload;
 use crate::operator::step::{ForwardStep, VjpStep};
 use crate::operators::AnyTransposed;
 use crate::prepared::Prepared;
-use crate::spill::Spill;
 use crate::tile::TileMut;
 use crate::workspace::{BlockStore, Held};
 use schedule::{Phase, TilePlace};
@@ -45,7 +45,7 @@ pub(crate) struct Saved<B: Backend> {
     /// Of each of them.
     blocks: Vec<BlockStore<B>>,
     /// What is not in memory, last block on top.
-    spill: Option<Spill>,
+    offload: Option<Offload>,
 }
 
 /// The memory of the sweeps and the arithmetic of single tiles.
@@ -56,7 +56,7 @@ pub(crate) struct Engine<'p, B: Backend> {
     pub(crate) source: &'p dyn TileSource,
     working: &'p mut B::Memory,
     layout: WorkingLayout,
-    spill: Option<Spill>,
+    offload: Option<Offload>,
 }
 
 impl Schedule<'_> {
@@ -94,9 +94,9 @@ impl Schedule<'_> {
     }
 
     /// The file that the plan asks for, empty.
-    fn file(&self) -> Result<Option<Spill>> {
-        match (self.buffers.storage(), self.spill) {
-            (Storage::File, Some((folder, bytes))) => Spill::create(folder, bytes).map(Some),
+    fn file(&self) -> Result<Option<Offload>> {
+        match (self.buffers.storage(), self.offload) {
+            (Storage::File, Some((folder, bytes))) => Offload::create(folder, bytes).map(Some),
             (Storage::Memory, _) | (Storage::File, None) => Ok(None),
         }
     }
@@ -266,12 +266,12 @@ impl<'p, B: Backend> Engine<'p, B> {
     }
 
     /// Moves what a tile or a band saved to the file, if there is one.
-    fn spill(&mut self, part: Range<u64>, store: &mut BlockStore<B>) -> Result<()> {
-        let Some(spill) = &mut self.spill else {
+    fn offload(&mut self, part: Range<u64>, store: &mut BlockStore<B>) -> Result<()> {
+        let Some(offload) = &mut self.offload else {
             return Ok(());
         };
         let part = offset(part.start)..offset(part.end);
-        let push = |values: &[B::Stored]| spill.push(values);
+        let push = |values: &[B::Stored]| offload.push(values);
         self.backend.download(&store.saved, part.clone(), push)?;
         if let Some(value) = self.schedule.poison {
             self.backend.fill(&mut store.saved, part, value);
@@ -280,12 +280,12 @@ impl<'p, B: Backend> Engine<'p, B> {
     }
 
     /// Moves what a tile or a band saved back from the file, if there is one.
-    fn unspill(&mut self, part: Range<u64>, store: &mut BlockStore<B>) -> Result<()> {
-        let Some(spill) = &mut self.spill else {
+    fn take_back(&mut self, part: Range<u64>, store: &mut BlockStore<B>) -> Result<()> {
+        let Some(offload) = &mut self.offload else {
             return Ok(());
         };
         let part = offset(part.start)..offset(part.end);
-        let pop = |values: &mut [B::Stored]| spill.pop(values);
+        let pop = |values: &mut [B::Stored]| offload.pop(values);
         self.backend.upload(&mut store.saved, part, pop)
     }
 

@@ -21,7 +21,7 @@ pub(crate) struct Schedule<'p> {
     pub(crate) taps: &'p [usize],
     pub(crate) poison: Option<f64>,
     /// The folder for a file, and how much it will hold.
-    pub(crate) spill: Option<(&'p Path, u64)>,
+    pub(crate) offload: Option<(&'p Path, u64)>,
     pub(crate) observer: &'p dyn Observer,
 }
 
@@ -64,9 +64,9 @@ impl<'p> Schedule<'p> {
         let Self {
             geometry, buffers, ..
         } = *self;
-        let kept = geometry.is_kept(node) && phase.sweep() == Sweep::Saving;
-        let (slab, start) = if kept {
-            let start = buffers.kept(geometry, place.block, place.tile, node);
+        let stored = geometry.is_stored(node) && phase.sweep() == Sweep::Saving;
+        let (slab, start) = if stored {
+            let start = buffers.stored(geometry, place.block, place.tile, node);
             (Slab::Saved, start)
         } else {
             let start = match phase {
@@ -118,13 +118,13 @@ impl<'p> Schedule<'p> {
         self.halo(node, left, rect, phase)
     }
 
-    /// A halo's buffer. A kept node's activation is in the saved slab, so that its halos travel through others.
+    /// A halo's buffer. A stored node's activation is in the saved slab, so that its halos travel through others.
     fn halo(&self, node: usize, place: Place, rect: Rect, phase: Phase) -> Buffer {
-        let kept = self.geometry.is_kept(node) && phase.sweep() == Sweep::Saving;
+        let stored = self.geometry.is_stored(node) && phase.sweep() == Sweep::Saving;
         let (slab, start) = match place {
             Place::Transient(start) => (Slab::Transient, start),
             Place::Border(start) => (Slab::Border, start),
-            Place::Saved(start) if kept => (Slab::Border, start),
+            Place::Saved(start) if stored => (Slab::Border, start),
             Place::Saved(start) => (Slab::Saved, start),
         };
         self.buffer_of(node, slab, start, rect)

@@ -46,7 +46,7 @@ pub(crate) fn time_nodes<B: Backend>(
         source,
         working: &mut working,
         layout,
-        spill: None,
+        offload: None,
     };
     let mut sweep = BackwardSweep {
         engine,

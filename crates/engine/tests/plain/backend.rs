@@ -396,7 +396,7 @@ impl Backend for Plain {
                     Pooling::Maximum(_) => values.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b)),
                     Pooling::Average(pool) => {
                         values.iter().sum::<f64>()
-                            / count(pool.divisor, counted(pool, &taps), values.len())
+                            / count(pool.count_include_pad, counted(pool, &taps), values.len())
                     }
                 };
                 set(slabs, &map.output, at, channel, value);
@@ -434,8 +434,8 @@ impl Backend for Plain {
                         let inside = taps
                             .iter()
                             .filter(|(_, from)| index(&map.target, *from).is_some());
-                        let share =
-                            gradient / count(pool.divisor, counted(pool, &taps), inside.count());
+                        let share = gradient
+                            / count(pool.count_include_pad, counted(pool, &taps), inside.count());
                         for (_, from) in &taps {
                             add(slabs, &map.target, *from, channel, share);
                         }

@@ -1,6 +1,6 @@
 //! Operators in the words of their definitions: what each output is made of.
 
-use stream_grad_engine::{Buffer, Divisor, Gelu, NormOperands, Pointwise, Rect, Slabs};
+use stream_grad_engine::{Buffer, CountIncludePad, Gelu, NormOperands, Pointwise, Rect, Slabs};
 use stream_grad_kernels::{
     Activation, AlignCorners, AveragePool, ConvTranspose, Convolution, Element, Interpolation,
     Upsample, Window,
@@ -227,10 +227,10 @@ pub(crate) fn counted(pool: &AveragePool, taps: &[([usize; 2], At)]) -> usize {
 }
 
 /// What an average is divided by.
-pub(crate) fn count(divisor: Divisor, taps: usize, inside: usize) -> f64 {
+pub(crate) fn count(count_include_pad: CountIncludePad, taps: usize, inside: usize) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-    match divisor {
-        Divisor::WindowArea => taps as f64,
-        Divisor::ValidCount => inside as f64,
+    match count_include_pad {
+        CountIncludePad::Yes => taps as f64,
+        CountIncludePad::No => inside as f64,
     }
 }

@@ -11,9 +11,10 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use stream_grad_engine::tiling::TilingError;
 use stream_grad_engine::{
-    Backend, Conv2d, ConvTranspose2d, Corners, Cpu, Divisor, Exchange, Gelu, GradientSums,
-    InputGradient, Layer, Model, NetworkBuilder, OwnedGradients, OwnedModel, OwnedParameters,
-    Padding, ParameterId, Plan, PlanRequest, Pointwise, Pool2d, Result, StreamError, WholeMaps,
+    AlignCorners, Backend, Conv2d, ConvTranspose2d, CountIncludePad, Cpu, Exchange, Gelu,
+    GradientSums, InputGradient, Layer, Model, NetworkBuilder, OwnedGradients, OwnedModel,
+    OwnedParameters, Padding, ParameterId, Plan, PlanRequest, Pointwise, Pool2d, Result,
+    StreamError, WholeMaps,
 };
 
 use backend::Plain;
@@ -40,19 +41,19 @@ fn push(net: &mut NetworkBuilder, own: &mut OwnedParameters, x: Layer, step: u8)
         0 => net.conv2d(x, conv, "", own)?,
         1 => {
             let y = net.conv2d(x, conv.stride(2), "", own)?;
-            let y = net.batch_norm(y, 1e-3, "", own)?;
+            let y = net.frozen_batch_norm(y, 1e-3, "", own)?;
             net.pointwise(y, Pointwise::Relu)?
         }
         2 => {
             let conv = Conv2d::new(channels, channels, 3).padding(1).without_bias();
             let y = net.conv2d(x, conv.groups(channels), "", own)?;
-            let y = net.batch_norm(y, 1e-3, "", own)?;
+            let y = net.frozen_batch_norm(y, 1e-3, "", own)?;
             let y = net.add(y, x)?;
             net.pointwise(y, Pointwise::Relu)?
         }
         3 => net.max_pool2d(x, pool)?,
-        4 => net.avg_pool2d(x, pool, Divisor::WindowArea)?,
-        5 => net.avg_pool2d(x, pool.stride(1), Divisor::ValidCount)?,
+        4 => net.avg_pool2d(x, pool, CountIncludePad::Yes)?,
+        5 => net.avg_pool2d(x, pool.stride(1), CountIncludePad::No)?,
         6 => net.layer_norm(x, 1e-2, "", own)?,
         7 => {
             let y = net.scale(x, 0.5, "", own)?;
@@ -61,8 +62,8 @@ fn push(net: &mut NetworkBuilder, own: &mut OwnedParameters, x: Layer, step: u8)
         8 => net.pointwise(x, Pointwise::Gelu(Gelu::Exact))?,
         9 => net.pointwise(x, Pointwise::Gelu(Gelu::Tanh))?,
         10 => net.upsample_nearest(x, 2)?,
-        11 => net.upsample_bilinear(x, 2, Corners::HalfPixel)?,
-        12 => net.upsample_bilinear(x, 3, Corners::Aligned)?,
+        11 => net.upsample_bilinear(x, 2, AlignCorners::No)?,
+        12 => net.upsample_bilinear(x, 3, AlignCorners::Yes)?,
         13 => {
             let up = ConvTranspose2d::new(channels, 3, 3).stride(2).padding(1);
             net.conv_transpose2d(x, up.output_padding(1), "", own)?
@@ -74,7 +75,7 @@ fn push(net: &mut NetworkBuilder, own: &mut OwnedParameters, x: Layer, step: u8)
         }
         15 => {
             let y = net.conv2d(x, conv, "", own)?;
-            let y = net.batch_norm(y, 1e-3, "", own)?;
+            let y = net.frozen_batch_norm(y, 1e-3, "", own)?;
             let y = net.layer_scale(y, 9.0, "", own)?;
             net.pointwise(y, Pointwise::Relu6)?
         }
@@ -89,7 +90,7 @@ fn push(net: &mut NetworkBuilder, own: &mut OwnedParameters, x: Layer, step: u8)
             net.layer_scale(y, 0.5, "", own)?
         }
         19 => net.max_pool2d(x, pool.ceil_mode())?,
-        20 => net.avg_pool2d(x, pool.ceil_mode(), Divisor::WindowArea)?,
+        20 => net.avg_pool2d(x, pool.ceil_mode(), CountIncludePad::Yes)?,
         21 => net.conv2d(
             x,
             Conv2d::new(channels, 3, 4).dilation(3).padding_same(),

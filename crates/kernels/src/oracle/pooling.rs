@@ -1,5 +1,5 @@
 use super::{Plane, tap};
-use crate::{AveragePool, Divisor, Rect, Window};
+use crate::{AveragePool, CountIncludePad, Rect, Window};
 
 /// The places in a rectangle of the input that the window of one of `outputs` reads, in scan order.
 fn positions(
@@ -73,10 +73,10 @@ pub fn max_pool_vjp(window: &Window, input: &Plane, cotangent: &Plane) -> Plane 
 #[expect(clippy::cast_precision_loss, reason = "tap counts are far below 2^53")]
 fn divide_by(pool: &AveragePool, (outputs, output): (Rect, [usize; 2]), valid: usize) -> f64 {
     let window = &pool.window;
-    match (pool.divisor, pool.end) {
-        (Divisor::ValidCount, _) => valid as f64,
-        (Divisor::WindowArea, None) => window.taps() as f64,
-        (Divisor::WindowArea, Some(end)) => {
+    match (pool.count_include_pad, pool.end) {
+        (CountIncludePad::No, _) => valid as f64,
+        (CountIncludePad::Yes, None) => window.taps() as f64,
+        (CountIncludePad::Yes, Some(end)) => {
             let firsts = [outputs.rows.lo, outputs.columns.lo];
             let ends = [end.rows, end.columns];
             let signed = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);

@@ -7,14 +7,14 @@ use crate::rows::{for_each_band, for_each_row};
 use crate::window::{OVERFLOW, position};
 use crate::{Element, Existing, KernelError, View, ViewMut, Window};
 
-/// What average pooling divides its sums by.
+/// Whether padding counts in what average pooling divides its sums by, as PyTorch's `count_include_pad` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Divisor {
-    /// The number of taps, padding included (PyTorch's `count_include_pad=True`, its default).
+pub enum CountIncludePad {
+    /// Sums are divided by the number of taps, padding included (PyTorch's default).
     #[default]
-    WindowArea,
-    /// The number of taps that are not padding.
-    ValidCount,
+    Yes,
+    /// Sums are divided by the number of taps that are not padding.
+    No,
 }
 
 /// The settings of average pooling.
@@ -22,29 +22,29 @@ pub enum Divisor {
 pub struct AveragePool {
     /// What is averaged.
     pub window: Window,
-    /// What sums are divided by.
-    pub divisor: Divisor,
+    /// Whether padding counts in what sums are divided by.
+    pub count_include_pad: CountIncludePad,
     /// Where windows may reach beyond the padding (`PyTorch`'s `ceil_mode`), the row and the column of the input's plane with which it
-    /// ends: taps from there on are not counted, not even by [`Divisor::WindowArea`].
+    /// ends: taps from there on are not counted, not even by [`CountIncludePad::Yes`].
     pub end: Option<PerAxis<i64>>,
 }
 
 impl AveragePool {
     /// Average pooling whose windows end before the padding does.
     #[must_use]
-    pub const fn new(window: Window, divisor: Divisor) -> Self {
+    pub const fn new(window: Window, count_include_pad: CountIncludePad) -> Self {
         Self {
             window,
-            divisor,
+            count_include_pad,
             end: None,
         }
     }
 
     /// What sums are divided by over a buffer that holds `input`.
     fn over(&self, input: Rect) -> Result<Divide, KernelError> {
-        let end = match (self.divisor, self.end) {
-            (Divisor::ValidCount, _) | (_, None) => None,
-            (Divisor::WindowArea, Some(end)) => {
+        let end = match (self.count_include_pad, self.end) {
+            (CountIncludePad::No, _) | (_, None) => None,
+            (CountIncludePad::Yes, Some(end)) => {
                 let distance = |end: i64, origin: i64| position(end.checked_sub(origin)?);
                 let row = distance(end.rows, input.rows.lo);
                 let column = distance(end.columns, input.columns.lo);
@@ -53,7 +53,7 @@ impl AveragePool {
         };
         Ok(Divide {
             window: self.window,
-            divisor: self.divisor,
+            count_include_pad: self.count_include_pad,
             end,
         })
     }
@@ -62,7 +62,7 @@ impl AveragePool {
 /// What the sums of windows over a buffer are divided by.
 struct Divide {
     window: Window,
-    divisor: Divisor,
+    count_include_pad: CountIncludePad,
     /// Where padding ends, counted from the buffer's first position.
     end: Option<(isize, isize)>,
 }
@@ -72,10 +72,10 @@ impl Divide {
     #[inline(always)]
     #[expect(clippy::cast_precision_loss, reason = "tap counts are far below 2^53")]
     fn by<T: Element>(&self, first: [isize; 2], taps: [&Taps; 2]) -> T {
-        let count = match (self.divisor, self.end) {
-            (Divisor::ValidCount, _) => taps[0].count * taps[1].count,
-            (Divisor::WindowArea, None) => self.window.taps(),
-            (Divisor::WindowArea, Some((row, column))) => {
+        let count = match (self.count_include_pad, self.end) {
+            (CountIncludePad::No, _) => taps[0].count * taps[1].count,
+            (CountIncludePad::Yes, None) => self.window.taps(),
+            (CountIncludePad::Yes, Some((row, column))) => {
                 self.taps_before(0, first[0], row) * self.taps_before(1, first[1], column)
             }
         };
@@ -137,7 +137,7 @@ pub fn avg_pool_forward<T: Element>(
 
 /// Adds the gradient of average pooling to `input_cotangent`, or writes it there.
 ///
-/// Here too whatever lies outside `input_cotangent` is padding, so with [`Divisor::ValidCount`] it must hold every
+/// Here too whatever lies outside `input_cotangent` is padding, so with [`CountIncludePad::No`] it must hold every
 /// position that the windows of the cotangents read.
 ///
 /// With [`Existing::Replace`] what no cotangent reaches gets zero.

@@ -83,10 +83,10 @@ pub enum Standardisation {
     None,
     /// By running statistics that are constants to the gradient: `(x - mean) / sqrt(variance + epsilon)`.
     ///
-    /// Update k (from 0) moves mean and variance by `max(least_weight, 1 / (k + 1))` of the way to the new group's.
+    /// Update k (from 0) moves mean and variance by `max(momentum, 1 / (k + 1))` of the way to the new group's.
     Running {
         /// The least weight of a new group, in (0, 1].
-        least_weight: f64,
+        momentum: f64,
         /// Added to the variance; more than 0.
         epsilon: f64,
     },
@@ -95,7 +95,7 @@ pub enum Standardisation {
 impl Standardisation {
     /// Running statistics with a least weight of 0.05 and epsilon 1e-5.
     pub const RUNNING: Self = Self::Running {
-        least_weight: 0.05,
+        momentum: 0.05,
         epsilon: 1e-5,
     };
 }
@@ -207,10 +207,9 @@ impl Head {
         let inputs = config.pooling.len() * in_channels;
         let statistics = match config.standardisation {
             Standardisation::None => None,
-            Standardisation::Running {
-                least_weight,
-                epsilon,
-            } => Some(RunningStatistics::new(inputs, least_weight, epsilon, &vb)?),
+            Standardisation::Running { momentum, epsilon } => {
+                Some(RunningStatistics::new(inputs, momentum, epsilon, &vb)?)
+            }
         };
         Ok(Self {
             pooling: config.pooling.clone(),

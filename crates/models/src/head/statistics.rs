@@ -11,7 +11,7 @@ pub(super) struct RunningStatistics {
     mean: Tensor,
     variance: Tensor,
     updates: Tensor,
-    least_weight: f64,
+    momentum: f64,
     epsilon: f64,
     prefix: String,
 }
@@ -19,15 +19,15 @@ pub(super) struct RunningStatistics {
 impl RunningStatistics {
     pub(super) fn new(
         inputs: usize,
-        least_weight: f64,
+        momentum: f64,
         epsilon: f64,
         vb: &VarBuilder<'_>,
     ) -> Result<Self> {
-        if !(least_weight > 0.0 && least_weight <= 1.0) {
+        if !(momentum > 0.0 && momentum <= 1.0) {
             return Err(ModelError::Setting {
                 setting: "least weight of running statistics",
                 expected: "a number above 0 and not above 1",
-                found: least_weight.to_string(),
+                found: momentum.to_string(),
             });
         }
         if !(epsilon.is_finite() && epsilon > 0.0) {
@@ -41,7 +41,7 @@ impl RunningStatistics {
             mean: vb.get_with_hints(inputs, "running_mean", candle_nn::init::ZERO)?,
             variance: vb.get_with_hints(inputs, "running_var", candle_nn::init::ONE)?,
             updates: vb.get_with_hints(1, "updates", candle_nn::init::ZERO)?,
-            least_weight,
+            momentum,
             epsilon,
             prefix: vb.prefix(),
         })
@@ -71,7 +71,7 @@ impl RunningStatistics {
             return Ok(0);
         }
         let updates = self.updates()?;
-        let weight = (1.0 / (updates + 1.0)).max(self.least_weight);
+        let weight = (1.0 / (updates + 1.0)).max(self.momentum);
         let mut means = self.mean.to_dtype(DType::F64)?.to_vec1::<f64>()?;
         let mut variances = self.variance.to_dtype(DType::F64)?.to_vec1::<f64>()?;
         for (index, (mean, variance)) in means.iter_mut().zip(&mut variances).enumerate() {

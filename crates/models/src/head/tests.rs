@@ -196,11 +196,8 @@ fn bad_input_is_an_error_with_both_sides() {
     }
 
     let gem = |exponent, epsilon| GlobalPooling::GeneralisedMean { exponent, epsilon };
-    let statistics = |least_weight, epsilon| {
-        running(GlobalPooling::Average).standardised(Standardisation::Running {
-            least_weight,
-            epsilon,
-        })
+    let statistics = |momentum, epsilon| {
+        running(GlobalPooling::Average).standardised(Standardisation::Running { momentum, epsilon })
     };
     let bad = [
         (

@@ -36,7 +36,7 @@ fn net(dtype: DType, apart: bool) -> (Net, VarMap) {
     let x = net.conv2d(x, Conv2d::new(5, 37, 1), vb.pp("b")).unwrap();
     let x = net.layer_norm(x, 1e-3, vb.pp("many")).unwrap();
     let x = relu(&mut net, "many", x);
-    let x = net.batch_norm(x, 1e-3, vb.pp("norm")).unwrap();
+    let x = net.frozen_batch_norm(x, 1e-3, vb.pp("norm")).unwrap();
     let x = relu(&mut net, "norm", x);
     let x = net.max_pool2d(x, pool.stride(2)).unwrap();
     let x = net.scale(x, 0.5, vb.pp("gain")).unwrap();
@@ -115,7 +115,7 @@ fn normed_sum(is_norm: bool, apart: bool) -> (Net, VarMap) {
     let x = net.conv2d(net.input(), convolution, vb.pp("a")).unwrap();
     let sum = net.add(x, net.input()).unwrap();
     let x = if is_norm {
-        net.batch_norm(sum, 1e-3, vb.pp("norm")).unwrap()
+        net.frozen_batch_norm(sum, 1e-3, vb.pp("norm")).unwrap()
     } else {
         net.scale(sum, 0.5, vb.pp("gain")).unwrap()
     };

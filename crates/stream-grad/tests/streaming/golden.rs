@@ -7,8 +7,8 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use serde_json::Value;
 use stream_grad::{
-    Conv2d, ConvTranspose2d, Corners, Divisor, Gelu, InputGradient, Layer, Net, NetBuilder,
-    Padding, PlanRequest, Pool2d,
+    AlignCorners, Conv2d, ConvTranspose2d, CountIncludePad, Gelu, InputGradient, Layer, Net,
+    NetBuilder, Padding, PlanRequest, Pool2d,
 };
 
 fn data(name: &str) -> PathBuf {
@@ -175,10 +175,10 @@ fn build(case: &Case, vb: &VarBuilder<'_>) -> Net {
                 padding: case.padding(),
                 ceil_mode: case.options["ceil_mode"] == true,
             };
-            match case.options["divisor"].as_str() {
+            match case.options["count_include_pad"].as_bool() {
                 None => net.max_pool2d(x, pool),
-                Some("window_area") => net.avg_pool2d(x, pool, Divisor::WindowArea),
-                Some(_) => net.avg_pool2d(x, pool, Divisor::ValidCount),
+                Some(true) => net.avg_pool2d(x, pool, CountIncludePad::Yes),
+                Some(false) => net.avg_pool2d(x, pool, CountIncludePad::No),
             }
         }
         "relu" => net.relu(x),
@@ -188,7 +188,7 @@ fn build(case: &Case, vb: &VarBuilder<'_>) -> Net {
         "gelu" if case.options["approximate"] == "none" => net.gelu(x, Gelu::Exact),
         "gelu" => net.gelu(x, Gelu::Tanh),
         "layer_norm" => net.layer_norm(x, case.epsilon(), vb),
-        "batch_norm" => net.batch_norm(x, case.epsilon(), vb),
+        "frozen_batch_norm" => net.frozen_batch_norm(x, case.epsilon(), vb),
         "scale" => net.scale(x, 1.0, vb),
         "layer_scale" => net.layer_scale(x, 1.0, vb),
         "add" | "multiply" | "concat" => {
@@ -204,9 +204,9 @@ fn build(case: &Case, vb: &VarBuilder<'_>) -> Net {
         "upsample_bilinear" => {
             let aligned = case.options["align_corners"].as_bool().unwrap();
             let corners = if aligned {
-                Corners::Aligned
+                AlignCorners::Yes
             } else {
-                Corners::HalfPixel
+                AlignCorners::No
             };
             net.upsample_bilinear(x, case.number("factor"), corners)
         }

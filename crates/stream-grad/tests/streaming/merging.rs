@@ -225,9 +225,9 @@ impl TileSource for Failing {
 #[test]
 fn after_an_error_the_sums_hold_whole_blocks_and_can_go_on() {
     let (net, image, request) = small();
-    // Nothing is kept, so the backward sweep reads the image again: 4 blocks of 2 x 2 tiles and more.
+    // Nothing is stored, so the backward sweep reads the image again: 4 blocks of 2 x 2 tiles and more.
     let plan = net
-        .plan(request.kept(std::iter::empty::<String>()))
+        .plan(request.stored(std::iter::empty::<String>()))
         .unwrap();
     let cotangents = ones(&plan);
     let mut expected = GradientSums::new();

@@ -8,8 +8,8 @@ use candle_nn::{VarBuilder, VarMap};
 use proptest::prelude::*;
 use stream_grad::tiling::{AxisRule, PerAxis, Window};
 use stream_grad::{
-    CandleLayer, Conv2d, ConvTranspose2d, Corners, Divisor, Gelu, Layer, Net, NetBuilder, Padding,
-    Pool2d,
+    AlignCorners, CandleLayer, Conv2d, ConvTranspose2d, CountIncludePad, Gelu, Layer, Net,
+    NetBuilder, Padding, Pool2d,
 };
 
 /// One step of a random network.
@@ -213,7 +213,7 @@ fn push(net: &mut NetBuilder, x: Layer, step: &Step, vb: VarBuilder<'_>) -> Laye
             };
             let mut y = net.conv2d(x, config, vb.pp("conv")).unwrap();
             if *norm {
-                y = net.batch_norm(y, 1e-5, vb.pp("norm")).unwrap();
+                y = net.frozen_batch_norm(y, 1e-5, vb.pp("norm")).unwrap();
             }
             if *relu { net.relu(y).unwrap() } else { y }
         }
@@ -268,9 +268,9 @@ fn push(net: &mut NetBuilder, x: Layer, step: &Step, vb: VarBuilder<'_>) -> Laye
         Step::AvgPool(kernel, stride, sides, [whole, ceil_mode]) => {
             let padding = padding(*sides, *kernel, [1, 1]);
             let divisor = if *whole {
-                Divisor::WindowArea
+                CountIncludePad::Yes
             } else {
-                Divisor::ValidCount
+                CountIncludePad::No
             };
             net.avg_pool2d(
                 x,
@@ -301,14 +301,14 @@ fn push(net: &mut NetBuilder, x: Layer, step: &Step, vb: VarBuilder<'_>) -> Laye
             .gelu(x, if *exact { Gelu::Exact } else { Gelu::Tanh })
             .unwrap(),
         Step::LayerNorm => net.layer_norm(x, 1e-3, vb.pp("norm")).unwrap(),
-        Step::BatchNorm => net.batch_norm(x, 1e-3, vb.pp("norm")).unwrap(),
+        Step::BatchNorm => net.frozen_batch_norm(x, 1e-3, vb.pp("norm")).unwrap(),
         Step::Scale => net.scale(x, 0.5, vb.pp("scale")).unwrap(),
         Step::Nearest(factor) => net.upsample_nearest(x, *factor).unwrap(),
         Step::Bilinear(factor, aligned) => {
             let corners = if *aligned {
-                Corners::Aligned
+                AlignCorners::Yes
             } else {
-                Corners::HalfPixel
+                AlignCorners::No
             };
             net.upsample_bilinear(x, *factor, corners).unwrap()
         }
@@ -344,7 +344,7 @@ fn push(net: &mut NetBuilder, x: Layer, step: &Step, vb: VarBuilder<'_>) -> Laye
                 )
                 .unwrap();
             let y = if *bilinear {
-                net.upsample_bilinear(y, 2, Corners::HalfPixel).unwrap()
+                net.upsample_bilinear(y, 2, AlignCorners::No).unwrap()
             } else {
                 net.upsample_nearest_like(y, 2, x).unwrap()
             };

@@ -1,4 +1,4 @@
-//! Streamed equals whole, over random networks, sizes, tiles, blocks, segments and kept nodes, with everything
+//! Streamed equals whole, over random networks, sizes, tiles, blocks, segments and stored nodes, with everything
 //! that may not be read poisoned.
 
 use std::path::Path;
@@ -20,7 +20,7 @@ pub(crate) struct Case {
     tile: (u64, u64),
     block: Option<u64>,
     segments: u64,
-    kept: u32,
+    stored: u32,
     pub(crate) batch: usize,
     pub(crate) seed: u64,
 }
@@ -46,13 +46,13 @@ impl Case {
     /// `request`, cut as the case says.
     pub(crate) fn cut(&self, net: &Net, request: PlanRequest) -> PlanRequest {
         let names = net.operation_names().enumerate();
-        let kept = names
-            .filter(|(index, _)| self.kept >> (index % 32) & 1 == 1)
+        let stored = names
+            .filter(|(index, _)| self.stored >> (index % 32) & 1 == 1)
             .map(|(_, name)| name.to_owned());
         let request = request
-            .tiles(self.tile.0, self.tile.1)
+            .tile_extent(self.tile.0, self.tile.1)
             .segments(self.segments)
-            .kept(kept);
+            .stored(stored);
         match self.block {
             Some(edge) => request.block(edge),
             None => request,
@@ -81,13 +81,13 @@ pub(crate) fn case() -> impl Strategy<Value = Case> {
         any::<u64>(),
     )
         .prop_map(
-            |(steps, size, tile, block, segments, kept, batch, seed)| Case {
+            |(steps, size, tile, block, segments, stored, batch, seed)| Case {
                 steps,
                 size,
                 tile,
                 block,
                 segments,
-                kept,
+                stored,
                 batch,
                 seed: seed >> 16,
             },
@@ -198,19 +198,19 @@ fn check(case: &Case) -> Result<(), TestCaseError> {
     }
     // Through a file, the very same bits.
     let plan = net
-        .plan(request.poison(f64::NAN).spill(spill_folder()))
+        .plan(request.poison(f64::NAN).offload(offload_folder()))
         .unwrap();
-    let spilled = run(&net, &plan, &image, case.seed);
-    assert_bitwise("features", &spilled.features, &poisoned.features);
-    assert_bitwise("input gradient", &spilled.input, &poisoned.input);
-    for ((name, a), (_, b)) in spilled.gradients.iter().zip(&poisoned.gradients) {
+    let offloaded = run(&net, &plan, &image, case.seed);
+    assert_bitwise("features", &offloaded.features, &poisoned.features);
+    assert_bitwise("input gradient", &offloaded.input, &poisoned.input);
+    for ((name, a), (_, b)) in offloaded.gradients.iter().zip(&poisoned.gradients) {
         assert_bitwise(name, a, b);
     }
     Ok(())
 }
 
 /// A folder that stays empty, for files in it have no names.
-pub(crate) fn spill_folder() -> &'static Path {
+pub(crate) fn offload_folder() -> &'static Path {
     static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
     FOLDER.get_or_init(|| tempfile::tempdir().unwrap()).path()
 }
@@ -232,5 +232,5 @@ fn streamed_equals_whole_on_random_graphs() {
     };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     runner.run(&case(), |case| check(&case)).unwrap();
-    assert_eq!(std::fs::read_dir(spill_folder()).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(offload_folder()).unwrap().count(), 0);
 }

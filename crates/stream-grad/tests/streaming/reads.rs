@@ -66,7 +66,7 @@ fn sources_are_told_what_they_will_be_asked_for() {
         request.clone().tile(9).segments(3),
         request.clone().tile(16).block(32),
         request.clone().tile(7).block(24).segments(2),
-        request.tile(16).kept([image]),
+        request.tile(16).stored([image]),
     ] {
         let name = format!("{request:?}");
         let Ok(plan) = net.plan(request) else {

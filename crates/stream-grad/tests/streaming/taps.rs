@@ -10,7 +10,7 @@ use stream_grad::{
 };
 
 use crate::networks::{Step, build, fill, step, steps_from, tensor};
-use crate::random_graphs::{Case, case, cases, flat, planned, spill_folder};
+use crate::random_graphs::{Case, case, cases, flat, offload_folder, planned};
 
 /// Whole maps `[N, H, W, C]` of one tapped layer, and how often each position was shown.
 #[derive(Debug, Clone, PartialEq)]
@@ -180,7 +180,7 @@ fn check(case: &Case) -> Result<(), TestCaseError> {
         tap_all(&net, cut.clone()).poison(-1e30),
         tap_all(&net, cut.clone())
             .poison(f64::NAN)
-            .spill(spill_folder()),
+            .offload(offload_folder()),
     ] {
         let (again, _) = run(&net.plan(request).unwrap(), &net, &image, case.seed);
         assert_bitwise("poison or file", &again, &found);

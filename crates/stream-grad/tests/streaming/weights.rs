@@ -31,7 +31,7 @@ fn net(dtype: DType, apart: bool) -> (Net, VarMap) {
             outputs.push((name.to_owned(), x));
         }
         x = net
-            .batch_norm(x, 1e-3, vb.pp(format!("{name}.norm")))
+            .frozen_batch_norm(x, 1e-3, vb.pp(format!("{name}.norm")))
             .unwrap();
         x = net.relu(x).unwrap();
     }
@@ -116,10 +116,10 @@ fn folded_norms_have_the_gradients_of_norms_that_are_not() {
 #[test]
 fn a_step_between_the_sweeps_changes_no_gradient() {
     let (net, variables) = net(DType::F32, false);
-    let kept: Vec<String> = net.operation_names().map(str::to_owned).skip(1).collect();
-    let kept: Vec<&str> = kept.iter().map(String::as_str).collect();
+    let stored: Vec<String> = net.operation_names().map(str::to_owned).skip(1).collect();
+    let stored: Vec<&str> = stored.iter().map(String::as_str).collect();
     let base = request(DType::F32).tile(8);
-    for request in [base.clone(), base.clone().segments(2), base.kept(kept)] {
+    for request in [base.clone(), base.clone().segments(2), base.stored(stored)] {
         let (before, expected) = (
             variables
                 .all_vars()
@@ -154,12 +154,12 @@ fn weights_of_what_is_not_computed_again_are_freed() {
     let names: Vec<String> = net.operation_names().map(str::to_owned).skip(1).collect();
     let bytes = |request: PlanRequest| net.plan(request).unwrap().peak_classes().weights;
     let base = request(DType::F32).tile(8);
-    let kept = base.clone().kept(names.iter().map(String::as_str));
-    let (all, none) = (bytes(base), bytes(kept.clone()));
+    let stored = base.clone().stored(names.iter().map(String::as_str));
+    let (all, none) = (bytes(base), bytes(stored.clone()));
     assert_eq!(all.forward, none.forward);
     // Winograd's weights are 16 for each 9.
     let winograd = 2 * 4 * 16 * 40 * MANY as u128;
     assert!(all.backward - none.backward > winograd);
     // A segment that is swept again reads them again.
-    assert_eq!(bytes(kept.segments(2)).backward, all.backward);
+    assert_eq!(bytes(stored.segments(2)).backward, all.backward);
 }

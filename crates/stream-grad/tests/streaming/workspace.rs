@@ -46,7 +46,7 @@ fn plans_that_share_memory_compute_as_if_alone() {
                 size(160).tile(40),
                 size(96).tile(32).segments(2),
                 size(160).tile(40).block(80).batch(2),
-                size(96).tile(40).spill(folder.path()),
+                size(96).tile(40).offload(folder.path()),
             ]
             .map(|request| {
                 let plan = net.plan(request.clone()).unwrap();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use stream_grad_tiling::{
-    AxisRule, Corners, Edge, Geometry, Graph, LocalRule, Node, NodeId, PerAxis, Recipe, SizedGraph,
-    Span, TransposedWindow, VjpReads, Window,
+    AlignCorners, AxisRule, Edge, Geometry, Graph, LocalRule, Node, NodeId, PerAxis, Recipe,
+    SizedGraph, Span, TransposedWindow, VjpReads, Window,
 };
 
 /// One step of a random network, from the last node so far.
@@ -16,14 +16,14 @@ pub(crate) enum Step {
     Custom(PerAxis<Window>),
     Pointwise,
     Nearest(i64),
-    Bilinear(i64, Corners),
+    Bilinear(i64, AlignCorners),
     Transposed(PerAxis<TransposedWindow>),
     /// A branch of two windows of stride 1 that is added to its input.
     Residual(u64, u64),
     /// A branch that lags by a large dilated window, joined with its input.
     Concat(u64),
     /// Down by two, a window, up again, joined with the input.
-    UNet(Option<Corners>),
+    UNet(Option<AlignCorners>),
 }
 
 /// What makes a [`Node`] besides its place: whether it trains, and what its VJP reads.
@@ -43,7 +43,7 @@ pub(crate) struct Case {
     tile: PerAxis<u64>,
     block: PerAxis<u64>,
     segments: u64,
-    kept: Vec<bool>,
+    stored: Vec<bool>,
 }
 
 impl fmt::Debug for Case {
@@ -119,8 +119,8 @@ fn window_pairs() -> impl Strategy<Value = PerAxis<Window>> {
     (windows(), windows()).prop_map(|(rows, columns)| PerAxis::new(rows, columns))
 }
 
-pub(crate) fn corners() -> impl Strategy<Value = Corners> {
-    prop_oneof![Just(Corners::HalfPixel), Just(Corners::Aligned)]
+pub(crate) fn corners() -> impl Strategy<Value = AlignCorners> {
+    prop_oneof![Just(AlignCorners::No), Just(AlignCorners::Yes)]
 }
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -159,15 +159,17 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
         1_u64..=5,
         prop::collection::vec(any::<bool>(), 32),
     )
-        .prop_map(|(steps, traits, image, tile, block, segments, kept)| Case {
-            steps,
-            traits,
-            image: PerAxis::new(image.0, image.1),
-            tile: PerAxis::new(tile.0, tile.1),
-            block: PerAxis::new(block.0, block.1),
-            segments,
-            kept,
-        })
+        .prop_map(
+            |(steps, traits, image, tile, block, segments, stored)| Case {
+                steps,
+                traits,
+                image: PerAxis::new(image.0, image.1),
+                tile: PerAxis::new(tile.0, tile.1),
+                block: PerAxis::new(block.0, block.1),
+                segments,
+                stored,
+            },
+        )
 }
 
 /// The largest extent that upsampling may reach.
@@ -284,17 +286,17 @@ impl Case {
     /// The recipe's geometry, with at most one segment a band.
     pub(crate) fn geometry(&self) -> Geometry {
         let sized = self.sized();
-        let kept = (1..sized.graph().nodes().len())
-            .filter(|&node| self.kept[node])
+        let stored = (1..sized.graph().nodes().len())
+            .filter(|&node| self.stored[node])
             .map(NodeId)
             .collect();
         let recipe = Recipe {
             tile: self.tile,
-            block: self.block,
+            output_block: self.block,
             ..Recipe::whole(&sized)
         };
         let tiled = Geometry::new(sized, recipe).unwrap();
         let segments = self.segments.min(tiled.fewest_bands());
-        tiled.with(segments, kept).unwrap()
+        tiled.with(segments, stored).unwrap()
     }
 }

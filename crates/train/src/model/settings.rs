@@ -143,7 +143,7 @@ impl ModelSettings {
         let config = HeadConfig::new(pooling.collect());
         if self.momentum > 0.0 {
             config.standardised(Standardisation::Running {
-                least_weight: self.momentum,
+                momentum: self.momentum,
                 epsilon: 1e-5,
             })
         } else {

@@ -25,7 +25,7 @@ pub(super) struct StreamedNet {
     features: Maps,
     memory: ByteCount,
     threads: usize,
-    spill: Option<PathBuf>,
+    offload: Option<PathBuf>,
     cost_model: CostModel,
     plans: Mutex<Plans>,
     /// One for all plans: images of many sizes take the memory of one.
@@ -91,7 +91,7 @@ impl StreamedNet {
             features,
             memory: ByteCount::bytes(settings.memory_bytes),
             threads: settings.threads,
-            spill: settings.offload.clone(),
+            offload: settings.offload.clone(),
             cost_model: CostModel::FIXED,
             plans: Mutex::default(),
             workspace: Workspace::new(),
@@ -154,8 +154,8 @@ impl StreamedNet {
         if self.threads > 0 {
             request = request.threads(self.threads);
         }
-        if let Some(folder) = &self.spill {
-            request = request.spill(folder);
+        if let Some(folder) = &self.offload {
+            request = request.offload(folder);
         }
         if let Some(names) = &self.trained_in_net {
             request = request.trainable(Trainable::Only(names.clone()));

@@ -81,10 +81,10 @@ mod tests {
     fn recipe(image: u64, tile: u64) -> Recipe {
         Recipe {
             image: PerAxis::both(image),
-            block: PerAxis::both(image),
+            output_block: PerAxis::both(image),
             segments: 1,
             tile: PerAxis::both(tile),
-            kept: Vec::new(),
+            stored: Vec::new(),
         }
     }
 

@@ -321,7 +321,7 @@ fn a_loader_may_stop_training_and_evaluation() {
 fn tiles(model: &StreamedModel) -> Vec<(u64, usize)> {
     let recipes = model.recipes().into_iter();
     recipes
-        .map(|recipe| (recipe.tile.rows, recipe.kept.len()))
+        .map(|recipe| (recipe.tile.rows, recipe.stored.len()))
         .collect()
 }
 

@@ -32,7 +32,7 @@ pub(crate) enum Peer {
 /// This project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Own {
-    /// One tile, everything kept.
+    /// One tile, everything stored.
     Whole,
     /// The same, convolutions computed directly.
     WholeDirect,
@@ -40,7 +40,7 @@ pub(crate) enum Own {
     PartOfPyTorch(u64),
     /// The fastest recipe within what lightstream's step adds.
     WithinLightstream { tile: u64 },
-    /// Tiles of this edge, nothing kept.
+    /// Tiles of this edge, nothing stored.
     Tiles(u64),
     /// The same, with an image that is computed pixel by pixel and features that are summed up as they come: neither
     /// exists as a whole.

@@ -40,7 +40,7 @@ impl StepMeasurement {
 pub(crate) struct PlanMeasurement {
     pub(crate) recipe: String,
     pub(crate) tiles: usize,
-    pub(crate) kept_nodes: Vec<String>,
+    pub(crate) stored_nodes: Vec<String>,
     pub(crate) compute_ratio: f64,
     /// What was actually computed.
     pub(crate) flops: f64,

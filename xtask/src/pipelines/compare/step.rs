@@ -77,7 +77,7 @@ pub(crate) enum Arithmetic {
 pub(crate) enum Bound {
     Nothing,
     Bytes(u64),
-    /// Edge of a tile; nothing is kept.
+    /// Edge of a tile; nothing is stored.
     Tile(u64),
     /// A plan that was made before.
     Planned(PlannedStep),
@@ -136,7 +136,7 @@ pub(crate) fn request(job: &StepJob) -> PlanRequest {
     match &job.bound {
         Bound::Nothing => request,
         Bound::Bytes(bytes) => request.memory(ByteCount::bytes(*bytes)),
-        Bound::Tile(edge) => request.tile(*edge).kept(Vec::<String>::new()),
+        Bound::Tile(edge) => request.tile(*edge).stored(Vec::<String>::new()),
         Bound::Planned(step) => step.request(request),
     }
 }
@@ -150,7 +150,7 @@ impl PlannedStep {
             None => request,
         };
         match &self.offload {
-            Some(folder) => request.spill(folder),
+            Some(folder) => request.offload(folder),
             None => request,
         }
     }
@@ -248,7 +248,7 @@ impl<'a> Memory<'a> {
             plan: Some(PlanMeasurement {
                 recipe: plan.recipe().to_string(),
                 tiles: plan.tiles(),
-                kept_nodes: plan.kept_names().map(str::to_owned).collect(),
+                stored_nodes: plan.stored_names().map(str::to_owned).collect(),
                 compute_ratio: model::compute_ratio(plan),
                 flops: plan.cost().total() as f64,
                 budget: None,

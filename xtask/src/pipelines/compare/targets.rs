@@ -352,7 +352,7 @@ mod tests {
             plan: Some(PlanMeasurement {
                 recipe: String::new(),
                 tiles: 1,
-                kept_nodes: Vec::new(),
+                stored_nodes: Vec::new(),
                 compute_ratio: 1.0,
                 flops: 1e12,
                 budget: None,

@@ -25,7 +25,7 @@ pub(crate) struct Case {
 /// In how much memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// One tile, everything kept.
+    /// One tile, everything stored.
     Conventional,
     /// The fastest recipe within so many bytes; where none is, the one of the smallest peak.
     Within(ByteCount),
@@ -131,7 +131,7 @@ impl Case {
             Way::Conventional => (net.plan(request)?, None),
             Way::Within(bytes) => within(net, &request, bytes)?,
             Way::Least => within(net, &request, ByteCount::bytes(1))?,
-            Way::LeastOffloaded => within(net, &request.spill(folder), ByteCount::bytes(1))?,
+            Way::LeastOffloaded => within(net, &request.offload(folder), ByteCount::bytes(1))?,
         };
         Ok(Planned {
             step: PlannedStep {

@@ -1,7 +1,7 @@
 //! `cargo xtask reproduce memory`: what a step holds, planned for images of up to 65536 pixels edge and measured as far as that
 //! takes minutes, beside conventional training.
 //!
-//! Conventional is this engine with one tile and everything kept: less than other software takes for the same step, so
+//! Conventional is this engine with one tile and everything stored: less than other software takes for the same step, so
 //! that what is saved is not overstated. Each step runs in a process of its own.
 
 mod case;

@@ -35,7 +35,7 @@ pub(super) fn write(result: &MemoryResult, folder: &Path) -> anyhow::Result<()> 
         title: "Memory of a step".to_owned(),
         asked: "How much memory do forward and backward pass of one image take, conventionally and streamed, and how much is saved?".to_owned(),
         remarks: vec![
-            "Conventional is this engine with one tile and everything kept, which is less than other software takes for the same step: \
+            "Conventional is this engine with one tile and everything stored, which is less than other software takes for the same step: \
              what is saved is not overstated. Measured are the heap bytes that a step adds at its peak, weights' gradients \
              included, in f32."
                 .to_owned(),

@@ -337,10 +337,10 @@ pub(crate) mod tests {
                 step: PlannedStep {
                     recipe: Recipe {
                         image: extent,
-                        block: extent,
+                        output_block: extent,
                         segments: 1,
                         tile: extent,
-                        kept: Vec::new(),
+                        stored: Vec::new(),
                     },
                     memory: None,
                     offload: None,

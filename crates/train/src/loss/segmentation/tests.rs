@@ -407,7 +407,7 @@ fn a_streamed_unet_has_the_loss_and_gradients_of_one_tile() {
     assert!(largest > 1e-6, "{largest}");
     for request in [
         request().tile(32),
-        request().tiles(37, 64),
+        request().tile_extent(37, 64),
         request().tile(32).block(64),
     ] {
         let (other_loss, other_confusion, others) = streamed(request);

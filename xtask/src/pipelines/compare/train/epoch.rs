@@ -165,8 +165,8 @@ impl Epoch {
                     "swapped": drawn.axes == Axes::Swapped,
                     "rows_backward": drawn.rows == Order::Backward,
                     "columns_backward": drawn.columns == Order::Backward,
-                    "contrast": drawn.gain,
-                    "brightness": drawn.offset,
+                    "contrast": drawn.contrast,
+                    "brightness": drawn.brightness,
                 }))
             });
             batches.push(items.collect::<anyhow::Result<Vec<_>>>()?);

@@ -24,17 +24,17 @@ const SMALLEST_BLOCK: usize = 512;
 /// Blocks in memory: the top of the stack, and those on their way.
 const BLOCKS: usize = 4;
 
-/// The most heap bytes of a [`Spill`]'s blocks.
-pub(crate) const SPILL_BYTES: u128 = (BLOCKS * LARGEST_BLOCK) as u128;
+/// The most heap bytes of a [`Offload`]'s blocks.
+pub(crate) const OFFLOAD_BYTES: u128 = (BLOCKS * LARGEST_BLOCK) as u128;
 /// What the blocks of a small stack are a part of it: all of them, a quarter.
 const PART: u64 = 4 * BLOCKS as u64;
 
 /// What a file in `folder` may hold: half of what is free there now.
 ///
 /// # Errors
-/// [`StreamError::Spill`] for a folder that does not exist, or is none.
+/// [`StreamError::Offload`] for a folder that does not exist, or is none.
 pub(crate) fn room(folder: &Path) -> Result<ByteCount> {
-    let failed = |source| StreamError::Spill {
+    let failed = |source| StreamError::Offload {
         folder: folder.to_owned(),
         what: "looking at",
         source,
@@ -47,10 +47,10 @@ pub(crate) fn room(folder: &Path) -> Result<ByteCount> {
 }
 
 /// Seconds in which a byte is written to a file in `folder` and read again, where nothing else is done meanwhile. The system
-/// may not have it on the disk yet: neither has it while a step that spills runs.
+/// may not have it on the disk yet: neither has it while a step that offloads runs.
 ///
 /// # Errors
-/// As for [`room`] and [`Spill`].
+/// As for [`room`] and [`Offload`].
 pub(crate) fn time_bytes(folder: &Path) -> Result<f64> {
     const VALUES: usize = 1 << 18;
     const ROUNDS: u64 = 48;
@@ -58,18 +58,18 @@ pub(crate) fn time_bytes(folder: &Path) -> Result<f64> {
     let mut values = vec![0.5_f32; VALUES];
     let bytes = rounds * 4 * VALUES as u64;
     let start = Instant::now();
-    let mut spill = Spill::create(folder, bytes)?;
+    let mut offload = Offload::create(folder, bytes)?;
     for _ in 0..rounds {
-        spill.push(&values)?;
+        offload.push(&values)?;
     }
     for _ in 0..rounds {
-        spill.pop(&mut values)?;
+        offload.pop(&mut values)?;
     }
     Ok(start.elapsed().as_secs_f64() / bytes as f64)
 }
 
 /// A stack of values in a file.
-pub(crate) struct Spill {
+pub(crate) struct Offload {
     folder: PathBuf,
     /// Bytes of a block.
     block: usize,
@@ -114,13 +114,13 @@ struct Reply {
     result: io::Result<()>,
 }
 
-impl Spill {
+impl Offload {
     /// An empty stack in a file without a name in `folder`, for `bytes` bytes or more.
     ///
     /// # Errors
-    /// [`StreamError::Spill`] if the folder takes no file.
+    /// [`StreamError::Offload`] if the folder takes no file.
     pub(crate) fn create(folder: &Path, bytes: u64) -> Result<Self> {
-        let file: File = tempfile::tempfile_in(folder).map_err(|source| StreamError::Spill {
+        let file: File = tempfile::tempfile_in(folder).map_err(|source| StreamError::Offload {
             folder: folder.to_owned(),
             what: "making a file in",
             source,
@@ -140,9 +140,9 @@ impl Spill {
         let (commands, inbox) = sync_channel::<Command>(BLOCKS);
         let (outbox, replies) = sync_channel::<Reply>(BLOCKS);
         let thread = Builder::new()
-            .name("spill".into())
+            .name("offload".into())
             .spawn(move || serve(file, &inbox, &outbox))
-            .map_err(|source| StreamError::Spill {
+            .map_err(|source| StreamError::Offload {
                 folder: folder.to_owned(),
                 what: "starting a thread for a file in",
                 source,
@@ -167,7 +167,7 @@ impl Spill {
     /// Puts values on the stack.
     ///
     /// # Errors
-    /// [`StreamError::Spill`] for a block that could not be written; it may be an earlier one.
+    /// [`StreamError::Offload`] for a block that could not be written; it may be an earlier one.
     pub(crate) fn push<T: Stored>(&mut self, values: &[T]) -> Result<()> {
         let mut rest = values;
         while !rest.is_empty() {
@@ -191,7 +191,7 @@ impl Spill {
     /// Takes as many values as there are places off the stack; they come in the order in which they were put there.
     ///
     /// # Errors
-    /// [`StreamError::Spill`] for a block that could not be written or read.
+    /// [`StreamError::Offload`] for a block that could not be written or read.
     pub(crate) fn pop<T: Stored>(&mut self, values: &mut [T]) -> Result<()> {
         let mut rest = values;
         while !rest.is_empty() {
@@ -295,7 +295,7 @@ impl Spill {
     }
 
     fn failed(&self, what: &'static str, source: io::Error) -> StreamError {
-        StreamError::Spill {
+        StreamError::Offload {
             folder: self.folder.clone(),
             what,
             source,
@@ -357,34 +357,34 @@ mod tests {
     }
 
     fn waves(folder: &tempfile::TempDir, bytes: u64) {
-        let mut spill = Spill::create(folder.path(), bytes).unwrap();
+        let mut offload = Offload::create(folder.path(), bytes).unwrap();
         let lengths = [0, 1, 1000, 65_536, 65_529, 600_000, 17, 700_001];
         for wave in 0..3 {
             let mut records: Vec<Vec<f32>> = Vec::new();
             for (index, &length) in lengths.iter().cycle().take(20).enumerate() {
                 let record = values(wave * 1000 + u32::try_from(index).unwrap(), length);
-                spill.push(&record).unwrap();
+                offload.push(&record).unwrap();
                 records.push(record);
             }
             // A part comes back, more is put on top, and then all comes back.
             for _ in 0..7 {
                 let expected = records.pop().unwrap();
                 let mut found = vec![f32::NAN; expected.len()];
-                spill.pop(&mut found).unwrap();
+                offload.pop(&mut found).unwrap();
                 assert!(found == expected, "wave {wave}");
             }
             records.push(values(5, 500_003));
-            spill.push(&records[records.len() - 1]).unwrap();
+            offload.push(&records[records.len() - 1]).unwrap();
             while let Some(expected) = records.pop() {
                 let mut found = vec![f32::NAN; expected.len()];
-                spill.pop(&mut found).unwrap();
+                offload.pop(&mut found).unwrap();
                 assert!(found == expected, "wave {wave}");
             }
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        let error = spill.pop(&mut [0.0_f64]).unwrap_err();
+        let error = offload.pop(&mut [0.0_f64]).unwrap_err();
         assert!(
-            matches!(&error, StreamError::Spill { folder: named, what: "taking from", source }
+            matches!(&error, StreamError::Offload { folder: named, what: "taking from", source }
                 if named == folder.path() && source.kind() == io::ErrorKind::UnexpectedEof),
             "{error}"
         );
@@ -422,12 +422,12 @@ mod tests {
     #[test]
     fn a_disk_that_fills_up_is_an_error_that_names_the_folder() {
         let file = Full(Cursor::new(Vec::new()), 5 * (1 << 18));
-        let mut spill = Spill::over(file, Path::new("there"), 1 << 22).unwrap();
+        let mut offload = Offload::over(file, Path::new("there"), 1 << 22).unwrap();
         let record = values(0, 100_000);
-        let pushed = (0..40).try_for_each(|_| spill.push(&record));
+        let pushed = (0..40).try_for_each(|_| offload.push(&record));
         let error = pushed.unwrap_err();
         assert!(
-            matches!(&error, StreamError::Spill { folder, what: "writing to", source }
+            matches!(&error, StreamError::Offload { folder, what: "writing to", source }
                 if folder == Path::new("there") && source.kind() == io::ErrorKind::StorageFull),
             "{error}"
         );
@@ -440,7 +440,7 @@ mod tests {
         let file = folder.path().join("file");
         std::fs::write(&file, "no folder").unwrap();
         for path in [&missing, &file] {
-            for refusal in [room(path).map(drop), Spill::create(path, 0).map(drop)] {
+            for refusal in [room(path).map(drop), Offload::create(path, 0).map(drop)] {
                 let message = refusal.unwrap_err().to_string();
                 assert!(message.contains(path.to_str().unwrap()), "{message}");
             }

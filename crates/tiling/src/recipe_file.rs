@@ -1,4 +1,4 @@
-//! How recipes are stored.
+//! How recipes are written to files.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,12 +8,13 @@ use crate::recipe::Recipe;
 use crate::span::PerAxis;
 
 /// The version that is written.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// A recipe in a file: a version, and what is done one after the other. There is one stage today; a network with norms over the whole
-/// image will have one for each part between them. Version 1 had no version and no stages.
+/// image will have one for each part between them. Version 1 had no version and no stages; before version 3 the output's blocks were
+/// `block` and the stored nodes `kept`.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct StoredRecipe {
+pub(crate) struct RecipeFile {
     #[serde(default = "first_version")]
     version: u32,
     #[serde(default)]
@@ -30,44 +31,46 @@ const fn first_version() -> u32 {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Stage {
     image: PerAxis<u64>,
-    block: PerAxis<u64>,
+    #[serde(alias = "block")]
+    output_block: PerAxis<u64>,
     segments: u64,
     tile: PerAxis<u64>,
-    kept: Vec<NodeId>,
+    #[serde(alias = "kept")]
+    stored: Vec<NodeId>,
 }
 
-impl From<Recipe> for StoredRecipe {
+impl From<Recipe> for RecipeFile {
     fn from(recipe: Recipe) -> Self {
         let Recipe {
             image,
-            block,
+            output_block,
             segments,
             tile,
-            kept,
+            stored,
         } = recipe;
         Self {
             version: VERSION,
             stages: vec![Stage {
                 image,
-                block,
+                output_block,
                 segments,
                 tile,
-                kept,
+                stored,
             }],
             version_one: None,
         }
     }
 }
 
-impl TryFrom<StoredRecipe> for Recipe {
+impl TryFrom<RecipeFile> for Recipe {
     type Error = TilingError;
 
-    fn try_from(stored: StoredRecipe) -> Result<Self, TilingError> {
-        let StoredRecipe {
+    fn try_from(file: RecipeFile) -> Result<Self, TilingError> {
+        let RecipeFile {
             version,
             stages,
             version_one,
-        } = stored;
+        } = file;
         if version > VERSION {
             return Err(TilingError::RecipeVersion {
                 found: version,
@@ -84,17 +87,17 @@ impl TryFrom<StoredRecipe> for Recipe {
             })?;
         let Stage {
             image,
-            block,
+            output_block,
             segments,
             tile,
-            kept,
+            stored,
         } = stage;
         Ok(Self {
             image,
-            block,
+            output_block,
             segments,
             tile,
-            kept,
+            stored,
         })
     }
 }
@@ -105,28 +108,31 @@ mod tests {
 
     use super::*;
 
-    const STAGE: &str = r#"{"image":{"rows":9,"columns":8},"block":{"rows":3,"columns":2},"segments":2,"tile":{"rows":4,"columns":5},"kept":[1,3]}"#;
+    const STAGE: &str = r#"{"image":{"rows":9,"columns":8},"output_block":{"rows":3,"columns":2},"segments":2,"tile":{"rows":4,"columns":5},"stored":[1,3]}"#;
+    const OLD_STAGE: &str = r#"{"image":{"rows":9,"columns":8},"block":{"rows":3,"columns":2},"segments":2,"tile":{"rows":4,"columns":5},"kept":[1,3]}"#;
 
     fn recipe() -> Recipe {
         Recipe {
             image: PerAxis::new(9, 8),
-            block: PerAxis::new(3, 2),
+            output_block: PerAxis::new(3, 2),
             segments: 2,
             tile: PerAxis::new(4, 5),
-            kept: vec![NodeId(1), NodeId(3)],
+            stored: vec![NodeId(1), NodeId(3)],
         }
     }
 
     #[test]
     fn a_recipe_is_stored_with_its_version() {
         let text = serde_json::to_string(&recipe()).unwrap();
-        assert_eq!(text, format!(r#"{{"version":2,"stages":[{STAGE}]}}"#));
+        assert_eq!(text, format!(r#"{{"version":3,"stages":[{STAGE}]}}"#));
         assert_eq!(serde_json::from_str::<Recipe>(&text).unwrap(), recipe());
     }
 
     #[test]
-    fn a_recipe_from_before_versions_is_read() {
-        assert_eq!(serde_json::from_str::<Recipe>(STAGE).unwrap(), recipe());
+    fn recipes_of_older_versions_are_read() {
+        assert_eq!(serde_json::from_str::<Recipe>(OLD_STAGE).unwrap(), recipe());
+        let second = format!(r#"{{"version":2,"stages":[{OLD_STAGE}]}}"#);
+        assert_eq!(serde_json::from_str::<Recipe>(&second).unwrap(), recipe());
     }
 
     #[test]
@@ -137,15 +143,15 @@ mod tests {
                 .to_string()
         };
         let newer = error(&format!(
-            r#"{{"version":3,"stages":[{STAGE}],"statistics":true}}"#
+            r#"{{"version":4,"stages":[{STAGE}],"statistics":true}}"#
         ));
         assert!(
-            newer.contains("version 3") && newer.contains("up to 2"),
+            newer.contains("version 4") && newer.contains("up to 3"),
             "{newer}"
         );
-        let two = error(&format!(r#"{{"version":2,"stages":[{STAGE},{STAGE}]}}"#));
+        let two = error(&format!(r#"{{"version":3,"stages":[{STAGE},{STAGE}]}}"#));
         assert!(two.contains("2 stages"), "{two}");
-        let none = error(r#"{"version":2}"#);
+        let none = error(r#"{"version":3}"#);
         assert!(none.contains("0 stages"), "{none}");
     }
 }

@@ -39,9 +39,9 @@ fn gradients(net: &Net, plan: &Plan, image: &Tensor) -> Vec<Vec<f32>> {
 fn the_budget_decides_what_goes_to_a_file() {
     let (net, _variables) = net();
     let folder = tempfile::tempdir().unwrap();
-    let spilling = request().spill(folder.path());
+    let offloading = request().offload(folder.path());
     let ample = ByteCount::gib(1);
-    let plan = net.plan(spilling.clone().memory(ample)).unwrap();
+    let plan = net.plan(offloading.clone().memory(ample)).unwrap();
     assert_eq!(plan.file_bytes(), ByteCount::bytes(0));
 
     // The smallest budget of all needs the file, and is smaller for it.
@@ -56,24 +56,24 @@ fn the_budget_decides_what_goes_to_a_file() {
         };
         ByteCount::saturating(minimum)
     };
-    let (in_memory, with_file) = (minimum(request()), minimum(spilling.clone()));
+    let (in_memory, with_file) = (minimum(request()), minimum(offloading.clone()));
     assert!(with_file < in_memory, "{with_file} and {in_memory}");
-    let streamed = spilling.clone().features(Maps::Streamed);
+    let streamed = offloading.clone().features(Maps::Streamed);
     let plan = net.plan(streamed.memory(with_file)).unwrap();
     assert!(plan.file_bytes() > ByteCount::bytes(0));
-    assert!(plan.to_string().contains("spilled"), "{plan}");
+    assert!(plan.to_string().contains("offloaded"), "{plan}");
 
     // A stored recipe goes to a file if the budget asks for it; its results are the same, bit for bit.
     let recipe = net.plan(request().tile(48)).unwrap().recipe().clone();
-    let stored = spilling.recipe(recipe);
+    let stored = offloading.recipe(recipe);
     let plans = [
         net.plan(stored.clone().memory(ample)).unwrap(),
         net.plan(stored.clone().memory(ByteCount::bytes(1)))
             .unwrap(),
         net.plan(stored).unwrap(),
     ];
-    let spilled = plans.each_ref().map(|plan| plan.file_bytes().get() > 0);
-    assert_eq!(spilled, [false, true, true]);
+    let offloaded = plans.each_ref().map(|plan| plan.file_bytes().get() > 0);
+    assert_eq!(offloaded, [false, true, true]);
     let image = tensor(&[1, 3, 600, 600], DType::F32, 1);
     let [memory, file, again] = plans.each_ref().map(|plan| gradients(&net, plan, &image));
     assert!(memory == file && memory == again, "a file changes results");
@@ -84,12 +84,15 @@ fn folders_that_take_no_file_are_named_before_anything_is_computed() {
     let (net, _variables) = net();
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing");
-    let message = net.plan(request().spill(&missing)).unwrap_err().to_string();
+    let message = net
+        .plan(request().offload(&missing))
+        .unwrap_err()
+        .to_string();
     assert!(message.contains(missing.to_str().unwrap()), "{message}");
 
     // One that is gone when the sweep begins.
     std::fs::create_dir(&missing).unwrap();
-    let plan = net.plan(request().tile(64).spill(&missing)).unwrap();
+    let plan = net.plan(request().tile(64).offload(&missing)).unwrap();
     std::fs::remove_dir(&missing).unwrap();
     let image = Tensor::zeros((1, 3, 600, 600), DType::F32, &Device::Cpu).unwrap();
     let message = plan.forward(&image).unwrap_err().to_string();
@@ -105,7 +108,7 @@ fn folders_without_room_are_refused_before_anything_is_computed() {
     let (net, _variables) = net();
     let recipe = net.plan(request().tile(48)).unwrap().recipe().clone();
     for asked in [request().tile(48), request().recipe(recipe)] {
-        match net.plan(asked.spill("/proc")).unwrap_err() {
+        match net.plan(asked.offload("/proc")).unwrap_err() {
             StreamError::Geometry(TilingError::FileTooSmall { limit, needed }) => {
                 assert!(limit == 0 && needed > 0, "{limit} and {needed}");
             }

@@ -1,4 +1,4 @@
-//! In which order activations are worth keeping.
+//! In which order activations are worth storing.
 
 use std::cmp::Reverse;
 
@@ -11,7 +11,7 @@ use crate::span::Axis;
 use crate::time::{Picoseconds, TimeModel};
 use crate::work::{Work, duties};
 
-/// A node, and those that the backward sweep need not compute again if it alone is kept.
+/// A node, and those that the backward sweep need not compute again if it alone is stored.
 #[derive(Debug, Clone)]
 pub(crate) struct Spared {
     pub(crate) node: NodeId,
@@ -19,12 +19,12 @@ pub(crate) struct Spared {
 }
 
 impl Spared {
-    /// What keeping `node` spares a recipe that keeps nothing else than `geometry` does.
+    /// What storing `node` spares a recipe that stores nothing else than `geometry` does.
     pub(crate) fn by(node: NodeId, geometry: &Geometry) -> Result<Self, TilingError> {
-        let mut kept = geometry.recipe().kept.clone();
-        kept.push(node);
-        kept.sort_unstable();
-        let alone = geometry.with(geometry.recipe().segments, kept)?;
+        let mut stored = geometry.recipe().stored.clone();
+        stored.push(node);
+        stored.sort_unstable();
+        let alone = geometry.with(geometry.recipe().segments, stored)?;
         let both = duties(geometry).zip(duties(&alone)).enumerate();
         let spared = both.filter(|(_, (before, after))| before.recompute && !after.recompute);
         Ok(Self {
@@ -34,21 +34,21 @@ impl Spared {
     }
 }
 
-/// Nodes by falling picoseconds saved per element kept.
+/// Nodes by falling picoseconds saved per element stored.
 #[derive(Debug, Clone)]
-pub(crate) struct KeepOrder {
+pub(crate) struct StoreOrder {
     nodes: Vec<Ranked>,
 }
 
-/// A node, and the time that keeping it saves for each element kept.
+/// A node, and the time that storing it saves for each element stored.
 #[derive(Debug, Clone, Copy)]
 struct Ranked {
     node: NodeId,
     worth: Fraction,
 }
 
-impl KeepOrder {
-    /// Orders the nodes for the tiles of `geometry`, given what keeping each alone spares.
+impl StoreOrder {
+    /// Orders the nodes for the tiles of `geometry`, given what storing each alone spares.
     pub(crate) fn new(
         geometry: &Geometry,
         work: &Work,
@@ -76,7 +76,7 @@ impl KeepOrder {
         self.nodes.len()
     }
 
-    /// The nodes that save more than `least` picoseconds for each element kept; the order is the same.
+    /// The nodes that save more than `least` picoseconds for each element stored; the order is the same.
     pub(crate) fn above(&self, least: Fraction) -> Self {
         let nodes = self.nodes.iter().filter(|ranked| ranked.worth > least);
         Self {
@@ -94,21 +94,21 @@ impl KeepOrder {
         nodes.map(|ranked| ranked.node)
     }
 
-    /// `geometry` with the first `count` nodes kept besides those that it keeps already.
-    pub(crate) fn keeping(
+    /// `geometry` with the first `count` nodes stored besides those that it stores already.
+    pub(crate) fn storing(
         &self,
         geometry: &Geometry,
         count: usize,
     ) -> Result<Geometry, TilingError> {
-        let mut kept = geometry.recipe().kept.clone();
-        kept.extend(self.nodes.iter().take(count).map(|ranked| ranked.node));
-        kept.sort_unstable();
-        kept.dedup();
-        geometry.with(geometry.recipe().segments, kept)
+        let mut stored = geometry.recipe().stored.clone();
+        stored.extend(self.nodes.iter().take(count).map(|ranked| ranked.node));
+        stored.sort_unstable();
+        stored.dedup();
+        geometry.with(geometry.recipe().segments, stored)
     }
 }
 
-/// Elements that keeping a node takes beyond those of the halos that it replaces.
+/// Elements that storing a node takes beyond those of the halos that it replaces.
 fn extra_elements(geometry: &Geometry, node: usize) -> u128 {
     let total = |axis, length: fn(&AxisSchedule, usize, usize) -> u64| -> u128 {
         geometry
