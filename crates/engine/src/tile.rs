@@ -76,6 +76,42 @@ impl<'a, T> StridedMut<'a, T> {
         &mut self.data[start..start + self.row_length]
     }
 
+    /// The same rows for a shorter time: a view is handed on by value.
+    pub fn reborrow(&mut self) -> StridedMut<'_, T> {
+        StridedMut {
+            data: self.data,
+            row_stride: self.row_stride,
+            row_length: self.row_length,
+            rows: self.rows,
+        }
+    }
+
+    /// The first `row` rows, at most all, and the others.
+    ///
+    /// ```
+    /// use stream_grad_engine::StridedMut;
+    /// let mut values = [0, 1, 2, 3, 4, 5, 6, 7];
+    /// // Three rows of two values; what lies between them belongs to nobody.
+    /// let rows = StridedMut::new(&mut values, 3, 2, 3).ok_or("too short")?;
+    /// let (mut first, mut others) = rows.split_at_row(1);
+    /// assert_eq!((first.rows(), others.rows()), (1, 2));
+    /// assert_eq!(first.row(0), [0, 1]);
+    /// assert_eq!(others.row(1), [6, 7]);
+    /// # Ok::<(), &str>(())
+    /// ```
+    pub fn split_at_row(self, row: usize) -> (Self, Self) {
+        let row = row.min(self.rows);
+        let start = (row * self.row_stride).min(self.data.len());
+        let (before, after) = self.data.split_at_mut(start);
+        let part = |data, rows| Self {
+            data,
+            row_stride: self.row_stride,
+            row_length: self.row_length,
+            rows,
+        };
+        (part(before, row), part(after, self.rows - row))
+    }
+
     /// All rows, for the caller's rayon pool.
     pub fn par_rows(&mut self) -> impl IndexedParallelIterator<Item = &mut [T]>
     where

@@ -3,22 +3,18 @@
 //! A streamed image is read region by region, some regions twice, so an augmentation may not be a pass over an image: it
 //! maps the region that is asked for back to the region of the image that it shows.
 
+mod image;
 mod labels;
-
-use std::cell::RefCell;
-use std::mem;
-use std::ops::{Add, Mul};
-use std::thread::LocalKey;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stream_grad::tiling::PerAxis;
-use stream_grad::{ExternalError, Rect, Span, StridedMut, TileMut, TileSource};
+use stream_grad::{Rect, Span};
 
 use crate::error::{Result, TrainError};
+pub use image::Augmented;
 pub use labels::AugmentedLabels;
 
 /// What may be done to images of the training split.
@@ -253,141 +249,10 @@ fn single(value: f64) -> f32 {
     value as f32
 }
 
-/// An image seen through an augmentation.
-#[derive(Debug)]
-pub struct Augmented<S> {
-    source: S,
-    augmentation: Augmentation,
-}
-
-impl<S: TileSource> Augmented<S> {
-    /// Shows `source` through `augmentation`.
-    ///
-    /// # Errors
-    /// [`TrainError::Setting`] if the crop does not lie inside the image or is empty.
-    pub fn new(source: S, augmentation: Augmentation) -> Result<Self> {
-        let (height, width) = source.extent();
-        let crop = augmentation.crop;
-        if crop.is_empty() || !Rect::whole(height, width).covers(crop) {
-            return Err(TrainError::setting(
-                "augmentation's crop",
-                format!("a part of an image of {height} x {width}"),
-                crop.to_string(),
-            ));
-        }
-        Ok(Self {
-            source,
-            augmentation,
-        })
-    }
-
-    fn read_as<T>(
-        &self,
-        image: usize,
-        region: Rect,
-        mut out: StridedMut<'_, T>,
-        wrap: for<'a> fn(StridedMut<'a, T>) -> TileMut<'a>,
-        scratch: &'static LocalKey<RefCell<Vec<T>>>,
-    ) -> Result<(), ExternalError>
-    where
-        T: Copy + Default + From<f32> + Add<Output = T> + Mul<Output = T> + Send + Sync,
-    {
-        let channels = self.source.channels();
-        let origin = self.augmentation.origin(region);
-        let length = origin.width() * channels;
-        // The buffer is taken out while it is used: reading may run other tasks on this thread.
-        let mut buffer = scratch.with(|cell| mem::take(&mut *cell.borrow_mut()));
-        buffer.resize(origin.height() * length, T::default());
-        let tile = StridedMut::new(&mut buffer, origin.height(), length, length)
-            .ok_or("region without columns")?;
-        let read = self.source.read(image, origin, wrap(tile));
-        if read.is_ok() {
-            self.arrange(&buffer, origin, channels, region, &mut out);
-        }
-        scratch.with(|cell| *cell.borrow_mut() = buffer);
-        read
-    }
-
-    fn arrange<T>(
-        &self,
-        buffer: &[T],
-        origin: Rect,
-        channels: usize,
-        region: Rect,
-        out: &mut StridedMut<'_, T>,
-    ) where
-        T: Copy + From<f32> + Add<Output = T> + Mul<Output = T> + Send + Sync,
-    {
-        let (height, width) = (region.height(), region.width());
-        let augmentation = &self.augmentation;
-        out.par_rows().enumerate().for_each(|(row, line)| {
-            let source_row = place(row, height, augmentation.rows);
-            for column in 0..width {
-                let source_column = place(column, width, augmentation.columns);
-                let pixel = match augmentation.axes {
-                    Axes::Kept => source_row * origin.width() + source_column,
-                    Axes::Swapped => source_column * origin.width() + source_row,
-                };
-                let pixel = &buffer[pixel * channels..(pixel + 1) * channels];
-                let values = &mut line[column * channels..(column + 1) * channels];
-                for (channel, (value, source)) in values.iter_mut().zip(pixel).enumerate() {
-                    let contrast = augmentation.contrast.get(channel).copied().unwrap_or(1.0);
-                    let brightness = augmentation.brightness.get(channel).copied().unwrap_or(0.0);
-                    *value = *source * T::from(contrast) + T::from(brightness);
-                }
-            }
-        });
-    }
-}
-
 fn place(index: usize, length: usize, order: Order) -> usize {
     match order {
         Order::Forward => index,
         Order::Backward => length - 1 - index,
-    }
-}
-
-thread_local! {
-    static SINGLE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-    static DOUBLE: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
-}
-
-impl<S: TileSource> TileSource for Augmented<S> {
-    fn batch(&self) -> usize {
-        self.source.batch()
-    }
-
-    fn channels(&self) -> usize {
-        self.source.channels()
-    }
-
-    fn extent(&self) -> (u64, u64) {
-        self.augmentation.extent()
-    }
-
-    fn expect_reads(&self, reads: &mut dyn Iterator<Item = (usize, Rect)>) {
-        let origins = reads.map(|(image, region)| (image, self.augmentation.origin(region)));
-        self.source.expect_reads(&mut { origins });
-    }
-
-    #[expect(
-        clippy::redundant_closure,
-        reason = "the bare variant is not general over the view's lifetime"
-    )]
-    fn read(&self, image: usize, region: Rect, out: TileMut<'_>) -> Result<(), ExternalError> {
-        if self.augmentation.keeps_orientation() && self.augmentation.keeps_colour() {
-            return self
-                .source
-                .read(image, self.augmentation.origin(region), out);
-        }
-        match out {
-            TileMut::F32(tile) => {
-                self.read_as(image, region, tile, |tile| TileMut::F32(tile), &SINGLE)
-            }
-            TileMut::F64(tile) => {
-                self.read_as(image, region, tile, |tile| TileMut::F64(tile), &DOUBLE)
-            }
-        }
     }
 }
 
@@ -397,109 +262,11 @@ mod tests {
 
     use super::*;
 
-    const HEIGHT: i64 = 5;
-    const WIDTH: i64 = 7;
-
-    const EXTENT: (u64, u64) = (HEIGHT.cast_unsigned(), WIDTH.cast_unsigned());
+    const EXTENT: (u64, u64) = (5, 7);
 
     fn image() -> Tensor {
         let values: Vec<f64> = (0..3 * 35).map(f64::from).collect();
         Tensor::from_vec(values, (1, 3, 5, 7), &Device::Cpu).unwrap()
-    }
-
-    /// The value of channel `channel` at (row, column) of the image.
-    fn value(row: i64, column: i64, channel: i64) -> f64 {
-        (channel * 35 + row * WIDTH + column) as f64
-    }
-
-    fn read(source: &dyn TileSource, region: Rect) -> Vec<f64> {
-        let length = region.width() * 3;
-        let mut out = vec![f64::NAN; region.height() * length];
-        let tile = StridedMut::new(&mut out, region.height(), length, length).unwrap();
-        source.read(0, region, TileMut::F64(tile)).unwrap();
-        out
-    }
-
-    /// Where the pixel at (row, column) of the result lies in the image, written out for each case.
-    fn expected(augmentation: &Augmentation, row: i64, column: i64) -> (i64, i64) {
-        let (height, width) = augmentation.extent();
-        let (height, width) = (height.cast_signed(), width.cast_signed());
-        let row = if augmentation.rows == Order::Backward {
-            height - 1 - row
-        } else {
-            row
-        };
-        let column = if augmentation.columns == Order::Backward {
-            width - 1 - column
-        } else {
-            column
-        };
-        let (row, column) = if augmentation.axes == Axes::Swapped {
-            (column, row)
-        } else {
-            (row, column)
-        };
-        (
-            row + augmentation.crop.rows.lo,
-            column + augmentation.crop.columns.lo,
-        )
-    }
-
-    #[test]
-    fn every_region_shows_the_pixels_of_its_coordinates() {
-        for case in 0..16_u32 {
-            let order = |bit: u32| {
-                if case >> bit & 1 == 1 {
-                    Order::Backward
-                } else {
-                    Order::Forward
-                }
-            };
-            let crop = if case >> 3 == 1 {
-                Rect::new(Span::new(1, 4), Span::new(2, 7))
-            } else {
-                Rect::whole(EXTENT.0, EXTENT.1)
-            };
-            let axes = if case >> 2 & 1 == 1 {
-                Axes::Swapped
-            } else {
-                Axes::Kept
-            };
-            let augmentation = Augmentation {
-                crop,
-                axes,
-                rows: order(0),
-                columns: order(1),
-                contrast: [1.0, 2.0, 0.5],
-                brightness: [0.0, -1.0, 0.25],
-            };
-            let source = Augmented::new(image(), augmentation.clone()).unwrap();
-            let whole = Rect::whole(source.extent().0, source.extent().1);
-            let (height, width) = (whole.rows.hi, whole.columns.hi);
-            for region in [
-                whole,
-                Rect::new(Span::new(1, 3), Span::new(2, 3)),
-                Rect::new(Span::new(height - 1, height), Span::new(0, width - 1)),
-            ] {
-                let found = read(&source, region);
-                let mut values = found.iter();
-                for row in region.rows.lo..region.rows.hi {
-                    for column in region.columns.lo..region.columns.hi {
-                        let (from_row, from_column) = expected(&augmentation, row, column);
-                        for channel in 0..3_i64 {
-                            let index = usize::try_from(channel).unwrap();
-                            let contrast = f64::from(augmentation.contrast[index]);
-                            let brightness = f64::from(augmentation.brightness[index]);
-                            assert_eq!(
-                                *values.next().unwrap(),
-                                value(from_row, from_column, channel) * contrast + brightness
-                            );
-                        }
-                    }
-                }
-                assert!(values.next().is_none());
-            }
-        }
     }
 
     #[test]
