@@ -108,9 +108,7 @@ fn with_bar(
     let found = predict(&mut observer);
     bar.abandon();
     let found = found?;
-    for (slide, reason) in &found.skipped {
-        tell(format_args!("skipped {}: {reason}", slide.display()));
-    }
+    found.skipped.iter().for_each(tell);
     if found.is_stopped {
         let known = found.before + found.predicted;
         let place = format!("with {known} of {} slides predicted", samples.len());

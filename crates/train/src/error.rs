@@ -231,7 +231,7 @@ pub enum TrainError {
     /// A slide could not be opened or read.
     #[error(transparent)]
     Slide(#[from] SlideError),
-    /// Not one slide of an epoch or an evaluation could be used.
+    /// Not one slide of an epoch, an evaluation or a prediction could be used.
     #[error("all {count} slides of {phase} failed, the last ({}) with: {last}", slide.display())]
     AllSlidesFailed {
         /// What was being done.

@@ -3,7 +3,7 @@
 mod maps;
 mod table;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use sha2::{Digest, Sha256};
@@ -14,7 +14,7 @@ use crate::error::{Result, TrainError};
 use crate::model::{Model, StreamedModel};
 use crate::model_file::{self, ModelDescription};
 use crate::source::{ImageLoader, ReadSettings, SlideLoader};
-use crate::trainer::{SkipReason, TrainObserver};
+use crate::trainer::{Skipped, TrainObserver};
 use table::Job;
 
 pub use maps::{MapPredictor, map_paths};
@@ -58,7 +58,7 @@ pub struct Predicted {
     /// Slides that were predicted.
     pub predicted: usize,
     /// Slides that could not be, and why; the next call tries them again.
-    pub skipped: Vec<(PathBuf, SkipReason)>,
+    pub skipped: Vec<Skipped>,
     /// Whether it was told to stop before the end.
     pub is_stopped: bool,
 }

@@ -3,7 +3,7 @@
 use indicatif::ProgressBar;
 use stream_grad_train::data::Split;
 use stream_grad_train::experiment::RunKey;
-use stream_grad_train::trainer::{SkipReason, TrainEvent, TrainObserver};
+use stream_grad_train::trainer::{TrainEvent, TrainObserver};
 
 use crate::progress::counting_bar;
 use crate::tell;
@@ -76,17 +76,7 @@ impl TrainObserver for Bars {
                 done,
                 slides,
             } => self.tested(*done, *slides),
-            TrainEvent::SlideSkipped { slide, reason } => {
-                let slide = slide.display();
-                self.say(&match reason {
-                    SkipReason::Broken(reason) => format!("skipped {slide}: {reason}"),
-                    SkipReason::NotFinite => {
-                        format!(
-                            "skipped {slide}: its loss, gradient or output is no finite number; the weights stay as they are, and the report names it"
-                        )
-                    }
-                });
-            }
+            TrainEvent::SlideSkipped(skipped) => self.say(&skipped.to_string()),
             TrainEvent::EpochEnded(record) => {
                 let mut line = format!(
                     "{}, epoch {}: loss {:.3}",

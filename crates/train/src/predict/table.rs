@@ -14,7 +14,7 @@ use crate::data::{Sample, further_cell, further_columns};
 use crate::error::{Result, TrainError};
 use crate::files::write_whole;
 use crate::source::ImageLoader;
-use crate::trainer::{SkipReason, TrainEvent, TrainObserver};
+use crate::trainer::{Phase, TrainEvent, TrainObserver};
 
 /// What is predicted, and where it is written down.
 pub(super) struct Job<'a> {
@@ -53,22 +53,15 @@ impl Job<'_> {
                 found.is_stopped = true;
                 return Ok(found);
             }
-            let reason = match ask(sample) {
-                Ok(Some(cells)) => {
+            match Phase::Prediction.check(&sample.slide, ask(sample), loader)? {
+                Ok(cells) => {
                     table.add(sample, cells)?;
                     found.predicted += 1;
-                    None
                 }
-                Ok(None) => Some(SkipReason::NotFinite),
-                Err(error) if loader.stops_at(&error) => return Err(error),
-                Err(error) => Some(SkipReason::broken(&error)),
-            };
-            if let Some(reason) = reason {
-                observer.notice(&TrainEvent::SlideSkipped {
-                    slide: &sample.slide,
-                    reason: reason.clone(),
-                });
-                found.skipped.push((sample.slide.clone(), reason));
+                Err(skipped) => {
+                    observer.notice(&TrainEvent::SlideSkipped(&skipped));
+                    found.skipped.push(skipped);
+                }
             }
             observer.notice(&TrainEvent::SlidePredicted {
                 slide: &sample.slide,
@@ -77,13 +70,8 @@ impl Job<'_> {
             });
         }
         match found.skipped.last() {
-            Some((slide, reason)) if found.before + found.predicted == 0 => {
-                Err(TrainError::AllSlidesFailed {
-                    phase: "the prediction".to_owned(),
-                    count: samples.len(),
-                    slide: slide.clone(),
-                    last: reason.to_string(),
-                })
+            Some(last) if found.before + found.predicted == 0 => {
+                Err(last.all_failed(samples.len()))
             }
             _ => Ok(found),
         }

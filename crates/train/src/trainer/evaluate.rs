@@ -1,14 +1,15 @@
 //! Predictions for a set of slides, and how well they agree with the labels.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 use stream_grad_slides::FurtherCell;
 
-use super::events::{SkipReason, TrainEvent, TrainObserver};
+use super::events::{TrainEvent, TrainObserver};
+use super::skipped::Phase;
 use crate::data::{Label, Sample, Split, Task};
-use crate::error::{Result, TrainError};
+use crate::error::Result;
 use crate::loss::Objective;
 use crate::metrics::{Bootstrap, Estimate, Groups, Metric, Outcomes};
 use crate::model::Model;
@@ -46,8 +47,8 @@ pub struct Evaluation {
 /// `observer` and left out. Returns `None` if `stop` was set before the end.
 ///
 /// # Errors
-/// [`TrainError::AllSlidesFailed`] if there are slides and none could be used; whatever [`ImageLoader::stops_at`] says must
-/// stop the run.
+/// [`AllSlidesFailed`](crate::TrainError::AllSlidesFailed) if there are slides and none could be used; whatever
+/// [`ImageLoader::stops_at`] says must stop the run.
 pub fn evaluate(
     model: &dyn Model,
     loader: &dyn ImageLoader,
@@ -88,7 +89,6 @@ pub(super) fn each_slide<T>(
     mut ask: impl FnMut(&Sample) -> Result<Option<T>>,
 ) -> Result<Option<(Vec<T>, Vec<PathBuf>)>> {
     let (mut answers, mut skipped) = (Vec::new(), Vec::new());
-    let mut last_failure = None;
     loader.expect(
         &samples
             .iter()
@@ -99,22 +99,12 @@ pub(super) fn each_slide<T>(
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let reason = match ask(sample) {
-            Ok(Some(answer)) => {
-                answers.push(answer);
-                None
+        match Phase::Evaluation(split).check(&sample.slide, ask(sample), loader)? {
+            Ok(answer) => answers.push(answer),
+            Err(slide) => {
+                observer.notice(&TrainEvent::SlideSkipped(&slide));
+                skipped.push(slide);
             }
-            Ok(None) => Some(SkipReason::NotFinite),
-            Err(error) if loader.stops_at(&error) => return Err(error),
-            Err(error) => Some(SkipReason::broken(&error)),
-        };
-        if let Some(reason) = reason {
-            observer.notice(&TrainEvent::SlideSkipped {
-                slide: &sample.slide,
-                reason: reason.clone(),
-            });
-            skipped.push(sample.slide.clone());
-            last_failure = Some((sample, reason));
         }
         observer.notice(&TrainEvent::SlideEvaluated {
             split,
@@ -122,14 +112,12 @@ pub(super) fn each_slide<T>(
             slides: samples.len(),
         });
     }
-    match last_failure {
-        Some((sample, reason)) if answers.is_empty() => Err(all_failed(
-            format!("the {} split", split.name()),
-            samples.len(),
-            &sample.slide,
-            &reason,
-        )),
-        _ => Ok(Some((answers, skipped))),
+    match skipped.last() {
+        Some(last) if answers.is_empty() => Err(last.all_failed(samples.len())),
+        _ => {
+            let slides = skipped.into_iter().map(|skipped| skipped.slide);
+            Ok(Some((answers, slides.collect())))
+        }
     }
 }
 
@@ -145,29 +133,11 @@ pub(super) fn mean_pixels(pixels: impl ExactSizeIterator<Item = u64>) -> f64 {
     mean
 }
 
-pub(super) fn all_failed(
-    phase: String,
-    count: usize,
-    slide: &Path,
-    reason: &SkipReason,
-) -> TrainError {
-    let last = match reason {
-        SkipReason::Broken(message) => message.clone(),
-        SkipReason::NotFinite => "a value that is no number".to_owned(),
-    };
-    TrainError::AllSlidesFailed {
-        phase,
-        count,
-        slide: slide.to_path_buf(),
-        last,
-    }
-}
-
 impl Evaluation {
     /// Mean loss of the slides with a label; NaN if there is none.
     ///
     /// # Errors
-    /// [`TrainError::State`] for outputs that are not the task's.
+    /// [`State`](crate::TrainError::State) for outputs that are not the task's.
     pub fn loss(&self, objective: &Objective) -> Result<f64> {
         let mut sum = 0.0;
         let mut count = 0.0;
@@ -181,7 +151,7 @@ impl Evaluation {
     /// Labels beside what was predicted, of the slides with a label: for all metrics.
     ///
     /// # Errors
-    /// [`TrainError::State`] for outputs or labels that are not the task's.
+    /// [`State`](crate::TrainError::State) for outputs or labels that are not the task's.
     pub fn outcomes(&self, task: Task) -> Result<Outcomes> {
         let pairs = self.labelled();
         Outcomes::new(
@@ -200,7 +170,7 @@ impl Evaluation {
     /// The task's [main metric](Metric::main).
     ///
     /// # Errors
-    /// [`TrainError::Metric`] where the metric has no meaning, as for slides of one class; as [`outcomes`](Self::outcomes).
+    /// [`Metric`](crate::TrainError::Metric) where the metric has no meaning, as for slides of one class; as [`outcomes`](Self::outcomes).
     pub fn metric(&self, task: Task) -> Result<f64> {
         self.outcomes(task)?.metric(Metric::main(task))
     }

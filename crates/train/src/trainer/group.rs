@@ -9,10 +9,11 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use stream_grad::TileSource;
 
-use super::events::{SkipReason, TrainEvent, TrainObserver};
+use super::events::{TrainEvent, TrainObserver};
 use super::log::{StepRecord, now, resident_bytes};
 use super::objective::{Agreement, Shown, SlideStep, StepObjective};
 use super::run::{Flow, Run, number};
+use super::skipped::{Phase, SkipReason, Skipped};
 use super::state::State;
 use crate::checkpoint::Progress;
 use crate::data::Sample;
@@ -30,7 +31,7 @@ struct Group {
     correct: u64,
     /// How often each class was taken for each, where pixels have classes.
     confusion: Option<Confusion>,
-    failures: Vec<(usize, SkipReason)>,
+    failures: Vec<(usize, Skipped)>,
     pixels: u64,
     started: Instant,
     /// Seconds that the run had waited for pixels when the group began.
@@ -61,6 +62,7 @@ impl Run<'_> {
         {
             self.first_statistics(state, model, (order, &places))?;
         }
+        let epoch = state.progress.epoch;
         let mut group = Group::new(state.waiting.seconds());
         for place in start..end {
             if stop.load(Ordering::Relaxed) {
@@ -70,20 +72,22 @@ impl Run<'_> {
                 continue;
             }
             let slide = sample(place).slide.as_path();
-            match self.slide(state, sample(place), place) {
-                Ok((found, pixels)) if group.take(&found, pixels)? => {
-                    let (epoch, slides) = (state.progress.epoch, order.len());
+            let answer = self.slide(state, sample(place), place);
+            match Phase::Epoch(epoch).check(slide, answer, self.loader)? {
+                Ok((found, pixels)) => {
+                    group.take(&found, pixels)?;
                     observer.notice(&TrainEvent::SlideTrained {
                         epoch,
                         done: place + 1,
-                        slides,
+                        slides: order.len(),
                         slide,
                         loss: found.loss,
                     });
                 }
-                Ok(_) => group.fail(order[place], slide, SkipReason::NotFinite, observer),
-                Err(error) if self.loader.stops_at(&error) => return Err(error),
-                Err(error) => group.fail(order[place], slide, SkipReason::broken(&error), observer),
+                Err(skipped) => {
+                    observer.notice(&TrainEvent::SlideSkipped(&skipped));
+                    group.failures.push((order[place], skipped));
+                }
             }
         }
         self.finish(state, group, order.len(), observer)?;
@@ -120,15 +124,22 @@ impl Run<'_> {
         Shown::new(image, augmentation)
     }
 
-    /// Gradients of a slide, and how many pixels it has.
-    fn slide(&self, state: &State<'_>, sample: &Sample, place: usize) -> Result<(SlideStep, u64)> {
+    /// Gradients of a slide, and how many pixels it has; `None` where something is no finite number.
+    fn slide(
+        &self,
+        state: &State<'_>,
+        sample: &Sample,
+        place: usize,
+    ) -> Result<Option<(SlideStep, u64)>> {
         let clock = &state.waiting;
         let shown = clock.during(|| self.image(state, sample, place))?;
         let (height, width) = shown.image.extent();
         self.model.draw(&mut self.chance(state, place))?;
         let found = state.objective.step(sample, shown, clock);
         self.model.settle()?;
-        Ok((found?, height.saturating_mul(width)))
+        let found = found?;
+        let is_finite = found.loss.is_finite() && found.gradients.norm()?.is_finite();
+        Ok(is_finite.then(|| (found, height.saturating_mul(width))))
     }
 
     /// What decides in the network while the image at `place` of the epoch is trained on: a function of the seed, the epoch and the place.
@@ -156,12 +167,12 @@ impl Run<'_> {
         }
         let record = self.record(state, &group, slides);
         let progress = &mut state.progress;
-        for (index, reason) in group.failures {
-            match reason {
+        for (index, skipped) in group.failures {
+            match skipped.reason {
                 SkipReason::NotFinite => progress.excluded.push(index),
                 SkipReason::Broken(_) => *progress.broken.entry(index).or_insert(0) += 1,
             }
-            state.last_failure = Some((self.train[index].slide.clone(), reason));
+            state.last_failure = Some(skipped);
         }
         if group.losses.is_empty() {
             return Ok(());
@@ -242,11 +253,8 @@ impl Group {
         }
     }
 
-    /// Adds what a slide gave, unless some of it is no number.
-    fn take(&mut self, found: &SlideStep, pixels: u64) -> Result<bool> {
-        if !found.loss.is_finite() || !found.gradients.norm()?.is_finite() {
-            return Ok(false);
-        }
+    /// Adds what a slide gave.
+    fn take(&mut self, found: &SlideStep, pixels: u64) -> Result<()> {
         self.gradients.add_all(&found.gradients)?;
         match &found.agreement {
             Agreement::Label {
@@ -263,20 +271,6 @@ impl Group {
         }
         self.losses.push(found.loss);
         self.pixels = self.pixels.saturating_add(pixels);
-        Ok(true)
-    }
-
-    fn fail(
-        &mut self,
-        index: usize,
-        slide: &Path,
-        reason: SkipReason,
-        observer: &mut dyn TrainObserver,
-    ) {
-        observer.notice(&TrainEvent::SlideSkipped {
-            slide,
-            reason: reason.clone(),
-        });
-        self.failures.push((index, reason));
+        Ok(())
     }
 }

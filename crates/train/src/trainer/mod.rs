@@ -10,6 +10,7 @@ mod objective;
 mod recipes;
 mod run;
 mod settings;
+mod skipped;
 mod state;
 mod tensorboard;
 mod timing;
@@ -17,10 +18,11 @@ mod validate;
 
 pub use evaluate::{Evaluation, Prediction, evaluate};
 pub use evaluate_maps::{MapEvaluation, MapPrediction, evaluate_maps};
-pub use events::{NoObserver, SkipReason, TrainEvent, TrainObserver};
+pub use events::{NoObserver, TrainEvent, TrainObserver};
 pub use log::StepRecord;
 pub use run::{Outcome, Run, Summary};
 pub use settings::{Monitor, TestWeights, TrainSettings};
+pub use skipped::{Phase, SkipReason, Skipped};
 pub use timing::Timing;
 
 #[cfg(test)]

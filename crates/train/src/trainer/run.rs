@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use super::evaluate::all_failed;
-use super::events::{SkipReason, TrainEvent, TrainObserver};
+use super::events::{TrainEvent, TrainObserver};
 use super::settings::TrainSettings;
+use super::skipped::{Phase, SkipReason, Skipped};
 use super::state::State;
 use super::timing::Timing;
 use crate::checkpoint::{BestEpoch, EpochRecord, Progress};
@@ -168,14 +168,17 @@ impl Run<'_> {
             }
         }
         if state.progress.loss_count == 0 {
-            let unknown = || (PathBuf::new(), SkipReason::NotFinite);
-            let (slide, reason) = state.last_failure.take().unwrap_or_else(unknown);
-            return Err(all_failed(
-                format!("epoch {}", state.progress.epoch + 1),
-                order.len(),
-                &slide,
-                &reason,
-            ));
+            let phase = Phase::Epoch(state.progress.epoch);
+            // Slides that an earlier epoch excluded are not tried again: the last failure may be that of another.
+            let last = match state.last_failure.take() {
+                Some(last) => Skipped { phase, ..last },
+                None => Skipped {
+                    slide: PathBuf::new(),
+                    phase,
+                    reason: SkipReason::NotFinite,
+                },
+            };
+            return Err(last.all_failed(order.len()));
         }
         let Some(validated) = self.validate(state, stop, observer)? else {
             return Ok(Flow::Stopped);

@@ -1,17 +1,18 @@
 //! What changes while a run goes on, and how it is kept.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::Tensor;
 
 use super::average::Average;
-use super::events::{SkipReason, TrainEvent, TrainObserver};
+use super::events::{TrainEvent, TrainObserver};
 use super::log::RunLog;
 use super::objective::StepObjective;
 use super::recipes::RecipeFile;
 use super::run::Run;
 use super::settings::TrainSettings;
+use super::skipped::Skipped;
 use super::timing::Clock;
 use crate::checkpoint::{Checkpoint, CheckpointFolder, Progress};
 use crate::data::{Label, Sample};
@@ -30,7 +31,7 @@ pub(super) struct State<'a> {
     pub(super) average: Option<Average>,
     /// Weights of the best epoch, of a run without a folder for them.
     pub(super) best: BTreeMap<String, Tensor>,
-    pub(super) last_failure: Option<(PathBuf, SkipReason)>,
+    pub(super) last_failure: Option<Skipped>,
     pub(super) waiting: Clock,
     pub(super) recipes: RecipeFile,
     pub(super) log: Option<RunLog>,

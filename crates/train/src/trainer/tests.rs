@@ -440,11 +440,9 @@ fn slides_that_break_are_named_skipped_and_counted() {
     );
     let mut named: BTreeMap<PathBuf, Vec<SkipReason>> = BTreeMap::new();
     let mut observer = |event: &TrainEvent<'_>| {
-        if let TrainEvent::SlideSkipped { slide, reason } = event {
-            named
-                .entry(slide.to_path_buf())
-                .or_default()
-                .push(reason.clone());
+        if let TrainEvent::SlideSkipped(skipped) = event {
+            let reasons = named.entry(skipped.slide.clone()).or_default();
+            reasons.push(skipped.reason.clone());
         }
     };
     let (settings, model) = (settings(2), model());

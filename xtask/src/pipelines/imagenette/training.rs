@@ -127,8 +127,8 @@ impl TrainObserver for Watch<'_> {
                 slides,
                 ..
             } => self.bar.set_position(epoch * *slides as u64 + *done as u64),
-            TrainEvent::SlideSkipped { slide, reason } if self.told.insert(slide.to_path_buf()) => {
-                self.say(&format!("skipped {}: {reason}", slide.display()));
+            TrainEvent::SlideSkipped(skipped) if self.told.insert(skipped.slide.clone()) => {
+                self.say(&skipped.to_string());
             }
             TrainEvent::CheckpointUnusable { path, reason } => {
                 self.say(&format!("{} cannot be used: {reason}", path.display()));

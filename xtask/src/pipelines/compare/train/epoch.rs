@@ -236,8 +236,12 @@ pub(crate) fn run(
     let mut skipped = Vec::new();
     let mut observer = |event: &TrainEvent<'_>| match event {
         TrainEvent::SlideTrained { loss, .. } => losses.push(*loss),
-        TrainEvent::SlideSkipped { slide, reason } => {
-            skipped.push(format!("{} was skipped: {reason:?}", slide.display()));
+        TrainEvent::SlideSkipped(found) => {
+            skipped.push(format!(
+                "{} was skipped: {}",
+                found.slide.display(),
+                found.reason
+            ));
         }
         _ => {}
     };
