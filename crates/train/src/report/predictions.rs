@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use stream_grad_files::refuse_input;
-use stream_grad_slides::FurtherCell;
 
 use super::columns::csv_bytes;
-use crate::data::{Label, Split, further_cell, further_columns};
+use crate::data::{Label, Sample, Split, further_cell, further_columns};
 use crate::error::Result;
 use crate::files::write_whole;
 use crate::trainer::{Evaluation, MapEvaluation};
@@ -22,15 +21,9 @@ use crate::trainer::{Evaluation, MapEvaluation};
 pub fn write_predictions(path: &Path, evaluations: &[(Split, Evaluation)]) -> Result<()> {
     let lines = evaluations.iter().flat_map(|(split, of)| {
         of.predictions.iter().map(|prediction| Line {
-            slide: &prediction.slide,
-            label: prediction
-                .label
-                .as_ref()
-                .map_or_else(String::new, Label::to_string),
+            sample: &prediction.sample,
             split: *split,
             values: prediction.logits.iter().map(f64::to_string).collect(),
-            patient: prediction.patient.as_deref(),
-            further: &prediction.further,
         })
     });
     let lines: Vec<Line<'_>> = lines.collect();
@@ -54,12 +47,9 @@ pub fn write_map_predictions(
             let mut values = vec![prediction.loss.to_string()];
             values.extend(prediction.confusion.counts().iter().map(u64::to_string));
             Line {
-                slide: &prediction.slide,
-                label: prediction.map.display().to_string(),
+                sample: &prediction.sample,
                 split: *split,
                 values,
-                patient: prediction.patient.as_deref(),
-                further: &prediction.further,
             }
         })
     });
@@ -75,19 +65,17 @@ pub fn write_map_predictions(
 
 /// A slide of a table of predictions.
 struct Line<'a> {
-    slide: &'a Path,
-    label: String,
+    sample: &'a Sample,
+    /// In which it was evaluated.
     split: Split,
     /// What was predicted.
     values: Vec<String>,
-    patient: Option<&'a str>,
-    further: &'a [FurtherCell],
 }
 
 fn write_lines(path: &Path, names: impl Iterator<Item = String>, lines: &[Line<'_>]) -> Result<()> {
-    refuse_input(path, lines.iter().map(|line| line.slide))?;
-    let has_patients = lines.iter().any(|line| line.patient.is_some());
-    let further = further_columns(lines.iter().map(|line| line.further));
+    refuse_input(path, lines.iter().map(|line| &line.sample.slide))?;
+    let has_patients = lines.iter().any(|line| line.sample.patient.is_some());
+    let further = further_columns(lines.iter().map(|line| line.sample.further.as_slice()));
     let mut heading = ["slide", "label", "split"].map(str::to_owned).to_vec();
     heading.extend(names);
     heading.extend(has_patients.then(|| "patient".to_owned()));
@@ -95,17 +83,19 @@ fn write_lines(path: &Path, names: impl Iterator<Item = String>, lines: &[Line<'
         heading.push(free_name(column, &heading));
     }
     let rows = lines.iter().map(|line| {
+        let sample = line.sample;
+        let label = sample.label.as_ref();
         let mut row = vec![
-            line.slide.display().to_string(),
-            line.label.clone(),
+            sample.slide.display().to_string(),
+            label.map_or_else(String::new, Label::to_string),
             line.split.name().to_owned(),
         ];
         row.extend(line.values.iter().cloned());
-        row.extend(has_patients.then(|| line.patient.unwrap_or_default().to_owned()));
+        row.extend(has_patients.then(|| sample.patient.clone().unwrap_or_default()));
         row.extend(
             further
                 .iter()
-                .map(|column| further_cell(line.further, column).to_owned()),
+                .map(|column| further_cell(&sample.further, column).to_owned()),
         );
         row
     });
@@ -126,6 +116,8 @@ fn free_name(column: &str, taken: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use stream_grad_slides::FurtherCell;
+
     use super::*;
     use crate::metrics::Confusion;
     use crate::trainer::{MapPrediction, Prediction};
@@ -136,13 +128,13 @@ mod tests {
         let path = folder.path().join("predictions.csv");
         let evaluation = MapEvaluation {
             predictions: vec![MapPrediction {
-                slide: "a.tif".into(),
-                map: "masks/a.png".into(),
+                sample: Sample {
+                    patient: Some("p".to_owned()),
+                    ..Sample::new("a.tif", Label::Map("masks/a.png".into()))
+                },
+                pixels: 8,
                 loss: 0.25,
                 confusion: Confusion::from_counts(2, vec![4, 1, 0, 3]).unwrap(),
-                pixels: 8,
-                patient: Some("p".to_owned()),
-                further: Vec::new(),
             }],
             skipped: Vec::new(),
         };
@@ -158,18 +150,11 @@ mod tests {
     fn predictions_have_a_column_for_each_output() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("predictions.csv");
-        let prediction = Prediction {
-            slide: "a, b.tif".into(),
-            label: Some(1.0.into()),
-            logits: vec![0.5, -2.0],
-            pixels: 4,
-            patient: None,
-            further: Vec::new(),
-        };
         let evaluation = |slide: &str| Evaluation {
             predictions: vec![Prediction {
-                slide: slide.into(),
-                ..prediction.clone()
+                sample: Sample::new(slide, 1.0),
+                pixels: 4,
+                logits: vec![0.5, -2.0],
             }],
             skipped: Vec::new(),
         };
@@ -194,12 +179,13 @@ mod tests {
         };
         let prediction =
             |slide: &str, patient: Option<&str>, further: &[(&str, &str)]| Prediction {
-                slide: slide.into(),
-                label: Some(1.0.into()),
-                logits: vec![0.5],
+                sample: Sample {
+                    patient: patient.map(str::to_owned),
+                    further: further.iter().copied().map(cell).collect(),
+                    ..Sample::new(slide, 1.0)
+                },
                 pixels: 4,
-                patient: patient.map(str::to_owned),
-                further: further.iter().copied().map(cell).collect(),
+                logits: vec![0.5],
             };
         // Two slides of one stem, columns that clash with the table's own and with each other, and one that a slide lacks.
         let predictions = vec![

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
-use stream_grad_slides::FurtherCell;
 
 use super::events::{TrainEvent, TrainObserver};
 use super::skipped::Phase;
@@ -18,20 +17,12 @@ use crate::source::ImageLoader;
 /// What was predicted for a slide.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
-    /// The slide.
-    pub slide: PathBuf,
-    /// Its label, where one is known.
-    pub label: Option<Label>,
-    /// The network's outputs, before any softmax or sigmoid; a number in its own unit.
-    pub logits: Vec<f64>,
+    /// The slide, with its label where one is known.
+    pub sample: Sample,
     /// Pixels of its image.
     pub pixels: u64,
-    /// Its patient, where one is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub patient: Option<String>,
-    /// What else its table states.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub further: Vec<FurtherCell>,
+    /// The network's outputs, before any softmax or sigmoid; a number in its own unit.
+    pub logits: Vec<f64>,
 }
 
 /// What an evaluation gave.
@@ -62,12 +53,9 @@ pub fn evaluate(
         let logits = model.predict(&*image)?;
         let is_finite = logits.iter().all(|logit| logit.is_finite());
         Ok(is_finite.then(|| Prediction {
-            slide: sample.slide.clone(),
-            label: sample.label.clone(),
-            logits,
+            sample: sample.clone(),
             pixels: height.saturating_mul(width),
-            patient: sample.patient.clone(),
-            further: sample.further.clone(),
+            logits,
         }))
     })?;
     Ok(predicted.map(|(predictions, skipped)| Evaluation {
@@ -121,6 +109,11 @@ pub(super) fn each_slide<T>(
     }
 }
 
+/// Slides by their patients.
+pub(super) fn groups<'a>(samples: impl Iterator<Item = &'a Sample>) -> Groups {
+    Groups::by_patient(samples.map(|sample| (sample.patient.as_deref(), sample.slide.as_path())))
+}
+
 /// The mean of numbers of pixels; 0 of none.
 pub(super) fn mean_pixels(pixels: impl ExactSizeIterator<Item = u64>) -> f64 {
     let count = pixels.len().max(1);
@@ -163,8 +156,7 @@ impl Evaluation {
     /// Slides with a label by their patients, for [`Bootstrap::estimate`]; one of which no patient is known by itself.
     #[must_use]
     pub fn groups(&self) -> Groups {
-        let slides = self.labelled().map(|(prediction, _)| prediction);
-        Groups::by_patient(slides.map(|slide| (slide.patient.as_deref(), slide.slide.as_path())))
+        groups(self.labelled().map(|(prediction, _)| &prediction.sample))
     }
 
     /// The task's [main metric](Metric::main).
@@ -194,6 +186,6 @@ impl Evaluation {
     pub fn labelled(&self) -> impl Iterator<Item = (&Prediction, &Label)> {
         self.predictions
             .iter()
-            .filter_map(|prediction| Some((prediction, prediction.label.as_ref()?)))
+            .filter_map(|prediction| Some((prediction, prediction.sample.label.as_ref()?)))
     }
 }

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
-use stream_grad_slides::FurtherCell;
 
-use super::evaluate::{each_slide, mean_pixels};
+use super::evaluate::{each_slide, groups, mean_pixels};
 use super::events::TrainObserver;
 use crate::data::{Label, Sample, Split};
 use crate::error::{Result, TrainError};
@@ -18,22 +17,14 @@ use crate::source::{ImageLoader, LabelSource};
 /// What was predicted for the pixels of a slide.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MapPrediction {
-    /// The slide.
-    pub slide: PathBuf,
-    /// Its label map.
-    pub map: PathBuf,
+    /// The slide; its label is the label map.
+    pub sample: Sample,
+    /// Pixels of its image.
+    pub pixels: u64,
     /// Its loss.
     pub loss: f64,
     /// How many pixels of each class were taken for each.
     pub confusion: Confusion,
-    /// Pixels of its image.
-    pub pixels: u64,
-    /// Its patient, where one is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub patient: Option<String>,
-    /// What else its table states.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub further: Vec<FurtherCell>,
 }
 
 /// What an evaluation of pixels gave.
@@ -94,18 +85,11 @@ pub fn evaluate_maps(
         let labels = pixels.labels_of(sample, (height, width))?;
         let sums = pixels.model.evaluate(&*image, &*labels, pixels.loss)?;
         let loss = pixels.loss.value(&sums);
-        let map = match &sample.label {
-            Some(Label::Map(map)) => map.clone(),
-            _ => PathBuf::new(),
-        };
         Ok(loss.is_finite().then(|| MapPrediction {
-            slide: sample.slide.clone(),
-            map,
+            sample: sample.clone(),
+            pixels: height.saturating_mul(width),
             loss,
             confusion: sums.confusion().clone(),
-            pixels: height.saturating_mul(width),
-            patient: sample.patient.clone(),
-            further: sample.further.clone(),
         }))
     })?;
     Ok(predicted.map(|(predictions, skipped)| MapEvaluation {
@@ -142,8 +126,7 @@ impl MapEvaluation {
     /// Slides by their patients, for [`Bootstrap::estimate`]; one of which no patient is known by itself.
     #[must_use]
     pub fn groups(&self) -> Groups {
-        let slides = self.predictions.iter();
-        Groups::by_patient(slides.map(|slide| (slide.patient.as_deref(), slide.slide.as_path())))
+        groups(self.predictions.iter().map(|slide| &slide.sample))
     }
 
     /// The mean Dice over classes with a bootstrap interval, drawn by patient.
