@@ -2,20 +2,19 @@
 
 mod maps;
 mod table;
+mod trained;
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use sha2::{Digest, Sha256};
-use stream_grad_slides::MicronsPerPixel;
-
 use crate::data::Sample;
-use crate::error::{Result, TrainError};
+use crate::error::Result;
 use crate::model::{Model, StreamedModel};
-use crate::model_file::{self, ModelDescription};
+use crate::model_file::{ModelDescription, ModelFile};
 use crate::source::{ImageLoader, ReadSettings, SlideLoader};
 use crate::trainer::{Skipped, TrainObserver};
 use table::Job;
+use trained::Trained;
 
 pub use maps::{MapPredictor, map_paths};
 
@@ -34,20 +33,9 @@ pub use maps::{MapPredictor, map_paths};
 /// let predicted = predictor.predict(&slides, table, &AtomicBool::new(false), &mut NoObserver)?;
 /// # Ok::<(), stream_grad_train::TrainError>(())
 /// ```
+#[derive(Debug)]
 pub struct Predictor {
-    description: ModelDescription,
-    model: StreamedModel,
-    /// Of the model file, so that a table is not gone on with by another model.
-    digest: String,
-}
-
-impl std::fmt::Debug for Predictor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Predictor")
-            .field("description", &self.description)
-            .field("digest", &self.digest)
-            .finish_non_exhaustive()
-    }
+    trained: Trained<StreamedModel>,
 }
 
 /// What a call of [`Predictor::predict`] gave.
@@ -67,26 +55,24 @@ impl Predictor {
     /// Reads a model file. Images are streamed within `memory_bytes` and on as many threads, or one for each core for 0.
     ///
     /// # Errors
-    /// As [`model_file::load`] and [`ModelFile::build`](model_file::ModelFile::build).
+    /// As [`load`](crate::model_file::load) and [`ModelFile::build`].
     pub fn open(path: &Path, memory_bytes: u64, threads: usize) -> Result<Self> {
-        let file = model_file::load(path)?;
+        let build = |file: &ModelFile| file.build(memory_bytes, threads);
         Ok(Self {
-            model: file.build(memory_bytes, threads)?,
-            description: file.description,
-            digest: digest(path)?,
+            trained: Trained::new(path, build)?,
         })
     }
 
     /// What the file says of the model.
     #[must_use]
     pub fn description(&self) -> &ModelDescription {
-        &self.description
+        &self.trained.description
     }
 
     /// The model.
     #[must_use]
     pub fn model(&self) -> &StreamedModel {
-        &self.model
+        &self.trained.model
     }
 
     /// Reads slides as those of the training were read.
@@ -94,7 +80,7 @@ impl Predictor {
     /// # Errors
     /// As [`SlideLoader::new`].
     pub fn loader(&self) -> Result<SlideLoader> {
-        self.loader_with(self.description.read.clone())
+        self.loader_with(self.trained.description.read.clone())
     }
 
     /// The same, with other settings: what they change of the pixels changes the predictions.
@@ -102,8 +88,7 @@ impl Predictor {
     /// # Errors
     /// As [`SlideLoader::new`].
     pub fn loader_with(&self, read: ReadSettings) -> Result<SlideLoader> {
-        let scale = MicronsPerPixel::new(self.description.microns_per_pixel)?;
-        SlideLoader::new(scale, read)
+        self.trained.loader(read)
     }
 
     /// Predicts `samples`, whether they have labels or not, and writes each into the table `path` as soon as it is known: slide,
@@ -113,9 +98,11 @@ impl Predictor {
     /// A slide that cannot be read is told to `observer` and left out.
     ///
     /// # Errors
-    /// [`TrainError::OtherRun`] for a table of another model or other columns, [`TrainError::OtherTable`] for any other file;
-    /// [`TrainError::File`]; [`TrainError::Destination`] if `path` is one of the slides; [`TrainError::AllSlidesFailed`] if there are slides and none
-    /// could be predicted; whatever [`ImageLoader::stops_at`] says must stop it.
+    /// [`OtherRun`](crate::TrainError::OtherRun) for a table of another model or other columns,
+    /// [`OtherTable`](crate::TrainError::OtherTable) for any other file; [`File`](crate::TrainError::File);
+    /// [`Destination`](crate::TrainError::Destination) if `path` is one of the slides;
+    /// [`AllSlidesFailed`](crate::TrainError::AllSlidesFailed) if there are slides and none could be predicted; whatever
+    /// [`ImageLoader::stops_at`] says must stop it.
     pub fn predict(
         &self,
         samples: &[Sample],
@@ -139,19 +126,19 @@ impl Predictor {
         path: &Path,
         (stop, observer): (&AtomicBool, &mut dyn TrainObserver),
     ) -> Result<Predicted> {
-        let ModelDescription { task, classes, .. } = &self.description;
+        let ModelDescription { task, classes, .. } = &self.trained.description;
         let mut columns = vec!["predicted".to_owned()];
         columns.extend(classes.iter().map(|class| format!("probability_{class}")));
         columns.extend((0..task.outputs()).map(|output| format!("output_{output}")));
         let job = Job {
             samples,
             path,
-            digest: &self.digest,
+            digest: &self.trained.digest,
             columns,
         };
         job.run(loader, (stop, observer), |sample| {
             let image = loader.load(&sample.slide)?;
-            let outputs = self.model.predict(&*image)?;
+            let outputs = self.trained.model.predict(&*image)?;
             let is_finite = outputs.iter().all(|output| output.is_finite());
             Ok(is_finite.then(|| self.cells(&outputs)))
         })
@@ -159,20 +146,13 @@ impl Predictor {
 
     /// What a row says of a slide with these outputs.
     fn cells(&self, outputs: &[f64]) -> Vec<String> {
-        let ModelDescription { task, classes, .. } = &self.description;
+        let ModelDescription { task, classes, .. } = &self.trained.description;
         let mut cells = vec![task.predicted(outputs).text(*task, classes)];
         let probabilities = task.probabilities(outputs);
         cells.extend(probabilities.iter().map(f64::to_string));
         cells.extend(outputs.iter().map(f64::to_string));
         cells
     }
-}
-
-/// The digest of a file.
-fn digest(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(TrainError::file(path))?;
-    let digest = Sha256::digest(bytes);
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]

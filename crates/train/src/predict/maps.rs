@@ -8,16 +8,16 @@ use std::sync::atomic::AtomicBool;
 
 use sha2::{Digest, Sha256};
 use stream_grad_slides::{
-    ClassMap, ColorModel, Compression, GeoJsonFrame, MicronsPerPixel, PyramidOptions, Reduction,
-    SlideView, Target,
+    ClassMap, ColorModel, Compression, GeoJsonFrame, PyramidOptions, Reduction, SlideView, Target,
 };
 
+use super::Predicted;
 use super::table::Job;
-use super::{Predicted, digest};
+use super::trained::Trained;
 use crate::data::Sample;
 use crate::error::{Result, TrainError};
 use crate::model::SegmentationModel;
-use crate::model_file::{self, ModelDescription};
+use crate::model_file::{ModelDescription, ModelFile};
 use crate::source::{ImageLoader, SlideLoader};
 use crate::trainer::TrainObserver;
 use sink::MapSink;
@@ -40,9 +40,7 @@ use sink::MapSink;
 /// ```
 #[derive(Debug)]
 pub struct MapPredictor {
-    description: ModelDescription,
-    model: SegmentationModel,
-    digest: String,
+    trained: Trained<SegmentationModel>,
 }
 
 /// Where the map and the outlines of each of `samples` lie, for a table at `table`: in the folder that is called as the table without
@@ -74,26 +72,24 @@ impl MapPredictor {
     /// Reads a model file. Images are streamed within `memory_bytes` and on as many threads, or one for each core for 0.
     ///
     /// # Errors
-    /// As [`model_file::load`] and [`ModelFile::build_segmentation`](model_file::ModelFile::build_segmentation).
+    /// As [`load`](crate::model_file::load) and [`ModelFile::build_segmentation`].
     pub fn open(path: &Path, memory_bytes: u64, threads: usize) -> Result<Self> {
-        let file = model_file::load(path)?;
+        let build = |file: &ModelFile| file.build_segmentation(memory_bytes, threads);
         Ok(Self {
-            model: file.build_segmentation(memory_bytes, threads)?,
-            description: file.description,
-            digest: digest(path)?,
+            trained: Trained::new(path, build)?,
         })
     }
 
     /// What the file says of the model.
     #[must_use]
     pub const fn description(&self) -> &ModelDescription {
-        &self.description
+        &self.trained.description
     }
 
     /// The model.
     #[must_use]
     pub const fn model(&self) -> &SegmentationModel {
-        &self.model
+        &self.trained.model
     }
 
     /// Predicts `samples` and writes, for each, the likeliest class of every pixel and outlines of the classes, to where [`map_paths`]
@@ -116,8 +112,8 @@ impl MapPredictor {
         stop: &AtomicBool,
         observer: &mut dyn TrainObserver,
     ) -> Result<Predicted> {
-        let scale = MicronsPerPixel::new(self.description.microns_per_pixel)?;
-        let loader = SlideLoader::new(scale, self.description.read.clone())?;
+        let description = &self.trained.description;
+        let loader = self.trained.loader(description.read.clone())?;
         loader.state_scales(samples);
         let places: BTreeMap<&Path, [PathBuf; 2]> = samples
             .iter()
@@ -125,12 +121,12 @@ impl MapPredictor {
             .zip(map_paths(path, samples))
             .collect();
         let mut columns = ["map", "outlines"].map(str::to_owned).to_vec();
-        let classes = self.description.classes.iter();
+        let classes = description.classes.iter();
         columns.extend(classes.map(|class| format!("pixels_{class}")));
         let job = Job {
             samples,
             path,
-            digest: &self.digest,
+            digest: &self.trained.digest,
             columns,
         };
         job.run(&loader, (stop, observer), |sample| {
@@ -161,7 +157,7 @@ impl MapPredictor {
         if let Some(folder) = map.parent() {
             std::fs::create_dir_all(folder).map_err(TrainError::file(folder))?;
         }
-        let scale = MicronsPerPixel::new(self.description.microns_per_pixel)?;
+        let scale = self.trained.scale()?;
         let whole = view.slide().view(Target::MicronsPerPixel(scale))?;
         let options = PyramidOptions::default()
             .with_color(ColorModel::Gray)
@@ -171,17 +167,17 @@ impl MapPredictor {
         let mut sink = MapSink::new(
             map,
             (&whole, corner(&view), view.extent()),
-            self.model.classes(),
+            self.trained.model.classes(),
             &options,
         )?;
         let image = loader.load(slide)?;
-        self.model.logits_to(&*image, &mut sink)?;
+        self.trained.model.logits_to(&*image, &mut sink)?;
         drop(image);
         let Some(found) = sink.finish()? else {
             return Ok(None);
         };
         let names: Vec<(u8, &str)> = (1..=u8::MAX)
-            .zip(self.description.classes.iter().skip(1))
+            .zip(self.trained.description.classes.iter().skip(1))
             .collect();
         ClassMap::over(&whole, found.step, found.coarse)?
             .outlines(&names)?

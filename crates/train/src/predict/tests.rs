@@ -12,6 +12,7 @@ use stream_grad_slides::FurtherCell;
 
 use super::*;
 use crate::data::{ClassNames, Task};
+use crate::error::TrainError;
 use crate::model::ModelSettings;
 use crate::model_file::{TrainedBy, save};
 use crate::trainer::{NoObserver, Phase, TrainEvent};
