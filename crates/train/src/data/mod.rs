@@ -30,7 +30,7 @@ pub use rounds::Round;
 pub use sampling::{Sampling, epoch_order};
 pub use settings::DataSettings;
 pub use stage::{NodeStage, PatientStage, patient_stage, patient_stages};
-pub(crate) use table::{further_cell, further_columns, table};
+pub(crate) use table::{add_further, further_cell, further_columns, table};
 pub use table::{read_table, write_table};
 pub use task::Task;
 

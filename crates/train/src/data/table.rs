@@ -104,6 +104,21 @@ pub(crate) fn further_columns<'a>(rows: impl Iterator<Item = &'a [FurtherCell]>)
         .collect()
 }
 
+/// Adds further columns to a heading. One that is called as a column before it, in whatever case, gets `table_` before its name, as
+/// often as needed.
+pub(crate) fn add_further(heading: &mut Vec<String>, columns: &[&str]) {
+    for &column in columns {
+        let mut name = column.to_owned();
+        while heading
+            .iter()
+            .any(|taken| taken.to_lowercase() == name.to_lowercase())
+        {
+            name.insert_str(0, "table_");
+        }
+        heading.push(name);
+    }
+}
+
 /// What a row has in a further column; nothing where it lacks it.
 pub(crate) fn further_cell<'a>(cells: &'a [FurtherCell], column: &str) -> &'a str {
     let cell = cells.iter().find(|cell| cell.column == column);

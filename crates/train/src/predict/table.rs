@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use stream_grad_files::refuse_input;
 
 use super::Predicted;
-use crate::data::{Sample, further_cell, further_columns};
+use crate::data::{Sample, add_further, further_cell, further_columns};
 use crate::error::{Result, TrainError};
 use crate::files::write_whole;
 use crate::source::ImageLoader;
@@ -181,17 +181,7 @@ fn heading(columns: &[String], further: &[&str]) -> Vec<String> {
     let mut heading = vec!["slide".to_owned()];
     heading.extend(columns.iter().cloned());
     heading.push("patient".to_owned());
-    for column in further {
-        // A column of the slides' table that is called as one before it.
-        let mut name = (*column).to_owned();
-        while heading
-            .iter()
-            .any(|taken| taken.to_lowercase() == name.to_lowercase())
-        {
-            name.insert_str(0, "table_");
-        }
-        heading.push(name);
-    }
+    add_further(&mut heading, further);
     heading
 }
 

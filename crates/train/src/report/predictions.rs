@@ -5,7 +5,7 @@ use std::path::Path;
 use stream_grad_files::refuse_input;
 
 use super::columns::csv_bytes;
-use crate::data::{Label, Sample, Split, further_cell, further_columns};
+use crate::data::{Label, Sample, Split, add_further, further_cell, further_columns};
 use crate::error::Result;
 use crate::files::write_whole;
 use crate::trainer::{Evaluation, MapEvaluation};
@@ -79,9 +79,7 @@ fn write_lines(path: &Path, names: impl Iterator<Item = String>, lines: &[Line<'
     let mut heading = ["slide", "label", "split"].map(str::to_owned).to_vec();
     heading.extend(names);
     heading.extend(has_patients.then(|| "patient".to_owned()));
-    for column in &further {
-        heading.push(free_name(column, &heading));
-    }
+    add_further(&mut heading, &further);
     let rows = lines.iter().map(|line| {
         let sample = line.sample;
         let label = sample.label.as_ref();
@@ -100,18 +98,6 @@ fn write_lines(path: &Path, names: impl Iterator<Item = String>, lines: &[Line<'
         row
     });
     write_whole(path, &csv_bytes(path, &heading, rows)?)
-}
-
-/// `column`, or a name made of it that is not in `taken`.
-fn free_name(column: &str, taken: &[String]) -> String {
-    let mut name = column.to_owned();
-    while taken
-        .iter()
-        .any(|taken| taken.to_lowercase() == name.to_lowercase())
-    {
-        name.insert_str(0, "table_");
-    }
-    name
 }
 
 #[cfg(test)]
