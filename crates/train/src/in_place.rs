@@ -1,7 +1,9 @@
 //! Arithmetic on all values of tensors, in place, in double precision and on all cores: candle's own makes a new tensor of each
 //! intermediate result, and new memory takes longer than the arithmetic.
 
-use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Storage, Tensor, bail};
+use std::ops::Range;
+
+use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Storage, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
 use crate::error::Result;
@@ -18,7 +20,8 @@ pub(crate) fn update(
     from: &Tensor,
     rule: impl Fn(f64, f64) -> f64 + Sync,
 ) -> Result<()> {
-    Ok(to.inplace_op2(&from.contiguous()?, &Rule(rule))?)
+    let rule = Rule(|value, [from]: [f64; 1]| rule(value, from));
+    Ok(to.inplace_op2(&from.contiguous()?, &rule)?)
 }
 
 /// Replaces each value of `to` by what `rule` makes of it and of those of two others.
@@ -44,9 +47,8 @@ pub(crate) fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
         return Err(elsewhere().into());
     };
     Ok(match storage {
-        CpuStorage::F32(values) => squares(part(values, layout)?),
-        CpuStorage::F64(values) => squares(part(values, layout)?),
-        _ => return Err(other_type().into()),
+        CpuStorage::F32(_) => squares::<f32>(values(storage, layout)?),
+        _ => squares::<f64>(values(storage, layout)?),
     })
 }
 
@@ -58,10 +60,51 @@ fn squares<T: Number>(values: &[T]) -> f64 {
     parts.iter().sum()
 }
 
-/// What happens to each value.
+/// What happens to each value, by the values of `N` others.
 struct Rule<F>(F);
 
-impl<F: Fn(f64, f64) -> f64 + Sync> InplaceOp2 for Rule<F> {
+impl<F: Sync> Rule<F> {
+    fn apply<const N: usize>(
+        &self,
+        (to, layout): (&mut CpuStorage, &Layout),
+        from: [(&CpuStorage, &Layout); N],
+    ) -> candle_core::Result<()>
+    where
+        F: Fn(f64, [f64; N]) -> f64,
+    {
+        match to {
+            CpuStorage::F32(to) => self.each(&mut to[range(layout)?], from),
+            CpuStorage::F64(to) => self.each(&mut to[range(layout)?], from),
+            _ => Err(other_type()),
+        }
+    }
+
+    fn each<T: Number, const N: usize>(
+        &self,
+        to: &mut [T],
+        from: [(&CpuStorage, &Layout); N],
+    ) -> candle_core::Result<()>
+    where
+        F: Fn(f64, [f64; N]) -> f64,
+    {
+        let mut others: [&[T]; N] = [&[]; N];
+        for (other, (storage, layout)) in others.iter_mut().zip(from) {
+            *other = values(storage, layout)?;
+            check_length(to.len(), other.len())?;
+        }
+        let parts = to.par_chunks_mut(PART).enumerate();
+        parts.for_each(|(part, to)| {
+            let start = part * PART;
+            let others = others.map(|other| &other[start..start + to.len()]);
+            for (place, to) in to.iter_mut().enumerate() {
+                *to = T::narrow((self.0)(to.wide(), others.map(|other| other[place].wide())));
+            }
+        });
+        Ok(())
+    }
+}
+
+impl<F: Fn(f64, [f64; 1]) -> f64 + Sync> InplaceOp2 for Rule<F> {
     fn name(&self) -> &'static str {
         "update"
     }
@@ -73,15 +116,7 @@ impl<F: Fn(f64, f64) -> f64 + Sync> InplaceOp2 for Rule<F> {
         from: &CpuStorage,
         from_layout: &Layout,
     ) -> candle_core::Result<()> {
-        match (to, from) {
-            (CpuStorage::F32(to), CpuStorage::F32(from)) => {
-                self.one(part_mut(to, to_layout)?, part(from, from_layout)?)
-            }
-            (CpuStorage::F64(to), CpuStorage::F64(from)) => {
-                self.one(part_mut(to, to_layout)?, part(from, from_layout)?)
-            }
-            _ => Err(other_type()),
-        }
+        self.apply((to, to_layout), [(from, from_layout)])
     }
 }
 
@@ -99,56 +134,13 @@ impl<F: Fn(f64, [f64; 2]) -> f64 + Sync> InplaceOp3 for Rule<F> {
         second: &CpuStorage,
         second_layout: &Layout,
     ) -> candle_core::Result<()> {
-        match (to, first, second) {
-            (CpuStorage::F32(to), CpuStorage::F32(first), CpuStorage::F32(second)) => self.two(
-                part_mut(to, to_layout)?,
-                part(first, first_layout)?,
-                part(second, second_layout)?,
-            ),
-            (CpuStorage::F64(to), CpuStorage::F64(first), CpuStorage::F64(second)) => self.two(
-                part_mut(to, to_layout)?,
-                part(first, first_layout)?,
-                part(second, second_layout)?,
-            ),
-            _ => Err(other_type()),
-        }
-    }
-}
-
-impl<F: Sync> Rule<F> {
-    fn one<T: Number>(&self, to: &mut [T], from: &[T]) -> candle_core::Result<()>
-    where
-        F: Fn(f64, f64) -> f64,
-    {
-        check_length(to.len(), from.len())?;
-        let parts = to.par_chunks_mut(PART).zip(from.par_chunks(PART));
-        parts.for_each(|(to, from)| {
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = T::narrow((self.0)(to.wide(), from.wide()));
-            }
-        });
-        Ok(())
-    }
-
-    fn two<T: Number>(&self, to: &mut [T], first: &[T], second: &[T]) -> candle_core::Result<()>
-    where
-        F: Fn(f64, [f64; 2]) -> f64,
-    {
-        check_length(to.len(), first.len())?;
-        check_length(to.len(), second.len())?;
-        let others = first.par_chunks(PART).zip(second.par_chunks(PART));
-        let parts = to.par_chunks_mut(PART).zip(others);
-        parts.for_each(|(to, (first, second))| {
-            for (to, (first, second)) in to.iter_mut().zip(first.iter().zip(second)) {
-                *to = T::narrow((self.0)(to.wide(), [first.wide(), second.wide()]));
-            }
-        });
-        Ok(())
+        let from = [(first, first_layout), (second, second_layout)];
+        self.apply((to, to_layout), from)
     }
 }
 
 /// A number that a weight may be.
-trait Number: Copy + Send + Sync {
+trait Number: WithDType {
     fn wide(self) -> f64;
     fn narrow(value: f64) -> Self;
 }
@@ -174,19 +166,20 @@ impl Number for f64 {
     }
 }
 
-fn part<'a, T>(values: &'a [T], layout: &Layout) -> candle_core::Result<&'a [T]> {
-    let range = layout.contiguous_offsets();
-    match range.and_then(|(start, end)| values.get(start..end)) {
-        Some(part) => Ok(part),
-        None => bail!("a tensor that does not lie in one piece"),
-    }
+/// The values of a tensor that lies in one piece.
+fn values<'a, T: WithDType>(
+    storage: &'a CpuStorage,
+    layout: &Layout,
+) -> candle_core::Result<&'a [T]> {
+    let values = T::cpu_storage_as_slice(storage).map_err(|_| other_type())?;
+    Ok(&values[range(layout)?])
 }
 
-fn part_mut<'a, T>(values: &'a mut [T], layout: &Layout) -> candle_core::Result<&'a mut [T]> {
-    let range = layout.contiguous_offsets();
-    match range.and_then(|(start, end)| values.get_mut(start..end)) {
-        Some(part) => Ok(part),
-        None => bail!("a tensor that does not lie in one piece"),
+/// Where they lie in the storage.
+fn range(layout: &Layout) -> candle_core::Result<Range<usize>> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(start..end),
+        None => bail!("expected a tensor that lies in one piece, found {layout:?}"),
     }
 }
 
