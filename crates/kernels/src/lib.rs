@@ -70,7 +70,7 @@ pub use pooling::{
 pub use rows::parameter_gradient_scratch_bytes;
 pub use stream_grad_tiling::{AlignCorners, PerAxis, Rect, Span};
 pub use upsample::{Interpolation, Upsample, upsample_forward, upsample_vjp};
-pub use view::{Existing, View, ViewMut};
+pub use view::{Existing, PlaneView, View, ViewMut};
 pub use weight_gradient::{conv_weight_gradient, weight_gradient_to_oihw};
 pub use weights::{DataGradientWeights, ForwardWeights};
 pub use window::{Arithmetic, Convolution, Padding, Window};

@@ -10,7 +10,7 @@ use crate::integers::bounded;
 
 /// Where the values of a rectangle of a plane lie in a slice: height x width x channels, with rows that may lie further apart than
 /// they are long.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Layout {
     /// What is held of the plane.
     rect: Rect,
@@ -85,10 +85,6 @@ impl Layout {
         Ok((first..first + part.values(), part))
     }
 
-    fn check_channels(&self, what: &'static str, expected: usize) -> Result<(), KernelError> {
-        check_channels(what, expected, self.channels)
-    }
-
     /// Where the channels of `columns` pixels of one row lie, counted from the first pixel that is held; `None` where they do not all
     /// exist.
     #[inline(always)]
@@ -102,7 +98,8 @@ impl Layout {
     }
 }
 
-/// What a buffer holds of a plane, to read: a rectangle, height x width x channels, with contiguous rows.
+/// What a buffer holds of a plane: a rectangle, height x width x channels, with contiguous rows. To read it is a [`View`], to write a
+/// [`ViewMut`].
 ///
 /// Kernels place windows and pixels by the plane's own coordinates, so that buffers that hold different parts of planes line up.
 /// [`View::part`] says what a kernel is to work on.
@@ -117,30 +114,19 @@ impl Layout {
 /// assert!(view.pixel(0, 0).is_empty());
 /// # Ok::<(), stream_grad_kernels::KernelError>(())
 /// ```
-#[derive(Debug)]
-pub struct View<'a, T> {
-    data: &'a [T],
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PlaneView<D> {
+    data: D,
     layout: Layout,
 }
 
-impl<T> Clone for View<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
+/// A [`PlaneView`] to read.
+pub type View<'a, T> = PlaneView<&'a [T]>;
 
-impl<T> Copy for View<'_, T> {}
+/// A [`PlaneView`] to write. By default it holds nothing.
+pub type ViewMut<'a, T> = PlaneView<&'a mut [T]>;
 
-impl<'a, T> View<'a, T> {
-    /// `rect` of a plane, in `data` row after row.
-    ///
-    /// # Errors
-    /// [`KernelError::Length`] unless `data` holds exactly as many values.
-    pub fn new(data: &'a [T], rect: Rect, channels: usize) -> Result<Self, KernelError> {
-        let layout = Layout::of(rect, channels, data.len())?;
-        Ok(Self { data, layout })
-    }
-
+impl<D> PlaneView<D> {
     /// What it holds of the plane.
     #[must_use]
     pub fn rect(&self) -> Rect {
@@ -151,6 +137,38 @@ impl<'a, T> View<'a, T> {
     #[must_use]
     pub fn channels(&self) -> usize {
         self.layout.channels
+    }
+
+    pub(crate) fn height(&self) -> usize {
+        self.layout.height
+    }
+
+    pub(crate) fn width(&self) -> usize {
+        self.layout.width
+    }
+
+    /// Pixels from one row to the next.
+    pub(crate) fn pitch(&self) -> usize {
+        self.layout.pitch
+    }
+
+    pub(crate) fn check_channels(
+        &self,
+        what: &'static str,
+        expected: usize,
+    ) -> Result<(), KernelError> {
+        check_channels(what, expected, self.layout.channels)
+    }
+}
+
+impl<'a, T> View<'a, T> {
+    /// `rect` of a plane, in `data` row after row.
+    ///
+    /// # Errors
+    /// [`KernelError::Length`] unless `data` holds exactly as many values.
+    pub fn new(data: &'a [T], rect: Rect, channels: usize) -> Result<Self, KernelError> {
+        let layout = Layout::of(rect, channels, data.len())?;
+        Ok(Self { data, layout })
     }
 
     /// A part of it.
@@ -180,19 +198,6 @@ impl<'a, T> View<'a, T> {
         self.data
     }
 
-    pub(crate) fn height(&self) -> usize {
-        self.layout.height
-    }
-
-    pub(crate) fn width(&self) -> usize {
-        self.layout.width
-    }
-
-    /// Pixels from one row to the next.
-    pub(crate) fn pitch(&self) -> usize {
-        self.layout.pitch
-    }
-
     /// [`Self::part`], with a name for what is refused.
     pub(crate) fn part_of(&self, what: &'static str, rect: Rect) -> Result<Self, KernelError> {
         let (range, layout) = self.layout.part(what, rect)?;
@@ -209,14 +214,6 @@ impl<'a, T> View<'a, T> {
     ) -> Result<Self, KernelError> {
         self.check_channels(what, channels)?;
         self.part_of(what, rect)
-    }
-
-    pub(crate) fn check_channels(
-        &self,
-        what: &'static str,
-        expected: usize,
-    ) -> Result<(), KernelError> {
-        self.layout.check_channels(what, expected)
     }
 
     /// The channels of `columns` pixels of one row, counted from the first pixel that is held; empty where they do not all exist.
@@ -250,29 +247,6 @@ impl<'a, T> View<'a, T> {
     }
 }
 
-/// What a buffer holds of a plane, to write: as [`View`].
-#[derive(Debug)]
-pub struct ViewMut<'a, T> {
-    data: &'a mut [T],
-    layout: Layout,
-}
-
-impl<T> Default for ViewMut<'_, T> {
-    /// Holds nothing.
-    fn default() -> Self {
-        Self {
-            data: &mut [],
-            layout: Layout {
-                rect: Rect::default(),
-                height: 0,
-                width: 0,
-                channels: 0,
-                pitch: 0,
-            },
-        }
-    }
-}
-
 impl<'a, T> ViewMut<'a, T> {
     /// `rect` of a plane, in `data` row after row.
     ///
@@ -300,18 +274,6 @@ impl<'a, T> ViewMut<'a, T> {
         }
     }
 
-    /// What it holds of the plane.
-    #[must_use]
-    pub fn rect(&self) -> Rect {
-        self.layout.rect
-    }
-
-    /// Values per pixel.
-    #[must_use]
-    pub fn channels(&self) -> usize {
-        self.layout.channels
-    }
-
     /// A part of it; to go on with the whole, take the part of a [`Self::reborrow`].
     ///
     /// # Errors
@@ -329,27 +291,6 @@ impl<'a, T> ViewMut<'a, T> {
 
     pub(crate) fn into_data(self) -> &'a mut [T] {
         self.data
-    }
-
-    pub(crate) fn height(&self) -> usize {
-        self.layout.height
-    }
-
-    pub(crate) fn width(&self) -> usize {
-        self.layout.width
-    }
-
-    /// Pixels from one row to the next.
-    pub(crate) fn pitch(&self) -> usize {
-        self.layout.pitch
-    }
-
-    pub(crate) fn check_channels(
-        &self,
-        what: &'static str,
-        expected: usize,
-    ) -> Result<(), KernelError> {
-        self.layout.check_channels(what, expected)
     }
 }
 
