@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use pulp::Simd;
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::product::Extent;
@@ -169,17 +169,35 @@ pub(crate) trait Summed<T: Element> {
     fn sum<S: Simd>(&self, simd: S, positions: Range<usize>, target: &Target<'_, T>);
 }
 
-impl Part {
-    /// Does this part, of the blocks that `block_of` makes of their numbers.
+/// A weight gradient that is summed in blocks.
+pub(crate) trait Blocked<T: Element>: Sync {
+    type Block<'a>: Summed<T>
+    where
+        Self: 'a;
+
+    /// The block of a number.
+    fn block(&self, index: usize) -> Self::Block<'_>;
+}
+
+/// A part of a weight gradient, to be done with a processor's best instructions.
+pub(crate) struct Task<'a, T, B> {
+    pub(crate) job: &'a B,
+    pub(crate) destination: &'a Destination<'a, T>,
+    pub(crate) part: Part,
+}
+
+impl<T: Element, B: Blocked<T>> WithSimd for Task<'_, T, B> {
+    type Output = ();
+
     #[inline(always)]
-    pub(crate) fn run<S: Simd, T: Element, B: Summed<T>>(
-        self,
-        simd: S,
-        destination: &Destination<'_, T>,
-        block_of: impl FnOnce(usize) -> B,
-    ) {
-        match self {
-            Self::Sum {
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            job,
+            destination,
+            part,
+        } = self;
+        match part {
+            Part::Sum {
                 block,
                 positions,
                 slot,
@@ -188,9 +206,9 @@ impl Part {
                     Some(slot) => Target::Slot(destination.slot(slot)),
                     None => Target::Gradient(&destination.gradient),
                 };
-                block_of(block).sum(simd, positions, &target);
+                job.block(block).sum(simd, positions, &target);
             }
-            Self::Add {
+            Part::Add {
                 block,
                 slots,
                 step,
@@ -198,7 +216,7 @@ impl Part {
                 pieces,
             } => {
                 let first = destination.slot(block);
-                let place = block_of(block).place();
+                let place = job.block(block).place();
                 let rows = place.taps.product() * place.rows;
                 let rows = piece * rows / pieces..(piece + 1) * rows / pieces;
                 let slots = [slots, step * destination.slot];

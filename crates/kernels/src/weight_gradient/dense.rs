@@ -8,11 +8,11 @@ mod pack;
 
 use std::ops::Range;
 
-use pulp::{Simd, WithSimd};
+use pulp::Simd;
 
 use pack::PackedAxis;
 
-use super::cut::{Cut, Destination, Part, Place, Summed, Target, columns, slots};
+use super::cut::{Blocked, Cut, Destination, Place, Summed, Target, Task, columns, slots};
 use super::operands::Operands;
 use super::product::{Extent, Rows, Sums, multiply};
 use crate::element::sealed::{Family, lanes, load};
@@ -126,11 +126,16 @@ pub(super) fn weight_gradient<T: Element>(
         cotangent,
         chunk: [height.min(POSITIONS / columns), columns],
         blocks,
-        destination: Destination::new(sums, scratch, blocks.values(convolution)),
     };
+    let destination = Destination::new(sums, scratch, blocks.values(convolution));
     let [rows, columns] = job.chunks();
-    Cut::new(blocks.count(), rows * columns, 1, STRIP)
-        .run(|part| T::run::<Dense>(Task { job: &job, part }));
+    Cut::new(blocks.count(), rows * columns, 1, STRIP).run(|part| {
+        T::run::<Dense>(Task {
+            job: &job,
+            destination: &destination,
+            part,
+        });
+    });
 }
 
 /// The whole gradient.
@@ -142,38 +147,20 @@ struct Job<'a, T> {
     /// Rows and columns of a chunk of positions.
     chunk: [usize; 2],
     blocks: Blocks,
-    destination: Destination<'a, T>,
 }
 
-/// A part of a weight gradient.
-pub(crate) struct Task<'a, T> {
-    job: &'a Job<'a, T>,
-    part: Part,
-}
-
-/// The family of [`Task`].
+/// The family of this gradient's tasks.
 struct Dense;
 
 impl Family for Dense {
-    type Task<'a, T: Element> = Task<'a, T>;
+    type Task<'a, T: Element> = Task<'a, T, Job<'a, T>>;
 
-    fn single(task: Task<'_, f32>) {
+    fn single(task: Task<'_, f32, Job<'_, f32>>) {
         dispatch(task);
     }
 
-    fn double(task: Task<'_, f64>) {
+    fn double(task: Task<'_, f64, Job<'_, f64>>) {
         dispatch(task);
-    }
-}
-
-impl<T: Element> WithSimd for Task<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let job = self.job;
-        self.part
-            .run(simd, &job.destination, |index| job.block(index));
     }
 }
 
@@ -185,6 +172,13 @@ impl<T: Element> Job<'_, T> {
             self.cotangent.width().div_ceil(self.chunk[1]),
         ]
     }
+}
+
+impl<T: Element> Blocked<T> for Job<'_, T> {
+    type Block<'a>
+        = Block<'a, T>
+    where
+        Self: 'a;
 
     fn block(&self, index: usize) -> Block<'_, T> {
         let blocks = self.blocks;

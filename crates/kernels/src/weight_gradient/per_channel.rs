@@ -5,9 +5,9 @@
 
 use std::ops::Range;
 
-use pulp::{Simd, WithSimd};
+use pulp::Simd;
 
-use super::cut::{Cut, Destination, Part, Place, Summed, Target, columns, slots};
+use super::cut::{Blocked, Cut, Destination, Place, Summed, Target, Task, columns, slots};
 use super::operands::Operands;
 use super::product::Extent;
 use crate::bounds::holds;
@@ -68,11 +68,16 @@ pub(super) fn weight_gradient<T: Element>(
         kernel: window.kernel,
         tap_blocks,
         channel_blocks,
-        destination: Destination::new(sums, scratch, TAPS * CHANNELS),
     };
+    let destination = Destination::new(sums, scratch, TAPS * CHANNELS);
     let longest = (STRIP / cotangent.width()).max(1);
-    Cut::new(tap_blocks * channel_blocks, cotangent.height(), 1, longest)
-        .run(|part| T::run::<PerChannel>(Task { job: &job, part }));
+    Cut::new(tap_blocks * channel_blocks, cotangent.height(), 1, longest).run(|part| {
+        T::run::<PerChannel>(Task {
+            job: &job,
+            destination: &destination,
+            part,
+        });
+    });
 }
 
 /// The whole gradient.
@@ -85,42 +90,29 @@ struct Job<'a, T> {
     kernel: [usize; 2],
     tap_blocks: usize,
     channel_blocks: usize,
-    destination: Destination<'a, T>,
 }
 
-/// A part of a weight gradient.
-pub(crate) struct Task<'a, T> {
-    job: &'a Job<'a, T>,
-    part: Part,
-}
-
-/// The family of [`Task`].
+/// The family of this gradient's tasks.
 struct PerChannel;
 
 impl Family for PerChannel {
-    type Task<'a, T: Element> = Task<'a, T>;
+    type Task<'a, T: Element> = Task<'a, T, Job<'a, T>>;
 
-    fn single(task: Task<'_, f32>) {
+    fn single(task: Task<'_, f32, Job<'_, f32>>) {
         dispatch(task);
     }
 
-    fn double(task: Task<'_, f64>) {
+    fn double(task: Task<'_, f64, Job<'_, f64>>) {
         dispatch(task);
     }
 }
 
-impl<T: Element> WithSimd for Task<'_, T> {
-    type Output = ();
+impl<T: Element> Blocked<T> for Job<'_, T> {
+    type Block<'a>
+        = Block<'a, T>
+    where
+        Self: 'a;
 
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let job = self.job;
-        self.part
-            .run(simd, &job.destination, |index| job.block(index));
-    }
-}
-
-impl<T: Element> Job<'_, T> {
     fn block(&self, index: usize) -> Block<'_, T> {
         let (tap, channel) = (index / self.channel_blocks, index % self.channel_blocks);
         let taps = self.kernel[0] * self.kernel[1];

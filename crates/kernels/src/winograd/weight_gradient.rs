@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use pulp::{Simd, WithSimd};
+use pulp::Simd;
 
 use super::patches::{Source, transform};
 use super::{Grid, PATCH, PRODUCTS, TILE, TileAxis, Transformed};
@@ -17,7 +17,7 @@ use crate::integers::signed;
 use crate::prefetch::Ahead;
 use crate::stack::Stack;
 use crate::weight_gradient::cut::{
-    COLUMNS, Cut, Destination, Part, Place, Summed, Target, columns, slots,
+    Blocked, COLUMNS, Cut, Destination, Place, Summed, Target, Task, columns, slots,
 };
 use crate::weight_gradient::operands::Operands;
 use crate::weight_gradient::product::{Extent, Rows, Sums, multiply};
@@ -100,15 +100,21 @@ pub(crate) fn weight_gradient<T: Element>(
         cotangent,
         row_blocks,
         column_blocks,
-        destination: Destination::new(sums, scratch, block_values::<T>()),
     };
+    let destination = Destination::new(sums, scratch, block_values::<T>());
     Cut::new(
         row_blocks * column_blocks,
         grid.tiles(),
         chunk,
         STRIP_CHUNKS * chunk,
     )
-    .run(|part| T::run::<WinogradWeightGradient>(WeightGradientTask { job: &job, part }));
+    .run(|part| {
+        T::run::<WinogradWeightGradient>(Task {
+            job: &job,
+            destination: &destination,
+            part,
+        });
+    });
 }
 
 struct Job<'a, T> {
@@ -117,42 +123,29 @@ struct Job<'a, T> {
     cotangent: View<'a, T>,
     row_blocks: usize,
     column_blocks: usize,
-    destination: Destination<'a, T>,
 }
 
-/// A part of a weight gradient.
-pub(crate) struct WeightGradientTask<'a, T> {
-    job: &'a Job<'a, T>,
-    part: Part,
-}
-
-/// The family of [`WeightGradientTask`].
+/// The family of this gradient's tasks.
 struct WinogradWeightGradient;
 
 impl Family for WinogradWeightGradient {
-    type Task<'a, T: Element> = WeightGradientTask<'a, T>;
+    type Task<'a, T: Element> = Task<'a, T, Job<'a, T>>;
 
-    fn single(task: WeightGradientTask<'_, f32>) {
+    fn single(task: Task<'_, f32, Job<'_, f32>>) {
         dispatch(task);
     }
 
-    fn double(task: WeightGradientTask<'_, f64>) {
+    fn double(task: Task<'_, f64, Job<'_, f64>>) {
         dispatch(task);
     }
 }
 
-impl<T: Element> WithSimd for WeightGradientTask<'_, T> {
-    type Output = ();
+impl<T: Element> Blocked<T> for Job<'_, T> {
+    type Block<'a>
+        = Block<'a, T>
+    where
+        Self: 'a;
 
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let job = self.job;
-        self.part
-            .run(simd, &job.destination, |index| job.block(index));
-    }
-}
-
-impl<T: Element> Job<'_, T> {
     fn block(&self, index: usize) -> Block<'_, T> {
         let (row, column) = (index / self.column_blocks, index % self.column_blocks);
         Block {
