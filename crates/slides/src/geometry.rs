@@ -105,6 +105,14 @@ pub struct Extent {
 }
 
 impl Extent {
+    /// The size of the next level of a pyramid: half of each side, rounded up.
+    pub(crate) const fn halved(self) -> Self {
+        Self {
+            height: self.height.div_ceil(2),
+            width: self.width.div_ceil(2),
+        }
+    }
+
     /// The region that covers the whole image; sides above `i64::MAX` are cut there.
     #[must_use]
     pub fn region(self) -> Region {

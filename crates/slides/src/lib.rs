@@ -89,6 +89,7 @@ mod tissue;
 mod view;
 mod warning;
 mod write;
+mod written_rows;
 
 /// A short guide.
 #[doc = include_str!("guide.md")]

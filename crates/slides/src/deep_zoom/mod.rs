@@ -10,6 +10,8 @@ use crate::error::{Result, SlideError};
 use crate::files::write_whole;
 use crate::geometry::Extent;
 use crate::numbers::{to_usize, wide};
+use crate::write::check_quality;
+use crate::written_rows::WrittenRows;
 
 use level::ZoomLevel;
 
@@ -87,8 +89,7 @@ pub struct DeepZoomWriter {
     extent: Extent,
     /// Finest first.
     levels: Vec<ZoomLevel>,
-    rows_given: u64,
-    failed: bool,
+    rows: WrittenRows,
 }
 
 impl DeepZoomWriter {
@@ -121,10 +122,7 @@ impl DeepZoomWriter {
         let mut sizes = vec![extent];
         let mut size = extent;
         while size.height.max(size.width) > 1 {
-            size = Extent {
-                height: size.height.div_ceil(2),
-                width: size.width.div_ceil(2),
-            };
+            size = size.halved();
             sizes.push(size);
         }
         let coarsest = sizes.len() - 1;
@@ -138,13 +136,12 @@ impl DeepZoomWriter {
             })
             .collect::<Result<_>>()?;
         Ok(Self {
+            rows: WrittenRows::new(path.clone(), height),
             path,
             folder,
             options: *options,
             extent,
             levels,
-            rows_given: 0,
-            failed: false,
         })
     }
 
@@ -166,10 +163,9 @@ impl DeepZoomWriter {
                 found: wide(rgb.len()),
             });
         }
-        self.check_usable()?;
-        let result = rgb.chunks_exact(row).try_for_each(|row| self.push(row));
-        self.failed = result.is_err();
-        result
+        self.rows.check_usable()?;
+        let written = rgb.chunks_exact(row).try_for_each(|row| self.push(row));
+        self.rows.note(written)
     }
 
     /// Puts the tiles and the `.dzi` file in their places.
@@ -178,10 +174,7 @@ impl DeepZoomWriter {
     /// [`SlideError::RowCount`] if rows are missing, [`SlideError::AfterFailure`] if an earlier write failed;
     /// [`SlideError::Io`].
     pub fn finish(self) -> Result<()> {
-        self.check_usable()?;
-        if self.rows_given != self.extent.height {
-            return Err(self.row_count(self.rows_given));
-        }
+        self.rows.check_complete()?;
         self.folder.commit().map_err(SlideError::file)?;
         let DeepZoomOptions {
             tile_edge,
@@ -198,33 +191,14 @@ impl DeepZoomWriter {
         write_whole(&self.path, description.as_bytes())
     }
 
-    fn check_usable(&self) -> Result<()> {
-        if self.failed {
-            let path = self.path.clone();
-            return Err(SlideError::AfterFailure { path });
-        }
-        Ok(())
-    }
-
     fn push(&mut self, row: &[u8]) -> Result<()> {
-        if self.rows_given == self.extent.height {
-            return Err(self.row_count(self.rows_given + 1));
-        }
-        self.rows_given += 1;
+        self.rows.add()?;
         let mut next = Some(row.to_vec());
         for level in &mut self.levels {
             let Some(row) = next.take() else { break };
             next = level.push(row)?;
         }
         Ok(())
-    }
-
-    fn row_count(&self, found: u64) -> SlideError {
-        SlideError::RowCount {
-            path: self.path.clone(),
-            expected: self.extent.height,
-            found,
-        }
     }
 }
 
@@ -256,12 +230,10 @@ fn check(extent: Extent, options: &DeepZoomOptions) -> Result<()> {
             format!("{tile_edge} and {overlap}"),
         );
     }
-    if let DeepZoomFormat::Jpeg { quality } = format
-        && !(1..=100).contains(&quality)
-    {
-        return refuse("JPEG quality", "from 1 to 100", quality.to_string());
+    match format {
+        DeepZoomFormat::Jpeg { quality } => check_quality(quality),
+        DeepZoomFormat::Png => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -131,28 +131,17 @@ impl Bitmap {
         if radius == 0 || self.bits.is_empty() {
             return;
         }
-        let mut line = Vec::new();
-        for row in 0..self.height {
-            spread_line(
-                &mut self.bits,
-                row * self.width,
-                1,
-                self.width,
-                radius,
-                value,
-                &mut line,
-            );
+        let (height, width) = (self.height, self.width);
+        let mut spread = Spread {
+            value,
+            radius,
+            line: Vec::new(),
+        };
+        for row in 0..height {
+            spread.along(&mut self.bits, width, |column| row * width + column);
         }
-        for column in 0..self.width {
-            spread_line(
-                &mut self.bits,
-                column,
-                self.width,
-                self.height,
-                radius,
-                value,
-                &mut line,
-            );
+        for column in 0..width {
+            spread.along(&mut self.bits, height, |row| row * width + column);
         }
     }
 
@@ -199,26 +188,33 @@ impl Bitmap {
     }
 }
 
-/// Sets to `value` what lies within `radius` of it along one line of bits.
-fn spread_line(
-    bits: &mut [bool],
-    first: usize,
-    stride: usize,
-    length: usize,
-    radius: usize,
+/// Spreads a value along lines of bits.
+struct Spread {
     value: bool,
-    line: &mut Vec<bool>,
-) {
-    line.clear();
-    line.extend((0..length).map(|place| bits[first + place * stride]));
-    // One past the last place that the run of `value` before reaches.
-    let mut done = 0;
-    for (place, _) in line.iter().enumerate().filter(|(_, bit)| **bit == value) {
-        let end = (place + radius + 1).min(length);
-        for target in place.saturating_sub(radius).max(done)..end {
-            bits[first + target * stride] = value;
+    radius: usize,
+    /// A line as it was.
+    line: Vec<bool>,
+}
+
+impl Spread {
+    /// Sets to the value what lies within the radius of it along one line of `length` bits, of which `at` says where they are.
+    fn along(&mut self, bits: &mut [bool], length: usize, at: impl Fn(usize) -> usize) {
+        self.line.clear();
+        self.line.extend((0..length).map(|place| bits[at(place)]));
+        // One past the last place that the value before reaches.
+        let mut done = 0;
+        for (place, _) in self
+            .line
+            .iter()
+            .enumerate()
+            .filter(|(_, bit)| **bit == self.value)
+        {
+            let end = (place + self.radius + 1).min(length);
+            for target in place.saturating_sub(self.radius).max(done)..end {
+                bits[at(target)] = self.value;
+            }
+            done = end;
         }
-        done = end;
     }
 }
 

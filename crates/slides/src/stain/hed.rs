@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::density::DensityMap;
-use super::{not_whole, pixels_of, whole_pixels};
+use super::{inverse, not_whole, pixels_of, whole_pixels};
 use crate::error::{Result, SlideError};
 use crate::numbers::{narrow, nearest_byte, wide};
 
@@ -24,7 +24,7 @@ pub fn separate_hed(rgb: &[u8], stains: &mut [f32]) -> Result<()> {
     let pixels = pixels_of(rgb)?;
     same_length(rgb.len(), stains.len())?;
     let density = densities();
-    let unmixing = unmixing();
+    let unmixing = inverse(&STAINS);
     for (pixel, amounts) in pixels.iter().zip(stains.chunks_exact_mut(3)) {
         let densities = pixel.map(|byte| density[usize::from(byte)]);
         for (column, amount) in amounts.iter_mut().enumerate() {
@@ -102,7 +102,7 @@ impl HedJitter {
                 found: format!("{self:?}"),
             });
         }
-        let unmixing = unmixing();
+        let unmixing = inverse(&STAINS);
         let mut matrix = [[0.0; 3]; 3];
         let mut offset = [0.0; 3];
         for (stain, colour) in STAINS.iter().enumerate() {
@@ -130,15 +130,6 @@ fn densities() -> [f64; 256] {
         *value = (f64::from(byte) / 255.0).max(LEAST_LIGHT).ln() / LEAST_LIGHT.ln();
     }
     table
-}
-
-/// The inverse of [`STAINS`].
-fn unmixing() -> [[f64; 3]; 3] {
-    let matrix = nalgebra::Matrix3::from_fn(|row, column| STAINS[row][column]);
-    let inverse = matrix
-        .try_inverse()
-        .unwrap_or_else(nalgebra::Matrix3::identity);
-    [0, 1, 2].map(|row| [0, 1, 2].map(|column| inverse[(row, column)]))
 }
 
 fn same_length(rgb: usize, stains: usize) -> Result<()> {

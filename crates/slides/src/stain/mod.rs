@@ -89,6 +89,15 @@ impl StainNormalizer {
     }
 }
 
+/// The inverse of a matrix of constants, which has one.
+fn inverse(matrix: &[[f64; 3]; 3]) -> [[f64; 3]; 3] {
+    let matrix = nalgebra::Matrix3::from_fn(|row, column| matrix[row][column]);
+    let inverse = matrix
+        .try_inverse()
+        .unwrap_or_else(nalgebra::Matrix3::identity);
+    [0, 1, 2].map(|row| [0, 1, 2].map(|column| inverse[(row, column)]))
+}
+
 /// RGB bytes as pixels.
 fn whole_pixels(rgb: &mut [u8]) -> Result<&mut [[u8; 3]]> {
     let found = rgb.len();

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::statistics::moments;
-use super::{Map, StainNormalizer, pixels_of};
+use super::{Map, StainNormalizer, inverse, pixels_of};
 use crate::error::{Result, SlideError};
 use crate::numbers::nearest_byte;
 
@@ -76,7 +76,7 @@ impl ReinhardProfile {
                 linear: Box::new(linear_table()),
                 factor,
                 offset,
-                from_xyz: inverse(),
+                from_xyz: inverse(&TO_XYZ),
             }),
         })
     }
@@ -165,13 +165,4 @@ fn from_lab([lightness, a, b]: [f64; 3], from_xyz: &[[f64; 3]; 3]) -> [u8; 3] {
 
 fn multiply(matrix: &[[f64; 3]; 3], [a, b, c]: [f64; 3]) -> [f64; 3] {
     matrix.map(|row| row[0] * a + row[1] * b + row[2] * c)
-}
-
-/// XYZ to linear sRGB.
-fn inverse() -> [[f64; 3]; 3] {
-    let matrix = nalgebra::Matrix3::from_fn(|row, column| TO_XYZ[row][column]);
-    let inverse = matrix
-        .try_inverse()
-        .unwrap_or_else(nalgebra::Matrix3::identity);
-    [0, 1, 2].map(|row| [0, 1, 2].map(|column| inverse[(row, column)]))
 }

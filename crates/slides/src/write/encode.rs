@@ -5,6 +5,8 @@ use std::io::Write;
 use flate2::write::ZlibEncoder;
 use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
 
+use crate::error::SlideError;
+
 /// How tiles are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
@@ -83,6 +85,18 @@ impl Compression {
                 .map_err(|error| error.to_string()),
         }
     }
+}
+
+/// Refuses a quality that JPEG does not have.
+pub(crate) fn check_quality(quality: u8) -> crate::error::Result<()> {
+    if (1..=100).contains(&quality) {
+        return Ok(());
+    }
+    Err(SlideError::InvalidArgument {
+        what: "JPEG quality",
+        expected: "from 1 to 100",
+        found: quality.to_string(),
+    })
 }
 
 /// A complete JPEG file of `(width, height)` pixels.

@@ -17,10 +17,11 @@ use stream_grad_files::NewFile;
 use crate::error::{Result, SlideError};
 use crate::geometry::Extent;
 use crate::numbers::{to_usize, wide};
+use crate::written_rows::WrittenRows;
 
 use container::{Container, StoredBlock, TiffFile};
-pub(crate) use encode::jpeg;
 pub use encode::{ColorModel, Compression};
+pub(crate) use encode::{check_quality, jpeg};
 pub use layout::PyramidLayout;
 use level::{LevelWriter, TileFormat};
 use options::check_options;
@@ -84,8 +85,7 @@ pub struct PyramidWriter<S = u8> {
     /// What is halved out of the coarsest level.
     thumbnail: Vec<S>,
     tiles: Option<TileBand<S>>,
-    rows_given: u64,
-    failed: bool,
+    rows: WrittenRows,
 }
 
 /// Tiles that were given but do not make up a whole row of tiles yet.
@@ -144,10 +144,11 @@ impl<S: Sample> PyramidWriter<S> {
         let mut levels = vec![LevelWriter::new(extent, format)];
         let mut size = extent;
         while size.height.max(size.width) > u64::from(options.tile_edge) {
-            size = halved(size);
+            size = size.halved();
             levels.push(LevelWriter::new(size, format));
         }
         Ok(Self {
+            rows: WrittenRows::new(path.clone(), height),
             path,
             file,
             options: options.clone(),
@@ -155,8 +156,6 @@ impl<S: Sample> PyramidWriter<S> {
             levels,
             thumbnail: Vec::new(),
             tiles: None,
-            rows_given: 0,
-            failed: false,
         })
     }
 
@@ -188,14 +187,14 @@ impl<S: Sample> PyramidWriter<S> {
             return Err(SlideError::InvalidArgument {
                 what: "rows after an incomplete row of tiles",
                 expected: "given only where a row of tiles ends",
-                found: format!("row {}", self.rows_given),
+                found: format!("row {}", self.rows.given()),
             });
         }
-        self.guarded(|writer| {
-            samples
-                .chunks_exact(row)
-                .try_for_each(|row| writer.push_row(row))
-        })
+        self.rows.check_usable()?;
+        let written = samples
+            .chunks_exact(row)
+            .try_for_each(|row| self.push_row(row));
+        self.rows.note(written)
     }
 
     /// Adds the next tile, in rows of tiles from the top left.
@@ -207,7 +206,7 @@ impl<S: Sample> PyramidWriter<S> {
     /// As [`write_rows`](Self::write_rows); the length must be that of the next tile.
     pub fn write_tile(&mut self, samples: &[S]) -> Result<()> {
         let edge = u64::from(self.options.tile_edge);
-        let rows = edge.min(self.extent.height - self.rows_given);
+        let rows = edge.min(self.extent.height - self.rows.given());
         let width = self.extent.width;
         let row = self.samples_of(width);
         let next_column = self.tiles.as_ref().map_or(0, |band| band.next_column);
@@ -248,10 +247,7 @@ impl<S: Sample> PyramidWriter<S> {
     /// [`SlideError::RowCount`] if rows are missing, [`SlideError::AfterFailure`] if an earlier write failed;
     /// [`SlideError::Encode`], [`SlideError::Io`]. The destination is then as it was before.
     pub fn finish(mut self) -> Result<()> {
-        self.check_usable()?;
-        if self.rows_given != self.extent.height {
-            return Err(self.row_count(self.rows_given));
-        }
+        self.rows.check_complete()?;
         let thumbnail = self.write_thumbnail()?;
         let pages = Pages {
             options: &self.options,
@@ -282,7 +278,7 @@ impl<S: Sample> PyramidWriter<S> {
         if self.options.page_layout() != PyramidLayout::Aperio {
             return Ok(None);
         }
-        let extent = halved(coarsest.extent());
+        let extent = coarsest.extent().halved();
         let side = |pixels: u64| u32::try_from(pixels).unwrap_or(u32::MAX);
         let samples = S::into_bytes(std::mem::take(&mut self.thumbnail));
         let PyramidOptions {
@@ -299,10 +295,7 @@ impl<S: Sample> PyramidWriter<S> {
 
     /// Adds one row to the finest level and what follows from it to the overviews.
     fn push_row(&mut self, row: &[S]) -> Result<()> {
-        if self.rows_given == self.extent.height {
-            return Err(self.row_count(self.rows_given + 1));
-        }
-        self.rows_given += 1;
+        self.rows.add()?;
         let Some((finest, mut coarser)) = self.levels.split_first_mut() else {
             return Ok(());
         };
@@ -316,41 +309,9 @@ impl<S: Sample> PyramidWriter<S> {
         Ok(())
     }
 
-    /// Runs `write` unless an earlier one failed, and remembers whether it did.
-    fn guarded(&mut self, write: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        self.check_usable()?;
-        let result = write(self);
-        self.failed = result.is_err();
-        result
-    }
-
-    fn check_usable(&self) -> Result<()> {
-        if self.failed {
-            let path = self.path.clone();
-            return Err(SlideError::AfterFailure { path });
-        }
-        Ok(())
-    }
-
     /// Samples in a run of so many pixels.
     fn samples_of(&self, pixels: u64) -> usize {
         to_usize(pixels).saturating_mul(self.options.color.channels())
-    }
-
-    fn row_count(&self, found: u64) -> SlideError {
-        SlideError::RowCount {
-            path: self.path.clone(),
-            expected: self.extent.height,
-            found,
-        }
-    }
-}
-
-/// The size of an overview.
-const fn halved(extent: Extent) -> Extent {
-    Extent {
-        height: extent.height.div_ceil(2),
-        width: extent.width.div_ceil(2),
     }
 }
 

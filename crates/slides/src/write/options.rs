@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::encode::{ColorModel, Compression};
+use super::encode::{ColorModel, Compression, check_quality};
 use super::layout::PyramidLayout;
 use crate::error::{Result, SlideError};
 use crate::geometry::{Extent, MicronsPerPixel};
@@ -179,14 +179,8 @@ pub(super) fn check_options(path: &Path, extent: Extent, options: &PyramidOption
             found: power,
         });
     }
-    if let Compression::Jpeg { quality } = options.compression
-        && !(1..=100).contains(&quality)
-    {
-        return Err(SlideError::InvalidArgument {
-            what: "JPEG quality",
-            expected: "from 1 to 100",
-            found: quality.to_string(),
-        });
+    match options.compression {
+        Compression::Jpeg { quality } => check_quality(quality),
+        Compression::Deflate | Compression::Lzw => Ok(()),
     }
-    Ok(())
 }
