@@ -1,9 +1,12 @@
 //! Bars on standard error that show how far a command is, with the time that is left.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use stream_grad::{Observer, Plan, Progress, SweepKind};
+
+use crate::tell;
 
 /// A bar that counts in whole items.
 pub fn counting_bar(what: &str, length: u64) -> ProgressBar {
@@ -12,6 +15,15 @@ pub fn counting_bar(what: &str, length: u64) -> ProgressBar {
         length,
         "{msg} {wide_bar} {pos}/{len}, {elapsed} so far, {eta} left",
     )
+}
+
+/// Writes a line to standard error, above the bar where it is shown.
+pub fn tell_above(bar: &ProgressBar, line: impl Display) {
+    if bar.is_hidden() {
+        tell(line);
+    } else {
+        bar.println(line.to_string());
+    }
 }
 
 fn bar(what: &str, length: u64, template: &str) -> ProgressBar {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, bail};
 use clap::Parser;
 use stream_grad_cli::exit::{Stopped, WrongUse};
-use stream_grad_cli::message;
+use stream_grad_cli::{message, tell};
 use stream_grad_files::write_whole;
 use stream_grad_train::report;
 use xtask::arguments::{AllArguments, Arguments, Command, Experiment};
@@ -76,7 +76,7 @@ fn run_all(
             Ok(()) => write_whole(output.join(FINISHED), own.join(" ").as_bytes())?,
             Err(error) if stop.load(Ordering::Relaxed) => return Err(error),
             Err(error) => {
-                eprintln!("error: {}: {}", member.name, message(&error));
+                tell(format_args!("error: {}: {}", member.name, message(&error)));
                 failed.push(member.name);
             }
         }

@@ -1,12 +1,13 @@
 //! Progress bars with the time that is left.
 
+use std::fmt::Display;
+
 use indicatif::ProgressBar;
 use stream_grad_train::data::Split;
 use stream_grad_train::experiment::RunKey;
 use stream_grad_train::trainer::{TrainEvent, TrainObserver};
 
-use crate::progress::counting_bar;
-use crate::tell;
+use crate::progress::{counting_bar, tell_above};
 
 /// The bars of one training: training, where one step is one slide, then testing.
 pub(crate) struct Bars {
@@ -30,13 +31,8 @@ impl Bars {
         self.testing.as_ref().unwrap_or(&self.training).abandon();
     }
 
-    fn say(&self, line: &str) {
-        let bar = self.testing.as_ref().unwrap_or(&self.training);
-        if bar.is_hidden() {
-            tell(line);
-        } else {
-            bar.println(line);
-        }
+    fn say(&self, line: impl Display) {
+        tell_above(self.testing.as_ref().unwrap_or(&self.training), line);
     }
 
     fn tested(&mut self, done: usize, slides: usize) {
@@ -76,7 +72,7 @@ impl TrainObserver for Bars {
                 done,
                 slides,
             } => self.tested(*done, *slides),
-            TrainEvent::SlideSkipped(skipped) => self.say(&skipped.to_string()),
+            TrainEvent::SlideSkipped(skipped) => self.say(skipped),
             TrainEvent::EpochEnded(record) => {
                 let mut line = format!(
                     "{}, epoch {}: loss {:.3}",
@@ -89,7 +85,7 @@ impl TrainObserver for Bars {
                 {
                     line += &format!(", validation loss {loss:.3}, metric {metric:.3}");
                 }
-                self.say(&line);
+                self.say(line);
             }
             _ => {}
         }

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, bail, ensure};
+use stream_grad_cli::tell;
 
 use super::process;
 
@@ -95,10 +96,10 @@ fn environment(cache: &Path, stop: &AtomicBool) -> anyhow::Result<PathBuf> {
         return Ok(program);
     }
     let system = system_python()?;
-    eprintln!(
+    tell(format_args!(
         "Making a Python environment in {}, this once: {COST}.",
         folder.display()
-    );
+    ));
     if folder.exists() {
         // What an interrupted run left.
         std::fs::remove_dir_all(&folder)

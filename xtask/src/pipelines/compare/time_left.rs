@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use stream_grad_cli::progress::tell_above;
 
 /// A run whose length is guessed from its arithmetic and from the runs before it.
 #[derive(Debug)]
@@ -63,11 +64,7 @@ impl TimeLeft {
 
     /// Prints a line on standard error, above the bar.
     pub(crate) fn say(&self, line: &str) {
-        if self.bar.is_hidden() {
-            eprintln!("{line}");
-        } else {
-            self.bar.println(line);
-        }
+        tell_above(&self.bar, line);
     }
 
     fn left(&self) -> Option<Duration> {

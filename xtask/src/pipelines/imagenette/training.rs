@@ -7,8 +7,7 @@ use std::sync::atomic::AtomicBool;
 use candle_core::Tensor;
 use indicatif::ProgressBar;
 use stream_grad_cli::exit::Stopped;
-use stream_grad_cli::progress::counting_bar;
-use stream_grad_cli::tell;
+use stream_grad_cli::progress::{counting_bar, tell_above};
 use stream_grad_train::checkpoint::EpochRecord;
 use stream_grad_train::data::{Sample, Task};
 use stream_grad_train::model::Model;
@@ -98,12 +97,7 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     fn say(&self, line: &str) {
-        let line = format!("{}: {line}", self.way.name());
-        if self.bar.is_hidden() {
-            tell(line);
-        } else {
-            self.bar.println(line);
-        }
+        tell_above(&self.bar, format_args!("{}: {line}", self.way.name()));
     }
 }
 

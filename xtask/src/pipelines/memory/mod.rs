@@ -30,7 +30,7 @@ use crate::compare::stopped;
 use crate::compare::store::{Origin, Store, Timed};
 use crate::compare::time_left::TimeLeft;
 use crate::compare::worker::{Refusal, Worker};
-use stream_grad_cli::{model, resident_memory};
+use stream_grad_cli::{model, resident_memory, tell};
 
 /// What a process takes beside its step: to start, to plan, to make weights.
 const SECONDS_OF_A_PROCESS: f64 = 1.0;
@@ -172,7 +172,7 @@ impl Experiment<'_> {
             .filter(|(_, planned)| lacks_memory(planned).is_none());
         let peak = fitting.clone().map(|(_, planned)| planned.peak_bytes).max();
         let file = fitting.map(|(_, planned)| planned.file_bytes).max();
-        eprintln!(
+        tell(format_args!(
             "{} steps to measure, one after another, predicted: {}, up to {} of memory, up to {} on disk in {} (the figures of \
              a quiet machine)",
             left.len(),
@@ -180,7 +180,7 @@ impl Experiment<'_> {
             ByteCount::bytes(peak.unwrap_or(0)),
             ByteCount::bytes(file.unwrap_or(0)),
             self.worker.folder().display()
-        );
+        ));
         Ok(())
     }
 
@@ -221,5 +221,5 @@ fn cost_model(net: &Net, threads: usize) -> anyhow::Result<CostModel> {
     let request = PlanRequest::new(1024, 1024)
         .features(Maps::Streamed)
         .threads(threads);
-    Ok(cache.model(net, &request, &mut |notice| eprintln!("{notice}"))?)
+    Ok(cache.model(net, &request, &mut |notice| tell(notice))?)
 }
