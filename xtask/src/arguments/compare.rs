@@ -52,6 +52,14 @@ pub struct CompareArguments {
     pub quick: bool,
 }
 
+impl CompareArguments {
+    /// How often each is run; once in a rehearsal.
+    #[must_use]
+    pub fn repeats(&self) -> usize {
+        if self.quick { 1 } else { self.repeats.get() }
+    }
+}
+
 /// A part of the comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Skip {

@@ -6,7 +6,7 @@ use stream_grad_train::data::{Layout, NodeStage, Task};
 use stream_grad_train::model::ModelSettings;
 use stream_grad_train::settings::Settings;
 use stream_grad_train::source::Trim;
-use xtask::arguments::{CamelyonArguments, Scale, SlideClasses};
+use xtask::arguments::{CamelyonArguments, Scale, SlideClasses, SlidesArguments};
 
 use crate::slides;
 
@@ -83,13 +83,13 @@ fn defaults(arguments: &CamelyonArguments) -> (Settings, CohortConfig) {
         cohort.splits = QUICK;
     }
     if arguments.scale == Scale::Paper {
-        paper(&mut settings, slides::are_made_up(&arguments.slides));
+        paper(&mut settings, &arguments.slides);
         cohort = cohort.resized(PAPER_EDGE);
     }
     (settings, cohort)
 }
 
-fn paper(settings: &mut Settings, are_made_up: bool) {
+fn paper(settings: &mut Settings, arguments: &SlidesArguments) {
     settings.model = ModelSettings {
         name: "resnet18".to_owned(),
         memory_bytes: 2 << 30,
@@ -100,7 +100,7 @@ fn paper(settings: &mut Settings, are_made_up: bool) {
     settings.train.batch_size = 4;
     settings.train.learning_rate = 2e-4;
     settings.data.microns_per_pixel = PAPER_MADE_UP.to_vec();
-    if !are_made_up {
+    if !slides::are_made_up(arguments) {
         settings.data.microns_per_pixel = PAPER_GIVEN.to_vec();
         settings.data.read.trim = Trim::Tissue;
     }

@@ -1,6 +1,7 @@
 //! What is measured.
 
 use serde::{Deserialize, Serialize};
+use stream_grad_cli::resident_memory;
 
 /// One step: forward and backward of one image, in a process of its own. The peers' scripts write the first four. Where the
 /// image is a file, the process has done the same step before, as in training: what it keeps from step to step is there.
@@ -8,10 +9,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct StepMeasurement {
     pub(crate) seconds_forward: f64,
     pub(crate) seconds_backward: f64,
-    /// Before the first step: the program, the network, the image, the cotangent.
-    pub(crate) resident_before_bytes: Option<u64>,
-    /// The largest resident set since then.
-    pub(crate) resident_peak_bytes: Option<u64>,
+    /// From the first step on.
+    #[serde(flatten)]
+    pub(crate) resident: Resident,
     /// Of this project's runs.
     #[serde(default)]
     pub(crate) plan: Option<PlanMeasurement>,
@@ -25,13 +25,41 @@ impl StepMeasurement {
     pub(crate) fn seconds(&self) -> f64 {
         self.seconds_forward + self.seconds_backward
     }
+}
 
-    /// Resident bytes that the step adds to what was there before.
-    pub(crate) fn added_bytes(&self) -> Option<u64> {
-        Some(
-            self.resident_peak_bytes?
-                .saturating_sub(self.resident_before_bytes?),
-        )
+/// Resident memory of a process while something is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Resident {
+    /// When it began: the program, the network, and what is in memory for it.
+    #[serde(rename = "resident_before_bytes")]
+    pub(crate) before_bytes: Option<u64>,
+    /// The largest resident set since then.
+    #[serde(rename = "resident_peak_bytes")]
+    pub(crate) peak_bytes: Option<u64>,
+}
+
+impl Resident {
+    /// Begins: the peak is what is resident now.
+    pub(crate) fn watch() -> Self {
+        resident_memory::forget_peak();
+        let before_bytes = resident_memory::rss_bytes();
+        Self {
+            before_bytes,
+            peak_bytes: before_bytes,
+        }
+    }
+
+    /// Ends.
+    pub(crate) fn to_peak(self) -> Self {
+        Self {
+            peak_bytes: resident_memory::peak_rss_bytes(),
+            ..self
+        }
+    }
+
+    /// Bytes that were added to those that were there before.
+    pub(crate) fn added_bytes(self) -> Option<u64> {
+        Some(self.peak_bytes?.saturating_sub(self.before_bytes?))
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every step runs in a process of its own, so that its peak of resident memory is its own. The clock runs from the image
 //! in memory to the gradients in memory. Rounds go over all contenders, so that they share the machine's moods.
 
+mod conditions;
 mod entry;
 mod gradient_error;
 mod inputs;
@@ -21,10 +22,12 @@ pub(crate) mod time_left;
 mod train;
 pub(crate) mod worker;
 
+use std::fmt::Display;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use stream_grad_cli::exit::Stopped;
-use stream_grad_cli::{model, stop};
+use stream_grad_cli::{model, stop, tell};
 use stream_grad_models::ModelName;
 use xtask::arguments::{CompareArguments, Skip};
 
@@ -54,16 +57,21 @@ pub(crate) fn run(arguments: &CompareArguments) -> anyhow::Result<()> {
     let mut targets = Vec::new();
     if arguments.table {
         runner.run_products(threads)?;
-        targets = Sizes::of(arguments.quick).targets(&runner.store, threads);
+        targets = Sizes::of(arguments).targets(&runner.store, threads);
     }
     let report = Report::new(&runner, &runs, targets);
     report.write(&folder)?;
+    show(&report, arguments, &arguments.output);
+    Ok(())
+}
+
+/// Prints a report, and where it lies.
+fn show(report: &impl Display, arguments: &CompareArguments, folder: &Path) {
     println!("{report}");
     if arguments.quick {
         println!("This was a rehearsal: its figures mean nothing.");
     }
-    println!("Results are in {}", arguments.output.display());
-    Ok(())
+    println!("Results are in {}", folder.display());
 }
 
 /// The peers' Python, or why there is none: the comparison goes on without them.
@@ -80,7 +88,7 @@ fn python(
         return Err(stopped());
     }
     if let Err(reason) = &python {
-        eprintln!("The peers are not run: {reason}.");
+        tell(format_args!("The peers are not run: {reason}."));
     }
     Ok(python)
 }

@@ -1,6 +1,5 @@
 //! What a comparison ends with: a table, JSON, a plot for each image.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -8,20 +7,20 @@ use serde::Serialize;
 use stream_grad::ByteCount;
 use stream_grad_files::write_whole;
 
+use super::conditions::Conditions;
 use super::entry::{Contender, Entry};
 use super::measured::{StepMeasurement, median};
 use super::plot;
 use super::runner::Runner;
 use super::scope::Run;
-use super::store::{Origin, Timed};
+use super::store::Timed;
 use super::targets::Target;
 
 /// Everything that was measured, in the order of its runs.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    origin: Origin,
-    /// Of Python and the peers, or why there are none.
-    peers: Result<BTreeMap<String, String>, String>,
+    #[serde(flatten)]
+    conditions: Conditions,
     /// First and last measurement, in seconds since 1970.
     period: Option<(u64, u64)>,
     groups: Vec<Group>,
@@ -52,13 +51,13 @@ impl Row {
     /// The largest resident set of any run.
     pub(crate) fn peak_bytes(&self) -> Option<u64> {
         let runs = self.runs.iter();
-        runs.filter_map(|run| run.value.resident_peak_bytes).max()
+        runs.filter_map(|run| run.value.resident.peak_bytes).max()
     }
 
     fn added_bytes(&self) -> Option<u64> {
         self.runs
             .iter()
-            .filter_map(|run| run.value.added_bytes())
+            .filter_map(|run| run.value.resident.added_bytes())
             .max()
     }
 }
@@ -77,12 +76,8 @@ impl Report {
                 }),
             }
         }
-        let peers = runner.python.as_ref();
         Self {
-            origin: runner.store.origin().clone(),
-            peers: peers
-                .map(|python| python.versions.clone())
-                .map_err(String::clone),
+            conditions: Conditions::new(runner.store.origin(), &runner.python),
             period: runner.store.period(),
             groups,
             targets,
@@ -126,17 +121,7 @@ fn row(runner: &Runner<'_>, entry: &Entry) -> Row {
 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let origin = &self.origin;
-        writeln!(f, "{}, {} cores", origin.processor, origin.cores)?;
-        match &self.peers {
-            Ok(versions) => {
-                let versions = versions
-                    .iter()
-                    .map(|(name, version)| format!("{name} {version}"));
-                writeln!(f, "{}", versions.collect::<Vec<_>>().join(", "))?;
-            }
-            Err(reason) => writeln!(f, "the peers were not run: {reason}")?,
-        }
+        write!(f, "{}", self.conditions)?;
         for group in &self.groups {
             write!(f, "\n{group}")?;
         }
@@ -239,7 +224,7 @@ fn figures(row: &Row) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::measured::GradientError;
+    use crate::compare::measured::{GradientError, Resident};
 
     fn run(seconds: f64) -> Timed<StepMeasurement> {
         Timed {
@@ -247,8 +232,10 @@ mod tests {
             value: StepMeasurement {
                 seconds_forward: seconds,
                 seconds_backward: 0.0,
-                resident_before_bytes: Some(1 << 20),
-                resident_peak_bytes: Some(3 << 20),
+                resident: Resident {
+                    before_bytes: Some(1 << 20),
+                    peak_bytes: Some(3 << 20),
+                },
                 plan: None,
                 error: Some(GradientError {
                     median: 1.25e-7,

@@ -19,7 +19,7 @@ use super::store::Store;
 use super::time_left::TimeLeft;
 use super::worker::{Refusal, Worker};
 use super::{gradient_error, inputs};
-use stream_grad_cli::{model, resident_memory};
+use stream_grad_cli::{model, resident_memory, tell};
 
 /// Seconds of steps after which an entry is not run again.
 const PATIENCE: f64 = 600.0;
@@ -122,11 +122,11 @@ impl<'a> Runner<'a> {
                 match rate {
                     Ok(rate) => {
                         let speed = rate.flops_per_second / 1e9;
-                        eprintln!("{key}: {speed:.0} GFLOP/s");
+                        tell(format_args!("{key}: {speed:.0} GFLOP/s"));
                         self.store.add_rate(&key, rate)?;
                     }
                     Err(Refusal::Failed(reason)) => {
-                        eprintln!("{key}: {reason}");
+                        tell(format_args!("{key}: {reason}"));
                         self.failures.insert(key, reason);
                     }
                     Err(Refusal::Stopped) => return Err(super::stopped()),
@@ -270,7 +270,12 @@ impl<'a> Runner<'a> {
             contender: Contender::Peer(peer),
             ..entry.clone()
         };
-        self.store.steps(&peer.key()).first()?.value.added_bytes()
+        self.store
+            .steps(&peer.key())
+            .first()?
+            .value
+            .resident
+            .added_bytes()
     }
 
     fn planned_whole(&mut self, entry: &Entry) -> anyhow::Result<u64> {

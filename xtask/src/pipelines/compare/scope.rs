@@ -21,14 +21,10 @@ pub(crate) struct Run {
 
 /// All runs in their order: what a budget depends on comes before it.
 pub(crate) fn runs(arguments: &CompareArguments) -> Vec<Run> {
-    let repeats = if arguments.quick {
-        1
-    } else {
-        arguments.repeats.get()
-    };
+    let repeats = arguments.repeats();
     let threads = model::threads(arguments.threads);
     let runs = if arguments.table {
-        Sizes::of(arguments.quick).runs(threads, repeats)
+        Sizes::of(arguments).runs(threads, repeats)
     } else {
         of_one_image(arguments, threads, repeats)
     };

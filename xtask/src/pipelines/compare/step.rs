@@ -13,12 +13,12 @@ use stream_grad::{ByteCount, Maps, Net, Plan, PlanRequest};
 use stream_grad_models::{load_net, save_tensors};
 use xtask::arguments::CompareStepArguments;
 
-use super::measured::{PlanMeasurement, RateMeasurement, StepMeasurement};
+use super::measured::{PlanMeasurement, RateMeasurement, Resident, StepMeasurement};
 use super::pixels::{Noise, Sum};
 use super::train::epoch::{self, EpochJob};
 use stream_grad_cli::counting_allocator::{CountingAllocator, PeakWatch};
+use stream_grad_cli::model;
 use stream_grad_cli::vjp::Ones;
-use stream_grad_cli::{model, resident_memory};
 
 /// Edge of the matrices whose product is timed, and for how long.
 const PRODUCT_EDGE: usize = 2048;
@@ -224,15 +224,14 @@ fn streamed(
 
 /// Memory since the first step began.
 struct Memory<'a> {
-    resident_before_bytes: Option<u64>,
+    resident: Resident,
     heap: PeakWatch<'a>,
 }
 
 impl<'a> Memory<'a> {
     fn watch(allocator: &'a CountingAllocator) -> Self {
-        resident_memory::forget_peak();
         Self {
-            resident_before_bytes: resident_memory::rss_bytes(),
+            resident: Resident::watch(),
             heap: allocator.watch(),
         }
     }
@@ -243,8 +242,7 @@ impl<'a> Memory<'a> {
         StepMeasurement {
             seconds_forward: forward.as_secs_f64(),
             seconds_backward: (both - forward).as_secs_f64(),
-            resident_before_bytes: self.resident_before_bytes,
-            resident_peak_bytes: resident_memory::peak_rss_bytes(),
+            resident: self.resident.to_peak(),
             plan: Some(PlanMeasurement {
                 recipe: plan.recipe().to_string(),
                 tiles: plan.tiles(),

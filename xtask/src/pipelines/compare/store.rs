@@ -159,6 +159,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::measured::Resident;
 
     fn origin(build: &str) -> Origin {
         Origin {
@@ -174,8 +175,10 @@ mod tests {
         let step = StepMeasurement {
             seconds_forward: 1.0,
             seconds_backward: 2.0,
-            resident_before_bytes: Some(3),
-            resident_peak_bytes: Some(5),
+            resident: Resident {
+                before_bytes: Some(3),
+                peak_bytes: Some(5),
+            },
             plan: None,
             error: None,
         };

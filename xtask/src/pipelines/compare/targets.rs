@@ -3,6 +3,7 @@
 use serde::Serialize;
 use stream_grad::ByteCount;
 use stream_grad_cli::image_size::ImageSize;
+use xtask::arguments::CompareArguments;
 
 use super::entry::{Contender, Entry, Own, Peer};
 use super::measured::{PlanMeasurement, median};
@@ -44,20 +45,39 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// The sizes of the targets, or those of a rehearsal.
-    pub(crate) fn of(rehearsal: bool) -> Self {
-        let divisor = if rehearsal { 8 } else { 1 };
-        Self {
-            whole: 2048 / divisor,
-            part: 3072 / divisor,
-            lightstream: 4096 / divisor,
-            // A tile of half the image is none for the published method.
-            lightstream_tile: if rehearsal { 1024 } else { 1920 },
-            large: 8192 / divisor,
-            tile: 1024 / divisor,
-            gigapixel: 32_768 / divisor,
-            gigapixel_small: 4096 / divisor,
-            gigapixel_tile: 2048 / divisor,
+    /// Those of the targets.
+    const TARGETS: Self = Self {
+        whole: 2048,
+        part: 3072,
+        lightstream: 4096,
+        lightstream_tile: 1920,
+        large: 8192,
+        tile: 1024,
+        gigapixel: 32_768,
+        gigapixel_small: 4096,
+        gigapixel_tile: 2048,
+    };
+
+    /// An eighth of them.
+    const REHEARSAL: Self = Self {
+        whole: 256,
+        part: 384,
+        lightstream: 512,
+        // A tile of half the image is none for the published method.
+        lightstream_tile: 1024,
+        large: 1024,
+        tile: 128,
+        gigapixel: 4096,
+        gigapixel_small: 512,
+        gigapixel_tile: 256,
+    };
+
+    /// Those that the command line asks for.
+    pub(crate) const fn of(arguments: &CompareArguments) -> Self {
+        if arguments.quick {
+            Self::REHEARSAL
+        } else {
+            Self::TARGETS
         }
     }
 
@@ -213,7 +233,9 @@ impl Figures<'_> {
             let (slow, fast) = (self.seconds(&peer)?, self.seconds(&own)?);
             let added = |entry: &Entry| {
                 let steps = self.store.steps(&entry.key()).iter();
-                steps.filter_map(|step| step.value.added_bytes()).max()
+                steps
+                    .filter_map(|step| step.value.resident.added_bytes())
+                    .max()
             };
             let (theirs, ours) = (added(&peer)?, added(&own)?);
             let ratio = slow / fast;
@@ -235,7 +257,7 @@ impl Figures<'_> {
     fn resident(&self, entry: &Entry, target: &'static str, limit: ByteCount) -> Target {
         let steps = self.store.steps(&entry.key()).iter();
         let peak = steps
-            .filter_map(|step| step.value.resident_peak_bytes)
+            .filter_map(|step| step.value.resident.peak_bytes)
             .max();
         let figure = peak.map(|peak| {
             let peak = ByteCount::bytes(peak);
@@ -331,7 +353,7 @@ fn target_of(what: String, target: &'static str, figure: Option<(String, bool)>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::measured::{RateMeasurement, StepMeasurement};
+    use crate::compare::measured::{RateMeasurement, Resident, StepMeasurement};
     use crate::compare::store::Origin;
 
     fn store(folder: &std::path::Path) -> Store {
@@ -347,8 +369,10 @@ mod tests {
         StepMeasurement {
             seconds_forward: seconds / 4.0,
             seconds_backward: seconds * 3.0 / 4.0,
-            resident_before_bytes: Some(0),
-            resident_peak_bytes: Some(peak),
+            resident: Resident {
+                before_bytes: Some(0),
+                peak_bytes: Some(peak),
+            },
             plan: Some(PlanMeasurement {
                 recipe: String::new(),
                 tiles: 1,
@@ -367,7 +391,7 @@ mod tests {
     #[test]
     fn without_figures_nothing_is_claimed() {
         let folder = tempfile::tempdir().unwrap();
-        let targets = Sizes::of(false).targets(&store(folder.path()), 2);
+        let targets = Sizes::TARGETS.targets(&store(folder.path()), 2);
         assert_eq!(targets.len(), 10);
         for target in targets {
             assert_eq!((target.measured, target.reached), (None, None));
@@ -377,7 +401,7 @@ mod tests {
     /// Every run that the targets take is among those that are run, and both sides of each limit are told apart.
     #[test]
     fn figures_at_both_sides_of_the_limits() {
-        let sizes = Sizes::of(false);
+        let sizes = Sizes::TARGETS;
         for (factor, reached) in [(0.5, true), (2.0, false)] {
             let folder = tempfile::tempdir().unwrap();
             let mut store = store(folder.path());

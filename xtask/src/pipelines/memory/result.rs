@@ -97,7 +97,7 @@ impl Measured {
     fn new(step: &StepMeasurement) -> Option<Self> {
         Some(Self {
             heap_peak_bytes: step.plan.as_ref()?.heap_peak_bytes as u64,
-            resident_added_bytes: step.added_bytes(),
+            resident_added_bytes: step.resident.added_bytes(),
             seconds: step.seconds(),
         })
     }

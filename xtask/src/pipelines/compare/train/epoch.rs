@@ -19,8 +19,9 @@ use stream_grad_train::schedule::Schedule;
 use stream_grad_train::source::{ReadSettings, SlideLoader};
 use stream_grad_train::trainer::{Outcome, Run, TrainEvent, TrainSettings};
 
+use super::super::measured::Resident;
 use stream_grad_cli::counting_allocator::CountingAllocator;
-use stream_grad_cli::resident_memory;
+use stream_grad_cli::tell;
 
 /// Slides whose gradients are summed for one step.
 pub(super) const BATCH: usize = 8;
@@ -62,24 +63,15 @@ pub(crate) struct EpochMeasurement {
     pub(crate) waiting_seconds: f64,
     /// Of each slide, in the order of the training.
     pub(crate) losses: Vec<f64>,
-    /// Before the epoch: the program, the network.
-    pub(crate) resident_before_bytes: Option<u64>,
-    /// The largest resident set since then, of the process that computes.
-    pub(crate) resident_peak_bytes: Option<u64>,
+    /// Of the process that computes.
+    #[serde(flatten)]
+    pub(crate) resident: Resident,
     /// Heap bytes that the epoch added at its peak, by a counting allocator.
     #[serde(default)]
     pub(crate) heap_peak_bytes: Option<u64>,
 }
 
 impl EpochMeasurement {
-    /// Resident bytes that the epoch adds to what was there before.
-    pub(crate) fn added_bytes(&self) -> Option<u64> {
-        Some(
-            self.resident_peak_bytes?
-                .saturating_sub(self.resident_before_bytes?),
-        )
-    }
-
     /// The share of the time that was spent waiting for slides.
     pub(crate) fn waiting_share(&self) -> f64 {
         if self.seconds > 0.0 {
@@ -208,7 +200,7 @@ pub(crate) fn run(
     model.load_tensors(&read_weights(&epoch.weights)?)?;
     let cache = CostModelCache::new(cache_folder().as_deref(), epoch.threads);
     let request = model.request(epoch.edge, epoch.edge);
-    let costs = cache.model(model.net(), &request, &mut |notice| eprintln!("{notice}"))?;
+    let costs = cache.model(model.net(), &request, &mut |notice| tell(notice))?;
     model = model.cost_model(costs);
     // A budget that holds no recipe is refused here, and not slide by slide.
     model.net().plan(model.request(epoch.edge, epoch.edge))?;
@@ -219,8 +211,7 @@ pub(crate) fn run(
     };
     let scale = MicronsPerPixel::new(epoch.microns_per_pixel)?;
 
-    resident_memory::forget_peak();
-    let resident_before_bytes = resident_memory::rss_bytes();
+    let resident = Resident::watch();
     let heap = allocator.watch();
     let loader = SlideLoader::new(scale, read)?;
     let run = Run {
@@ -254,8 +245,7 @@ pub(crate) fn run(
         seconds: summary.timing.seconds,
         waiting_seconds: summary.timing.waiting_seconds,
         losses,
-        resident_before_bytes,
-        resident_peak_bytes: resident_memory::peak_rss_bytes(),
+        resident: resident.to_peak(),
         heap_peak_bytes: Some(heap.peak_bytes() as u64),
     })
 }

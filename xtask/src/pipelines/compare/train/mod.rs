@@ -29,7 +29,7 @@ use super::stopped;
 use super::store::{Origin, Store, Timed};
 use super::time_left::TimeLeft;
 use super::worker::{Refusal, Worker};
-use stream_grad_cli::{model, resident_memory};
+use stream_grad_cli::{model, resident_memory, tell};
 
 /// Edge of a slide in microns: what the made-up slides are drawn for.
 const EDGE_MICRONS: f64 = 1024.0;
@@ -108,11 +108,6 @@ pub(crate) fn run(arguments: &CompareArguments, stop: &AtomicBool) -> anyhow::Re
         epoch.write_weights()?;
     }
     let python = super::python(arguments, stop)?;
-    let repeats = if arguments.quick {
-        1
-    } else {
-        arguments.repeats.get()
-    };
     let mut comparison = Comparison {
         store,
         worker,
@@ -120,14 +115,10 @@ pub(crate) fn run(arguments: &CompareArguments, stop: &AtomicBool) -> anyhow::Re
         epoch,
         failures: BTreeMap::new(),
     };
-    comparison.run_all(repeats)?;
+    comparison.run_all(arguments.repeats())?;
     let report = TrainReport::new(&comparison);
     report.write(&folder)?;
-    println!("{report}");
-    if arguments.quick {
-        println!("This was a rehearsal: its figures mean nothing.");
-    }
-    println!("Results are in {}", output.display());
+    super::show(&report, arguments, &output);
     Ok(())
 }
 
@@ -181,7 +172,10 @@ fn samples(
         edge_step_microns: EDGE_MICRONS,
         ..CohortConfig::default()
     };
-    eprintln!("{slides} made-up slides in {}", folder.display());
+    tell(format_args!(
+        "{slides} made-up slides in {}",
+        folder.display()
+    ));
     std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     generate(&config, folder, stop, &|_, _| {})?.ok_or_else(stopped)
 }
@@ -210,10 +204,10 @@ impl Comparison<'_> {
         let seconds = slides * pixels * SECONDS_OF_A_SLIDE * 2.0 / self.epoch.threads as f64;
         if missing > 0 {
             let most = std::time::Duration::try_from_secs_f64(seconds * missing as f64)?;
-            eprintln!(
+            tell(format_args!(
                 "{missing} epochs of {slides} slides each, one after another: {} at most on cores that are not shared",
                 HumanDuration(most)
-            );
+            ));
         }
         let mut time = TimeLeft::new(missing, missing as f64);
         for round in 0..repeats {
@@ -298,7 +292,7 @@ impl Comparison<'_> {
     /// A quarter of what the thriftier layout of PyTorch added in its first epoch.
     fn quarter(&self) -> Option<u64> {
         let peers = Trainer::PEERS.iter();
-        let added = peers.filter_map(|peer| self.runs(*peer).first()?.value.added_bytes());
+        let added = peers.filter_map(|peer| self.runs(*peer).first()?.value.resident.added_bytes());
         added.min().map(|bytes| bytes / 4)
     }
 }

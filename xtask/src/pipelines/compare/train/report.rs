@@ -1,6 +1,5 @@
 //! What a comparison of training ends with: a table, JSON, the bars.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
@@ -10,8 +9,9 @@ use stream_grad_files::write_whole;
 
 use super::epoch::EpochMeasurement;
 use super::{Comparison, Trainer};
+use crate::compare::conditions::Conditions;
 use crate::compare::measured::median;
-use crate::compare::store::{Origin, Timed};
+use crate::compare::store::Timed;
 
 /// Times over PyTorch's, at most.
 const WHOLE_BAR: f64 = 0.5;
@@ -24,9 +24,8 @@ const WAITING_BAR: f64 = 0.03;
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
 pub(crate) struct TrainReport {
-    origin: Origin,
-    /// Of Python and the peers, or why there are none.
-    peers: Result<BTreeMap<String, String>, String>,
+    #[serde(flatten)]
+    conditions: Conditions,
     model: String,
     /// Of the square slides, in pixels.
     edge: u64,
@@ -85,12 +84,7 @@ impl TrainReport {
         });
         let runs = |trainer| comparison.runs(trainer);
         Self {
-            origin: comparison.store.origin().clone(),
-            peers: comparison
-                .python
-                .as_ref()
-                .map(|python| python.versions.clone())
-                .map_err(String::clone),
+            conditions: Conditions::new(comparison.store.origin(), &comparison.python),
             model: epoch.model.clone(),
             edge: epoch.edge,
             slides: epoch.samples.len(),
@@ -119,7 +113,7 @@ fn row(
     Row {
         trainer: trainer.to_string(),
         median_seconds: median(values().map(|run| run.seconds)),
-        added_bytes: values().filter_map(EpochMeasurement::added_bytes).max(),
+        added_bytes: values().filter_map(|run| run.resident.added_bytes()).max(),
         median_waiting_share: median(values().map(EpochMeasurement::waiting_share)),
         first_losses_differ: reference
             .zip(first)
@@ -158,7 +152,7 @@ fn bars<'a>(runs: &dyn Fn(Trainer) -> &'a [Timed<EpochMeasurement>]) -> Vec<Bar>
     };
     let added = |trainer| {
         let added = runs(trainer).iter();
-        let added = added.filter_map(|run| run.value.added_bytes());
+        let added = added.filter_map(|run| run.value.resident.added_bytes());
         added.map(|bytes| bytes as f64).reduce(f64::max)
     };
     let thriftiest = || {
@@ -196,20 +190,11 @@ fn bars<'a>(runs: &dyn Fn(Trainer) -> &'a [Timed<EpochMeasurement>]) -> Vec<Bar>
 
 impl fmt::Display for TrainReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let origin = &self.origin;
-        writeln!(f, "{}, {} cores", origin.processor, origin.cores)?;
-        match &self.peers {
-            Ok(versions) => {
-                let versions = versions.iter();
-                let versions = versions.map(|(name, version)| format!("{name} {version}"));
-                writeln!(f, "{}", versions.collect::<Vec<_>>().join(", "))?;
-            }
-            Err(reason) => writeln!(f, "PyTorch was not run: {reason}")?,
-        }
         writeln!(
             f,
-            "\n{}, {} slides of {edge}x{edge}, {} threads: one epoch; f32, norms frozen with trainable scale and shift, AdamW, \
+            "{}\n{}, {} slides of {edge}x{edge}, {} threads: one epoch; f32, norms frozen with trainable scale and shift, AdamW, \
              gradients of {} slides a step",
+            self.conditions,
             self.model,
             self.slides,
             self.threads,
@@ -277,6 +262,7 @@ fn figures(row: &Row) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::measured::Resident;
 
     fn run(seconds: f64, added: u64, waiting: f64) -> Timed<EpochMeasurement> {
         Timed {
@@ -285,8 +271,10 @@ mod tests {
                 seconds,
                 waiting_seconds: waiting,
                 losses: vec![1.0, 2.0],
-                resident_before_bytes: Some(100),
-                resident_peak_bytes: Some(100 + added),
+                resident: Resident {
+                    before_bytes: Some(100),
+                    peak_bytes: Some(100 + added),
+                },
                 heap_peak_bytes: None,
             },
         }
