@@ -17,8 +17,8 @@ use crate::tell;
 /// Explains one output of a model for each slide, and names the slides that could not be read.
 ///
 /// # Errors
-/// [`WrongUse`] for an output that the model does not have; [`Stopped`] after Ctrl-C; [`Incomplete`] if some slides were left out; a model that cannot be read; the first reason
-/// if no slide could be explained.
+/// [`WrongUse`] for an output that the model does not have; [`Stopped`] after Ctrl-C; [`Incomplete`] if some slides were left out; the
+/// first error if all were; a model that cannot be read.
 pub fn run(arguments: &HeatmapArguments) -> anyhow::Result<()> {
     let stop = stop::on_ctrl_c()?;
     let limits = &arguments.limits;

@@ -24,9 +24,9 @@ const SCALE_TOLERANCE: f64 = 0.02;
 /// Whether the scales that files state count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatedScale {
-    /// That of the mask must be that of the slide, as far as both state one.
+    /// Where both state a scale, the mask's must agree with the slide's.
     Compared,
-    /// What the mask states is passed over, as where the slide states a wrong scale, which the mask may have from there.
+    /// The mask's is ignored: for slides that state a wrong scale, which their masks may have copied.
     PassedOver,
 }
 
@@ -216,8 +216,8 @@ fn check_samples(path: &Path, picture: &Slide) -> Result<()> {
     }
 }
 
-/// Level-0 pixels per pixel of the mask, (vertical, horizontal): the whole number that both sides allow, being rounded up or down, or
-/// what spreads the mask over the slide.
+/// Level-0 pixels per pixel of the mask, (vertical, horizontal). It is a whole number if one explains both sides of the mask, rounded up
+/// or down; otherwise the mask is spread over the slide.
 fn downsample(path: &Path, picture: &Slide, slide: &Slide) -> Result<(f64, f64)> {
     let (mask, whole) = (picture.extent(), slide.extent());
     let sides = [(mask.height, whole.height), (mask.width, whole.width)];

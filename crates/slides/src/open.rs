@@ -24,10 +24,11 @@ impl Slide {
 
     /// Opens any file that OpenSlide reads, or a PNG, JPEG or TIFF without a pyramid.
     ///
-    /// Of a TIFF file of no scanner, the largest page of the shape of the first (in tiles, if there is one) is the slide. What
-    /// OpenSlide would not show as it is meant is read by this crate: pages to be turned (the tag Orientation), samples beyond
-    /// the colours, which are alpha only where the file says so, ZSTD and WebP. [`warnings`](Self::warnings) tells what is
-    /// passed over.
+    /// A TIFF file that no scanner wrote may have several pages. The slide is then the largest page that has the shape of the first
+    /// page in tiles, or of the first page where none is in tiles. [`warnings`](Self::warnings) names the pages that are not shown.
+    ///
+    /// This crate reads what OpenSlide would show wrongly: pages that are to be turned (the tag Orientation), samples beyond the
+    /// colours (alpha only where the file says so), ZSTD and WebP.
     ///
     /// # Errors
     /// [`SlideError::CannotOpen`] where no reader knows the file, [`SlideError::Unsupported`] where its pixels are known but

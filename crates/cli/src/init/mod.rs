@@ -175,7 +175,7 @@ mod tests {
         for hidden in &all {
             check(&[hidden]);
         }
-        // Folds exclude what is left out in their place, and one kind another.
+        // `folds` excludes `leave_one_out`, and a table has one kind.
         let together = all
             .iter()
             .filter(|hidden| hidden.kind.is_none() && hidden.key != "folds");

@@ -172,7 +172,7 @@ fn plan(net: &Net, input: &Input, arguments: &VjpArguments) -> anyhow::Result<Pl
             Arithmetic::Direct => stream_grad::Arithmetic::Direct,
         });
     let Some(memory) = arguments.recipe.memory else {
-        // There is nothing to choose.
+        // Without a budget no recipe has to be chosen.
         return Ok(net.plan(request)?);
     };
     let threads = model::threads(arguments.recipe.threads);
@@ -191,7 +191,7 @@ fn plan(net: &Net, input: &Input, arguments: &VjpArguments) -> anyhow::Result<Pl
         if needed <= reading {
             return Ok(plan);
         }
-        // Less is left for streaming, whose tiles may then be smaller: in the end they are.
+        // Streaming gets less, so its tiles may be smaller. `reading` grows each time: this ends with a plan or a refusal.
         reading = needed;
     }
 }

@@ -39,7 +39,7 @@ impl Declared {
 
 /// A safetensors file under construction, beside its final place until it is complete.
 ///
-/// Its length is that of the whole from the start, but the disk gives the place only as it is written: a full one shows then.
+/// The file has its whole length from the start, but the disk gives room only as values are written: a full disk shows then.
 #[derive(Debug)]
 pub(crate) struct TensorOutput {
     file: NewFile,

@@ -9,10 +9,11 @@ use quick_xml::events::Event;
 use super::read::Notes;
 use crate::error::Result;
 
-/// The text, by its byte order mark, else by what its zero bytes tell of UTF-16, else by its XML declaration, else as UTF-8.
+/// The text of a file. Its encoding is the first that is found of these: a byte order mark; zero bytes, which UTF-16 has between
+/// ASCII characters; an XML declaration; UTF-8.
 ///
-/// What is not valid in its encoding is told; then bytes that are not UTF-8 are read as Windows-1252, which programs write
-/// that take the system's encoding, and others become U+FFFD.
+/// Notes tell of bytes that are not valid in the encoding. If it is UTF-8, the whole file is then read as Windows-1252: programs that
+/// write in the system's encoding write that. In other encodings, U+FFFD takes the place of such bytes.
 pub(super) fn decode<'a>(bytes: &'a [u8], notes: &mut Notes<'_>) -> Result<Cow<'a, str>> {
     let (encoding, bytes) = match Encoding::for_bom(bytes) {
         Some((encoding, mark)) => (encoding, bytes.get(mark..).unwrap_or_default()),

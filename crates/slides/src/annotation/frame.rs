@@ -40,9 +40,9 @@ pub enum GeoJsonFrame {
 impl GeoJsonFrame {
     /// QuPath's default for this slide.
     ///
-    /// As in QuPath, the corner is taken as it is, also where the bounds leave the slide. Where one of the four properties is
-    /// missing or is no whole number, QuPath crops nothing; so the corner is that of level 0, and it is, too, where the bounds
-    /// have no size, which QuPath cannot show.
+    /// That is the corner of the bounds, even where the bounds reach beyond the slide. It is the corner of level 0 where one of the
+    /// four properties is missing or is no whole number, since QuPath crops nothing then; and where the bounds are empty, which
+    /// QuPath cannot show.
     #[must_use]
     pub fn bounds_of(slide: &Slide) -> Self {
         match &slide.properties().bounds {

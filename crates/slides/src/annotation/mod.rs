@@ -168,18 +168,19 @@ impl<'a> IntoIterator for &'a Annotations {
 impl Annotations {
     /// Reads ASAP's XML or GeoJSON; what begins with `<` is XML.
     ///
-    /// Of XML, annotations of the types `Polygon`, `Spline` and `Rectangle` become areas, `Dot` and `PointSet` points. Of
-    /// GeoJSON, a feature collection, a feature, a list of features and a geometry are read; of a collection of geometries,
-    /// areas, lines and points become an annotation each. A feature whose geometry is `null` draws nothing. Measurements are
-    /// not kept: those of places, such as QuPath's "Centroid X µm", count from the corner of the file's frame; areas are the
-    /// same in both.
+    /// In XML, the types `Polygon`, `Spline` and `Rectangle` become areas, `Dot` and `PointSet` become points. GeoJSON may be a
+    /// feature collection, a feature, a list of features or a geometry. A collection of geometries becomes up to three annotations:
+    /// its areas, its lines and its points. A feature whose geometry is `null` draws nothing. Measurements are dropped.
     ///
-    /// What cannot be used is passed over and told in [`AnnotationFile::passed_over`], and in one warning through `tracing`:
-    /// ASAP's rulers (`Measurement`) and annotations of no or another type; outlines of fewer than three different points,
-    /// as stray clicks leave them; coordinates that are no finite numbers or lie on no slide, each with the polygon, line or
-    /// point that it belongs to; colours, names and classes that cannot be understood; bare `NaN` and `Infinity`, which are
-    /// not JSON and which QuPath wrote among measurements before 0.5; bytes that are not what the file's encoding says. An
-    /// encoding is told by a byte order mark or an XML declaration; others are UTF-8.
+    /// [`AnnotationFile::passed_over`] lists what cannot be used, and one warning through `tracing` tells of it:
+    ///
+    /// - ASAP's rulers (`Measurement`), and annotations of another type or of none;
+    /// - outlines of fewer than three different points, which stray clicks leave;
+    /// - coordinates that are not finite or lie on no slide, with the polygon, line or point that they belong to;
+    /// - colours, names and classes that cannot be understood;
+    /// - bare `NaN` and `Infinity`, which are not JSON: QuPath before 0.5 wrote them among measurements;
+    /// - bytes that are not valid in the file's encoding, which a byte order mark or an XML declaration states, and which is UTF-8
+    ///   otherwise.
     ///
     /// # Errors
     /// [`SlideError::Io`]; [`SlideError::Malformed`] with the place in the file, where it is not JSON or XML, ends too early

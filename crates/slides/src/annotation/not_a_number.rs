@@ -7,10 +7,10 @@ use serde::de::IgnoredAny;
 use super::read::Notes;
 use crate::error::Result;
 
-/// What QuPath before 0.5, Python and others write where a number is none. Later versions of QuPath write it as text.
+/// How QuPath before 0.5, Python and others write numbers that JSON does not have. Later versions of QuPath write them as text.
 const BARE: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
 
-/// The text as it is if it is JSON; else, if that makes it JSON, with bare [`BARE`] as text.
+/// The text as JSON: as it is, or with quotes around each of [`BARE`] where that makes it JSON.
 pub(super) fn as_json<'a>(text: &'a str, notes: &mut Notes<'_>) -> Result<Cow<'a, str>> {
     let Err(error) = serde_json::from_str::<IgnoredAny>(text) else {
         return Ok(Cow::Borrowed(text));

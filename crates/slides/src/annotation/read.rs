@@ -8,7 +8,7 @@ use crate::error::{Result, SlideError};
 /// What happens where a part of a file cannot be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Strictness {
-    /// It is passed over and told, and the rest is read.
+    /// The part is listed in [`AnnotationFile::passed_over`], and the rest is read.
     #[default]
     PassOver,
     /// The file is refused.

@@ -106,8 +106,8 @@ impl SlideTable {
         Ok(table)
     }
 
-    /// Parses the content of a table; `path` is for errors and for the folder of the slides, which are not looked for: of two
-    /// names of one file only those are found that differ in a `.` at most.
+    /// Parses the content of a table. `path` names it in errors, and its folder is that of the slides. The slides are not looked for: a
+    /// file that two rows name is found only where the names are the same but for a `.` in them.
     ///
     /// # Errors
     /// [`SlideError::Malformed`] with the line.

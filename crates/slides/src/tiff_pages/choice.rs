@@ -13,9 +13,9 @@ pub(crate) struct Choice<'a> {
     pub(crate) warnings: Vec<SlideWarning>,
 }
 
-/// Takes the largest page of the shape of the page that a reader of the first page only would take.
+/// Takes the largest page that has the shape of `first`, and its smaller versions.
 ///
-/// `first` is that page: the one that OpenSlide shows, else the first in tiles, else the first.
+/// `first` is the page that a reader of one page would show: OpenSlide's, or the first in tiles, or the first.
 pub(crate) fn choose<'a>(pages: &'a [Page], first: &'a Page) -> Choice<'a> {
     let extent = first.extent();
     let mut slide = first;

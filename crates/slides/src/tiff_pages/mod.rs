@@ -1,8 +1,8 @@
 //! TIFF files whose pages are read here, and the choice between this reader and OpenSlide.
 //!
-//! OpenSlide reads pyramids of scanners; of TIFF files of no scanner it shows the first page, through libtiff's conversion to
-//! RGBA, which means something else than the file where there are more samples than colours, and turns tiles one by one. So
-//! the directories are read first, and what OpenSlide would not show as it is meant is read here.
+//! OpenSlide reads the pyramids of scanners. Of other TIFF files it shows the first page, as libtiff converts it to RGBA: libtiff
+//! takes any fourth sample for alpha, and turns tiles one by one. So the directories are read first, and this reader takes what
+//! OpenSlide would show wrongly.
 
 mod choice;
 mod directory;

@@ -179,8 +179,8 @@ impl Page {
         self.meaning() == Ok(Photometric::Cmyk)
     }
 
-    /// Uncompressed tiles of another size than a multiple of 1024 bytes: libtiff fails at reading them (seen in 4.5 and in that
-    /// of OpenSlide 4.0.1).
+    /// Whether the page has uncompressed tiles whose bytes are no multiple of 1024. libtiff 4.5 cannot read them, nor can the libtiff
+    /// that comes with OpenSlide 4.0.1.
     fn has_odd_small_tiles(&self) -> bool {
         let planes = if self.is_planar {
             1
@@ -194,17 +194,16 @@ impl Page {
         self.compression == 1 && (is_subsampled || bytes % 1024 != 0)
     }
 
-    /// Whether the page is of grey of 16 bits in tiles of which the right edge cuts some: these are garbled by the libtiff that
-    /// comes with OpenSlide 4.0.1, and right by that of Debian's 3.4.1.
+    /// Whether the page is grey, of 16 bits, and its right edge cuts tiles. The libtiff that comes with OpenSlide 4.0.1 garbles these;
+    /// Debian's, with OpenSlide 3.4.1, reads them right.
     fn has_wide_greys_at_the_edge(&self) -> bool {
         let is_wide = self.bits.contains(&16);
         is_wide && self.is_gray() && !self.stored.width.is_multiple_of(self.chunk.width.max(1))
     }
 
-    /// Whether libtiff, through which OpenSlide reads tiles, gives these pixels as they are meant.
+    /// Whether libtiff, through which OpenSlide reads tiles, reads these pixels right.
     ///
-    /// It takes a fourth sample for alpha whatever it is, turns each tile by itself, takes numbers with a sign for numbers
-    /// without, and does not premultiply grey.
+    /// libtiff takes any fourth sample for alpha, turns each tile by itself, ignores signs, and does not premultiply grey.
     pub(crate) fn is_safe_in_openslide(&self) -> bool {
         // JPEG 2000 as Aperio stores it is decoded by OpenSlide itself.
         let is_aperio_jpeg2000 = matches!(self.compression, 33_003 | 33_005);

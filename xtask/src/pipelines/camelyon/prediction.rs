@@ -94,7 +94,8 @@ impl Prediction {
         Self::of_training(settings, rounds, &extent)
     }
 
-    /// Training and tests; `extent` gives the height and width of a slide's image at so many microns per pixel, or 0 for none.
+    /// Of training and testing. `extent` gives the height and width of a slide's image at a number of microns per pixel; 0 for a slide
+    /// that is left out.
     fn of_training(
         settings: &Settings,
         rounds: &[Round],

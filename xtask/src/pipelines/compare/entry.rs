@@ -36,9 +36,9 @@ pub(crate) enum Own {
     Whole,
     /// The same, convolutions computed directly.
     WholeDirect,
-    /// The fastest recipe within one part in so many of what PyTorch's step adds.
+    /// The fastest recipe in the memory that PyTorch's step adds, divided by this.
     PartOfPyTorch(u64),
-    /// The fastest recipe within what lightstream's step adds.
+    /// The fastest recipe in the memory that lightstream's step adds.
     WithinLightstream { tile: u64 },
     /// Tiles of this edge, nothing stored.
     Tiles(u64),

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use stream_grad_cli::resident_memory;
 
-/// One step: forward and backward of one image, in a process of its own. The peers' scripts write the first four. Where the
-/// image is a file, the process has done the same step before, as in training: what it keeps from step to step is there.
+/// One step: forward and backward of one image, in a process of its own. The peers' scripts write times and resident memory. Where the
+/// image is a file, it is the second step of its process: what training keeps from one step to the next is there already.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StepMeasurement {
     pub(crate) seconds_forward: f64,

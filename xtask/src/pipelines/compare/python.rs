@@ -137,7 +137,7 @@ fn system_python() -> anyhow::Result<PathBuf> {
     bail!("there is no `python3` of version 3.11 or later on the path")
 }
 
-/// Runs a command whose output the user sees, on standard error: standard output is the table's.
+/// Runs a command and shows its output on standard error: standard output is for the table.
 fn run(command: &mut Command, stop: &AtomicBool) -> anyhow::Result<()> {
     command.stdout(std::io::stderr());
     match process::wait(command, stop)? {

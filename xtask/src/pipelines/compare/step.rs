@@ -87,7 +87,7 @@ pub(crate) enum Bound {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PlannedStep {
     pub(crate) recipe: Recipe,
-    /// The budget that it was chosen for; what stays from step to step is within it.
+    /// The budget that it was chosen for. It includes what stays in memory from one step to the next.
     pub(crate) memory: Option<u64>,
     /// Folder for a file of what the backward sweep needs.
     pub(crate) offload: Option<PathBuf>,

@@ -46,8 +46,8 @@ impl fmt::Display for Way {
     }
 }
 
-/// Networks with the largest edges that are measured: conventionally or within a budget; with the least memory, where small
-/// tiles take long; and through a file.
+/// Networks, each with the largest edges of images that are measured in three ways: conventionally or within a budget; with the least
+/// memory, whose small tiles take long; and with a file.
 const MODELS: [(&str, [u64; 3]); 3] = [
     ("resnet18", [8192, 4096, 2048]),
     ("resnet34", [4096, 2048, 1024]),

@@ -25,7 +25,7 @@ use stream_grad_cli::tell;
 
 /// Slides whose gradients are summed for one step.
 pub(super) const BATCH: usize = 8;
-/// For an untrained network whose norms do not normalise.
+/// Small: the network is untrained, and its frozen norms normalise nothing.
 const LEARNING_RATE: f64 = 1e-4;
 const TASK: Task = Task::Binary;
 

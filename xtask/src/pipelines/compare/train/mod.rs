@@ -37,8 +37,7 @@ const EDGE_MICRONS: f64 = 1024.0;
 const QUICK: (usize, u64) = (4, 512);
 /// Seconds for a slide of 2048 x 2048 pixels on two cores, to begin with: PyTorch's.
 const SECONDS_OF_A_SLIDE: f64 = 5.0;
-/// What is held of decoded pixels, in slides: one that is trained on, one to come, and the loader holds none of more than a
-/// quarter of its memory whole.
+/// Slides whose decoded pixels the loader has memory for: it holds a slide whole only if that takes a quarter of its memory at most.
 const HELD_SLIDES: u64 = 4;
 
 /// What reading, a step of the optimiser and the allocator take besides.
