@@ -98,14 +98,18 @@ impl TiffPages {
             .find(is_shown)
             .or_else(|| self.pages.iter().find(is_shown))?;
         let choice = choose(&self.pages, first);
-        Some(self.decision(choice, false))
+        Some(self.decision(choice))
     }
 
     fn decide_generic(&self, opened: &InOpenSlide<'_>) -> Option<Decision> {
         let shown = self.page_of(*opened.levels.first()?)?;
         let choice = choose(&self.pages, shown);
         let is_shown = choice.slide.index == shown.index;
-        Some(self.decision(choice, is_shown && self.levels_are_safe(opened.levels)))
+        let mut decision = self.decision(choice);
+        if is_shown && self.levels_are_safe(opened.levels) {
+            decision.pages = None;
+        }
+        Some(decision)
     }
 
     /// Aperio's slide is the first page, its levels all pages in tiles.
@@ -120,14 +124,19 @@ impl TiffPages {
                 .collect(),
             warnings: passed_over(slide).into_iter().collect(),
         };
-        Some(self.decision(choice, self.levels_are_safe(opened.levels)))
+        let mut decision = self.decision(choice);
+        if self.levels_are_safe(opened.levels) {
+            decision.pages = None;
+        }
+        Some(decision)
     }
 
-    fn decision(&self, choice: Choice<'_>, is_safe_in_openslide: bool) -> Decision {
+    /// To read here what was chosen.
+    fn decision(&self, choice: Choice<'_>) -> Decision {
         let pages = [choice.slide].into_iter().chain(choice.smaller);
         let page = choice.slide.index;
         Decision {
-            pages: (!is_safe_in_openslide).then(|| pages.map(|page| page.index).collect()),
+            pages: Some(pages.map(|page| page.index).collect()),
             page,
             stored_colors: self.stored_colors(page),
             warnings: choice.warnings,

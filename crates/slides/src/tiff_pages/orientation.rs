@@ -77,28 +77,42 @@ impl Orientation {
             (region.rows.clone(), region.columns.clone())
         };
         Region::new(
-            flipped(self.flips_rows(), stored.height, rows),
-            flipped(self.flips_columns(), stored.width, columns),
+            self.stored_rows(stored, rows),
+            self.stored_columns(stored, columns),
         )
     }
 
     /// Where a stored pixel shows: row and column.
     pub(crate) fn shown(self, stored: Extent, row: i64, column: i64) -> (i64, i64) {
-        let row = flipped(self.flips_rows(), stored.height, row..row + 1).start;
-        let column = flipped(self.flips_columns(), stored.width, column..column + 1).start;
+        // Counting from the other end twice is counting as before.
+        let row = self.stored_rows(stored, row..row + 1).start;
+        let column = self.stored_columns(stored, column..column + 1).start;
         if self.is_transposed() {
             (column, row)
         } else {
             (row, column)
         }
     }
+
+    fn stored_rows(self, stored: Extent, rows: Range<i64>) -> Range<i64> {
+        if self.flips_rows() {
+            flipped(stored.height, rows)
+        } else {
+            rows
+        }
+    }
+
+    fn stored_columns(self, stored: Extent, columns: Range<i64>) -> Range<i64> {
+        if self.flips_columns() {
+            flipped(stored.width, columns)
+        } else {
+            columns
+        }
+    }
 }
 
-/// A span counted from the other end.
-fn flipped(is_flipped: bool, length: u64, span: Range<i64>) -> Range<i64> {
-    if !is_flipped {
-        return span;
-    }
+/// A span of an axis of `length` pixels, counted from the other end.
+fn flipped(length: u64, span: Range<i64>) -> Range<i64> {
     let length = i64::try_from(length).unwrap_or(i64::MAX);
     length - span.end..length - span.start
 }
