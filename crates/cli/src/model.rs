@@ -41,7 +41,7 @@ pub fn request(arguments: &RecipeArguments, height: u64, width: u64) -> PlanRequ
 }
 
 /// The same with the budget.
-pub fn bounded(arguments: &RecipeArguments, request: PlanRequest) -> PlanRequest {
+pub(crate) fn bounded(arguments: &RecipeArguments, request: PlanRequest) -> PlanRequest {
     match arguments.memory {
         Some(budget) => request.memory(budget),
         None => request,
@@ -49,7 +49,7 @@ pub fn bounded(arguments: &RecipeArguments, request: PlanRequest) -> PlanRequest
 }
 
 /// The same without the budget.
-pub fn unbounded_request(arguments: &RecipeArguments, height: u64, width: u64) -> PlanRequest {
+pub(crate) fn unbounded_request(arguments: &RecipeArguments, height: u64, width: u64) -> PlanRequest {
     let mut request = PlanRequest::new(height, width)
         .dtype(dtype(arguments.dtype))
         .threads(threads(arguments.threads))

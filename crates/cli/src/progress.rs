@@ -38,7 +38,7 @@ fn bar(what: &str, length: u64, template: &str) -> ProgressBar {
 }
 
 /// Follows the sweeps of one plan. Tiles count by their arithmetic, so that the time left is that of the whole.
-pub struct SweepBar {
+pub(crate) struct SweepBar {
     bar: ProgressBar,
     forward_tile: u64,
     backward_tile: u64,
@@ -46,7 +46,7 @@ pub struct SweepBar {
 
 impl SweepBar {
     /// The bar of a forward and a backward sweep over `images` images.
-    pub fn new(plan: &Plan, images: u64) -> Self {
+    pub(crate) fn new(plan: &Plan, images: u64) -> Self {
         let cost = plan.cost();
         let per_tile = |flops: u128| {
             // In millions, of which no sweep has more than a bar can count.
