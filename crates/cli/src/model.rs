@@ -49,7 +49,11 @@ pub(crate) fn bounded(arguments: &RecipeArguments, request: PlanRequest) -> Plan
 }
 
 /// The same without the budget.
-pub(crate) fn unbounded_request(arguments: &RecipeArguments, height: u64, width: u64) -> PlanRequest {
+pub(crate) fn unbounded_request(
+    arguments: &RecipeArguments,
+    height: u64,
+    width: u64,
+) -> PlanRequest {
     let mut request = PlanRequest::new(height, width)
         .dtype(dtype(arguments.dtype))
         .threads(threads(arguments.threads))

@@ -1,6 +1,6 @@
 //! The splits that are looked at after a training.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use crate::data::{Sample, Split, Task};
@@ -23,7 +23,7 @@ pub(super) struct Splits<'a> {
 }
 
 /// What they gave.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Evaluated {
     pub(super) skipped_validation: Vec<PathBuf>,
     pub(super) skipped_test: Vec<PathBuf>,
@@ -47,15 +47,18 @@ impl<'a> Splits<'a> {
         }
     }
 
-    fn sets(&self) -> [(&'a [Sample], Split); 2] {
-        [
-            (self.validation, Split::Validation),
-            (self.test, Split::Test),
-        ]
-    }
-
-    fn table(&self) -> &Path {
-        &self.table
+    /// What `evaluate` gives for the validation and for the test split; `None` if it was stopped.
+    fn both<E>(
+        &self,
+        mut evaluate: impl FnMut((&'a [Sample], Split)) -> Result<Option<E>>,
+    ) -> Result<Option<[(Split, E); 2]>> {
+        let Some(validation) = evaluate((self.validation, Split::Validation))? else {
+            return Ok(None);
+        };
+        let Some(test) = evaluate((self.test, Split::Test))? else {
+            return Ok(None);
+        };
+        Ok(Some([(Split::Validation, validation), (Split::Test, test)]))
     }
 
     fn of_slides(
@@ -64,26 +67,19 @@ impl<'a> Splits<'a> {
         stop: &AtomicBool,
         observer: &mut dyn TrainObserver,
     ) -> Result<Option<Evaluated>> {
-        let mut evaluations = Vec::new();
-        for set in self.sets() {
-            match evaluate(model, self.loader, set, stop, observer)? {
-                Some(evaluation) => evaluations.push((set.1, evaluation)),
-                None => return Ok(None),
-            }
-        }
-        write_predictions(self.table(), &evaluations)?;
-        let mut found = Evaluated::default();
-        for (split, of) in evaluations {
-            if split == Split::Validation {
-                found.skipped_validation = of.skipped;
-                continue;
-            }
-            found.test = with_meaning(of.estimate(self.task, self.bootstrap))?;
-            found.test_slides = of.predictions.len();
-            found.mean_pixels = of.mean_pixels();
-            found.skipped_test = of.skipped;
-        }
-        Ok(Some(found))
+        let both = self.both(|set| evaluate(model, self.loader, set, stop, observer))?;
+        let Some(both) = both else {
+            return Ok(None);
+        };
+        write_predictions(&self.table, &both)?;
+        let [(_, validation), (_, test)] = both;
+        Ok(Some(Evaluated {
+            skipped_validation: validation.skipped,
+            test: with_meaning(test.estimate(self.task, self.bootstrap))?,
+            test_slides: test.predictions.len(),
+            mean_pixels: test.mean_pixels(),
+            skipped_test: test.skipped,
+        }))
     }
 
     fn of_pixels(
@@ -92,27 +88,20 @@ impl<'a> Splits<'a> {
         stop: &AtomicBool,
         observer: &mut dyn TrainObserver,
     ) -> Result<Option<Evaluated>> {
-        let mut evaluations = Vec::new();
-        for set in self.sets() {
-            match evaluate_maps(pixels, self.loader, set, stop, observer)? {
-                Some(evaluation) => evaluations.push((set.1, evaluation)),
-                None => return Ok(None),
-            }
-        }
+        let both = self.both(|set| evaluate_maps(pixels, self.loader, set, stop, observer))?;
+        let Some(both) = both else {
+            return Ok(None);
+        };
         let classes = pixels.loss.classes;
-        write_map_predictions(self.table(), classes, &evaluations)?;
-        let mut found = Evaluated::default();
-        for (split, of) in evaluations {
-            if split == Split::Validation {
-                found.skipped_validation = of.skipped;
-                continue;
-            }
-            found.test = with_meaning(of.estimate(classes, self.bootstrap))?;
-            found.test_slides = of.predictions.len();
-            found.mean_pixels = of.mean_pixels();
-            found.skipped_test = of.skipped;
-        }
-        Ok(Some(found))
+        write_map_predictions(&self.table, classes, &both)?;
+        let [(_, validation), (_, test)] = both;
+        Ok(Some(Evaluated {
+            skipped_validation: validation.skipped,
+            test: with_meaning(test.estimate(classes, self.bootstrap))?,
+            test_slides: test.predictions.len(),
+            mean_pixels: test.mean_pixels(),
+            skipped_test: test.skipped,
+        }))
     }
 }
 
