@@ -9,6 +9,7 @@ use stream_grad_slides::FurtherCell;
 use super::columns::Columns;
 use super::{ClassNames, DataSettings, Label, Sample, Split, Task, read};
 use crate::error::{Result, TrainError};
+use crate::files::csv_bytes;
 
 /// Columns that have a meaning here, in the order in which they are written.
 pub(super) const KNOWN: [&str; 5] = ["slide", "label", "split", "patient", "microns_per_pixel"];
@@ -64,11 +65,9 @@ pub(crate) fn table(path: &Path, samples: &[Sample]) -> Result<Vec<u8>> {
     let known = if has_scales { &KNOWN[..] } else { &KNOWN[..4] };
     let further = further_columns(samples.iter().map(|sample| sample.further.as_slice()));
     check_columns(path, samples)?;
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer
-        .write_record(known.iter().chain(&further))
-        .map_err(TrainError::csv(path))?;
-    for sample in samples {
+    let heading = known.iter().chain(&further);
+    let heading = heading.map(|&column| column.to_owned()).collect();
+    let rows = samples.iter().map(|sample| {
         let slide = sample.slide.strip_prefix(folder).unwrap_or(&sample.slide);
         let mut row = vec![
             slide.display().to_string(),
@@ -88,11 +87,9 @@ pub(crate) fn table(path: &Path, samples: &[Sample]) -> Result<Vec<u8>> {
                 .iter()
                 .map(|column| further_cell(&sample.further, column).to_owned()),
         );
-        writer.write_record(row).map_err(TrainError::csv(path))?;
-    }
-    writer
-        .into_inner()
-        .map_err(|error| TrainError::file(path)(error.into_error()))
+        row
+    });
+    csv_bytes(path, std::iter::once(heading).chain(rows))
 }
 
 /// Names of all further columns, in the order in which they are met.

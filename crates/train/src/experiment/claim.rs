@@ -8,7 +8,7 @@ use stream_grad_slides::quick_identity;
 
 use crate::data::{self, Sample};
 use crate::error::{Result, TrainError};
-use crate::files::write_whole;
+use crate::files::{csv_bytes, write_whole};
 
 /// What is locked.
 const LOCK: &str = ".lock";
@@ -146,15 +146,12 @@ fn moved_difference(contents: &Path, samples: &[Sample]) -> Result<Option<String
 
 /// Name and identity of each slide, in the order of the samples.
 fn contents_table(path: &Path, samples: &[Sample]) -> Result<Vec<u8>> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let mut write = |cells: [&str; 2]| writer.write_record(cells).map_err(TrainError::csv(path));
-    write(["slide", "content"])?;
-    for sample in samples {
+    let heading = ["slide", "content"].map(str::to_owned);
+    let rows = samples.iter().map(|sample| {
         let name = file_name(&sample.slide).display().to_string();
-        write([&name, &identity(&sample.slide)])?;
-    }
-    let bytes = writer.into_inner();
-    bytes.map_err(|error| TrainError::file(path)(error.into_error()))
+        [name, identity(&sample.slide)]
+    });
+    csv_bytes(path, std::iter::once(heading).chain(rows))
 }
 
 /// The slide's file without its folder.

@@ -12,7 +12,7 @@ use stream_grad_files::refuse_input;
 use super::Predicted;
 use crate::data::{Sample, add_further, further_cell, further_columns};
 use crate::error::{Result, TrainError};
-use crate::files::write_whole;
+use crate::files::{csv_bytes, write_whole};
 use crate::source::ImageLoader;
 use crate::trainer::{Phase, TrainEvent, TrainObserver};
 
@@ -113,7 +113,7 @@ impl Table {
             what,
             file: place.clone(),
         };
-        let (mut rows, mut done) = (row(path, &heading)?, BTreeSet::new());
+        let (mut rows, mut done) = (csv_bytes(path, [&heading])?, BTreeSet::new());
         if path.exists() {
             // Without it, the table is of another program: it is not ours to replace.
             let known = std::fs::read(&place).map_err(|_| TrainError::OtherTable {
@@ -140,7 +140,7 @@ impl Table {
                     }
                 } else if let Some(slide) = record.get(0) {
                     done.insert(slide.to_owned());
-                    rows.extend(row(path, record.iter())?);
+                    rows.extend(csv_bytes(path, [&record])?);
                 }
             }
         } else {
@@ -172,7 +172,7 @@ impl Table {
         );
         // One write for a row: what is cut off is the last row at most.
         self.file
-            .write_all(&row(&self.path, &cells)?)
+            .write_all(&csv_bytes(&self.path, [&cells])?)
             .map_err(TrainError::file(&self.path))
     }
 }
@@ -183,14 +183,6 @@ fn heading(columns: &[String], further: &[&str]) -> Vec<String> {
     heading.push("patient".to_owned());
     add_further(&mut heading, further);
     heading
-}
-
-fn row<T: AsRef<[u8]>>(path: &Path, cells: impl IntoIterator<Item = T>) -> Result<Vec<u8>> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(cells).map_err(TrainError::csv(path))?;
-    writer
-        .into_inner()
-        .map_err(|error| TrainError::file(path)(error.into_error()))
 }
 
 /// Beside a table, by which model it was made.

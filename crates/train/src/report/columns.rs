@@ -92,24 +92,6 @@ impl Columns {
     }
 }
 
-/// The bytes of a CSV. `path` is only named in errors.
-pub(super) fn csv_bytes(
-    path: &Path,
-    heading: &[impl AsRef<[u8]>],
-    rows: impl IntoIterator<Item = Vec<String>>,
-) -> Result<Vec<u8>> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer
-        .write_record(heading)
-        .map_err(TrainError::csv(path))?;
-    for row in rows {
-        writer.write_record(row).map_err(TrainError::csv(path))?;
-    }
-    writer
-        .into_inner()
-        .map_err(|error| TrainError::file(path)(error.into_error()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::columns::csv_bytes;
 use super::plot::{Figure, Matrix};
 use crate::error::Result;
+use crate::files::csv_bytes;
 
 const STYLE: &str = include_str!("style.css");
 
@@ -69,7 +69,8 @@ impl Page {
         rows: impl IntoIterator<Item = Vec<String>>,
     ) -> Result<Markup> {
         let path = Path::new("tables").join(format!("{name}.csv"));
-        let bytes = csv_bytes(&path, heading, rows)?;
+        let heading = heading.iter().map(|&column| column.to_owned()).collect();
+        let bytes = csv_bytes(&path, std::iter::once(heading).chain(rows))?;
         let link = path.display().to_string();
         self.files.push((path, bytes));
         Ok(html! { a href=(link) { "CSV" } })

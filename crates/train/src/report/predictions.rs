@@ -4,10 +4,9 @@ use std::path::Path;
 
 use stream_grad_files::refuse_input;
 
-use super::columns::csv_bytes;
 use crate::data::{Label, Sample, Split, add_further, further_cell, further_columns};
 use crate::error::Result;
-use crate::files::write_whole;
+use crate::files::{csv_bytes, write_whole};
 use crate::trainer::{Evaluation, MapEvaluation};
 
 /// Writes a table of the predictions of several splits: slide, label, split, one column for each output, the patient if one is
@@ -97,7 +96,8 @@ fn write_lines(path: &Path, names: impl Iterator<Item = String>, lines: &[Line<'
         );
         row
     });
-    write_whole(path, &csv_bytes(path, &heading, rows)?)
+    let rows = std::iter::once(heading).chain(rows);
+    write_whole(path, &csv_bytes(path, rows)?)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::contents::{Contents, SlidesByName, name, one_file};
 use crate::data::columns::{Columns, no_column};
 use crate::data::{DataSet, DataSettings, read};
 use crate::error::{Result, TrainError};
+use crate::files::csv_bytes;
 
 const PATIENT: &str = "PATIENT";
 const SLIDE: &str = "FILENAME";
@@ -91,11 +92,8 @@ fn join(slides: &TextTable, clinical: &TextTable) -> Result<(PathBuf, Vec<u8>)> 
     }
     let is_new = |name: &&String| slides.column(name).is_none();
     let new: Vec<&String> = clinical.columns().iter().filter(is_new).collect();
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer
-        .write_record(slides.columns().iter().chain(new.iter().copied()))
-        .map_err(TrainError::csv(&place))?;
-    for row in slides.rows() {
+    let heading = slides.columns().iter().chain(new.iter().copied());
+    let rows = slides.rows().iter().map(|row| {
         let patient = slides
             .cell(row, PATIENT)
             .and_then(|name| patients.get(name));
@@ -103,13 +101,9 @@ fn join(slides: &TextTable, clinical: &TextTable) -> Result<(PathBuf, Vec<u8>)> 
             let cell = patient.and_then(|patient| clinical.cell(patient, column));
             cell.unwrap_or_default()
         });
-        let cells = row.cells.iter().map(String::as_str).chain(cells);
-        writer
-            .write_record(cells)
-            .map_err(TrainError::csv(&place))?;
-    }
-    let joined = writer
-        .into_inner()
-        .map_err(|error| TrainError::file(&place)(error.into_error()))?;
+        row.cells.iter().map(String::as_str).chain(cells).collect()
+    });
+    let heading: Vec<&str> = heading.map(String::as_str).collect();
+    let joined = csv_bytes(&place, std::iter::once(heading).chain(rows))?;
     Ok((place, joined))
 }
