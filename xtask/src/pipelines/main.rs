@@ -9,6 +9,7 @@ mod memory;
 mod numerics;
 mod settings;
 mod slides;
+mod tables;
 mod tupac;
 
 use std::process::ExitCode;

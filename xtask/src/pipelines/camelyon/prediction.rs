@@ -20,6 +20,8 @@ use stream_grad_train::report::{self, TableNote};
 use stream_grad_train::settings::Settings;
 use stream_grad_train::source::{ImageLoader, ReadSettings, SlideLoader};
 
+use crate::tables::csv_bytes;
+
 /// Name of the table in the folder of results.
 pub(super) const TABLE: &str = "prediction.csv";
 /// Edge of the slides that are made to see how long that takes and how many bytes they have, in pixels.
@@ -364,8 +366,6 @@ impl Timed {
     }
 
     fn write(&self, folder: &Path, measured: Option<&Measured>) -> anyhow::Result<()> {
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        writer.write_record(["what", "predicted", "measured"])?;
         let prediction = self.prediction;
         let minutes = |time: Duration| format!("{:.1}", time.as_secs_f64() / 60.0);
         #[expect(clippy::cast_precision_loss, reason = "shown with two decimals")]
@@ -387,11 +387,11 @@ impl Timed {
                 measured.map(|measured| gib(measured.disk)),
             ),
         ];
-        for (what, predicted, measured) in rows {
-            writer.write_record([what, &predicted, &measured.unwrap_or_default()])?;
-        }
-        write_whole(folder.join(TABLE), &writer.into_inner()?)?;
-        Ok(())
+        let rows = rows.map(|(what, predicted, measured)| {
+            [what.to_owned(), predicted, measured.unwrap_or_default()]
+        });
+        let table = csv_bytes(["what", "predicted", "measured"], rows)?;
+        Ok(write_whole(folder.join(TABLE), &table)?)
     }
 }
 

@@ -10,6 +10,7 @@ use stream_grad_train::checkpoint::EpochRecord;
 
 use super::training::Trained;
 use crate::difference::Difference;
+use crate::tables::csv_bytes;
 
 /// Names of the tables in the folder of results.
 pub(super) const EPOCHS: &str = "imagenette.csv";
@@ -127,11 +128,9 @@ impl ImagenetteResult {
             (COMPARED, self.compared()),
             (WEIGHTS, self.weights()),
         ] {
-            let mut writer = csv::Writer::from_writer(Vec::new());
-            for row in table {
-                writer.write_record(row)?;
-            }
-            write_whole(folder.join(name), &writer.into_inner()?)?;
+            let mut rows = table.into_iter();
+            let heading = rows.next().unwrap_or_default();
+            write_whole(folder.join(name), &csv_bytes(heading, rows)?)?;
         }
         Ok(())
     }

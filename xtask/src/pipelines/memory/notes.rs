@@ -7,6 +7,7 @@ use stream_grad_files::write_whole;
 use stream_grad_train::report::{AxisScale, Notes, PlotNote, TableNote};
 
 use super::result::{MemoryResult, PUBLISHED, Row};
+use crate::tables::csv_bytes;
 
 /// Name of the table of what is saved.
 const SAVED: &str = "saved.csv";
@@ -79,23 +80,20 @@ fn measured(row: &Row) -> String {
 
 /// What a plot shows of a network.
 fn peaks(rows: &[Row]) -> anyhow::Result<Vec<u8>> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(["edge", "way", "planned", "measured"])?;
-    for row in rows {
+    let rows = rows.iter().map(|row| {
         let planned = gib(row.planned.peak_bytes);
-        writer.write_record([
+        [
             row.edge.to_string(),
             row.way.clone(),
             planned,
             measured(row),
-        ])?;
-    }
-    Ok(writer.into_inner()?)
+        ]
+    });
+    csv_bytes(["edge", "way", "planned", "measured"], rows)
 }
 
 fn saved(rows: &[Row]) -> anyhow::Result<Vec<u8>> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record([
+    let heading = [
         "network",
         "edge",
         "way",
@@ -104,12 +102,12 @@ fn saved(rows: &[Row]) -> anyhow::Result<Vec<u8>> {
         "saved",
         "saved by",
         "published",
-    ])?;
-    for row in rows {
+    ];
+    let rows = rows.iter().map(|row| {
         let conventional = row.conventional;
         let text = |value: Option<String>| value.unwrap_or_default();
         let published = (row.edge == PUBLISHED.edge).then(|| gb(PUBLISHED.bytes_saved.into()));
-        writer.write_record([
+        [
             row.model.clone(),
             row.edge.to_string(),
             row.way.clone(),
@@ -118,9 +116,9 @@ fn saved(rows: &[Row]) -> anyhow::Result<Vec<u8>> {
             text(conventional.map(|conventional| gb(conventional.bytes_saved))),
             text(conventional.map(|conventional| conventional.basis.to_string())),
             text(published),
-        ])?;
-    }
-    Ok(writer.into_inner()?)
+        ]
+    });
+    csv_bytes(heading, rows)
 }
 
 #[cfg(test)]

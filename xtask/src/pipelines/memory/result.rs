@@ -11,6 +11,7 @@ use super::Rows;
 use super::case::{Case, Planned, Way};
 use crate::compare::measured::StepMeasurement;
 use crate::compare::store::{Origin, Store};
+use crate::tables::csv_bytes;
 
 /// The figure that is published.
 pub(super) const PUBLISHED: Published = Published {
@@ -149,8 +150,7 @@ impl MemoryResult {
     }
 
     fn csv(&self) -> anyhow::Result<Vec<u8>> {
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        writer.write_record([
+        let heading = [
             "model",
             "edge",
             "way",
@@ -167,11 +167,11 @@ impl MemoryResult {
             "conventional_basis",
             "bytes_saved",
             "published_bytes_saved",
-        ])?;
-        for row in &self.rows {
+        ];
+        let rows = self.rows.iter().map(|row| {
             let (planned, measured) = (&row.planned, row.measured.as_ref());
             let published = (row.edge == PUBLISHED.edge).then_some(PUBLISHED.bytes_saved);
-            writer.write_record([
+            [
                 row.model.clone(),
                 row.edge.to_string(),
                 row.way.clone(),
@@ -191,9 +191,9 @@ impl MemoryResult {
                         .map(|conventional| conventional.bytes_saved),
                 ),
                 cell(published),
-            ])?;
-        }
-        Ok(writer.into_inner()?)
+            ]
+        });
+        csv_bytes(heading, rows)
     }
 }
 

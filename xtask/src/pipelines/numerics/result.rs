@@ -7,6 +7,7 @@ use serde::Serialize;
 use stream_grad_files::write_whole;
 
 use crate::difference::Difference;
+use crate::tables::csv_bytes;
 
 /// Name of the table in the folder of results.
 pub(super) const TABLE: &str = "numerics.csv";
@@ -77,28 +78,27 @@ impl NumericsResult {
     }
 
     fn csv(&self) -> anyhow::Result<Vec<u8>> {
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        writer.write_record([
+        let heading = [
             "name",
             "largest_magnitude",
             "largest_difference",
             "relative_l2",
             "published_from",
             "published_to",
-        ])?;
-        for row in &self.rows {
+        ];
+        let rows = self.rows.iter().map(|row| {
             let [from, to] = self.published.of(&row.name);
             let cell = |value: Option<f64>| value.map_or_else(String::new, |v| format!("{v:e}"));
-            writer.write_record([
+            [
                 row.name.clone(),
                 format!("{:e}", row.largest_magnitude),
                 format!("{:e}", row.largest_difference),
                 format!("{:e}", row.relative_l2),
                 cell(from),
                 cell(to),
-            ])?;
-        }
-        Ok(writer.into_inner()?)
+            ]
+        });
+        csv_bytes(heading, rows)
     }
 }
 

@@ -12,6 +12,8 @@ use stream_grad_train::experiment::RunKey;
 use stream_grad_train::model::ModelSettings;
 use stream_grad_train::predict::Predictor;
 
+use crate::tables::csv_bytes;
+
 /// Name of the table in the folder of results.
 pub(super) const TABLE: &str = "test-predictions.csv";
 /// Name of a model's own table, in the folder of its training.
@@ -76,15 +78,13 @@ fn scores(table: &Path) -> anyhow::Result<Scores> {
 
 /// A row for each slide, a column of means for each resolution.
 fn means(samples: &[Sample], resolutions: &[(f64, Vec<Scores>)]) -> anyhow::Result<Vec<u8>> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
     let mut heading = vec!["slide".to_owned(), "patient".to_owned()];
     heading.extend(
         resolutions
             .iter()
             .map(|(microns, _)| format!("predicted_at_{microns}_microns")),
     );
-    writer.write_record(heading)?;
-    for sample in samples {
+    let rows = samples.iter().map(|sample| {
         let slide = sample.slide.display().to_string();
         let cells = resolutions.iter().map(|(_, models)| {
             let known: Vec<f64> = models
@@ -99,9 +99,9 @@ fn means(samples: &[Sample], resolutions: &[(f64, Vec<Scores>)]) -> anyhow::Resu
         });
         let mut row = vec![slide.clone(), sample.patient.clone().unwrap_or_default()];
         row.extend(cells);
-        writer.write_record(row)?;
-    }
-    Ok(writer.into_inner()?)
+        row
+    });
+    csv_bytes(heading, rows)
 }
 
 #[cfg(test)]
