@@ -174,6 +174,14 @@ pub enum ModelError {
         /// The shape that was found.
         found: Vec<usize>,
     },
+    /// Outputs of a network whose channels are not together those that the head was made for.
+    #[error("outputs: expected {expected} channels together, found {found:?}")]
+    OutputChannels {
+        /// Channels of the head.
+        expected: usize,
+        /// Channels of each output.
+        found: Vec<usize>,
+    },
     /// Features of a dtype that the head cannot take.
     #[error("dtype {found:?} is not supported here, expected F32 or F64")]
     InputType {

@@ -177,7 +177,8 @@ pub struct Head {
 }
 
 impl Head {
-    /// Builds a head for features of `in_channels` channels.
+    /// Builds a head for features of `in_channels` channels: of all outputs together where a network has several, the sum of
+    /// [`Net::output_channels`](stream_grad::Net::output_channels).
     ///
     /// # Errors
     /// No pooling, sizes of zero, settings out of range, or a parameter that is missing or misshapen.
@@ -249,10 +250,16 @@ impl Head {
     /// those of the head: all channels of the first pooling, output by output, then of the next.
     ///
     /// # Errors
-    /// As for [`Self::pooled`].
+    /// As for [`Self::pooled`], and outputs whose channels are together others.
     pub fn pooled_all(&self, outputs: &[Tensor]) -> Result<Tensor> {
-        let channels = outputs.iter().map(|one| one.dims().get(1).unwrap_or(&0));
-        let whole = channels.sum::<usize>() == self.channels;
+        let channels = outputs.iter().map(|one| *one.dims().get(1).unwrap_or(&0));
+        let whole = channels.clone().sum::<usize>() == self.channels;
+        if !whole && outputs.len() != 1 {
+            return Err(ModelError::OutputChannels {
+                expected: self.channels,
+                found: channels.collect(),
+            });
+        }
         let mut rows = Vec::with_capacity(outputs.len());
         for features in outputs {
             let shape = <[usize; 4]>::try_from(features.dims()).ok();

@@ -259,6 +259,18 @@ fn outputs_of_a_pyramid_are_pooled_one_after_another() {
     let pooled = head.pooled_all(&[fine.clone(), coarse]).unwrap();
     let expected = [[2_f32, 5.0, 7.0, 3.0, 5.0, 7.0]];
     assert_eq!(pooled.to_vec2::<f32>().unwrap(), expected);
-    let message = head.pooled_all(&[fine]).unwrap_err().to_string();
-    assert!(message.contains("[N >= 1, 3, H >= 1, W >= 1]"), "{message}");
+    for (outputs, told) in [
+        (
+            vec![fine.clone()],
+            "features: expected shape [N >= 1, 3, H >= 1, W >= 1], found [1, 2, 1, 2]",
+        ),
+        (
+            vec![fine.clone(), fine],
+            "outputs: expected 3 channels together, found [2, 2]",
+        ),
+        (vec![], "outputs: expected 3 channels together, found []"),
+    ] {
+        let refused = head.pooled_all(&outputs).unwrap_err();
+        assert_eq!(refused.to_string(), told);
+    }
 }
