@@ -175,12 +175,10 @@ impl Network {
         self.nodes[0].channels
     }
 
-    /// Channels of the first output.
-    #[must_use]
-    pub fn output_channels(&self) -> usize {
-        self.outputs
-            .first()
-            .map_or(0, |&(_, node)| self.nodes[node].channels)
+    /// Channels of each output, in the order of [`Self::output_names`].
+    pub fn output_channels(&self) -> impl Iterator<Item = usize> {
+        let nodes = self.outputs.iter().map(|&(_, node)| &self.nodes[node]);
+        nodes.map(|node| node.channels)
     }
 
     /// Names of the outputs.

@@ -149,7 +149,7 @@ mod tests {
         let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
         let net = config.build(vb).unwrap();
         let parameters = net.parameters().iter();
-        assert_eq!(net.output_channels(), config.output_channels());
+        assert!(net.output_channels().eq([config.output_channels()]));
         parameters
             .map(|parameter| parameter.tensor.elem_count())
             .sum()

@@ -13,7 +13,7 @@
 //! let name: ModelName = "resnet18".parse()?;
 //! let net = name.build(vb.clone())?;
 //! let config = HeadConfig::new(vec![GlobalPooling::Average]);
-//! let head = Head::new(&config, net.output_channels(), 10, vb)?;
+//! let head = Head::new(&config, net.output_channels().sum(), 10, vb)?;
 //! assert_eq!(head.inputs(), 512);
 //! # Ok::<(), stream_grad_models::ModelError>(())
 //! ```

@@ -242,7 +242,7 @@ mod tests {
             .clone()
             .map(|parameter| parameter.tensor.elem_count())
             .sum();
-        assert_eq!(net.output_channels(), config.output_channels());
+        assert!(net.output_channels().eq([config.output_channels()]));
         (trainable.count(), values)
     }
 

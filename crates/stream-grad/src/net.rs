@@ -364,8 +364,8 @@ impl Net {
         self.network.input_channels()
     }
 
-    /// Channels of the first output.
-    pub fn output_channels(&self) -> usize {
+    /// Channels of each output, in the order of [`Net::output_names`]. Their sum is what a head on all of them takes.
+    pub fn output_channels(&self) -> impl Iterator<Item = usize> {
         self.network.output_channels()
     }
 

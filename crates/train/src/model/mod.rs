@@ -172,7 +172,7 @@ impl StreamedModel {
             |vb| Ok(name.build(vb)?),
             |net, vb| {
                 let config = settings.head();
-                let top = Head::new(&config, net.output_channels(), outputs, vb.pp("head"))?;
+                let top = Head::new(&config, net.output_channels().sum(), outputs, vb.pp("head"))?;
                 let constants = ["running_mean", "running_var", "updates"];
                 let constants = constants.map(|name| format!("head.{name}")).into();
                 Ok(Top { top, constants })

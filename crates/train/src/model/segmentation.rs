@@ -228,26 +228,32 @@ impl SegmentationModel {
     }
 }
 
-/// Refuses a network that does not give `classes` logits for each pixel.
+/// Refuses a network that does not give `classes` logits for each pixel, and nothing else.
 fn check_outputs(name: &str, net: &Net, classes: usize) -> Result<()> {
-    let channels = net.output_channels();
     let (height, width) = net.output_extent(TRIED, TRIED)?;
-    if (channels, height, width) == (classes, TRIED, TRIED) {
-        return Ok(());
-    }
+    let found = match net.output_channels().collect::<Vec<_>>()[..] {
+        [channels] if (channels, height, width) == (classes, TRIED, TRIED) => return Ok(()),
+        [channels] => format!(
+            "{channels} values for each of {height} x {width} positions of {TRIED} x {TRIED} pixels"
+        ),
+        ref several => {
+            let names: Vec<&str> = net.output_names().collect();
+            format!("{} outputs ({})", several.len(), names.join(", "))
+        }
+    };
     Err(TrainError::setting(
         "model.name",
         format!(
             "a network that gives {classes} logits for each pixel, one for each class, such as unet_resnet18-{classes}"
         ),
-        format!(
-            "`{name}`, which gives {channels} values for each of {height} x {width} positions of {TRIED} x {TRIED} pixels"
-        ),
+        format!("`{name}`, which gives {found}"),
     ))
 }
 
 #[cfg(test)]
 mod tests {
+    use stream_grad::{Conv2d, NetBuilder};
+
     use super::*;
     use crate::model::StreamedModel;
 
@@ -286,6 +292,25 @@ mod tests {
         }
         let model = SegmentationModel::new(&settings("unet_resnet18-3"), 3, 0).unwrap();
         assert_eq!(model.classes(), 3);
+    }
+
+    /// The first output alone would do.
+    #[test]
+    fn a_network_of_several_outputs_is_refused_with_their_names() {
+        let net = |vb: VarBuilder<'_>| -> Result<Net> {
+            let mut net = NetBuilder::new(3);
+            let fine = net.conv2d(net.input(), Conv2d::new(3, 3, 1), vb.pp("fine"))?;
+            let coarse = net.conv2d(fine, Conv2d::new(3, 3, 1).stride(2), vb.pp("coarse"))?;
+            Ok(net.build_named(vec![("fine".into(), fine), ("coarse".into(), coarse)])?)
+        };
+        let error = SegmentationModel::of(&settings("mine"), (3, 0), net).unwrap_err();
+        let message = error.to_string();
+        for part in [
+            "3 logits for each pixel",
+            "`mine`, which gives 2 outputs (fine, coarse)",
+        ] {
+            assert!(message.contains(part), "{part} in {message}");
+        }
     }
 
     /// Pooled logits of pixels are no features: who wants a label for each slide takes the encoder.

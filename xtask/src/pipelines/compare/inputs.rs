@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarMap;
 use stream_grad::Net;
@@ -29,10 +29,17 @@ pub(crate) fn weights(folder: &Path, model: ModelName) -> anyhow::Result<PathBuf
 
 /// Writes an image of noise and a cotangent of the features, unless they are there.
 pub(crate) fn image(folder: &Path, net: &Net, size: ImageSize) -> anyhow::Result<PathBuf> {
+    let channels: Vec<usize> = net.output_channels().collect();
+    let [channels] = *channels else {
+        bail!(
+            "expected a network with one output, found {}",
+            channels.len()
+        );
+    };
     let (rows, columns) = net.output_extent(size.height, size.width)?;
     let shape = [
         1,
-        net.output_channels(),
+        channels,
         usize::try_from(rows)?,
         usize::try_from(columns)?,
     ];
