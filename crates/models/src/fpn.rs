@@ -11,6 +11,8 @@ use crate::resnet::ResNetConfig;
 
 /// A pyramid of features at 1/4, 1/8, 1/16, 1/32 and 1/64 of the image, rounded up.
 ///
+/// A head takes all levels, by [`Plan::forward_all`](stream_grad::Plan::forward_all) and [`Head::pooled_all`](crate::Head::pooled_all).
+///
 /// ```
 /// use stream_grad_models::{FpnConfig, ResNetConfig};
 /// assert_eq!(FpnConfig::new(ResNetConfig::resnet50()).out_channels, 256);

@@ -423,9 +423,9 @@ impl Net {
         self.network.operation_of(layer)
     }
 
-    /// Whether the features of the first output are the output of `layer`.
-    pub fn is_output(&self, layer: &str) -> bool {
-        self.network.is_output(layer)
+    /// Whether the features are the output of `layer`, and nothing else: there is no further output.
+    pub fn is_only_output(&self, layer: &str) -> bool {
+        self.network.is_only_output(layer)
     }
 
     /// The network whose features are the output of [`layer`](Self::operation_of), with the same parameters.

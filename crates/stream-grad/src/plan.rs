@@ -108,8 +108,8 @@ impl Plan {
         self.plan.output_shapes()
     }
 
-    /// Runs the forward sweep. The features `[N, C, H, W]` of the (first) output are a leaf that candle tracks, so a head can
-    /// be put on them and [`Plan::backward`] finds their gradient.
+    /// Runs the forward sweep of a network with one output; of several this gives the first alone, and [`Plan::forward_all`] all. The
+    /// features `[N, C, H, W]` are a leaf that candle tracks, so a head can be put on them and [`Plan::backward`] finds their gradient.
     ///
     /// # Errors
     /// A source that does not fit the plan, or fails to deliver a region; [`StreamError::PlanMismatch`] if the plan is for
@@ -170,7 +170,8 @@ impl Plan {
         self.backward_all(residuals, std::slice::from_ref(features), loss)
     }
 
-    /// As [`Plan::backward`], for a network with several outputs, in the order of [`Net::output_names`].
+    /// As [`Plan::backward`], for all outputs of a network, in the order of [`Net::output_names`]. One that the loss does not depend on
+    /// has a cotangent of zero.
     ///
     /// # Errors
     /// As for [`Plan::backward`].

@@ -21,11 +21,10 @@ impl Network {
         own.or_else(|| names.iter().rposition(in_module))
     }
 
-    /// Whether the features of the first output are the output of `layer`.
+    /// Whether the features are the output of `layer`, and nothing else: there is no further output.
     #[must_use]
-    pub fn is_output(&self, layer: &str) -> bool {
-        let output = self.outputs.first().map(|&(_, node)| node);
-        output.is_some() && self.operation_of(layer) == output
+    pub fn is_only_output(&self, layer: &str) -> bool {
+        matches!(*self.outputs, [(_, node)] if self.operation_of(layer) == Some(node))
     }
 
     /// The network whose features are the output of [`layer`](Self::operation_of), with the same parameters.

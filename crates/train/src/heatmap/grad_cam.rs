@@ -17,10 +17,13 @@ use crate::model::{StreamedModel, numbers};
 /// The layer is named as in the network, with or without `net.`: an operation, or a module such as `layer4`, whose output is
 /// that of its last operation. A convolution's output is that after the norm, the addition and the ReLU that follow it at once.
 ///
-/// The weights are known only when all gradients are. At the last layer these come with the features, which are held whole. At
-/// an earlier one they come from a backward sweep as far as the layer; the activations are held meanwhile if the model's memory
-/// has room for them beside the sweep's, or else computed once more, by a forward sweep as far as the layer. The map is the
-/// same, bit for bit. It takes 8 bytes for each position at the last layer, else 4.
+/// The logit is the head's, which takes all outputs of the network. So at a layer that several of them come from, such as a level of a
+/// feature pyramid, the gradient is the sum of what reaches it from each.
+///
+/// The weights are known only when all gradients are. At the last layer of a network with one output these come with the features,
+/// which are held whole. At any other they come from a backward sweep as far as the layer; the activations are held meanwhile if
+/// the model's memory has room for them beside the sweep's, or else computed once more, by a forward sweep as far as the layer.
+/// The map is the same, bit for bit. It takes 8 bytes for each position at that last layer, else 4.
 ///
 /// # Errors
 /// [`TrainError::Setting`](crate::TrainError::Setting) for a layer or an output that the model does not have; an image that
@@ -34,15 +37,15 @@ pub fn grad_cam(
     let layer = layer_name(model.net(), layer)?;
     let (height, width) = image.extent();
     let request = model.request(height, width).trainable(Trainable::Nothing);
-    if model.net().is_output(&layer) {
-        let (features, _) = model.net().plan(request)?.forward(image)?;
-        let (logits, gradient) = explain(model, &features, target)?;
-        return at_last_layer(&features.detach(), &gradient, logits);
+    if model.net().is_only_output(&layer) {
+        let (features, _) = model.net().plan(request)?.forward_all(image)?;
+        let (logits, gradients) = explain(model, &features, target)?;
+        return at_last_layer(&features[0].detach(), &gradients[0], logits);
     }
     let plan = model.net().plan(request.clone().tap(&layer))?;
     let [_, channels, rows, columns] = plan.tap_shapes()[0];
-    let (features, residuals) = plan.forward(image)?;
-    let (logits, gradient) = explain(model, &features, target)?;
+    let (features, residuals) = plan.forward_all(image)?;
+    let (logits, gradients) = explain(model, &features, target)?;
     drop(features);
 
     let needed = (rows * columns * channels * size_of::<f32>()) as u64;
@@ -52,7 +55,7 @@ pub fn grad_cam(
         activations: (needed <= room).then(|| vec![0.0; rows * columns * channels]),
         columns,
     };
-    plan.vjp_tapped(residuals, &[gradient], &mut seen)?;
+    plan.vjp_tapped(residuals, &gradients, &mut seen)?;
     let positions = (rows * columns) as f64;
     let weights: Vec<f64> = seen.sums.iter().map(|sum| sum / positions).collect();
     let values = match seen.activations {

@@ -69,10 +69,10 @@ pub fn input_gradient(
         .trainable(Trainable::Nothing)
         .tap("image");
     let plan = model.net().plan(request)?;
-    let (features, residuals) = plan.forward(image)?;
-    let (logits, gradient) = explain(model, &features, target)?;
+    let (features, residuals) = plan.forward_all(image)?;
+    let (logits, gradients) = explain(model, &features, target)?;
     drop(features);
-    plan.vjp_tapped(residuals, &[gradient], &mut sink)?;
+    plan.vjp_tapped(residuals, &gradients, &mut sink)?;
     let (height, width) = sink.sums.extent();
     #[expect(clippy::cast_possible_truncation, reason = "rounding is meant")]
     let values = sink.sums.means().map(|mean| mean as f32).collect();

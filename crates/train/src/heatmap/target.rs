@@ -6,14 +6,15 @@ use stream_grad::Net;
 use crate::error::{Result, TrainError};
 use crate::model::{StreamedModel, numbers};
 
-/// All logits of whole features `[1, C, H, W]`, and the gradient of one of them with respect to these.
+/// All logits of the network's outputs, whole features `[1, C, H, W]` each, and the gradient of one logit with respect to each
+/// output.
 pub(super) fn explain(
     model: &StreamedModel,
-    features: &Tensor,
+    outputs: &[Tensor],
     target: usize,
-) -> Result<(Vec<f64>, Tensor)> {
+) -> Result<(Vec<f64>, Vec<Tensor>)> {
     let head = model.head();
-    let logits = head.logits(&head.pooled(features)?)?;
+    let logits = head.logits(&head.pooled_all(outputs)?)?;
     let values = numbers(&logits)?;
     if target >= values.len() {
         return Err(TrainError::setting(
@@ -23,11 +24,11 @@ pub(super) fn explain(
         ));
     }
     let mut gradients = logits.narrow(1, target, 1)?.sum_all()?.backward()?;
-    let gradient = match gradients.remove(features) {
-        Some(gradient) => gradient.detach(),
-        None => features.zeros_like()?,
-    };
-    Ok((values, gradient))
+    let gradients = outputs.iter().map(|output| match gradients.remove(output) {
+        Some(gradient) => Ok(gradient.detach()),
+        None => output.zeros_like(),
+    });
+    Ok((values, gradients.collect::<candle_core::Result<_>>()?))
 }
 
 /// The name that a layer has in the model's network, where it may stand behind `net.`.

@@ -12,6 +12,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::VarBuilder;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use stream_grad::tiling::{ByteCount, Recipe};
@@ -131,7 +132,8 @@ pub trait Model {
 const TARGET_MEAN: &str = "target.mean";
 const TARGET_DEVIATION: &str = "target.deviation";
 
-/// A network that is streamed under a memory budget, and a head on its features.
+/// A network that is streamed under a memory budget, and a head on its features. Of a network with several outputs, such as a feature
+/// pyramid, the head takes all: each is pooled, and what that gives is put one after another, in the order of the outputs.
 ///
 /// Plans are made once for each size of image.
 pub struct StreamedModel {
@@ -165,19 +167,25 @@ impl StreamedModel {
         // Pooled logits of pixels are no features.
         settings.check_task(Task::Regression)?;
         let name: ModelName = settings.name.parse()?;
-        let (streamed, head) = StreamedNet::build(
-            settings,
-            seed,
-            Maps::Whole,
-            |vb| Ok(name.build(vb)?),
-            |net, vb| {
-                let config = settings.head();
-                let top = Head::new(&config, net.output_channels().sum(), outputs, vb.pp("head"))?;
-                let constants = ["running_mean", "running_var", "updates"];
-                let constants = constants.map(|name| format!("head.{name}")).into();
-                Ok(Top { top, constants })
-            },
-        )?;
+        Self::of(settings, (outputs, seed), |vb| Ok(name.build(vb)?))
+    }
+
+    /// The same, of any network: `net` builds it, whatever name the settings have.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and whatever `net` refuses.
+    pub fn of(
+        settings: &ModelSettings,
+        (outputs, seed): (usize, u64),
+        net: impl FnOnce(VarBuilder<'_>) -> Result<Net>,
+    ) -> Result<Self> {
+        let (streamed, head) = StreamedNet::build(settings, seed, Maps::Whole, net, |net, vb| {
+            let channels = net.output_channels().sum();
+            let top = Head::new(&settings.head(), channels, outputs, vb.pp("head"))?;
+            let constants = ["running_mean", "running_var", "updates"];
+            let constants = constants.map(|name| format!("head.{name}")).into();
+            Ok(Top { top, constants })
+        })?;
         Ok(Self {
             streamed,
             head,
@@ -321,21 +329,22 @@ impl Model for StreamedModel {
     }
 
     fn pooled(&self, image: &dyn TileSource) -> Result<Tensor> {
-        let (features, _) = self.image_plan(image)?.forward(image)?;
-        Ok(self.head.pooled(&features.detach())?)
+        let (features, _) = self.image_plan(image)?.forward_all(image)?;
+        let features: Vec<Tensor> = features.iter().map(Tensor::detach).collect();
+        Ok(self.head.pooled_all(&features)?)
     }
 
     fn gradients(&self, image: &dyn TileSource, loss: LossFunction<'_>) -> Result<SlideGradients> {
         let plan = self.image_plan(image)?;
-        let (features, residuals) = plan.forward(image)?;
-        let pooled = self.head.pooled(&features)?;
+        let (features, residuals) = plan.forward_all(image)?;
+        let pooled = self.head.pooled_all(&features)?;
         let logits = self.head.logits(&pooled)?;
         let loss = loss(&logits)?;
         let value = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
         let gradients = if value.is_finite() {
             Gradients::from_store(
                 self.streamed.trainable(),
-                &plan.backward(residuals, &features, &loss)?,
+                &plan.backward_all(residuals, &features, &loss)?,
             )
         } else {
             Gradients::default()

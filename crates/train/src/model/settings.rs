@@ -13,7 +13,8 @@ use crate::error::{Result, TrainError, check_threads};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelSettings {
-    /// Name of the network, such as `plain-16x4`, `small-16x1` or `resnet18`.
+    /// Name of the network, such as `plain-16x4`, `small-16x1` or `resnet18`. The head takes all outputs of one that has several, such
+    /// as `resnet18_fpn`.
     pub name: String,
     /// File of the network's first weights, such as torchvision's `resnet18-f37072fd.pth`; absent to draw them. What the file has
     /// besides (a final linear layer) is passed over.
@@ -25,7 +26,7 @@ pub struct ModelSettings {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(example = ["stem"])]
     pub frozen: Vec<String>,
-    /// Poolings of the head, put one after another.
+    /// Poolings of the head, put one after another; of several outputs, each by each.
     pub pooling: Vec<Pooling>,
     /// Least weight of a new batch in the running statistics that standardise pooled features, as `BatchNorm2d` has it; above 0 and up
     /// to 1, and 0 for no standardisation.

@@ -1,3 +1,5 @@
+mod several_outputs;
+
 use candle_core::{Device, Tensor};
 use rand::SeedableRng;
 
