@@ -19,7 +19,8 @@ pub struct VjpArguments {
     /// Weights, as safetensors or a file of torch.save, under torchvision's names, with any prefix before them all
     #[arg(long, value_name = "FILE")]
     pub weights: PathBuf,
-    /// Safetensors with `input` [N, 3, H, W] and `y_bar`, the cotangent of the features
+    /// Safetensors with `input` [N, 3, H, W] and `y_bar`, the cotangent of the features; of several outputs, such as those of
+    /// resnet18_fpn, `y_bar.NAME` for each: `y_bar.0` to `y_bar.3`, and `y_bar.pool`
     #[arg(long, value_name = "FILE", required_unless_present = "slide")]
     pub input: Option<PathBuf>,
     /// Slide that the image comes from, in place of --input: red, green and blue from 0 to 1; `y_bar` is all ones
@@ -45,7 +46,7 @@ pub struct VjpArguments {
         help_heading = "Recipe"
     )]
     pub arithmetic: Arithmetic,
-    /// Safetensors to write: `y`, the gradient of each parameter under its name, `x_bar` if asked for
+    /// Safetensors to write: `y`, or `y.NAME` of several outputs, the gradient of each parameter under its name, `x_bar` if asked for
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub output: PathBuf,
     /// JSON to write: recipe, memory, time

@@ -25,8 +25,8 @@ use crate::tell;
 
 use report::Report;
 use slide_input::SlideInput;
-use tensor_input::{TensorFile, TensorInput};
-use tensor_output::{Declared, TensorOutput};
+use tensor_input::{CotangentInput, TensorFile, TensorInput};
+use tensor_output::{Declared, FeatureOutput, TensorOutput};
 
 pub use ones::Ones;
 
@@ -37,17 +37,17 @@ struct Measured {
     seconds_backward: f64,
 }
 
-/// Where the image and the cotangent of its features come from.
+/// Where the image and the cotangents of its features come from.
 enum Input {
     Tensors {
         image: TensorInput,
-        cotangent: TensorInput,
+        cotangents: CotangentInput,
     },
     Slide(Box<SlideInput>),
 }
 
 impl Input {
-    fn open(arguments: &VjpArguments) -> anyhow::Result<Self> {
+    fn open(arguments: &VjpArguments, net: &Net) -> anyhow::Result<Self> {
         if let Some(slide) = &arguments.slide {
             let memory = arguments.recipe.memory;
             let input = SlideInput::open(slide, arguments.mpp, memory)?;
@@ -57,9 +57,11 @@ impl Input {
             bail!("give --input or --slide");
         };
         let file = TensorFile::open(path)?;
+        let names = of_outputs(net, "y_bar");
+        let cotangents = names.iter().map(|name| file.tensor(name));
         Ok(Self::Tensors {
             image: file.tensor("input")?,
-            cotangent: file.tensor("y_bar")?,
+            cotangents: CotangentInput(cotangents.collect::<anyhow::Result<_>>()?),
         })
     }
 
@@ -82,24 +84,26 @@ impl Input {
     }
 
     fn check(&self, plan: &Plan) -> anyhow::Result<()> {
-        let Self::Tensors { cotangent, .. } = self else {
+        let Self::Tensors { cotangents, .. } = self else {
             return Ok(());
         };
-        let expected = plan.output_shapes()[0];
-        let found = cotangent.shape();
-        ensure!(
-            expected
-                .iter()
-                .zip(&found)
-                .all(|(&expected, &found)| u64::try_from(expected) == Ok(found)),
-            "`y_bar`: expected the shape of the features, {expected:?}, found {found:?}"
-        );
+        for (cotangent, expected) in cotangents.0.iter().zip(plan.output_shapes()) {
+            let found = cotangent.shape();
+            ensure!(
+                expected
+                    .iter()
+                    .zip(&found)
+                    .all(|(&expected, &found)| u64::try_from(expected) == Ok(found)),
+                "`{}`: expected the shape of the features, {expected:?}, found {found:?}",
+                cotangent.name()
+            );
+        }
         Ok(())
     }
 
     fn into_sources(self) -> (Box<dyn TileSource>, Box<dyn CotangentSource>) {
         match self {
-            Self::Tensors { image, cotangent } => (Box::new(image), Box::new(cotangent)),
+            Self::Tensors { image, cotangents } => (Box::new(image), Box::new(cotangents)),
             Self::Slide(slide) => (Box::new(slide.source), Box::new(Ones)),
         }
     }
@@ -115,14 +119,15 @@ pub fn run(arguments: &VjpArguments, allocator: &CountingAllocator) -> anyhow::R
     let (name, net) = model::build(&arguments.model, dtype)?;
     let loaded = load_net(&arguments.weights, &net)?;
     tell(loaded);
-    let input = Input::open(arguments)?;
+    let input = Input::open(arguments, &net)?;
     let shape = input.shape();
     let plan = plan(&net, &input, arguments)?;
     tell(&plan);
     input.check(&plan)?;
     let planned = plan.peak_bytes().get() + input.bytes(&plan, arguments);
     let output = TensorOutput::create(&arguments.output, declare(&net, &plan, shape, arguments))?;
-    let (gradients, measured) = stream(&plan, input, &output, arguments, allocator)?;
+    let features = output.features(&of_outputs(&net, "y"))?;
+    let (gradients, measured) = stream(&plan, input, features, &output, arguments, allocator)?;
     for parameter in model::trainable(&net) {
         let gradient = model::gradient(&gradients, parameter)?;
         output.write(&parameter.name, gradient)?;
@@ -196,13 +201,25 @@ fn plan(net: &Net, input: &Input, arguments: &VjpArguments) -> anyhow::Result<Pl
     }
 }
 
+/// Names of a tensor for each output of the network: `of` where there is one, else `of.OUTPUT`.
+fn of_outputs(net: &Net, of: &str) -> Vec<String> {
+    let names: Vec<&str> = net.output_names().collect();
+    match *names {
+        [_] => vec![of.to_owned()],
+        _ => names.iter().map(|name| format!("{of}.{name}")).collect(),
+    }
+}
+
 fn declare(net: &Net, plan: &Plan, shape: [u64; 4], arguments: &VjpArguments) -> Vec<Declared> {
     let dtype = model::dtype(arguments.recipe.dtype);
-    let mut tensors = vec![Declared {
-        name: "y".into(),
-        dtype,
-        shape: plan.output_shapes()[0].to_vec(),
-    }];
+    let outputs = of_outputs(net, "y").into_iter().zip(plan.output_shapes());
+    let mut tensors: Vec<Declared> = outputs
+        .map(|(name, shape)| Declared {
+            name,
+            dtype,
+            shape: shape.to_vec(),
+        })
+        .collect();
     tensors.extend(model::trainable(net).map(|parameter| Declared {
         name: parameter.name.clone(),
         dtype,
@@ -222,6 +239,7 @@ fn declare(net: &Net, plan: &Plan, shape: [u64; 4], arguments: &VjpArguments) ->
 fn stream(
     plan: &Plan,
     input: Input,
+    mut features: FeatureOutput,
     output: &TensorOutput,
     arguments: &VjpArguments,
     allocator: &CountingAllocator,
@@ -229,7 +247,6 @@ fn stream(
     let bar = Arc::new(SweepBar::new(plan, input.shape()[0]));
     let plan = plan.clone().observed_by(bar);
     let (image, mut cotangents) = input.into_sources();
-    let mut features = output.map("y")?;
     let mut input_gradient = if arguments.recipe.input_gradient {
         Some(output.map("x_bar")?)
     } else {

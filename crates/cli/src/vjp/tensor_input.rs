@@ -133,6 +133,11 @@ impl TensorFile {
 }
 
 impl TensorInput {
+    /// What it is called in the file.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// `[N, C, H, W]`.
     pub(crate) fn shape(&self) -> [u64; 4] {
         self.shape
@@ -236,16 +241,21 @@ impl TileSource for TensorInput {
     }
 }
 
-impl CotangentSource for TensorInput {
+/// The cotangents of a network's outputs, a tensor for each.
+#[derive(Debug)]
+pub(crate) struct CotangentInput(pub(crate) Vec<TensorInput>);
+
+impl CotangentSource for CotangentInput {
     fn read(
         &mut self,
         image: usize,
-        _output: usize,
+        output: usize,
         region: Rect,
         _features: TileRef<'_>,
         out: TileMut<'_>,
     ) -> Result<(), ExternalError> {
-        self.read_region(image, region, out)
+        let tensor = self.0.get(output).ok_or("no such output")?;
+        tensor.read_region(image, region, out)
     }
 }
 

@@ -141,6 +141,12 @@ impl TensorOutput {
         })
     }
 
+    /// A sink for the features of all outputs, each a tensor `[N, C, H, W]` of the name in its place.
+    pub(crate) fn features(&self, names: &[String]) -> anyhow::Result<FeatureOutput> {
+        let maps = names.iter().map(|name| self.map(name));
+        Ok(FeatureOutput(maps.collect::<anyhow::Result<_>>()?))
+    }
+
     /// Puts the file in its place.
     pub(crate) fn finish(self) -> anyhow::Result<()> {
         Ok(self.file.commit()?)
@@ -273,15 +279,20 @@ impl MapOutput {
     }
 }
 
-impl FeatureSink for MapOutput {
+/// The features of a network: each output has a tensor of its own.
+#[derive(Debug)]
+pub(crate) struct FeatureOutput(Vec<MapOutput>);
+
+impl FeatureSink for FeatureOutput {
     fn write(
         &mut self,
         image: usize,
-        _output: usize,
+        output: usize,
         region: Rect,
         features: TileRef<'_>,
     ) -> Result<(), ExternalError> {
-        self.take(image, region, features, Combine::Replace)
+        let map = self.0.get(output).ok_or("no such output")?;
+        map.take(image, region, features, Combine::Replace)
     }
 }
 
@@ -332,7 +343,7 @@ mod tests {
         #[expect(clippy::cast_possible_truncation, reason = "small whole numbers")]
         let singles: Vec<f32> = values.iter().map(|&value| value as f32).collect();
         output
-            .map("y")
+            .features(&["y".to_owned()])
             .unwrap()
             .write(
                 0,
@@ -413,7 +424,9 @@ mod tests {
         let values = [1_f32, 2.0];
         let tile = || TileRef::F32(Strided::new(&values, 1, 2, 2).unwrap());
         for error in [
-            output.write(0, 0, region, tile()).unwrap_err(),
+            output
+                .take(0, region, tile(), Combine::Replace)
+                .unwrap_err(),
             output.add(0, region, tile()).unwrap_err(),
         ] {
             let message = error.to_string();
