@@ -2,10 +2,11 @@
 
 use crate::arguments::PlanArguments;
 use stream_grad::tiling::{
-    Axis, FrontPoint, LostBorder, PerAxis, PublishedBorders, PublishedCost, ReceptiveField,
+    Axis, FrontPoint, LostBorder, NodeId, PerAxis, PublishedBorders, PublishedCost, ReceptiveField,
     SizedGraph, Storage, conventional_activation_bytes, strides,
 };
 use stream_grad::{ByteCount, FrontRow, Net, Plan, front_rows};
+use stream_grad_models::ModelName;
 use stream_grad_train::report::write_front;
 
 use crate::model;
@@ -35,18 +36,16 @@ pub fn run(arguments: &PlanArguments) -> anyhow::Result<()> {
     println!("conventional: {activations} of activations, compute ratio 1");
     let tile = typical_tile(sized);
     let tile = net.sized_graph(tile, tile)?;
-    let exact = PublishedBorders::exact(&tile);
-    println!("receptive field: {}", receptive_field(&tile));
-    println!(
-        "borders that padding spoils in a tile (top/bottom/left/right; nothing is lost here):"
-    );
-    println!("  derived: {}", borders(&exact));
-    let observed = name.observed_borders();
-    if let Some(observed) = &observed {
-        println!("  {}: {}", observed.source, borders(&observed.borders));
+    for line in receptive_fields(&net, &tile) {
+        println!("{line}");
     }
-    let lost = observed.map_or(exact, |observed| observed.borders);
-    println!("{}", published(&net, &plan, &lost, element_bytes)?);
+    match tile.graph().outputs() {
+        [_] => print_published(name, &net, &plan, &tile, element_bytes)?,
+        several => println!(
+            "published method: only of networks with one output, and this one has {}",
+            several.len()
+        ),
+    }
     let front = net.front(&unbounded)?;
     let most = (!arguments.all).then_some(ROWS);
     let rows = front_rows(&front, &plan, most);
@@ -102,27 +101,58 @@ fn front_row(row: &FrontRow) -> String {
     )
 }
 
-/// An edge at which the middle of a tile is far from its borders: two receptive fields in whole total strides.
+/// An edge at which the middle of a tile is far from its borders: two receptive fields in whole total strides, of the output that has
+/// the largest.
 fn typical_tile(sized: &SizedGraph) -> u64 {
-    let output = sized.graph().outputs()[0];
-    let edge = |axis| {
+    let edge = |output: NodeId, axis| {
         let extent = ReceptiveField::of(sized, axis, output)
             .extent
             .saturating_mul(2);
         let stride = u64::try_from(strides(sized, axis)[output.0].ceil()).unwrap_or(u64::MAX);
         extent.div_ceil(stride.max(1)).saturating_mul(stride.max(1))
     };
-    edge(Axis::Rows).max(edge(Axis::Columns))
+    let outputs = sized.graph().outputs().iter();
+    let edges = outputs.flat_map(|&output| Axis::BOTH.map(|axis| edge(output, axis)));
+    edges.fold(1, u64::max)
 }
 
-fn receptive_field(sized: &SizedGraph) -> String {
-    let output = sized.graph().outputs()[0];
-    let of = |axis| ReceptiveField::of(sized, axis, output);
-    let (rows, columns) = (of(Axis::Rows), of(Axis::Columns));
-    format!(
-        "{}x{} pixels, total stride {}x{}",
-        rows.extent, columns.extent, rows.stride, columns.stride
-    )
+/// A line for each output.
+fn receptive_fields(net: &Net, sized: &SizedGraph) -> Vec<String> {
+    let outputs = sized.graph().outputs();
+    let line = |(name, &output): (&str, &NodeId)| {
+        let of = match outputs {
+            [_] => String::new(),
+            _ => format!(" of {name}"),
+        };
+        let [rows, columns] = Axis::BOTH.map(|axis| ReceptiveField::of(sized, axis, output));
+        format!(
+            "receptive field{of}: {}x{} pixels, total stride {}x{}",
+            rows.extent, columns.extent, rows.stride, columns.stride
+        )
+    };
+    net.output_names().zip(outputs).map(line).collect()
+}
+
+/// What padding spoils in a tile, and what the published method makes of that.
+fn print_published(
+    name: ModelName,
+    net: &Net,
+    plan: &Plan,
+    tile: &SizedGraph,
+    element_bytes: u64,
+) -> anyhow::Result<()> {
+    let exact = PublishedBorders::exact(tile);
+    println!(
+        "borders that padding spoils in a tile (top/bottom/left/right; nothing is lost here):"
+    );
+    println!("  derived: {}", borders(&exact));
+    let observed = name.observed_borders();
+    if let Some(observed) = &observed {
+        println!("  {}: {}", observed.source, borders(&observed.borders));
+    }
+    let lost = observed.map_or(exact, |observed| observed.borders);
+    println!("{}", published(net, plan, &lost, element_bytes)?);
+    Ok(())
 }
 
 fn borders(borders: &PublishedBorders) -> String {

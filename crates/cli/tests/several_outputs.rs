@@ -1,4 +1,4 @@
-//! `vjp` of a feature pyramid, which has several outputs.
+//! `vjp` and `plan` of a feature pyramid, which has several outputs.
 
 #![expect(clippy::unwrap_used, reason = "a failure is the test's message")]
 
@@ -111,4 +111,25 @@ fn each_output_has_features_and_a_cotangent_of_its_own() {
     tensors.remove("y_bar.pool");
     tensors.insert("y_bar".to_owned(), pool.unwrap());
     refuses(&tensors, "`y_bar.pool`");
+}
+
+#[test]
+fn a_plan_tells_the_extents_and_receptive_fields_of_all_outputs() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--image", "1024x1024", "--memory", "1GiB", "--threads", "1"];
+    let arguments = [&["plan", "--model", MODEL][..], &arguments].concat();
+    let output = run(folder.path(), &arguments);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in [
+        "256 x 256 x 256, 256 x 128 x 128, 256 x 64 x 64, 256 x 32 x 32, 256 x 16 x 16, streamed",
+        "receptive field of 0: ",
+        "total stride 4x4\n",
+        "receptive field of pool: ",
+        "total stride 64x64\n",
+        "published method: only of networks with one output, and this one has 5",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
 }

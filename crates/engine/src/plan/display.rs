@@ -10,8 +10,11 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let recipe = self.recipe();
         let stored: Vec<&str> = self.stored_names().collect();
-        let [_, channels, height, width] =
-            self.output_shapes().first().copied().unwrap_or_default();
+        let outputs: Vec<String> = self
+            .output_shapes()
+            .iter()
+            .map(|[_, channels, height, width]| format!("{channels} x {height} x {width}"))
+            .collect();
         writeln!(
             f,
             "image          {} x {} pixels, batch {}, {:?}",
@@ -21,7 +24,7 @@ impl fmt::Display for Plan {
             Maps::Whole => "whole",
             Maps::Streamed => "streamed",
         };
-        writeln!(f, "features       {channels} x {height} x {width}, {held}")?;
+        writeln!(f, "features       {}, {held}", outputs.join(", "))?;
         writeln!(
             f,
             "blocks         {}, of up to {} x {} output positions",
