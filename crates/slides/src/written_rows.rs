@@ -78,3 +78,38 @@ impl WrittenRows {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_counted_until_a_write_fails() {
+        let mut rows = WrittenRows::new("a.tiff".into(), 2);
+        rows.add().unwrap();
+        assert!(matches!(
+            rows.check_complete(),
+            Err(SlideError::RowCount {
+                expected: 2,
+                found: 1,
+                ..
+            })
+        ));
+        rows.add().unwrap();
+        rows.check_complete().unwrap();
+        let beyond = rows.add();
+        assert!(matches!(
+            beyond,
+            Err(SlideError::RowCount {
+                expected: 2,
+                found: 3,
+                ..
+            })
+        ));
+        assert_eq!(rows.given(), 2);
+        rows.note(beyond).unwrap_err();
+        for refused in [rows.check_usable(), rows.check_complete()] {
+            assert!(matches!(refused, Err(SlideError::AfterFailure { .. })));
+        }
+    }
+}
