@@ -2,8 +2,8 @@
 
 use crate::arguments::PlanArguments;
 use stream_grad::tiling::{
-    Axis, FrontPoint, LostBorder, NodeId, PerAxis, PublishedBorders, PublishedCost, ReceptiveField,
-    SizedGraph, Storage, conventional_activation_bytes, strides,
+    Axis, Fraction, FrontPoint, LostBorder, NodeId, PerAxis, PublishedBorders, PublishedCost,
+    ReceptiveField, SizedGraph, Storage, conventional_activation_bytes, strides,
 };
 use stream_grad::{ByteCount, FrontRow, Net, Plan, front_rows};
 use stream_grad_models::ModelName;
@@ -127,10 +127,23 @@ fn receptive_fields(net: &Net, sized: &SizedGraph) -> Vec<String> {
         let [rows, columns] = Axis::BOTH.map(|axis| ReceptiveField::of(sized, axis, output));
         format!(
             "receptive field{of}: {}x{} pixels, total stride {}x{}",
-            rows.extent, columns.extent, rows.stride, columns.stride
+            rows.extent,
+            columns.extent,
+            plain(rows.stride),
+            plain(columns.stride)
         )
     };
     net.output_names().zip(outputs).map(line).collect()
+}
+
+/// A number without decimals where it is whole, as total strides are unless an image is made larger.
+fn plain(number: Fraction) -> String {
+    let whole = number.ceil();
+    if number == Fraction::new(whole, 1) {
+        whole.to_string()
+    } else {
+        number.to_string()
+    }
 }
 
 /// What padding spoils in a tile, and what the published method makes of that.
