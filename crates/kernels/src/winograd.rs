@@ -185,21 +185,27 @@ pub(crate) fn applies(convolution: &Convolution) -> bool {
 pub(crate) fn transform_weights<const LANES: usize>(
     taps: &[[[f64; LANES]; 3]; 3],
 ) -> [[[f64; LANES]; PATCH]; PATCH] {
-    // `G` times three values.
-    let spread = |a: [f64; LANES], b: [f64; LANES], c: [f64; LANES]| {
-        let mut values = [a, [0.0; LANES], [0.0; LANES], c];
+    // `G` times three values. Arrays are borrowed: `map` copies such large ones, each time.
+    #[inline(always)]
+    fn spread<const LANES: usize>([a, b, c]: [&[f64; LANES]; 3]) -> [[f64; LANES]; PATCH] {
+        let mut values = [*a, [0.0; LANES], [0.0; LANES], *c];
         for lane in 0..LANES {
             let (outer, middle) = (a[lane] + c[lane], b[lane]);
             values[1][lane] = 0.5 * (outer + middle);
             values[2][lane] = 0.5 * (outer - middle);
         }
         values
-    };
-    let by_column = taps.map(|[a, b, c]| spread(a, b, c));
+    }
+
+    let mut by_column = [[[0.0; LANES]; PATCH]; 3];
+    for (values, [a, b, c]) in by_column.iter_mut().zip(taps) {
+        *values = spread([a, b, c]);
+    }
+    let [first, second, third] = &by_column;
     let mut products = [[[0.0; LANES]; PATCH]; PATCH];
     for column in 0..PATCH {
-        let [a, b, c] = by_column.each_ref().map(|row| row[column]);
-        for (row, values) in spread(a, b, c).into_iter().enumerate() {
+        let values = spread([&first[column], &second[column], &third[column]]);
+        for (row, values) in values.into_iter().enumerate() {
             products[row][column] = values;
         }
     }
