@@ -101,14 +101,8 @@ impl Server {
 }
 
 fn compare(before: &str, after: &str, rounds: usize) -> anyhow::Result<()> {
-    let mut servers = [before, before, after].map(Server::start);
-    let mut started = Vec::new();
-    for server in &mut servers {
-        match server {
-            Ok(server) => started.push(server),
-            Err(error) => bail!("{error:#}"),
-        }
-    }
+    let servers = [before, before, after].into_iter().map(Server::start);
+    let mut servers = servers.collect::<anyhow::Result<Vec<_>>>()?;
     println!(
         "{:<50}{:>10}{:>28}{:>28}",
         "step", "seconds", "after / before", "before / before"
@@ -122,7 +116,7 @@ fn compare(before: &str, after: &str, rounds: usize) -> anyhow::Result<()> {
             let mut found = [0.0; 3];
             for place in 0..3 {
                 let server = (place + round) % 3;
-                found[server] = started[server].seconds(&name)?;
+                found[server] = servers[server].seconds(&name)?;
             }
             let [first, second, new] = found;
             ratios[0].push(new / first);
@@ -146,10 +140,7 @@ fn compare(before: &str, after: &str, rounds: usize) -> anyhow::Result<()> {
         (all.iter().sum::<f64>() / count).exp()
     });
     println!("{:<50}{:>10}{new:>28.3}{same:>28.3}", "geometric mean", "");
-    for server in servers.into_iter().flatten() {
-        server.stop()?;
-    }
-    Ok(())
+    servers.into_iter().try_for_each(Server::stop)
 }
 
 /// The median, and the order statistics between which it lies in 95 of 100 samples (by the binomial distribution's normal
