@@ -59,6 +59,8 @@ pub use elementwise::{
     accumulate, accumulate_channels, add, copy, copy_channels, fill, multiply, multiply_vjp,
 };
 pub use error::KernelError;
+#[cfg(feature = "oracle")]
+pub use instructions::forced::{ForcedInstructions, InstructionSet};
 pub use layer_norm::{
     LayerNorm, layer_norm_forward, layer_norm_parameter_gradient, layer_norm_vjp,
 };
