@@ -118,56 +118,7 @@ impl CostModel {
 
 #[cfg(test)]
 mod tests {
-    use stream_grad_tiling::TileTime;
-
     use super::*;
-    use crate::layers::Conv2d;
-    use crate::network::NetworkBuilder;
-    use crate::parameter::{OwnedModel, OwnedParameters};
-
-    fn net() -> OwnedModel {
-        let mut parameters = OwnedParameters::new(0);
-        let mut net = NetworkBuilder::new(3);
-        let conv = Conv2d::new(3, 16, 3).padding(1);
-        let x = net
-            .conv2d(net.input(), conv, "conv", &mut parameters)
-            .unwrap();
-        let x = net
-            .pointwise(x, stream_grad_kernels::Pointwise::Relu)
-            .unwrap();
-        OwnedModel::new(net, vec![("features".into(), x)], parameters).unwrap()
-    }
-
-    /// The same model with times in another proportion.
-    fn scaled(model: &CostModel, numerator: u64, denominator: u64) -> CostModel {
-        let mut model = model.clone();
-        let scale = |time: &TileTime| {
-            let points = time.points().iter();
-            TileTime::through(points.map(|&(at, time)| (at, time * numerator / denominator)))
-        };
-        for cost in model.operations.values_mut() {
-            cost.time.forward = scale(&cost.time.forward);
-            cost.time.vjp = scale(&cost.time.vjp);
-        }
-        model
-    }
-
-    /// A hundred times is more than any machine's other work hides.
-    #[test]
-    fn a_model_of_a_busy_machine_and_one_that_is_busy_are_told_apart() {
-        let (net, request) = (net(), PlanRequest::new(64, 64).threads(1));
-        let mut model = CostModel::default();
-        model.calibrate(&net, &request).unwrap();
-        assert!(model.spread_per_mille().unwrap() >= 1000);
-        let outcome = |model: &CostModel| model.probe(&net, &request).unwrap().outcome();
-        assert_eq!(
-            outcome(&scaled(&model, 100, 1)),
-            ProbeOutcome::MeasuredWhileBusy
-        );
-        assert_eq!(outcome(&scaled(&model, 1, 100)), ProbeOutcome::BusyNow);
-        let forgotten = model.clone().without(&net, &request);
-        assert!(model.covers(&net, &request) && !forgotten.covers(&net, &request));
-    }
 
     #[test]
     fn a_third_is_no_difference() {
