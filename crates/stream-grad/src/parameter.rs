@@ -92,43 +92,54 @@ impl ParameterProvider for Registry<'_, '_> {
 pub(crate) struct Parameters(pub(crate) Arc<[Parameter]>);
 
 impl ParameterValues for Parameters {
+    /// Copies a tensor's values, rounded or widened. What lies in memory in order is not copied on the way.
     fn read(&self, parameter: ParameterId, values: ValuesMut<'_>) -> Result<(), ExternalError> {
-        let parameter = self.0.get(parameter.0).ok_or("no such parameter")?;
-        match values {
-            ValuesMut::F32(values) => read(&parameter.tensor, values),
-            ValuesMut::F64(values) => read(&parameter.tensor, values),
+        let tensor = &self.0.get(parameter.0).ok_or("no such parameter")?.tensor;
+        let tensor = match tensor.dtype() {
+            DType::F32 | DType::F64 => tensor.contiguous()?,
+            _ => tensor.to_dtype(DType::F32)?.contiguous()?,
+        };
+        let (storage, layout) = tensor.storage_and_layout();
+        let (start, end) = layout
+            .contiguous_offsets()
+            .ok_or("a tensor that is not contiguous")?;
+        match (&*storage, values) {
+            (Storage::Cpu(CpuStorage::F32(from)), ValuesMut::F32(to)) => {
+                convert(from.get(start..end), to, |value| value)
+            }
+            (Storage::Cpu(CpuStorage::F32(from)), ValuesMut::F64(to)) => {
+                convert(from.get(start..end), to, f64::from)
+            }
+            (Storage::Cpu(CpuStorage::F64(from)), ValuesMut::F32(to)) => {
+                convert(from.get(start..end), to, f32::rounded)
+            }
+            (Storage::Cpu(CpuStorage::F64(from)), ValuesMut::F64(to)) => {
+                convert(from.get(start..end), to, |value| value)
+            }
+            _ => Err("a parameter that is not on the CPU".into()),
         }
     }
 }
 
-/// Copies a tensor's values, rounded or widened. What lies in memory in order is not copied on the way.
-fn read<T: Stored>(tensor: &Tensor, values: &mut [T]) -> Result<(), ExternalError> {
-    let tensor = match tensor.dtype() {
-        DType::F32 | DType::F64 => tensor.contiguous()?,
-        _ => tensor.to_dtype(DType::F32)?.contiguous()?,
-    };
-    let (storage, layout) = tensor.storage_and_layout();
-    let (start, end) = layout
-        .contiguous_offsets()
-        .ok_or("a tensor that is not contiguous")?;
-    match &*storage {
-        Storage::Cpu(CpuStorage::F32(data)) => convert(data.get(start..end), values, |value| {
-            T::rounded(f64::from(value))
-        }),
-        Storage::Cpu(CpuStorage::F64(data)) => convert(data.get(start..end), values, T::rounded),
-        _ => Err("a parameter that is not on the CPU".into()),
-    }
-}
+/// Values that a task converts: fewer are not worth a task.
+const TASK_VALUES: usize = 1 << 16;
 
-fn convert<T: Copy, U>(
+/// The memory that is written is often fresh: that all threads do it shares out the page faults, too.
+fn convert<T: Copy + Sync, U: Send>(
     from: Option<&[T]>,
     to: &mut [U],
-    round: impl Fn(T) -> U,
+    round: impl Fn(T) -> U + Sync,
 ) -> Result<(), ExternalError> {
     let from = from.filter(|from| from.len() == to.len());
-    for (to, &from) in to.iter_mut().zip(from.ok_or("another number of values")?) {
-        *to = round(from);
-    }
+    let from = from.ok_or("another number of values")?;
+    let parts = to
+        .par_chunks_mut(TASK_VALUES)
+        .zip(from.par_chunks(TASK_VALUES));
+    parts.for_each(|(to, from)| {
+        for (to, &from) in to.iter_mut().zip(from) {
+            *to = round(from);
+        }
+    });
     Ok(())
 }
 
