@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -134,14 +135,21 @@ impl Picture {
             part.extend_from_slice(&self.rgb[from..from + width * 3]);
         }
         let edge = |pixels: usize| u32::try_from(pixels).unwrap_or(u32::MAX);
-        let source = ImageRef::new(edge(width), edge(height), &part, PixelType::U8x3)
+        // Of one type of pixels: for a type that is known at run time only, all of them would be compiled.
+        let source = TypedImageRef::<U8x3>::from_buffer(edge(width), edge(height), &part)
             .map_err(|error| refuse(error.to_string()))?;
-        let mut resized = Image::new(edge(size), edge(size), PixelType::U8x3);
+        let values = size
+            .checked_mul(size)
+            .and_then(|pixels| pixels.checked_mul(3));
+        let mut rgb = vec![0; values.ok_or_else(|| refuse(format!("a size of {size}")))?];
+        let mut resized = TypedImage::<U8x3>::from_buffer(edge(size), edge(size), &mut rgb)
+            .map_err(|error| refuse(error.to_string()))?;
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
         Resizer::new()
-            .resize(&source, &mut resized, &options)
+            .resize_typed(&source, &mut resized, &options)
             .map_err(|error| refuse(error.to_string()))?;
-        Self::from_rgb(size, size, resized.into_vec())
+        drop(resized);
+        Self::from_rgb(size, size, rgb)
     }
 }
 
