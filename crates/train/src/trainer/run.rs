@@ -120,6 +120,22 @@ impl Run<'_> {
         }))
     }
 
+    /// A slide that failed in an earlier process, of whose failures the checkpoint holds where they were.
+    fn failed_before(&self, progress: &Progress, phase: Phase) -> Skipped {
+        let broken =
+            || SkipReason::Broken("it could not be read before the run went on".to_owned());
+        let (index, reason) = match (progress.excluded.last(), progress.broken.keys().last()) {
+            (Some(index), _) => (Some(index), SkipReason::NotFinite),
+            (None, index) => (index, broken()),
+        };
+        let slide = index.and_then(|index| self.train.get(*index));
+        Skipped {
+            slide: slide.map_or_else(PathBuf::new, |sample| sample.slide.clone()),
+            phase,
+            reason,
+        }
+    }
+
     /// Refuses label maps that do not fit their slides, before hours were spent on others. What else cannot be read is told when it
     /// is the slide's turn.
     fn check_maps(&self) -> Result<()> {
@@ -172,11 +188,7 @@ impl Run<'_> {
             // Slides that an earlier epoch excluded are not tried again: the last failure may be that of another.
             let last = match state.last_failure.take() {
                 Some(last) => Skipped { phase, ..last },
-                None => Skipped {
-                    slide: PathBuf::new(),
-                    phase,
-                    reason: SkipReason::NotFinite,
-                },
+                None => self.failed_before(&state.progress, phase),
             };
             return Err(last.all_failed(order.len()));
         }

@@ -409,6 +409,36 @@ fn predictions_have_what_is_known_of_their_slides() {
 }
 
 #[test]
+fn a_run_that_goes_on_names_a_slide_that_failed_before() {
+    let (samples, mut images) = cohort(4);
+    for (index, sample) in samples.iter().enumerate() {
+        let nothing = (image(index, true) * f64::NAN).unwrap();
+        images.0.insert(sample.slide.clone(), nothing);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (settings, model) = (settings(2), model());
+    let run = Run {
+        settings: &settings,
+        task: Task::Binary,
+        train: &samples,
+        validation: &[],
+        model: (&model).into(),
+        loader: &images,
+        folder: Some(folder.path()),
+    };
+    // The second one begins after the epoch's last checkpoint, and tries none.
+    for _ in 0..2 {
+        let error = run.execute(&AtomicBool::new(false), &mut NoObserver);
+        let error = error.err().unwrap();
+        assert!(
+            matches!(&error, TrainError::AllSlidesFailed { count: 4, slide, last, .. }
+                if samples.iter().any(|sample| sample.slide == *slide) && last.contains("no finite number")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn slides_that_break_are_named_skipped_and_counted() {
     let (samples, mut images) = cohort(16);
     images.0.remove(&samples[3].slide);
