@@ -39,6 +39,8 @@ pub enum Command {
     Setup,
     /// Runs all tests, as CI does
     Test(TestArguments),
+    /// Checks each crate with every set of its features, as CI does
+    Features,
     /// Runs `stream-grad plan`: prints how an image would be streamed
     Plan(ForwardedArguments),
     /// Runs `stream-grad vjp`: streams one image and writes its features and gradients

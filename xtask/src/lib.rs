@@ -4,6 +4,7 @@
 //! it builds in release mode and becomes.
 
 pub mod arguments;
+pub mod features_command;
 pub mod reenter;
 pub mod setup;
 pub mod test_command;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use stream_grad_cli::exit;
 use xtask::arguments::{Arguments, Command};
-use xtask::{reenter, setup, test_command};
+use xtask::{features_command, reenter, setup, test_command};
 
 fn main() -> ExitCode {
     run().unwrap_or_else(|error| exit::report(Err(error)))
@@ -23,6 +23,7 @@ fn run() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Test(arguments) => test_command::run(&arguments),
+        Command::Features => features_command::run(),
         Command::Plan(_) | Command::Vjp(_) => reenter::stream_grad(std::env::args_os().skip(1)),
         Command::Reproduce(_) | Command::Compare(_) | Command::CompareStep(_) => {
             reenter::pipelines(std::env::args_os().skip(1))

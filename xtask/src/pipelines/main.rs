@@ -33,7 +33,11 @@ fn run() -> anyhow::Result<()> {
         Command::Reproduce(arguments) => reproduce(&arguments.experiment, &*stop::on_ctrl_c()?),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::CompareStep(arguments) => compare::step::run(&arguments, &ALLOCATOR),
-        Command::Setup | Command::Test(_) | Command::Plan(_) | Command::Vjp(_) => {
+        Command::Setup
+        | Command::Test(_)
+        | Command::Features
+        | Command::Plan(_)
+        | Command::Vjp(_) => {
             bail!("this command belongs to `cargo xtask`")
         }
     }
