@@ -1,5 +1,6 @@
 //! Graphs of local layers, and the sizes that an image gives their nodes.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::error::TilingError;
@@ -46,6 +47,19 @@ pub struct VjpReads {
     pub inputs: bool,
 }
 
+/// By which shifts of its outputs, with what they read shifted along, a node's forward computation gives the same, bit for bit, away
+/// from the ends of planes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Shifts {
+    /// All that its edges allow: the arithmetic does not know where it is.
+    #[default]
+    All,
+    /// Of those, multiples of so many positions: the arithmetic has a grid that is fixed in the plane.
+    Multiples(NonZeroU32),
+    /// None: the arithmetic sees positions.
+    Nothing,
+}
+
 /// A layer, as far as geometry and cost are concerned.
 ///
 /// With several inputs a node is a merge: it can compute what *all* of them allow. A fused
@@ -77,6 +91,7 @@ pub struct Graph {
     outputs: Vec<NodeId>,
     /// Of each node, the one whose size bounds its own.
     crops: Vec<Option<NodeId>>,
+    shifts: Vec<Shifts>,
 }
 
 impl Graph {
@@ -96,6 +111,7 @@ impl Graph {
             consumers: vec![Vec::new()],
             outputs: Vec::new(),
             crops: vec![None],
+            shifts: vec![Shifts::All],
         }
     }
 
@@ -127,6 +143,7 @@ impl Graph {
         self.nodes.push(node);
         self.consumers.push(Vec::new());
         self.crops.push(None);
+        self.shifts.push(Shifts::All);
         Ok(id)
     }
 
@@ -213,6 +230,29 @@ impl Graph {
             })?;
         shown.vjp_reads.output = true;
         Ok(())
+    }
+
+    /// Says by which shifts a node computes the same; without this, by all that its edges allow.
+    ///
+    /// # Errors
+    /// [`TilingError::UnknownNode`] if there is no such node.
+    pub fn set_shifts(&mut self, node: NodeId, shifts: Shifts) -> Result<(), TilingError> {
+        let nodes = self.nodes.len();
+        let of_node = self
+            .shifts
+            .get_mut(node.0)
+            .ok_or_else(|| TilingError::UnknownNode {
+                layer: "what is shifted".into(),
+                source_node: node.0,
+                nodes,
+            })?;
+        *of_node = shifts;
+        Ok(())
+    }
+
+    /// By which shifts a node computes the same.
+    pub fn shifts(&self, node: usize) -> Shifts {
+        self.shifts[node]
     }
 
     /// All nodes in topological order; node 0 is the image.

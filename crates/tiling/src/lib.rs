@@ -151,7 +151,7 @@ pub use bytes::ByteCount;
 pub use cost::{Cost, conventional_activation_bytes, conventional_flops};
 pub use error::TilingError;
 pub use fraction::Fraction;
-pub use graph::{Edge, Graph, Node, NodeId, SizedGraph, VjpReads};
+pub use graph::{Edge, Graph, Node, NodeId, Shifts, SizedGraph, VjpReads};
 pub use memory::{
     FixedBytes, HeldMemory, LayerScratch, Maps, MemoryRequest, PeakBytes, PhaseBytes, file_bytes,
     peak_bytes,

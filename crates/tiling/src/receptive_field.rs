@@ -163,28 +163,14 @@ fn clean_spans(sized: &SizedGraph, axis: Axis) -> Vec<Span> {
         for edge in &node.inputs {
             let source = clean[edge.source.0];
             let size = sized.size(edge.source.0)[axis];
-            let read = |output| unbounded(&edge.rule[axis], Span::new(output, output + 1), size);
-            let lo = first_index(span, |output| read(output).lo >= source.lo);
-            let hi = first_index(span, |output| read(output).hi > source.hi);
+            let read = |output| edge.rule[axis].unbounded(Span::new(output, output + 1), size);
+            let lo = span.first_where(|output| read(output).lo >= source.lo);
+            let hi = span.first_where(|output| read(output).hi > source.hi);
             span = Span::new(lo, if source.is_empty() { lo } else { hi });
         }
         clean.push(span);
     }
     clean
-}
-
-/// The first index of the span at which a condition holds that, once true, stays true; its end if there is none.
-fn first_index(span: Span, condition: impl Fn(i64) -> bool) -> i64 {
-    let (mut lo, mut hi) = (span.lo, span.hi.max(span.lo));
-    while lo < hi {
-        let middle = lo + (hi - lo) / 2;
-        if condition(middle) {
-            hi = middle;
-        } else {
-            lo = middle + 1;
-        }
-    }
-    lo
 }
 
 /// Number of outputs after which dependence repeats itself, moved.
@@ -214,25 +200,9 @@ fn dependence(sized: &SizedGraph, axis: Axis, node: NodeId, outputs: Span) -> Sp
         }
         for edge in &nodes[index].inputs {
             let source = edge.source.0;
-            let needed = unbounded(&edge.rule[axis], spans[index], sized.size(source)[axis]);
+            let needed = edge.rule[axis].unbounded(spans[index], sized.size(source)[axis]);
             spans[source] = spans[source].hull(needed);
         }
     }
     spans[0]
-}
-
-/// What a rule reads if the image goes on beyond its ends.
-fn unbounded(rule: &AxisRule, outputs: Span, size: i64) -> Span {
-    let AxisRule::UpsampleBilinear(factor, align_corners) = rule else {
-        return rule.needed(outputs, size);
-    };
-    let left = |output: i64| match align_corners {
-        AlignCorners::No => (2 * output + 1 - factor).div_euclid(2 * factor),
-        AlignCorners::Yes => {
-            let position = i128::from(output) * i128::from(size - 1);
-            let step = i128::from((size * factor - 1).max(1));
-            i64::try_from(position.div_euclid(step)).unwrap_or(output)
-        }
-    };
-    Span::new(left(outputs.lo), left(outputs.hi - 1) + 2)
 }

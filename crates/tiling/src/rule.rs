@@ -22,9 +22,15 @@ pub trait LocalRule: fmt::Debug + Send + Sync {
     fn needed(&self, outputs: Span, size: i64) -> Span;
     /// Input indices from one output to the next, as a numerator and a denominator of at least 1.
     ///
-    /// Strides decide which tiles the planner tries and what is reported, and no result depends on them.
+    /// Strides decide which tiles the planner tries and what is reported. Unless the rule [is regular](Self::is_regular), no result
+    /// depends on them.
     fn stride(&self) -> (i64, i64) {
         (1, 1)
+    }
+    /// Whether the rule repeats itself: with a stride of `s / d`, output `o + n * d` reads what output `o` reads, moved by `n * s`,
+    /// for every whole number `n`. It is then asked for outputs beyond both ends, as if the axis went on.
+    fn is_regular(&self) -> bool {
+        false
     }
 }
 
@@ -142,6 +148,42 @@ impl AxisRule {
             Self::TransposedWindow(window) => (1, window.stride()),
             Self::UpsampleNearest(factor) | Self::UpsampleBilinear(factor, _) => (1, *factor),
         }
+    }
+
+    /// Whether the rule repeats itself away from the ends of the axis: with a stride of `s / d`, output `o + n * d` reads what output
+    /// `o` reads, moved by `n * s`.
+    ///
+    /// ```
+    /// use stream_grad_tiling::{AlignCorners, AxisRule};
+    /// assert!(AxisRule::UpsampleBilinear(2, AlignCorners::No).is_regular());
+    /// // Outputs lie (N - 1) / (2 N - 1) inputs apart.
+    /// assert!(!AxisRule::UpsampleBilinear(2, AlignCorners::Yes).is_regular());
+    /// ```
+    pub fn is_regular(&self) -> bool {
+        match self {
+            Self::Custom(rule) => rule.is_regular(),
+            Self::UpsampleBilinear(_, align_corners) => *align_corners == AlignCorners::No,
+            Self::Pointwise
+            | Self::Window(_)
+            | Self::TransposedWindow(_)
+            | Self::UpsampleNearest(_) => true,
+        }
+    }
+
+    /// What the non-empty output span would read if the axis went on beyond its ends.
+    pub(crate) fn unbounded(&self, outputs: Span, size: i64) -> Span {
+        let Self::UpsampleBilinear(factor, align_corners) = self else {
+            return self.needed(outputs, size);
+        };
+        let left = |output: i64| match align_corners {
+            AlignCorners::No => (2 * output + 1 - factor).div_euclid(2 * factor),
+            AlignCorners::Yes => {
+                let position = i128::from(output) * i128::from(size - 1);
+                let step = i128::from((size * factor - 1).max(1));
+                i64::try_from(position.div_euclid(step)).unwrap_or(output)
+            }
+        };
+        Span::new(left(outputs.lo), left(outputs.hi - 1) + 2)
     }
 }
 

@@ -79,6 +79,20 @@ impl Span {
             _ => None,
         }
     }
+
+    /// The first index of the span at which a condition holds that, once true, stays true; its end if there is none.
+    pub(crate) fn first_where(self, condition: impl Fn(i64) -> bool) -> i64 {
+        let (mut lo, mut hi) = (self.lo, self.hi.max(self.lo));
+        while lo < hi {
+            let middle = lo + (hi - lo) / 2;
+            if condition(middle) {
+                hi = middle;
+            } else {
+                lo = middle + 1;
+            }
+        }
+        lo
+    }
 }
 
 impl fmt::Display for Span {
