@@ -128,7 +128,7 @@ impl AxisSchedule {
         Span::new(self.prefix[band][node], self.prefix[band + 1][node])
     }
 
-    /// What bands from `band` on read of a node although earlier bands own it.
+    /// What bands from `band` on read of a node although earlier bands own it. After the last band that is nothing.
     pub fn halo(&self, band: usize, node: usize) -> Span {
         Span::new(self.keep_lo[band][node], self.prefix[band][node])
     }

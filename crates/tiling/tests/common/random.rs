@@ -1,12 +1,13 @@
 //! Random graphs, sizes and recipes.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use stream_grad_tiling::{
-    AlignCorners, AxisRule, Edge, Geometry, Graph, LocalRule, Node, NodeId, PerAxis, Recipe,
-    SizedGraph, Span, TransposedWindow, VjpReads, Window,
+    AlignCorners, Axis, AxisRule, Edge, Geometry, Graph, LocalRule, Node, NodeId, PerAxis, Recipe,
+    Shifts, SizedGraph, Span, TransposedWindow, VjpReads, Window, strides,
 };
 
 /// One step of a random network, from the last node so far.
@@ -44,6 +45,7 @@ pub(crate) struct Case {
     block: PerAxis<u64>,
     segments: u64,
     stored: Vec<bool>,
+    shifts: Vec<Shifts>,
 }
 
 impl fmt::Debug for Case {
@@ -59,7 +61,7 @@ impl fmt::Debug for Case {
     }
 }
 
-/// A window rule stated by a user.
+/// A window rule stated by a user, who says that it repeats itself.
 #[derive(Debug)]
 struct Wrapped(Window);
 
@@ -78,6 +80,10 @@ impl LocalRule for Wrapped {
 
     fn stride(&self) -> (i64, i64) {
         (self.0.stride(), 1)
+    }
+
+    fn is_regular(&self) -> bool {
+        true
     }
 }
 
@@ -168,8 +174,34 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
                 block: PerAxis::new(block.0, block.1),
                 segments,
                 stored,
+                shifts: vec![Shifts::All; 32],
             },
         )
+}
+
+fn shifts() -> impl Strategy<Value = Shifts> {
+    let grid = |positions: u32| Shifts::Multiples(NonZeroU32::new(positions).unwrap());
+    prop_oneof![
+        16 => Just(Shifts::All),
+        4 => Just(grid(2)),
+        1 => Just(grid(3)),
+        1 => Just(Shifts::Nothing),
+    ]
+}
+
+/// Cases of few steps on larger images, some of whose nodes do not compute the same everywhere.
+pub(crate) fn shifted_cases() -> impl Strategy<Value = Case> {
+    (
+        cases(),
+        (30_u64..=96, 30_u64..=96),
+        prop::collection::vec(shifts(), 32),
+    )
+        .prop_map(|(case, image, shifts)| Case {
+            steps: case.steps.into_iter().take(4).collect(),
+            image: PerAxis::new(image.0, image.1),
+            shifts,
+            ..case
+        })
 }
 
 /// The largest extent that upsampling may reach.
@@ -264,7 +296,7 @@ impl Case {
         let inherited = inputs
             .iter()
             .any(|(source, _)| graph.nodes()[source.0].has_cotangent);
-        graph
+        let node = graph
             .push(Node {
                 name: format!("node{index}"),
                 channels: traits.channels,
@@ -280,7 +312,9 @@ impl Case {
                 vjp_reads: traits.reads,
                 has_cotangent: traits.trains || inherited,
             })
-            .unwrap()
+            .unwrap();
+        graph.set_shifts(node, self.shifts[index % 32]).unwrap();
+        node
     }
 
     /// The recipe's geometry, with at most one segment a band.
@@ -298,5 +332,38 @@ impl Case {
         let tiled = Geometry::new(sized, recipe).unwrap();
         let segments = self.segments.min(tiled.fewest_bands());
         tiled.with(segments, stored).unwrap()
+    }
+
+    /// A recipe of one segment whose tiles mostly are a few total strides wide, so that many lie alike.
+    pub(crate) fn alike_geometry(&self) -> Geometry {
+        let sized = self.sized();
+        let edge = |axis: Axis| {
+            let largest = strides(&sized, axis)
+                .iter()
+                .map(|stride| stride.ceil())
+                .max();
+            let stride = u64::try_from(largest.unwrap()).unwrap();
+            // One in eight is whatever it is.
+            match self.tile[axis] {
+                tile if tile % 8 == 0 => tile,
+                tile => stride * (1 + tile % 4),
+            }
+        };
+        let tile = PerAxis::new(edge(Axis::Rows), edge(Axis::Columns));
+        let whole = Recipe::whole(&sized);
+        let output_block = if self.segments > 2 {
+            self.block
+        } else {
+            whole.output_block
+        };
+        Geometry::new(
+            sized,
+            Recipe {
+                tile,
+                output_block,
+                ..whole
+            },
+        )
+        .unwrap()
     }
 }
