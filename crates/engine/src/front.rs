@@ -112,7 +112,7 @@ fn area(rows: &[FrontRow], index: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use stream_grad_tiling::{Cost, PeakBytes, PerAxis, Picoseconds, Recipe};
+    use stream_grad_tiling::{Cost, PeakBytes, PerAxis, Picoseconds, Recipe, Reuse};
 
     use super::*;
 
@@ -125,6 +125,7 @@ mod tests {
                 segments: 1,
                 tile: PerAxis::both(u64::try_from(memory).unwrap()),
                 stored: Vec::new(),
+                reuse: Reuse::Nothing,
             },
             storage: Storage::Memory,
             peak: PeakBytes {

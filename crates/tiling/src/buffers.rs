@@ -9,6 +9,7 @@ use crate::arena::{Placement, aligned, place};
 use crate::lifetimes::{backward_lifetimes, first_touches, forward_lifetimes, residuals};
 use crate::recipe::{Block, Geometry, Tile};
 use crate::saved::{BlockBuffers, Storage, border_segment, channels, elements, saturating};
+use crate::templates::Templates;
 
 /// What the backward sweep does with a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub struct Buffers {
     cotangent_lefts: Vec<[u64; 2]>,
     cotangent_length: u64,
     held: Vec<u64>,
+    forward_templates: Option<Templates>,
+    backward_templates: Option<Templates>,
 }
 
 impl Buffers {
@@ -118,6 +121,8 @@ impl Buffers {
             cotangent_length: cotangent.length,
             residuals,
             held,
+            forward_templates: Templates::forward(geometry),
+            backward_templates: Templates::backward(geometry),
         }
     }
 
@@ -213,6 +218,16 @@ impl Buffers {
     /// Length of the strips at the segment borders of a block.
     pub fn border_length(&self, block: usize) -> u64 {
         self.blocks[block].border_length
+    }
+
+    /// Which tiles of the forward sweep may be computed for others, if any.
+    pub fn forward_templates(&self) -> Option<&Templates> {
+        self.forward_templates.as_ref()
+    }
+
+    /// Which tiles of the backward sweep may be.
+    pub fn backward_templates(&self) -> Option<&Templates> {
+        self.backward_templates.as_ref()
     }
 
     /// Length of the slab that carries strips and left halos that are not saved.

@@ -140,6 +140,7 @@ mod schedule;
 mod search;
 mod span;
 mod storing;
+mod templates;
 mod tile_classes;
 mod time;
 mod transposed_window;
@@ -161,12 +162,16 @@ pub use overlap::BlockOverlap;
 pub use planner::{FrontPoint, Planned, PlannerRequest, Store, pareto, plan};
 pub use published::{PublishedBorders, PublishedCost};
 pub use receptive_field::{LostBorder, ReceptiveField, strides};
-pub use recipe::{Block, Geometry, MAX_BLOCKS, Recipe, Tile};
+pub use recipe::{Block, Geometry, MAX_BLOCKS, Recipe, Reuse, Tile};
 pub use rect::Rect;
 pub use rule::{AlignCorners, AxisRule, LocalRule, bilinear_left_neighbour};
 pub use saved::Storage;
 pub use schedule::{AxisSchedule, MAX_BANDS};
 pub use span::{Axis, PerAxis, Span};
+pub use templates::{
+    BackwardPieces, BackwardTemplate, ForwardPieces, ForwardTemplate, MOST_TEMPLATES, Piece,
+    Templates,
+};
 pub use tile_classes::{TileClass, TileClasses};
 pub use time::{NodeTime, Picoseconds, TileTime, TimeModel};
 pub use transposed_window::TransposedWindow;

@@ -9,6 +9,7 @@ use crate::graph::NodeId;
 use crate::overlap::BlockOverlap;
 use crate::recipe::Geometry;
 use crate::saved::Storage;
+use crate::templates::Templates;
 
 /// Bytes that do not depend on the recipe, stated by the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -97,6 +98,11 @@ const BOOKKEEPING_OF_FILE: u128 = 32 << 10;
 /// Bytes for the handles and allocation headers of one block of one image.
 const BOOKKEEPING_PER_BLOCK: u128 = 256;
 
+/// Bytes that say what becomes of a tile, and which parts of its image are of one colour, where some are computed for others.
+const BOOKKEEPING_PER_TILE: u128 = 48;
+/// Bytes for the lists of colours, of classes and of templates.
+const BOOKKEEPING_OF_TEMPLATES: u128 = 64 << 10;
+
 /// What stays of a sweep's memory for the next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeldMemory {
@@ -142,6 +148,8 @@ pub struct PeakBytes {
     pub file: PhaseBytes,
     /// Strips at the borders of segments.
     pub borders: PhaseBytes,
+    /// What is held of tiles that are computed for others, and which tile is which.
+    pub templates: PhaseBytes,
     /// Whole feature maps.
     pub features: PhaseBytes,
     /// Cotangents of the whole feature maps.
@@ -206,7 +214,7 @@ impl PeakBytes {
     }
 
     /// Every class with its name.
-    pub fn classes(&self) -> [(&'static str, PhaseBytes); 19] {
+    pub fn classes(&self) -> [(&'static str, PhaseBytes); 20] {
         [
             ("weights", self.weights),
             ("weight-gradient accumulators", self.accumulators),
@@ -223,6 +231,7 @@ impl PeakBytes {
             ("cotangents shown over blocks", self.shown),
             ("buffers of the file", self.file),
             ("strips at segment borders", self.borders),
+            ("templates of tiles", self.templates),
             ("feature maps", self.features),
             ("feature cotangents", self.cotangents),
             ("input gradient", self.input_gradient),
@@ -408,6 +417,18 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
     };
     let layers = layers.map_or(0, |layers| layers.bytes(geometry));
     let borders = over_blocks(&|block| buffers.border_length(block));
+    let templates = |templates: Option<&Templates>| {
+        templates.map_or(0, |templates| {
+            let tiles = geometry.iter_blocks().map(|block| block.tiles() as u128);
+            let tiles = tiles.sum::<u128>().saturating_mul(images);
+            bytes(templates.room())
+                .saturating_add(tiles.saturating_mul(BOOKKEEPING_PER_TILE))
+                .saturating_add(BOOKKEEPING_OF_TEMPLATES)
+        })
+    };
+    let forward_templates = templates(buffers.forward_templates());
+    let swept_again = if segmented { forward_templates } else { 0 };
+    let backward_templates = templates(buffers.backward_templates()).saturating_add(swept_again);
     let shown = request.shown.iter().fold(0_u128, |sum, node| {
         sum.saturating_add(bytes(BlockOverlap::of(geometry, node.0).values()))
     });
@@ -443,6 +464,7 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
         shown: PhaseBytes::sweeps(0, shown),
         file: PhaseBytes::sweeps(file, file),
         borders: PhaseBytes::sweeps(borders, borders),
+        templates: PhaseBytes::sweeps(forward_templates, backward_templates),
         features: PhaseBytes::throughout(features),
         cotangents: PhaseBytes::from_backward(features),
         input_gradient: PhaseBytes::from_backward(input_gradient),

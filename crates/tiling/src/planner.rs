@@ -7,7 +7,7 @@ use crate::error::TilingError;
 use crate::graph::{NodeId, SizedGraph};
 use crate::lifetimes::residuals;
 use crate::memory::{MemoryRequest, PeakBytes, file_bytes, fresh_bytes, peak_bytes};
-use crate::recipe::{Geometry, Recipe};
+use crate::recipe::{Geometry, Recipe, Reuse};
 use crate::saved::Storage;
 use crate::search::Search;
 use crate::span::PerAxis;
@@ -41,6 +41,8 @@ pub struct PlannerRequest {
     pub segments: Option<u64>,
     /// Which activations may be stored.
     pub store: Store,
+    /// Which tiles are not computed. The time of a plan is that of computing all of them.
+    pub reuse: Reuse,
     /// The most bytes of a file in which what is saved may be. Without a budget it goes there, with one where that is faster
     /// than what fits in memory; with no file, never.
     pub file: Option<ByteCount>,
@@ -56,6 +58,7 @@ impl PlannerRequest {
             output_block: None,
             segments: None,
             store: Store::Any,
+            reuse: Reuse::Nothing,
             file: None,
         }
     }
@@ -269,6 +272,7 @@ fn unbudgeted(
         output_block: request.output_block.unwrap_or(whole.output_block),
         segments,
         tile,
+        reuse: request.reuse,
         ..whole
     };
     let geometry = Geometry::new(sized.clone(), recipe)?;

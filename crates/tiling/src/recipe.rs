@@ -1,6 +1,7 @@
 //! Recipes: blocks x segments x tiles and the stored nodes, as a value.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::TilingError;
@@ -10,6 +11,17 @@ use crate::recipe_file::RecipeFile;
 use crate::rect::Rect;
 use crate::schedule::{AxisSchedule, MAX_BANDS};
 use crate::span::{Axis, PerAxis, Span};
+
+/// Which tiles are not computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Reuse {
+    /// None: every tile is computed.
+    #[default]
+    Nothing,
+    /// Of tiles that [lie alike](crate::TileClasses), and depend on a part of the image that is of one colour, one is computed for all.
+    OneColor,
+}
 
 /// How one image is cut: a value that can be printed, compared and stored, and says everything about the
 /// order of the computation.
@@ -32,6 +44,8 @@ pub struct Recipe {
     pub tile: PerAxis<u64>,
     /// Nodes whose activations are stored from the forward to the backward sweep, in rising order.
     pub stored: Vec<NodeId>,
+    /// Which tiles are not computed, since others have the same values.
+    pub reuse: Reuse,
 }
 
 impl Recipe {
@@ -44,6 +58,7 @@ impl Recipe {
             segments: 1,
             tile: sized.image(),
             stored: Vec::new(),
+            reuse: Reuse::Nothing,
         }
     }
 }
@@ -61,7 +76,11 @@ impl fmt::Display for Recipe {
             self.tile.rows,
             self.tile.columns,
             self.stored.len()
-        )
+        )?;
+        match self.reuse {
+            Reuse::Nothing => Ok(()),
+            Reuse::OneColor => f.write_str(", tiles of one colour computed once"),
+        }
     }
 }
 
@@ -108,12 +127,42 @@ impl Block<'_> {
         PerAxis::new(self.rows.halo(band, node), self.columns.needed(node))
     }
 
+    /// The part of the strip above a tile that it holds of a node.
+    pub fn above(&self, tile: Tile, node: usize) -> Rect {
+        PerAxis::new(
+            self.rows.halo(tile.band, node),
+            self.columns.held(tile.column, node),
+        )
+    }
+
     /// The halo of a node to the left of a tile: its own rows only.
     pub fn left(&self, tile: Tile, node: usize) -> Rect {
         PerAxis::new(
             self.rows.owned(tile.band, node),
             self.columns.halo(tile.column, node),
         )
+    }
+
+    /// The part of the strip of a node that a tile hands to the band below.
+    pub fn below(&self, tile: Tile, node: usize) -> Rect {
+        PerAxis::new(
+            self.rows.halo(tile.band + 1, node),
+            self.columns.owned(tile.column, node),
+        )
+    }
+
+    /// The halo of a node that a tile hands to the tile on its right.
+    pub fn right(&self, tile: Tile, node: usize) -> Rect {
+        PerAxis::new(
+            self.rows.owned(tile.band, node),
+            self.columns.halo(tile.column + 1, node),
+        )
+    }
+
+    /// The tiles of some bands, in raster order.
+    pub fn raster(self, bands: Range<usize>) -> impl DoubleEndedIterator<Item = Tile> + use<> {
+        let columns = self.columns.bands();
+        bands.flat_map(move |band| (0..columns).map(move |column| Tile { band, column }))
     }
 
     /// Number of tiles.
@@ -241,7 +290,7 @@ impl Geometry {
     }
 
     /// The bands of segment `segment` of a block with `bands` bands.
-    pub fn segment_bands(&self, bands: usize, segment: usize) -> std::ops::Range<usize> {
+    pub fn segment_bands(&self, bands: usize, segment: usize) -> Range<usize> {
         let segments = usize::try_from(self.recipe.segments).unwrap_or(1);
         (segment * bands / segments)..((segment + 1) * bands / segments)
     }

@@ -4,15 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::TilingError;
 use crate::graph::NodeId;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, Reuse};
 use crate::span::PerAxis;
 
 /// The version that is written.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// A recipe in a file: a version, and what is done one after the other. There is one stage today; a network with norms over the whole
 /// image will have one for each part between them. Version 1 had no version and no stages; before version 3 the output's blocks were
-/// `block` and the stored nodes `kept`.
+/// `block` and the stored nodes `stored`; before version 4 every tile was computed.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RecipeFile {
     #[serde(default = "first_version")]
@@ -37,6 +37,8 @@ struct Stage {
     tile: PerAxis<u64>,
     #[serde(alias = "kept")]
     stored: Vec<NodeId>,
+    #[serde(default)]
+    reuse: Reuse,
 }
 
 impl From<Recipe> for RecipeFile {
@@ -47,6 +49,7 @@ impl From<Recipe> for RecipeFile {
             segments,
             tile,
             stored,
+            reuse,
         } = recipe;
         Self {
             version: VERSION,
@@ -56,6 +59,7 @@ impl From<Recipe> for RecipeFile {
                 segments,
                 tile,
                 stored,
+                reuse,
             }],
             version_one: None,
         }
@@ -91,6 +95,7 @@ impl TryFrom<RecipeFile> for Recipe {
             segments,
             tile,
             stored,
+            reuse,
         } = stage;
         Ok(Self {
             image,
@@ -98,6 +103,7 @@ impl TryFrom<RecipeFile> for Recipe {
             segments,
             tile,
             stored,
+            reuse,
         })
     }
 }
@@ -118,21 +124,35 @@ mod tests {
             segments: 2,
             tile: PerAxis::new(4, 5),
             stored: vec![NodeId(1), NodeId(3)],
+            reuse: Reuse::Nothing,
         }
     }
 
     #[test]
     fn a_recipe_is_stored_with_its_version() {
         let text = serde_json::to_string(&recipe()).unwrap();
-        assert_eq!(text, format!(r#"{{"version":3,"stages":[{STAGE}]}}"#));
+        let file = |reuse: &str| {
+            let stage = STAGE.strip_suffix('}').unwrap();
+            format!(r#"{{"version":4,"stages":[{stage},"reuse":"{reuse}"}}]}}"#)
+        };
+        assert_eq!(text, file("Nothing"));
         assert_eq!(serde_json::from_str::<Recipe>(&text).unwrap(), recipe());
+        let reusing = Recipe {
+            reuse: Reuse::OneColor,
+            ..recipe()
+        };
+        let text = serde_json::to_string(&reusing).unwrap();
+        assert_eq!(text, file("OneColor"));
+        assert_eq!(serde_json::from_str::<Recipe>(&text).unwrap(), reusing);
     }
 
     #[test]
     fn recipes_of_older_versions_are_read() {
-        assert_eq!(serde_json::from_str::<Recipe>(OLD_STAGE).unwrap(), recipe());
         let second = format!(r#"{{"version":2,"stages":[{OLD_STAGE}]}}"#);
-        assert_eq!(serde_json::from_str::<Recipe>(&second).unwrap(), recipe());
+        let third = format!(r#"{{"version":3,"stages":[{STAGE}]}}"#);
+        for text in [OLD_STAGE, &second, &third] {
+            assert_eq!(serde_json::from_str::<Recipe>(text).unwrap(), recipe());
+        }
     }
 
     #[test]
@@ -143,15 +163,15 @@ mod tests {
                 .to_string()
         };
         let newer = error(&format!(
-            r#"{{"version":4,"stages":[{STAGE}],"statistics":true}}"#
+            r#"{{"version":5,"stages":[{STAGE}],"statistics":true}}"#
         ));
         assert!(
-            newer.contains("version 4") && newer.contains("up to 3"),
+            newer.contains("version 5") && newer.contains("up to 4"),
             "{newer}"
         );
-        let two = error(&format!(r#"{{"version":3,"stages":[{STAGE},{STAGE}]}}"#));
+        let two = error(&format!(r#"{{"version":4,"stages":[{STAGE},{STAGE}]}}"#));
         assert!(two.contains("2 stages"), "{two}");
-        let none = error(r#"{"version":3}"#);
+        let none = error(r#"{"version":4}"#);
         assert!(none.contains("0 stages"), "{none}");
     }
 }

@@ -43,6 +43,7 @@ impl<'a> Search<'a> {
     ) -> Result<Self, TilingError> {
         let mut recipe = Recipe::whole(sized);
         recipe.output_block = request.output_block.unwrap_or(recipe.output_block);
+        recipe.reuse = request.reuse;
         if let Store::Exactly(nodes) = &request.store {
             recipe.stored.clone_from(nodes);
         }

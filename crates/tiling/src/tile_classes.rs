@@ -1,5 +1,6 @@
 //! Tiles that lie alike: where the image is of one colour, one of them is computed for all.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use crate::graph::{Shifts, SizedGraph};
@@ -116,6 +117,15 @@ struct BandClass {
     outputs: Vec<Span>,
 }
 
+/// A key of one axis: how many bands have it, and the first of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FrequentKey {
+    pub(crate) count: u64,
+    /// The row (or column) of blocks.
+    pub(crate) line: usize,
+    pub(crate) band: usize,
+}
+
 /// Which sweep classes are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
@@ -163,6 +173,16 @@ impl TileClasses {
         self.bands(block, tile).map(|band| band.outputs[output])
     }
 
+    /// Of each axis, the most frequent keys, with the first of equally frequent ones first.
+    pub(crate) fn most_frequent(&self, most: usize) -> [Vec<FrequentKey>; 2] {
+        Axis::BOTH.map(|axis| self.axes[axis].most_frequent(most))
+    }
+
+    /// The block in a row and a column of blocks.
+    pub(crate) fn block_at(&self, row: usize, column: usize) -> usize {
+        row * self.columns + column
+    }
+
     fn bands(&self, block: usize, tile: Tile) -> PerAxis<&BandClass> {
         let (rows, columns) = (&self.axes.rows.bands, &self.axes.columns.bands);
         PerAxis::new(
@@ -206,6 +226,25 @@ impl AxisClasses {
             classes.bands.push(bands);
         }
         classes
+    }
+
+    fn most_frequent(&self, most: usize) -> Vec<FrequentKey> {
+        let mut keys = Vec::new();
+        for (line, bands) in self.bands.iter().enumerate() {
+            for (band, class) in bands.iter().enumerate() {
+                // Keys are counted in the order in which they come.
+                if class.key == keys.len() {
+                    keys.push(FrequentKey {
+                        count: self.counts[class.key],
+                        line,
+                        band,
+                    });
+                }
+            }
+        }
+        keys.sort_by_key(|key| Reverse(key.count));
+        keys.truncate(most);
+        keys
     }
 }
 

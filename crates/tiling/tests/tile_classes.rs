@@ -11,8 +11,9 @@ use common::random::{Case, shifted_cases};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use stream_grad_tiling::{
-    AlignCorners, Axis, AxisRule, Block, Geometry, PerAxis, Rect, Shifts, SizedGraph, Span, Tile,
-    TileClasses,
+    AlignCorners, Axis, AxisRule, BackwardPieces, BackwardTemplate, Block, Buffers,
+    ForwardTemplate, Geometry, MOST_TEMPLATES, NodeId, PerAxis, Piece, Recipe, Rect, Reuse, Shifts,
+    SizedGraph, Span, Tile, TileClasses,
 };
 
 /// One step of a hash (the finaliser of SplitMix64).
@@ -405,6 +406,85 @@ fn index_range(span: Span) -> std::ops::Range<usize> {
     index(span.lo)..index(span.hi)
 }
 
+/// Extents and offsets of pieces, which must be apart.
+fn laid_out(pieces: &[Piece], length: u64, channels: u64) -> Result<Vec<[u64; 3]>, TestCaseError> {
+    let pieces = pieces.iter().map(|piece| {
+        let extents = piece.rect.map(|span| span.len());
+        [piece.offset, extents.rows, extents.columns]
+    });
+    let pieces: Vec<[u64; 3]> = pieces.collect();
+    let end = |[offset, rows, columns]: [u64; 3]| offset + rows * columns * channels;
+    for pair in pieces.windows(2) {
+        prop_assert!(end(pair[0]) <= pair[1][0], "{:?}", pair);
+    }
+    prop_assert!(pieces.last().is_none_or(|&last| end(last) <= length));
+    Ok(pieces)
+}
+
+/// Tiles of one class have the same template, which holds what they hand on; there is room for one of each key.
+fn templates_are_alike(geometry: &Geometry) -> Result<usize, TestCaseError> {
+    let buffers = Buffers::new(geometry);
+    let nodes = geometry.sized().graph().nodes();
+    let (mut room, mut more) = ([0; 2], 0);
+    let mut first = HashMap::new();
+    for (index, tile) in tiles(geometry) {
+        let block = geometry.block(index);
+        let forward = ForwardTemplate::of(geometry, block, tile);
+        let backward = BackwardTemplate::of(geometry, block, tile);
+        for node in 0..nodes.len() {
+            let (pieces, channels) = (forward.nodes[node], nodes[node].channels);
+            prop_assert!(pieces.below.rect.covers(block.below(tile, node)));
+            prop_assert!(pieces.right.rect.covers(block.right(tile, node)));
+            let is_output = geometry.sized().graph().outputs().contains(&NodeId(node));
+            if is_output || geometry.is_stored(node) {
+                prop_assert!(pieces.owned.rect.covers(block.owned(tile, node)));
+            }
+            let distinct: Vec<Piece> = pieces.distinct().collect();
+            let forward_places = laid_out(&distinct, forward.length, channels)?;
+            let BackwardPieces { above, left, owned } = backward.nodes[node];
+            let backward_places = laid_out(&[above, left, owned], backward.length, channels)?;
+            for (sweep, templates, places, length) in [
+                (
+                    0,
+                    buffers.forward_templates(),
+                    forward_places,
+                    forward.length,
+                ),
+                (
+                    1,
+                    buffers.backward_templates(),
+                    backward_places,
+                    backward.length,
+                ),
+            ] {
+                let templates = templates.unwrap();
+                let Some((key, _)) = templates.of(index, tile) else {
+                    continue;
+                };
+                prop_assert_eq!(templates.length(key), length);
+                match first.entry((sweep, key, node)) {
+                    std::collections::hash_map::Entry::Vacant(entry) => {
+                        entry.insert(places);
+                        room[sweep] += if node == 0 { length } else { 0 };
+                    }
+                    std::collections::hash_map::Entry::Occupied(entry) => {
+                        prop_assert_eq!(entry.get(), &places);
+                        more += usize::from(node == 0);
+                    }
+                }
+            }
+        }
+    }
+    for (room, templates) in room
+        .into_iter()
+        .zip([buffers.forward_templates(), buffers.backward_templates()])
+    {
+        let templates = templates.unwrap();
+        prop_assert!(room <= templates.room() && templates.keys() <= MOST_TEMPLATES);
+    }
+    Ok(more)
+}
+
 /// What a test over many cases has seen, so that it is known to have seen something.
 #[derive(Default)]
 struct Seen {
@@ -451,4 +531,21 @@ fn tiles_of_a_class_have_the_same_cotangents() {
     });
     let share = seen.copies.get() as f64 / seen.tiles.get() as f64;
     assert!(share > 0.05, "{share} of {} tiles", seen.tiles.get());
+}
+
+#[test]
+fn tiles_of_a_class_have_one_template() {
+    let seen = over_cases(|case, _, seen| {
+        let geometry = case.alike_geometry();
+        let recipe = Recipe {
+            reuse: Reuse::OneColor,
+            stored: case.stored_nodes(geometry.sized()),
+            ..geometry.recipe().clone()
+        };
+        let geometry = Geometry::new(geometry.sized().clone(), recipe).unwrap();
+        let more = templates_are_alike(&geometry)?;
+        seen.copies.set(seen.copies.get() + more);
+        Ok(())
+    });
+    assert!(seen.copies.get() > 10_000, "{}", seen.copies.get());
 }

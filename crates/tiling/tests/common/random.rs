@@ -317,13 +317,16 @@ impl Case {
         node
     }
 
+    /// The nodes that are stored.
+    pub(crate) fn stored_nodes(&self, sized: &SizedGraph) -> Vec<NodeId> {
+        let stored = (1..sized.graph().nodes().len()).filter(|&node| self.stored[node]);
+        stored.map(NodeId).collect()
+    }
+
     /// The recipe's geometry, with at most one segment a band.
     pub(crate) fn geometry(&self) -> Geometry {
         let sized = self.sized();
-        let stored = (1..sized.graph().nodes().len())
-            .filter(|&node| self.stored[node])
-            .map(NodeId)
-            .collect();
+        let stored = self.stored_nodes(&sized);
         let recipe = Recipe {
             tile: self.tile,
             output_block: self.block,

@@ -74,7 +74,7 @@ fn path(folder: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use stream_grad::tiling::PerAxis;
+    use stream_grad::tiling::{PerAxis, Reuse};
 
     use super::*;
 
@@ -85,6 +85,7 @@ mod tests {
             segments: 1,
             tile: PerAxis::both(tile),
             stored: Vec::new(),
+            reuse: Reuse::Nothing,
         }
     }
 

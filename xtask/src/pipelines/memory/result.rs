@@ -318,7 +318,7 @@ fn line(row: &Row, width: usize) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use stream_grad::tiling::{PerAxis, Recipe};
+    use stream_grad::tiling::{PerAxis, Recipe, Reuse};
 
     use super::*;
     use crate::compare::step::PlannedStep;
@@ -341,6 +341,7 @@ pub(crate) mod tests {
                         segments: 1,
                         tile: extent,
                         stored: Vec::new(),
+                        reuse: Reuse::Nothing,
                     },
                     memory: None,
                     offload: None,
