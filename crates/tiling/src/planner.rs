@@ -41,7 +41,7 @@ pub struct PlannerRequest {
     pub segments: Option<u64>,
     /// Which activations may be stored.
     pub store: Store,
-    /// Which tiles are not computed. The time of a plan is that of computing all of them.
+    /// Which tiles are not computed. How many these are is predicted from [`TimeModel::texture`].
     pub reuse: Reuse,
     /// The most bytes of a file in which what is saved may be. Without a budget it goes there, with one where that is faster
     /// than what fits in memory; with no file, never.

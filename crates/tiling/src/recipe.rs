@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::error::TilingError;
 use crate::graph::{NodeId, SizedGraph};
@@ -11,6 +11,7 @@ use crate::recipe_file::RecipeFile;
 use crate::rect::Rect;
 use crate::schedule::{AxisSchedule, MAX_BANDS};
 use crate::span::{Axis, PerAxis, Span};
+use crate::tile_classes::TileClasses;
 
 /// Which tiles are not computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -178,6 +179,8 @@ pub struct Geometry {
     recipe: Recipe,
     rows: Arc<[AxisSchedule]>,
     columns: Arc<[AxisSchedule]>,
+    /// Forward and backward, once anybody has asked.
+    classes: Arc<OnceLock<[Arc<TileClasses>; 2]>>,
 }
 
 impl Geometry {
@@ -194,6 +197,7 @@ impl Geometry {
             recipe,
             rows,
             columns,
+            classes: Arc::default(),
         }
         .checked()
     }
@@ -259,6 +263,12 @@ impl Geometry {
             Axis::Rows => &self.rows,
             Axis::Columns => &self.columns,
         }
+    }
+
+    /// Which tiles lie alike forward, and which backward.
+    pub(crate) fn classes(&self) -> &[Arc<TileClasses>; 2] {
+        self.classes
+            .get_or_init(|| [TileClasses::forward(self), TileClasses::backward(self)].map(Arc::new))
     }
 
     /// The graph with its sizes.

@@ -12,7 +12,7 @@ const VERSION: u32 = 4;
 
 /// A recipe in a file: a version, and what is done one after the other. There is one stage today; a network with norms over the whole
 /// image will have one for each part between them. Version 1 had no version and no stages; before version 3 the output's blocks were
-/// `block` and the stored nodes `stored`; before version 4 every tile was computed.
+/// `block` and the stored nodes `kept`; before version 4 every tile was computed.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RecipeFile {
     #[serde(default = "first_version")]

@@ -362,6 +362,7 @@ mod tests {
                         fresh_byte,
                         file_byte: 0,
                         fixed: 0,
+                        texture: Fraction::new(1, 1),
                     };
                     Case {
                         sized,

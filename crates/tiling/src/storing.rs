@@ -55,12 +55,14 @@ impl StoreOrder {
         time: &TimeModel,
         nodes: &[Spared],
     ) -> Self {
+        let [_, backward_share] = time.computed(geometry, work);
         let mut ranked: Vec<Ranked> = nodes
             .iter()
             .map(|Spared { node, spared }| {
-                let saved = spared.iter().fold(Picoseconds::default(), |sum, &spared| {
+                let all = spared.iter().fold(Picoseconds::default(), |sum, &spared| {
                     sum + time.recompute(spared, &work.sweep[spared])
                 });
+                let saved = backward_share.of(all);
                 let elements = extra_elements(geometry, node.0);
                 Ranked {
                     node: *node,

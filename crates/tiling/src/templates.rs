@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::arena::aligned;
 use crate::recipe::{Block, Geometry, Reuse, Tile};
@@ -149,7 +150,7 @@ impl BackwardTemplate {
 /// Which tiles of a recipe may be computed for others, and how much memory their templates take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Templates {
-    classes: TileClasses,
+    classes: Arc<TileClasses>,
     /// The number of each key that has a template.
     numbers: HashMap<PerAxis<usize>, usize>,
     /// Elements of each template.
@@ -161,19 +162,19 @@ impl Templates {
     pub(crate) fn forward(geometry: &Geometry) -> Option<Self> {
         let length = |block: Block<'_>, tile| ForwardTemplate::of(geometry, block, tile).length;
         (geometry.recipe().reuse == Reuse::OneColor)
-            .then(|| Self::new(geometry, TileClasses::forward(geometry), &length))
+            .then(|| Self::new(geometry, &geometry.classes()[0], &length))
     }
 
     /// Those of the backward sweep.
     pub(crate) fn backward(geometry: &Geometry) -> Option<Self> {
         let length = |block: Block<'_>, tile| BackwardTemplate::of(geometry, block, tile).length;
         (geometry.recipe().reuse == Reuse::OneColor)
-            .then(|| Self::new(geometry, TileClasses::backward(geometry), &length))
+            .then(|| Self::new(geometry, &geometry.classes()[1], &length))
     }
 
     fn new(
         geometry: &Geometry,
-        classes: TileClasses,
+        classes: &Arc<TileClasses>,
         length: &dyn Fn(Block<'_>, Tile) -> u64,
     ) -> Self {
         let mut numbers = HashMap::new();
@@ -183,7 +184,7 @@ impl Templates {
             lengths.push(length(geometry.block(index), tile));
         }
         Self {
-            classes,
+            classes: Arc::clone(classes),
             numbers,
             lengths,
         }
@@ -220,7 +221,7 @@ impl Templates {
 
 impl TileClasses {
     /// Of the keys that at least two tiles have, the most frequent ones: the first tile of each.
-    fn frequent(&self, most: usize) -> Vec<(usize, Tile)> {
+    pub(crate) fn frequent(&self, most: usize) -> Vec<(usize, Tile)> {
         let [rows, columns] = self.most_frequent(most);
         let mut pairs: Vec<(u64, usize, Tile)> = Vec::new();
         for row in &rows {

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::ops::{Add, Mul};
 
+use crate::fraction::Fraction;
 use crate::graph::Graph;
 use crate::memory::MemoryRequest;
 use crate::recipe::Geometry;
-use crate::work::{Amount, Work, duties};
+use crate::span::PerAxis;
+use crate::work::{AlikeTiles, Amount, Work, duties};
 
 /// A time in picoseconds: a FLOP takes about ten. Sums and products saturate.
 ///
@@ -160,6 +162,9 @@ pub struct TimeModel {
     pub file_byte: u64,
     /// Picoseconds of a step that depend neither on the recipe nor on the number of images.
     pub fixed: u64,
+    /// The share of an image that is expected not to be of one colour. Where tiles of one colour are computed once, others are counted
+    /// as if this was one disc.
+    pub texture: Fraction,
 }
 
 impl TimeModel {
@@ -187,6 +192,7 @@ impl TimeModel {
             fresh_byte: Self::FRESH_BYTE,
             file_byte: Self::FILE_BYTE,
             fixed: 0,
+            texture: Fraction::new(1, 1),
         }
     }
 
@@ -200,6 +206,7 @@ impl TimeModel {
     ) -> Picoseconds {
         let nodes = geometry.sized().graph().nodes();
         let mut image = Picoseconds(self.file_byte.into()) * traffic.file;
+        let [forward_share, backward_share] = self.computed(geometry, work);
         let unknown = NodeTime::default();
         let amounts = work.sweep.iter().zip(&work.again);
         for (((index, node), duties), (sweep, again)) in
@@ -212,13 +219,13 @@ impl TimeModel {
             // A halo is copied out of one tile and into another.
             let copies = |amount: &Amount, times| Picoseconds(byte) * amount.halo * times;
             let forward = time.forward.sum(sweep);
-            image = image + forward + copies(sweep, 2);
+            image = image + forward_share.of(forward) + copies(sweep, 2);
             image = image + time.forward.sum(again) + copies(again, 2);
             if duties.recompute {
-                image = image + forward + copies(sweep, 1);
+                image = image + backward_share.of(forward) + copies(sweep, 1);
             }
             if duties.vjp {
-                image = image + time.vjp.sum(sweep) + copies(sweep, 2);
+                image = image + backward_share.of(time.vjp.sum(sweep)) + copies(sweep, 2);
             }
         }
         image * u128::from(memory.images)
@@ -226,9 +233,97 @@ impl TimeModel {
             + Picoseconds(self.fixed.into())
     }
 
-    /// The time for which a node is computed again in the backward sweep of one image, if it is.
+    /// The time for which a node is computed again in the backward sweep over all tiles of one image, if it is.
     pub(crate) fn recompute(&self, node: usize, sweep: &Amount) -> Picoseconds {
         let time = self.nodes.get(node);
         time.map_or(Picoseconds::default(), |time| time.forward.sum(sweep))
+    }
+
+    /// The shares of tiles that are computed forward and backward.
+    pub(crate) fn computed(&self, geometry: &Geometry, work: &Work) -> [Share; 2] {
+        let image = geometry.sized().image();
+        match work.alike {
+            None => [Share::ALL; 2],
+            Some(alike) => alike.map(|alike| {
+                Share::seeing(self.texture, image, alike.field).computed(&alike, work.tiles)
+            }),
+        }
+    }
+}
+
+/// A share of all tiles, in parts of 2^20.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Share(u128);
+
+impl Share {
+    pub(crate) const ALL: Self = Self(1 << 20);
+
+    /// Those whose fields meet a disc that takes `texture` of the image. The places of a rectangle where it meets a disc have the area of
+    /// the disc, that of the rectangle, and the product of the radius and the rectangle's circumference (Steiner).
+    fn seeing(texture: Fraction, image: PerAxis<u64>, field: PerAxis<u64>) -> Self {
+        let image = u128::from(image.rows).saturating_mul(image.columns.into());
+        let numerator = image.saturating_mul(texture.numerator());
+        let disc = numerator / texture.denominator();
+        // 355 / 113 is pi to six digits.
+        let radius = (disc.saturating_mul(113) / 355).isqrt();
+        let (rows, columns) = (u128::from(field.rows), u128::from(field.columns));
+        let around = radius.saturating_mul(2 * (rows + columns));
+        let places = disc.saturating_add(around).saturating_add(rows * columns);
+        let parts = places.min(image).saturating_mul(Self::ALL.0) / image.max(1);
+        Self(parts)
+    }
+
+    /// Of all tiles, those that are computed if this is the share of those that see texture.
+    fn computed(self, alike: &AlikeTiles, tiles: u128) -> Self {
+        let repeated = alike.tiles.saturating_sub(alike.templates).min(tiles);
+        let repeated = repeated.saturating_mul(Self::ALL.0 - self.0) / tiles.max(1);
+        Self(Self::ALL.0 - repeated)
+    }
+
+    pub(crate) fn of(self, time: Picoseconds) -> Picoseconds {
+        Picoseconds(time.0.saturating_mul(self.0) / Self::ALL.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_meet_a_disc_where_they_do() {
+        let (image, field) = (
+            PerAxis::new(900_u64, 1100_u64),
+            PerAxis::new(70_u64, 130_u64),
+        );
+        let texture = Fraction::new(1, 10);
+        let radius = 177.5_f64;
+        // Of every place of the field's upper left corner, over an image that goes on behind its ends.
+        let mut meet = 0_u128;
+        for row in -800_i32..800 {
+            for column in -800_i32..800 {
+                let distance =
+                    |first: i32, length: i32| f64::from((-first).clamp(0, length) + first);
+                let (rows, columns) = (distance(row, 69), distance(column, 129));
+                meet += u128::from(rows.hypot(columns) <= radius);
+            }
+        }
+        let share = Share::seeing(texture, image, field);
+        let expected = (meet << 20) / (900 * 1100);
+        assert!(
+            share.0.abs_diff(expected) * 100 <= expected,
+            "{} {expected}",
+            share.0
+        );
+        let alike = AlikeTiles {
+            field,
+            tiles: 90,
+            templates: 10,
+        };
+        let half = Share(Share::ALL.0 / 2);
+        assert_eq!(half.computed(&alike, 100), Share(Share::ALL.0 * 6 / 10 + 1));
+        let all = Share::seeing(Fraction::new(1, 1), image, field);
+        assert_eq!(all.computed(&alike, 100), Share::ALL);
+        assert_eq!(all, Share::ALL);
+        assert_eq!(all.of(Picoseconds(77)), Picoseconds(77));
     }
 }

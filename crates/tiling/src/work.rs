@@ -2,9 +2,10 @@
 
 use crate::buffers::Residual;
 use crate::lifetimes::{has_vjp, residuals};
-use crate::recipe::Geometry;
+use crate::recipe::{Geometry, Reuse, Tile};
 use crate::schedule::AxisSchedule;
-use crate::span::Axis;
+use crate::span::{Axis, PerAxis, Span};
+use crate::templates::MOST_TEMPLATES;
 
 /// What one sweep over some bands of tiles does at one node. Sums saturate.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -35,6 +36,19 @@ pub(crate) struct Work {
     pub(crate) sweep: Vec<Amount>,
     /// Of each node, a sweep over all segments but the last of each block.
     pub(crate) again: Vec<Amount>,
+    /// Forward and backward, where tiles are computed for others.
+    pub(crate) alike: Option<[AlikeTiles; 2]>,
+}
+
+/// Tiles that lie alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AlikeTiles {
+    /// Rows and columns of the field of most of them.
+    pub(crate) field: PerAxis<u64>,
+    /// Number of those that have a template, if they are of one colour.
+    pub(crate) tiles: u128,
+    /// Number of templates.
+    pub(crate) templates: u128,
 }
 
 /// The computations of one node, besides the first forward sweep.
@@ -74,8 +88,29 @@ impl Work {
                     over(&|schedule| geometry.segment_bands(schedule.bands(), segments - 1).start)
                 }
             },
+            alike: match geometry.recipe().reuse {
+                Reuse::Nothing => None,
+                Reuse::OneColor => alike_tiles(geometry),
+            },
         }
     }
+}
+
+/// The tiles that lie alike; none if no two do, forward or backward.
+fn alike_tiles(geometry: &Geometry) -> Option<[AlikeTiles; 2]> {
+    let [forward, backward] = geometry.classes().each_ref().map(|classes| {
+        let frequent = classes.frequent(MOST_TEMPLATES);
+        let of = |&(block, tile): &(usize, Tile)| classes.of(block, tile);
+        let tiles = frequent
+            .iter()
+            .map(|first| u128::from(classes.tiles(of(first).key)));
+        Some(AlikeTiles {
+            field: of(frequent.first()?).field.map(Span::len),
+            tiles: tiles.sum(),
+            templates: frequent.len() as u128,
+        })
+    });
+    Some([forward?, backward?])
 }
 
 /// Sums over the bands of one axis, at one node.

@@ -12,8 +12,8 @@ use common::one_image;
 use common::random::cases;
 use proptest::prelude::*;
 use stream_grad_tiling::{
-    ByteCount, FrontPoint, Geometry, NodeId, NodeTime, Planned, PlannerRequest, Storage, TileTime,
-    TilingError, TimeModel, pareto, plan,
+    ByteCount, Fraction, FrontPoint, Geometry, NodeId, NodeTime, Planned, PlannerRequest, Storage,
+    TileTime, TilingError, TimeModel, pareto, plan,
 };
 
 fn tile_times() -> impl Strategy<Value = TileTime> {
@@ -45,6 +45,7 @@ fn models() -> impl Strategy<Value = TimeModel> {
                 fresh_byte,
                 file_byte,
                 fixed,
+                texture: Fraction::new(1, 1),
             },
         )
 }

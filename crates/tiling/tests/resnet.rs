@@ -12,7 +12,7 @@ use common::{one_image, resnet18, resnet50, square};
 use stream_grad_tiling::{
     Axis, Buffers, ByteCount, Fraction, Geometry, LostBorder, MAX_BANDS, MemoryRequest, NodeId,
     PerAxis, Planned, PlannerRequest, PublishedBorders, PublishedCost, ReceptiveField, Recipe,
-    SizedGraph, Span, Store, TilingError, TimeModel, pareto, peak_bytes, plan,
+    Reuse, SizedGraph, Span, Store, TilingError, TimeModel, pareto, peak_bytes, plan,
 };
 
 /// The time that FLOPs alone predict.
@@ -215,6 +215,35 @@ fn the_front_trades_memory_for_arithmetic() {
     }
     let conventional = front.last().unwrap();
     assert_eq!(conventional.cost.compute_ratio(), Fraction::new(1, 1));
+}
+
+#[test]
+fn the_less_texture_the_faster_and_the_smaller_tiles() {
+    let sized = square(resnet18(), 8192);
+    let mut request = PlannerRequest::new(one_image());
+    // Enough for everything: room for templates takes none from what is stored.
+    request.budget = Some(ByteCount::gib(1 << 10));
+    let computed = plan(&sized, &request, &time(&sized)).unwrap();
+    request.reuse = Reuse::OneColor;
+    let of = |percent: u128| {
+        let mut time = time(&sized);
+        time.texture = Fraction::new(percent, 100);
+        plan(&sized, &request, &time).unwrap()
+    };
+    let [all, quarter, little] = [100, 25, 1].map(of);
+    let area = |planned: &Planned| {
+        let tile = planned.geometry.recipe().tile;
+        tile.rows * tile.columns
+    };
+    assert!(all.peak.templates.backward > 0 && computed.peak.templates.backward == 0);
+    assert_eq!((area(&all), all.time), (area(&computed), computed.time));
+    assert!(area(&quarter) < area(&all) && area(&little) <= area(&quarter));
+    let percent = |planned: &Planned| planned.time.0 * 100 / computed.time.0;
+    let found = [&quarter, &little].map(percent);
+    assert!(
+        (35..50).contains(&found[0]) && (5..15).contains(&found[1]),
+        "{found:?}"
+    );
 }
 
 #[test]
