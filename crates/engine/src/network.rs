@@ -226,6 +226,7 @@ impl Network {
                 || inputs.any(|&input| graph.nodes()[input].has_cotangent)
                 || taps.contains(&index);
             let id = graph.push(node.planned(&needs, has_cotangent)?)?;
+            graph.set_shifts(id, node.operator.shifts())?;
             if let Some(like) = node.crop {
                 graph.crop(id, NodeId(like))?;
             }

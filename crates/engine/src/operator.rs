@@ -7,7 +7,7 @@ pub(crate) mod plain;
 pub(crate) mod step;
 
 use stream_grad_kernels::{Activation, KernelError};
-use stream_grad_tiling::{AxisRule, PerAxis, TilingError, VjpReads};
+use stream_grad_tiling::{AxisRule, PerAxis, Shifts, TilingError, VjpReads};
 
 use crate::backend::Backend;
 use crate::channel_map::ChannelMap;
@@ -32,6 +32,11 @@ pub(crate) trait Operator: Sized {
     /// Settings that give no rule.
     fn rule(&self) -> Result<PerAxis<AxisRule>, TilingError> {
         Ok(PerAxis::both(AxisRule::Pointwise))
+    }
+
+    /// By which shifts of its outputs it computes the same, bit for bit.
+    fn shifts(&self) -> Shifts {
+        Shifts::All
     }
 
     /// The parameters that it reads.

@@ -5,10 +5,11 @@
 //! sweeps.
 
 use std::borrow::Cow;
+use std::num::NonZeroU32;
 
 use rayon::prelude::*;
 use stream_grad_kernels::{Activation, Element, KernelError, Window};
-use stream_grad_tiling::{AxisRule, PerAxis, TilingError, VjpReads};
+use stream_grad_tiling::{AxisRule, PerAxis, Shifts, TilingError, VjpReads};
 
 use crate::backend::{Backend, ConvolutionOperands};
 use crate::channel_map::ChannelMap;
@@ -45,6 +46,10 @@ pub(crate) struct Transposed<B: Backend> {
 /// Weights of one output channel from which on a pass over the cotangent is cheaper than a second copy of the weights: such
 /// convolutions do thousands of operations for each value that the pass touches, and lie where planes are small.
 const MANY_WEIGHTS: usize = 2048;
+
+/// Winograd's tiles have two rows and two columns, and lie on a grid that is fixed in the plane: which of the four places an output
+/// has decides how it is rounded.
+const WINOGRAD_GRID: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 
 /// How weights are packed for the data gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,6 +235,14 @@ impl Operator for Convolution {
 
     fn rule(&self) -> Result<PerAxis<AxisRule>, TilingError> {
         Ok(window_per_axis(&self.shape.window)?.map(AxisRule::Window))
+    }
+
+    fn shifts(&self) -> Shifts {
+        if self.shape.is_winograd() {
+            Shifts::Multiples(WINOGRAD_GRID)
+        } else {
+            Shifts::All
+        }
     }
 
     fn parameters(&self) -> Vec<ParameterId> {

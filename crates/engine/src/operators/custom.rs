@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use stream_grad_kernels::KernelError;
-use stream_grad_tiling::{Axis, AxisRule, PerAxis, Span, TilingError, VjpReads};
+use stream_grad_tiling::{Axis, AxisRule, PerAxis, Shifts, Span, TilingError, VjpReads};
 
 use crate::backend::{Backend, Buffer, Rect};
 use crate::element::{Compute, Stored, Values};
@@ -62,6 +62,12 @@ pub trait CustomOperator: fmt::Debug + Send + Sync {
 
     /// Which inputs each output reads, per axis.
     fn rule(&self) -> PerAxis<AxisRule>;
+
+    /// Whether it computes the same wherever it is asked: the values depend on those of the input alone, and neither on where
+    /// `region` lies nor on how large the plane is. A tile is computed for others only where all operators say so.
+    fn is_same_everywhere(&self) -> bool {
+        false
+    }
 
     /// FLOPs of one output position, for the planner.
     fn flops_per_output(&self) -> u64;
@@ -125,6 +131,14 @@ impl Operator for Custom {
 
     fn rule(&self) -> Result<PerAxis<AxisRule>, TilingError> {
         Ok(self.operator.rule())
+    }
+
+    fn shifts(&self) -> Shifts {
+        if self.operator.is_same_everywhere() {
+            Shifts::All
+        } else {
+            Shifts::Nothing
+        }
     }
 
     fn parameters(&self) -> Vec<ParameterId> {

@@ -14,7 +14,7 @@ mod pool;
 mod upsample;
 
 use stream_grad_kernels::KernelError;
-use stream_grad_tiling::{AxisRule, PerAxis, TilingError, VjpReads};
+use stream_grad_tiling::{AxisRule, PerAxis, Shifts, TilingError, VjpReads};
 
 use crate::backend::Backend;
 use crate::error::{Result, StreamError};
@@ -188,6 +188,10 @@ impl AnyOperator {
 
     pub(crate) fn rule(&self) -> Result<PerAxis<AxisRule>, TilingError> {
         ask!(self, operator => operator.rule())
+    }
+
+    pub(crate) fn shifts(&self) -> Shifts {
+        ask!(self, operator => operator.shifts())
     }
 
     pub(crate) fn parameters(&self) -> Vec<ParameterId> {

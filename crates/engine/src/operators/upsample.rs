@@ -1,7 +1,7 @@
 //! Upsampling by a whole factor.
 
 use stream_grad_kernels::Interpolation;
-use stream_grad_tiling::{AxisRule, PerAxis, TilingError, VjpReads};
+use stream_grad_tiling::{AxisRule, PerAxis, Shifts, TilingError, VjpReads};
 
 use crate::backend::Backend;
 use crate::error::Result;
@@ -49,6 +49,14 @@ impl Operator for Upsample {
                 AxisRule::UpsampleBilinear(factor, align_corners)
             }
         }))
+    }
+
+    fn shifts(&self) -> Shifts {
+        // A sample's place between two pixels is a difference of positions, which is rounded unless the factor divides exactly.
+        match self.interpolation {
+            Interpolation::Bilinear(_) if !self.factor.is_power_of_two() => Shifts::Nothing,
+            Interpolation::Bilinear(_) | Interpolation::Nearest => Shifts::All,
+        }
     }
 
     fn vjp_reads(&self, _trains: bool) -> VjpReads {
