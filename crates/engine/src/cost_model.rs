@@ -129,6 +129,7 @@ impl CostModel {
                 *time = measured;
             }
         }
+        model.texture = request.texture.unwrap_or(model.texture);
         if let Some(machine) = self.machine {
             let parameters = net.parameters.iter();
             let values: usize = parameters.map(ParameterShape::len).sum();

@@ -91,6 +91,7 @@ fn planner_request(
         .map(|(rows, columns)| PerAxis::new(rows, columns));
     wanted.output_block = block_edge(request, sized);
     wanted.segments = request.segments;
+    wanted.reuse = request.reuse;
     if let Some(names) = &request.stored {
         wanted.store = Store::Exactly(stored_nodes(net, names)?);
     }

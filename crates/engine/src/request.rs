@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use stream_grad_kernels::Arithmetic;
-use stream_grad_tiling::Maps;
+use stream_grad_tiling::{Fraction, Maps};
 
 use crate::cost_model::CostModel;
 use crate::element::{DType, RequestedDType};
@@ -36,6 +36,8 @@ pub struct PlanRequest {
     pub(crate) offload: Option<PathBuf>,
     pub(crate) poison: Option<f64>,
     pub(crate) workspace: Option<Workspace>,
+    pub(crate) reuse: stream_grad_tiling::Reuse,
+    pub(crate) texture: Option<Fraction>,
     pub(crate) cost_model: CostModel,
 }
 
@@ -62,6 +64,8 @@ impl PlanRequest {
             offload: None,
             poison: None,
             workspace: None,
+            reuse: stream_grad_tiling::Reuse::Nothing,
+            texture: None,
             cost_model: CostModel::FIXED,
         }
     }
@@ -116,7 +120,7 @@ impl PlanRequest {
         self
     }
 
-    /// A recipe that was stored with a run; tile, block, segments and stored nodes are not looked at, nor is the budget but
+    /// A recipe that was stored with a run; tile, block, segments, stored nodes and reuse are not looked at, nor is the budget but
     /// to decide whether what is saved goes to a file.
     #[must_use]
     pub fn recipe(mut self, recipe: stream_grad_tiling::Recipe) -> Self {
@@ -246,6 +250,36 @@ impl PlanRequest {
     #[must_use]
     pub fn workspace(mut self, workspace: &Workspace) -> Self {
         self.workspace = Some(workspace.clone());
+        self
+    }
+
+    /// Whether tiles that have the same values are computed once: with [`Reuse::OneColor`](stream_grad_tiling::Reuse::OneColor), those
+    /// that lie alike and depend on a part of the image of which the source [says](crate::TileSource::one_color) that it is of one
+    /// colour. Features are the same, bit for bit, and gradients up to the order of sums: a run keeps to what it began with.
+    ///
+    /// ```
+    /// use stream_grad_engine::{PlanRequest, tiling::Reuse};
+    /// let request = PlanRequest::new(65_536, 65_536).tile(512).reuse(Reuse::OneColor);
+    /// # let _ = request;
+    /// ```
+    #[must_use]
+    pub fn reuse(mut self, reuse: stream_grad_tiling::Reuse) -> Self {
+        self.reuse = reuse;
+        self
+    }
+
+    /// The share of the image that is expected not to be of one colour; without this, all of it. The time of recipes that
+    /// [reuse](Self::reuse) what they computed is predicted from it, so that with a budget tiles are as small as that pays.
+    ///
+    /// ```
+    /// use stream_grad_engine::{ByteCount, PlanRequest, tiling::{Fraction, Reuse}};
+    /// let request = PlanRequest::new(65_536, 65_536).memory(ByteCount::gib(8));
+    /// let request = request.reuse(Reuse::OneColor).texture(Fraction::new(15, 100));
+    /// # let _ = request;
+    /// ```
+    #[must_use]
+    pub const fn texture(mut self, share: Fraction) -> Self {
+        self.texture = Some(share);
         self
     }
 

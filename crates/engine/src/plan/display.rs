@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use stream_grad_tiling::{Maps, Storage};
+use stream_grad_tiling::{Maps, Reuse, Storage};
 
 use super::Plan;
 
@@ -49,6 +49,9 @@ impl fmt::Display for Plan {
                 self.network.nodes.len(),
                 names.join(", ")
             )?,
+        }
+        if recipe.reuse == Reuse::OneColor {
+            writeln!(f, "reused         tiles of one colour")?;
         }
         if self.buffers.storage() == Storage::File {
             writeln!(f, "offloaded      up to {}", self.file_bytes())?;
