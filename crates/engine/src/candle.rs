@@ -49,6 +49,16 @@ impl TileSource for Tensor {
         (dimension(2), dimension(3))
     }
 
+    fn one_color(&self, image: usize, region: Rect) -> Result<Option<Vec<f64>>, ExternalError> {
+        let place = TensorPlace::new(self, image, region)?;
+        let (storage, _) = self.storage_and_layout();
+        Ok(match &*storage {
+            Storage::Cpu(CpuStorage::F32(data)) => place.color(data),
+            Storage::Cpu(CpuStorage::F64(data)) => place.color(data),
+            _ => None,
+        })
+    }
+
     fn read(&self, image: usize, region: Rect, out: TileMut<'_>) -> Result<(), ExternalError> {
         let place = TensorPlace::new(self, image, region)?;
         let (storage, _) = self.storage_and_layout();
@@ -96,6 +106,23 @@ impl TensorPlace {
             height: region.height(),
             width: region.width(),
         })
+    }
+
+    /// The value of each channel, if it is the same at every position.
+    fn color<T: Into<f64> + Copy>(&self, data: &[T]) -> Option<Vec<f64>> {
+        let [channel_stride, row_stride, column_stride] = self.strides;
+        let at = |place: usize| -> f64 { data[place].into() };
+        let of_channel = |channel: usize| {
+            let start = self.origin + channel * channel_stride;
+            let first = (self.height * self.width > 0).then(|| at(start))?;
+            let same = (0..self.height).all(|row| {
+                let row = start + row * row_stride;
+                let mut line = (0..self.width).map(|column| at(row + column * column_stride));
+                line.all(|value| value.to_bits() == first.to_bits())
+            });
+            same.then_some(first)
+        };
+        (0..self.channels).map(of_channel).collect()
     }
 
     fn copy<T: Into<f64> + Copy + Sync>(

@@ -25,6 +25,18 @@ pub trait TileSource: Send + Sync {
     fn expect_reads(&self, reads: &mut dyn Iterator<Item = (usize, Rect)>) {
         let _ = reads;
     }
+    /// The values of a pixel of `region` of image `image`, by channel, if the source knows that all of its pixels are the same, bit for
+    /// bit; none if they are not, or if it does not know. A plan in single precision gets them rounded.
+    ///
+    /// It is believed: a plan that [reuses](crate::PlanRequest::reuse) what it computed does not read there again.
+    /// [`CheckedSource`](crate::CheckedSource) finds out whether it is right.
+    ///
+    /// # Errors
+    /// Anything that keeps the source from telling; the sweep ends with it.
+    fn one_color(&self, image: usize, region: Rect) -> Result<Option<Vec<f64>>, ExternalError> {
+        let _ = (image, region);
+        Ok(None)
+    }
     /// Writes every value of `region` of image `image` to `out`.
     ///
     /// # Errors
@@ -50,6 +62,10 @@ impl<S: TileSource + ?Sized> TileSource for Arc<S> {
         (**self).expect_reads(reads);
     }
 
+    fn one_color(&self, image: usize, region: Rect) -> Result<Option<Vec<f64>>, ExternalError> {
+        (**self).one_color(image, region)
+    }
+
     fn read(&self, image: usize, region: Rect, out: TileMut<'_>) -> Result<(), ExternalError> {
         (**self).read(image, region, out)
     }
@@ -71,8 +87,16 @@ pub trait FeatureSink: Send {
 }
 
 /// Is asked for the cotangent of each region of the features exactly once, and given the features there
-/// (maximum, GeM and attention pooling need them).
+/// (maximum, GeM and attention pooling need them). Of a plan that [reuses](crate::PlanRequest::reuse) what it computed, it is not asked
+/// again for what [follows](Self::follows_from_features) in the same way from the same features.
 pub trait CotangentSource: Send {
+    /// Whether, in `region` of output `output` of image `image`, the cotangent of each position follows from the features of this
+    /// position alone, in one way for all positions of the image of which that is said: as it does of a mean, and of a maximum but
+    /// where that lies. Nothing else may come of being asked for it.
+    fn follows_from_features(&self, image: usize, output: usize, region: Rect) -> bool {
+        let _ = (image, output, region);
+        false
+    }
     /// Writes the cotangent of `region` of output `output` of image `image` to `out`.
     ///
     /// # Errors

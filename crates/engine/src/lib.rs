@@ -12,6 +12,7 @@ mod calibration;
 #[cfg(feature = "candle")]
 mod candle;
 mod channel_map;
+mod checked_source;
 mod cost_model;
 mod custom_scratch;
 mod element;
@@ -48,6 +49,7 @@ pub use backend::{
     Backend, Buffer, Combine, ConvolutionOperands, Cpu, Kernel, Mapping, Memory, NormOperands,
     Pooling, Rect, Slab, Slabs, Transposed,
 };
+pub use checked_source::CheckedSource;
 pub use cost_model::CostModel;
 pub use element::{Compute, DType, RequestedDType, Stored, Values, ValuesMut};
 pub use error::{ExternalError, Result, StreamError};

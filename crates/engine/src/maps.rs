@@ -85,6 +85,30 @@ impl<T: Element + Stored> WholeMaps<T> {
         Ok(())
     }
 
+    /// The value of each channel in a region, if it is the same everywhere.
+    fn color(
+        &self,
+        (image, output): (usize, usize),
+        region: Rect,
+    ) -> Result<Option<Vec<f64>>, ExternalError> {
+        let map = self.maps.get(output).ok_or("no such output")?;
+        let place = MapPlace::new(&map.shape, image, region)?;
+        if region.is_empty() {
+            return Ok(None);
+        }
+        let bits = |value: &T| value.widened().to_bits();
+        let of_channel = |channel: usize| {
+            let first = map.data[place.start(channel, 0)];
+            let same = (0..region.height()).all(|row| {
+                let start = place.start(channel, row);
+                let mut line = map.data[start..start + region.width()].iter();
+                line.all(|value| bits(value) == bits(&first))
+            });
+            same.then(|| first.widened())
+        };
+        Ok((0..place.channels).map(of_channel).collect())
+    }
+
     fn gather(
         &self,
         (image, output): (usize, usize),
@@ -125,12 +149,27 @@ impl<T: Element + Stored> TileSource for WholeMaps<T> {
         (extent(2), extent(3))
     }
 
+    fn one_color(&self, image: usize, region: Rect) -> Result<Option<Vec<f64>>, ExternalError> {
+        self.color((image, 0), region)
+    }
+
     fn read(&self, image: usize, region: Rect, out: TileMut<'_>) -> Result<(), ExternalError> {
         self.gather((image, 0), region, out)
     }
 }
 
+/// Cotangents follow from the features where they are the same as at the first position: most of them, behind a mean, and behind a
+/// maximum.
 impl<T: Element + Stored> CotangentSource for WholeMaps<T> {
+    fn follows_from_features(&self, image: usize, output: usize, region: Rect) -> bool {
+        let color = |region| {
+            let color = self.color((image, output), region).ok().flatten()?;
+            Some(color.into_iter().map(f64::to_bits).collect::<Vec<_>>())
+        };
+        let there = color(region);
+        there.is_some() && there == color(Rect::whole(1, 1))
+    }
+
     fn read(
         &mut self,
         image: usize,
@@ -201,5 +240,37 @@ impl MapPlace {
 
     fn start(&self, channel: usize, row: usize) -> usize {
         self.origin + (channel * self.height + row) * self.width
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stream_grad_tiling::{PerAxis, Span};
+
+    use super::*;
+
+    #[test]
+    fn colors_are_told_bit_for_bit() {
+        let mut maps = WholeMaps::<f32>::zeros(&[[2, 2, 4, 5]]);
+        // Row 2, column 3 of channel 1 of the second image.
+        maps.maps[0].data[3 * 20 + 13] = -0.0;
+        let rect = |rows: [i64; 2], columns: [i64; 2]| {
+            PerAxis::new(
+                Span::new(rows[0], rows[1]),
+                Span::new(columns[0], columns[1]),
+            )
+        };
+        let told = |image, region| TileSource::one_color(&maps, image, region).ok().flatten();
+        assert_eq!(told(0, rect([0, 4], [0, 5])), Some(vec![0.0, 0.0]));
+        assert_eq!(told(1, rect([0, 4], [0, 5])), None);
+        assert_eq!(told(1, rect([0, 4], [0, 3])), Some(vec![0.0, 0.0]));
+        let negative = told(1, rect([2, 3], [3, 4])).unwrap_or_default();
+        assert!(negative[1].is_sign_negative(), "{negative:?}");
+        assert_eq!(told(0, rect([0, 4], [2, 2])), None);
+        assert!(TileSource::one_color(&maps, 0, rect([0, 5], [0, 5])).is_err());
+        // What is the same, but not the same as at the first position, does not follow.
+        let follows = |region| maps.follows_from_features(1, 0, region);
+        assert!(follows(rect([0, 2], [0, 5])) && !follows(rect([2, 3], [3, 4])));
+        assert!(!follows(rect([0, 4], [0, 5])));
     }
 }
