@@ -312,7 +312,7 @@ impl<B: Backend> BackwardSweep<'_, B> {
         self.read_cotangent(place, node, store, cotangents)
     }
 
-    /// Adds to a node's cotangent what later tiles left for it.
+    /// Adds to a node's cotangent what later tiles left for what the tile owns of it.
     fn absorb_carries(&mut self, place: TilePlace, node: usize, store: &mut BlockStore<B>) {
         let block = self.engine.schedule.block(place);
         let Tile { band, column } = place.tile;
@@ -329,8 +329,8 @@ impl<B: Backend> BackwardSweep<'_, B> {
                 column: column + 1,
             };
             let left = self.cotangent_left(place.block, node, next);
-            let part = left.rect.intersect(cotangent.rect);
-            self.combine(cotangent, left, part, Combine::Add, store);
+            let own_part = left.rect.intersect(owned);
+            self.combine(cotangent, left, own_part, Combine::Add, store);
         }
     }
 
@@ -385,16 +385,24 @@ impl<B: Backend> BackwardSweep<'_, B> {
     fn hand_on(&mut self, place: TilePlace, node: usize, store: &mut BlockStore<B>) {
         let block = self.engine.schedule.block(place);
         let cotangent = self.engine.schedule.cotangent(place, node);
-        let above = Rect::new(
-            block.rows.halo(place.tile.band, node),
-            cotangent.rect.columns,
-        );
-        if !above.is_empty() {
-            let strip = self.cotangent_strip(place.block, node, place.tile.band);
-            self.combine(strip, cotangent, above, Combine::Add, store);
+        let Tile { band, column } = place.tile;
+        let region = block.above(place.tile, node);
+        if !region.is_empty() {
+            let strip = self.cotangent_strip(place.block, node, band);
+            self.combine(strip, cotangent, region, Combine::Add, store);
         }
-        let left = self.cotangent_left(place.block, node, place.tile);
-        self.combine(left, cotangent, left.rect, Combine::Copy, store);
+        let outgoing = self.cotangent_left(place.block, node, place.tile);
+        self.combine(outgoing, cotangent, outgoing.rect, Combine::Copy, store);
+        if column + 1 < block.columns.bands() {
+            let next = Tile {
+                band,
+                column: column + 1,
+            };
+            // Of a tile that is narrower than the halo of the next one, what is meant for tiles further to the left.
+            let incoming = self.cotangent_left(place.block, node, next);
+            let passed = outgoing.rect.intersect(incoming.rect);
+            self.combine(outgoing, incoming, passed, Combine::Add, store);
+        }
         if let Some(value) = self.engine.schedule.poison {
             self.fill(cotangent, value);
         }
