@@ -42,13 +42,15 @@ pub use cpu::{Cpu, Memory};
 pub use operands::{Combine, ConvolutionOperands, Mapping, NormOperands, Pooling, Transposed};
 pub use stream_grad_tiling::Rect;
 
-/// The memory that kernels see: what a sweep works in, what is saved of the block at hand, and sums that are shown.
+/// The memory that kernels see: what a sweep works in, what is saved of the block at hand, sums that are shown, and what is held of
+/// the tile at hand if it is computed for others.
 pub struct Slabs<'s, B: Backend> {
     pub(crate) working: &'s mut B::Memory,
     pub(crate) layout: &'s WorkingLayout,
     pub(crate) saved: &'s mut B::Memory,
     pub(crate) border: &'s mut B::Memory,
     pub(crate) shown: Option<&'s mut B::Memory>,
+    pub(crate) template: Option<&'s mut B::Memory>,
 }
 
 impl<B: Backend> Slabs<'_, B> {
@@ -61,6 +63,7 @@ impl<B: Backend> Slabs<'_, B> {
             Slab::Saved => (1, 0),
             Slab::Border => (2, 0),
             Slab::Shown => (3, 0),
+            Slab::Template => (4, 0),
         }
     }
 
@@ -72,7 +75,8 @@ impl<B: Backend> Slabs<'_, B> {
             0 => &*self.working,
             1 => &*self.saved,
             2 => &*self.border,
-            _ => self.shown.as_deref()?,
+            3 => self.shown.as_deref()?,
+            _ => self.template.as_deref()?,
         };
         Some((memory, start))
     }
@@ -84,7 +88,8 @@ impl<B: Backend> Slabs<'_, B> {
             0 => &mut *self.working,
             1 => &mut *self.saved,
             2 => &mut *self.border,
-            _ => self.shown.as_deref_mut()?,
+            3 => self.shown.as_deref_mut()?,
+            _ => self.template.as_deref_mut()?,
         };
         Some((memory, start))
     }
@@ -186,6 +191,8 @@ pub trait Backend: Debug + Send + Sync + Sized + 'static {
     fn sums(&self, length: usize) -> Self::Sums;
     /// Adds numbers of the host's, one to each sum.
     fn add_to_sums(&self, sums: &mut Self::Sums, values: &[f64]);
+    /// Multiplies each sum by `factor`.
+    fn scale_sums(&self, sums: &mut Self::Sums, factor: f64);
     /// Adds sums to others, one by one, and leaves zeros in their place.
     fn move_sums(&self, from: &mut Self::Sums, to: &mut Self::Sums);
     /// The sums, on the host.

@@ -35,12 +35,13 @@ mod stochastic_depth;
 mod tensors;
 
 pub use stream_grad_engine::{
-    AlignCorners, Arithmetic, ByteCount, Conv2d, ConvTranspose2d, CostModel, CotangentSource,
-    CountIncludePad, DType, ExternalError, FeatureSink, FrontRow, Gelu, GradientSums,
-    InputGradient, InputGradientSink, Layer, LocalRegion, Maps, NoObserver, Observer, Padding,
-    PlanRequest, Pool2d, Probe, ProbeOutcome, Progress, Rect, Residuals, Result, Span, StreamError,
-    Strided, StridedMut, SweepKind, THREADS_PER_CORE, TapSink, TileMut, TileRef, TileSource,
-    Trainable, WholeMap, WholeMaps, Workspace, check_threads, cores, front_rows, tiling,
+    AlignCorners, Arithmetic, ByteCount, CheckedSource, Conv2d, ConvTranspose2d, CostModel,
+    CotangentSource, CountIncludePad, DType, ExternalError, FeatureSink, FrontRow, Gelu,
+    GradientSums, InputGradient, InputGradientSink, Layer, LocalRegion, Maps, NoObserver, Observer,
+    Padding, PlanRequest, Pool2d, Probe, ProbeOutcome, Progress, Rect, Residuals, Result, Span,
+    StreamError, Strided, StridedMut, SweepKind, THREADS_PER_CORE, TapSink, TileMut, TileRef,
+    TileSource, Trainable, WholeMap, WholeMaps, Workspace, check_threads, cores, front_rows,
+    tiling,
 };
 
 pub use local::{CandleFunction, CandleLayer, LocalLayer, check_gradients};

@@ -33,6 +33,13 @@ pub trait LocalLayer: fmt::Debug + Send + Sync {
     /// Parameters with the names that their gradients get.
     fn parameters(&self) -> Vec<(String, Tensor)>;
 
+    /// Whether it computes the same wherever it is asked: both methods' results depend on the values that they are given alone, and
+    /// neither on where `region` lies nor on how large the plane is. A plan [reuses](crate::PlanRequest::reuse) tiles only where all
+    /// layers say so.
+    fn is_same_everywhere(&self) -> bool {
+        false
+    }
+
     /// FLOPs of one output position, for the planner.
     fn flops_per_output(&self) -> u64;
 
@@ -107,6 +114,7 @@ pub struct CandleLayer {
     output_channels: Option<usize>,
     parameters: Vec<(String, Tensor)>,
     bytes_per_value: Option<u64>,
+    same_everywhere: bool,
 }
 
 impl CandleLayer {
@@ -123,7 +131,16 @@ impl CandleLayer {
             output_channels: None,
             parameters: Vec::new(),
             bytes_per_value: None,
+            same_everywhere: false,
         }
+    }
+
+    /// Says that the function gives the same values bit for bit, whichever part of a plane it is given and however large that part
+    /// is: where candle's function for a whole tile sums in another order than for one pixel, this is not so.
+    #[must_use]
+    pub fn same_everywhere(mut self) -> Self {
+        self.same_everywhere = true;
+        self
     }
 
     /// Says how many channels the output has, where it is not as many as the input.
@@ -177,6 +194,10 @@ impl LocalLayer for CandleLayer {
 
     fn parameters(&self) -> Vec<(String, Tensor)> {
         self.parameters.clone()
+    }
+
+    fn is_same_everywhere(&self) -> bool {
+        self.same_everywhere
     }
 
     fn flops_per_output(&self) -> u64 {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
-use stream_grad::tiling::{AxisRule, PerAxis, TilingError, Window};
+use stream_grad::tiling::{AxisRule, PerAxis, Reuse, TilingError, Window};
 use stream_grad::{
     ByteCount, CandleLayer, Conv2d, CotangentSource, ExternalError, FeatureSink, InputGradient,
     InputGradientSink, Maps, Net, NetBuilder, Plan, PlanRequest, Pool2d, Rect, StreamError,
@@ -297,6 +297,18 @@ fn measured_peaks_stay_below_the_promise_and_close_to_it() {
                 // Features and cotangents: twice 16 values for each pixel.
                 let maps = 2 * 16 * height * width * dtype.size_in_bytes();
                 assert_eq!(kept.0 + maps as u64, whole, "what streaming the maps saves");
+            }
+            // All of it is of one colour.
+            for edge in [32, 64, 128] {
+                let request = base.clone().tile(edge).reuse(Reuse::OneColor);
+                let templates = net.plan(request.clone()).unwrap();
+                assert!(templates.peak_classes().templates.backward > 0);
+                assert_kept("reuse", measure(&net, request.clone(), &image));
+                let stored = net.operation_names().skip(2).step_by(2);
+                assert_kept(
+                    "reuse in blocks",
+                    measure(&net, request.block(256).stored(stored), &image),
+                );
             }
             let folder = tempfile::tempdir().unwrap();
             for edge in [64, 128] {

@@ -19,6 +19,8 @@ pub enum Slab {
     Border,
     /// Sums over blocks that are shown to the caller.
     Shown,
+    /// What is held of a tile that is computed for others.
+    Template,
 }
 
 /// A rectangle of a node's plane, contiguous in height x width x channels order.

@@ -45,6 +45,9 @@ impl<T> Cpu<T> {
 /// Values that one task sets.
 const FILLED_AT_ONCE: usize = 1 << 18;
 
+/// Sums that a task goes through: enough to be worth its start.
+const SUMS: usize = 1 << 14;
+
 impl<T: Element + Stored + Compute> Backend for Cpu<T> {
     type Stored = T;
     type Compute = T;
@@ -162,10 +165,16 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         }
     }
 
+    fn scale_sums(&self, sums: &mut Vec<f64>, factor: f64) {
+        sums.par_chunks_mut(SUMS).for_each(|sums| {
+            for sum in sums {
+                *sum *= factor;
+            }
+        });
+    }
+
     fn move_sums(&self, from: &mut Vec<f64>, to: &mut Vec<f64>) {
-        // Enough for a task to be worth its start.
-        const VALUES: usize = 1 << 14;
-        let tasks = from.par_chunks_mut(VALUES).zip(to.par_chunks_mut(VALUES));
+        let tasks = from.par_chunks_mut(SUMS).zip(to.par_chunks_mut(SUMS));
         tasks.for_each(|(from, to)| {
             for (from, to) in from.iter_mut().zip(to) {
                 *to += std::mem::take(from);

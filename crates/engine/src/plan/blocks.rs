@@ -7,7 +7,7 @@ use super::{Exchange, Plan};
 use crate::backend::{Backend, Cpu};
 use crate::element::DType;
 use crate::error::{Result, StreamError};
-use crate::exchange::{FeatureSink, TileSource};
+use crate::exchange::{CotangentSource, FeatureSink, TileSource};
 use crate::gradient_sums::GradientSums;
 use crate::operators::AnyTransposed;
 use crate::parameter::{GradientSink, ParameterValues};
@@ -17,6 +17,7 @@ use crate::residuals::{BackendResiduals, Residuals, Stores};
 use crate::sweep::Gradients;
 use crate::sweep::backward::{BackwardInput, backward};
 use crate::sweep::forward::{ForwardExchange, forward};
+use crate::sweep::roles::{BackwardRoles, Roles};
 use crate::sweep::sums::BlockSums;
 use crate::workspace::Held;
 use stream_grad_tiling::HeldMemory;
@@ -73,7 +74,8 @@ impl Plan {
     ) -> Result<BackendResiduals<'a, B>> {
         self.check_source(source)?;
         self.check_blocks(&blocks)?;
-        source.expect_reads(&mut forward_reads(&self.geometry, blocks.clone()));
+        let roles = Roles::forward(&self.schedule(), source, blocks.clone())?;
+        source.expect_reads(&mut forward_reads(&self.geometry, blocks.clone(), &roles));
         self.install(|| {
             let mut held = self.workspace.take();
             self.schedule()
@@ -83,6 +85,7 @@ impl Plan {
             let exchange = ForwardExchange {
                 source,
                 range: blocks,
+                roles,
                 sink,
             };
             let saved = forward(backend, self.schedule(), &prepared, exchange, &mut held)?;
@@ -204,7 +207,16 @@ impl Plan {
             saved,
             ..
         } = residuals;
-        let reads = backward_reads(&self.geometry, &self.buffers, saved.range.clone());
+        let roles = saved.range.clone();
+        // Taps are shown every tile: then all of them are computed.
+        let cotangents: Option<&dyn CotangentSource> = match exchange.taps {
+            Some(_) => None,
+            None => Some(&*exchange.cotangents),
+        };
+        let schedule = self.schedule();
+        let roles = roles.map(|number| BackwardRoles::of(&schedule, source, cotangents, number));
+        let roles = roles.collect::<Result<Vec<_>>>()?;
+        let reads = backward_reads(&self.geometry, &self.buffers, saved.range.clone(), &roles);
         source.expect_reads(&mut { reads });
         let mut held = self.workspace.take();
         self.schedule().fit_backward(backend, &mut held);
@@ -217,8 +229,8 @@ impl Plan {
             prepared: &prepared,
             source,
             saved,
+            roles,
         };
-        let schedule = self.schedule();
         backward(
             backend,
             schedule,

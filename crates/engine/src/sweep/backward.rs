@@ -1,7 +1,8 @@
 //! The backward sweep.
 
-use stream_grad_tiling::{Sweep, Tile};
+use stream_grad_tiling::{BackwardPieces, BackwardTemplate, Sweep, Tile};
 
+use super::roles::{BackwardRoles, Role, Roles};
 use super::tap::OverlapSums;
 use super::{
     Engine, Gradients, Phase, Saved, Schedule, TilePlace, exchange_failed, internal, working,
@@ -29,6 +30,8 @@ pub(crate) struct BackwardInput<'a, B: Backend> {
     pub(crate) prepared: &'a Prepared<B>,
     pub(crate) source: &'a dyn TileSource,
     pub(crate) saved: Saved<B>,
+    /// What becomes of the tiles of each of its blocks.
+    pub(crate) roles: Vec<BackwardRoles>,
 }
 
 /// Runs the backward sweep over the blocks of the forward sweep, in reverse. It works in memory from `held`, where what was saved
@@ -51,6 +54,7 @@ pub(crate) fn backward<B: Backend>(
                 blocks: mut stores,
                 offload,
             },
+        mut roles,
     } = input;
     let layout = working::backward(&schedule, backend);
     working::make(&layout, &schedule, backend, &mut held.working);
@@ -62,10 +66,16 @@ pub(crate) fn backward<B: Backend>(
         working: &mut held.working,
         layout,
         offload,
+        roles: Roles::default(),
+        templates: Vec::new(),
+        template: None,
     };
     let mut sweep = BackwardSweep {
         engine,
         sums: Vec::new(),
+        roles: Roles::default(),
+        role: Role::Computed,
+        template: BackwardTemplate::default(),
     };
     sweep.begin_taps(&exchange);
     let blocks = geometry.blocks();
@@ -74,6 +84,9 @@ pub(crate) fn backward<B: Backend>(
         let (image, block) = (place / blocks, place % blocks);
         sweep.begin_tapped_block(block);
         gradients.sums.begin_block(backend);
+        let BackwardRoles { back, mut again } = roles.pop().unwrap_or_default();
+        sweep.engine.templates = back.memories();
+        sweep.roles = back;
         if sweep.engine.offload.is_some() {
             let length = offset(sweep.engine.schedule.buffers.saved_length(block));
             let schedule = &sweep.engine.schedule;
@@ -81,10 +94,8 @@ pub(crate) fn backward<B: Backend>(
         }
         for segment in (0..geometry.segments()).rev() {
             if segment + 1 < geometry.segments() {
-                let place = (image, block, segment);
-                sweep
-                    .engine
-                    .sweep_segment(place, Sweep::Saving, &mut store, None)?;
+                let roles = again.pop().unwrap_or_default();
+                sweep.sweep_again((image, block, segment), roles, &mut store)?;
             }
             sweep.segment(
                 (image, block, segment),
@@ -107,9 +118,30 @@ pub(super) struct BackwardSweep<'p, B: Backend> {
     pub(super) engine: Engine<'p, B>,
     /// Of each tapped node, where several blocks add to what is shown.
     pub(super) sums: Vec<OverlapSums<B>>,
+    /// What becomes of the tiles of the block at hand.
+    pub(super) roles: Roles,
+    /// That of the tile at hand.
+    pub(super) role: Role,
+    /// Where the pieces of its template lie, if it has one.
+    pub(super) template: BackwardTemplate,
 }
 
 impl<B: Backend> BackwardSweep<'_, B> {
+    /// Runs the forward sweep of a segment, with templates of its own.
+    fn sweep_again(
+        &mut self,
+        place: (usize, usize, usize),
+        roles: Roles,
+        store: &mut BlockStore<B>,
+    ) -> Result<()> {
+        let engine = &mut self.engine;
+        let templates = std::mem::replace(&mut engine.templates, roles.memories());
+        engine.roles = roles;
+        engine.sweep_segment(place, Sweep::Saving, store, None)?;
+        engine.templates = templates;
+        Ok(())
+    }
+
     fn segment(
         &mut self,
         (image, block, segment): (usize, usize, usize),
@@ -234,10 +266,78 @@ impl<B: Backend> BackwardSweep<'_, B> {
         gradients: &mut Gradients<'_, B>,
         exchange: &mut Exchange<'_>,
     ) -> Result<()> {
+        self.role = self.roles.of(self.engine.schedule.geometry, place);
+        let length = self.roles.length(self.role);
+        self.engine.take_up_template(self.role, length);
+        if self.role != Role::Computed {
+            let block = self.engine.schedule.block(place);
+            self.template = BackwardTemplate::of(self.engine.schedule.geometry, block, place.tile);
+        }
+        if let Role::Repeated(_) = self.role {
+            return self.repeat(place, store, exchange);
+        }
         self.recompute(place, store)?;
         for node in (0..self.engine.schedule.nodes.len()).rev() {
             self.node(place, node, store, gradients, exchange)?;
         }
+        Ok(())
+    }
+
+    /// Hands on what the tile of the template handed on.
+    fn repeat(
+        &mut self,
+        place: TilePlace,
+        store: &mut BlockStore<B>,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<()> {
+        for node in (0..self.engine.schedule.nodes.len()).rev() {
+            if !self.engine.schedule.has_cotangent(node) {
+                continue;
+            }
+            let BackwardPieces { above, left, owned } = self.template.nodes[node];
+            if node == 0 {
+                let owned = self.engine.piece(node, owned);
+                self.emit_input_gradient(place, owned, exchange, store)?;
+            }
+            let own = [above, left].map(|piece| self.engine.piece(node, piece));
+            self.hand_on(place, node, own, store);
+        }
+        Ok(())
+    }
+
+    /// Holds what the tile at hand adds to the cotangents of others, if it is computed for others, and of the image its own.
+    fn hold(&mut self, place: TilePlace, node: usize, store: &mut BlockStore<B>) {
+        let Role::Template(_) = self.role else {
+            return;
+        };
+        let cotangent = self.engine.schedule.cotangent(place, node);
+        let pieces = self.template.nodes.get(node).copied().unwrap_or_default();
+        for piece in [pieces.above, pieces.left, pieces.owned] {
+            let held = self.engine.piece(node, piece);
+            self.combine(held, cotangent, piece.rect, Combine::Copy, store);
+        }
+    }
+
+    /// Runs the VJP of a node; what it adds to sums counts for all tiles that this one is computed for.
+    fn vjp(
+        &mut self,
+        place: TilePlace,
+        node: usize,
+        store: &mut BlockStore<B>,
+        gradients: &mut Gradients<'_, B>,
+    ) -> Result<()> {
+        let tiles = f64::from(self.roles.tiles(self.role));
+        let backend = self.engine.backend;
+        // n times what is added, without sums of its own: s + n v = n (s / n + v).
+        let scale = |gradients: &mut Gradients<'_, B>, factor: f64| {
+            if tiles > 1.0 {
+                let sums = gradients.sums.block[node].iter_mut();
+                sums.for_each(|sums| backend.scale_sums(sums, factor));
+            }
+        };
+        scale(gradients, 1.0 / tiles);
+        self.engine.vjp(place, node, store, gradients)?;
+        scale(gradients, tiles);
         Ok(())
     }
 
@@ -278,9 +378,10 @@ impl<B: Backend> BackwardSweep<'_, B> {
         self.show(place, node, store, exchange)?;
         if !self.engine.schedule.owned(place, node).is_empty() {
             if node == 0 {
-                self.emit_input_gradient(place, exchange, store)?;
+                let cotangent = self.engine.schedule.cotangent(place, node);
+                self.emit_input_gradient(place, cotangent, exchange, store)?;
             } else if self.has_gradients(node, gradients) {
-                self.engine.vjp(place, node, store, gradients)?;
+                self.vjp(place, node, store, gradients)?;
             }
         }
         for touched in 0..node {
@@ -288,7 +389,12 @@ impl<B: Backend> BackwardSweep<'_, B> {
                 self.absorb_carries(place, touched, store);
             }
         }
-        self.hand_on(place, node, store);
+        self.hold(place, node, store);
+        let cotangent = self.engine.schedule.cotangent(place, node);
+        self.hand_on(place, node, [cotangent; 2], store);
+        if let Some(value) = self.engine.schedule.poison {
+            self.fill(cotangent, value);
+        }
         Ok(())
     }
 
@@ -365,6 +471,7 @@ impl<B: Backend> BackwardSweep<'_, B> {
     fn emit_input_gradient(
         &mut self,
         place: TilePlace,
+        cotangent: Buffer,
         exchange: &mut Exchange<'_>,
         store: &mut BlockStore<B>,
     ) -> Result<()> {
@@ -372,27 +479,32 @@ impl<B: Backend> BackwardSweep<'_, B> {
             return Ok(());
         };
         let owned = self.engine.schedule.owned(place, 0);
-        let buffer = self.engine.schedule.cotangent(place, 0);
         let (backend, slabs) = self.engine.slabs(store);
         let add = |gradient: TileRef<'_>| sink.add(place.image, owned, gradient);
         backend
-            .read(&slabs, buffer, owned, add)
+            .read(&slabs, cotangent, owned, add)
             .ok_or_else(|| internal("image"))?
             .map_err(exchange_failed("input gradient sink", place.image, owned))
     }
 
-    /// Hands the cotangents of the halos to the tiles above and to the left, which own them.
-    fn hand_on(&mut self, place: TilePlace, node: usize, store: &mut BlockStore<B>) {
+    /// Hands the cotangents of the halos, from the buffers that hold what the tile adds to them, to the tiles above and to the left,
+    /// which own them.
+    fn hand_on(
+        &mut self,
+        place: TilePlace,
+        node: usize,
+        [above, left]: [Buffer; 2],
+        store: &mut BlockStore<B>,
+    ) {
         let block = self.engine.schedule.block(place);
-        let cotangent = self.engine.schedule.cotangent(place, node);
         let Tile { band, column } = place.tile;
         let region = block.above(place.tile, node);
         if !region.is_empty() {
             let strip = self.cotangent_strip(place.block, node, band);
-            self.combine(strip, cotangent, region, Combine::Add, store);
+            self.combine(strip, above, region, Combine::Add, store);
         }
         let outgoing = self.cotangent_left(place.block, node, place.tile);
-        self.combine(outgoing, cotangent, outgoing.rect, Combine::Copy, store);
+        self.combine(outgoing, left, outgoing.rect, Combine::Copy, store);
         if column + 1 < block.columns.bands() {
             let next = Tile {
                 band,
@@ -402,9 +514,6 @@ impl<B: Backend> BackwardSweep<'_, B> {
             let incoming = self.cotangent_left(place.block, node, next);
             let passed = outgoing.rect.intersect(incoming.rect);
             self.combine(outgoing, incoming, passed, Combine::Add, store);
-        }
-        if let Some(value) = self.engine.schedule.poison {
-            self.fill(cotangent, value);
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use stream_grad_tiling::{Sweep, Tile};
+use stream_grad_tiling::{ForwardTemplate, Sweep, Tile};
 
+use super::roles::{Role, Roles};
 use super::{Engine, Phase, Saved, Schedule, TilePlace, exchange_failed, internal, working};
-use crate::backend::Backend;
+use crate::backend::{Backend, Buffer};
 use crate::error::Result;
 use crate::exchange::{FeatureSink, TileSource};
 use crate::observer::{Progress, SweepKind};
@@ -18,6 +19,8 @@ pub(crate) struct ForwardExchange<'a> {
     pub(crate) source: &'a dyn TileSource,
     /// The blocks that are swept, counted over all images.
     pub(crate) range: Range<usize>,
+    /// What becomes of their tiles.
+    pub(crate) roles: Roles,
     pub(crate) sink: &'a mut dyn FeatureSink,
 }
 
@@ -33,6 +36,7 @@ pub(crate) fn forward<B: Backend>(
     let ForwardExchange {
         source,
         range,
+        roles,
         sink,
     } = exchange;
     let geometry = schedule.geometry;
@@ -47,6 +51,9 @@ pub(crate) fn forward<B: Backend>(
         source,
         working: &mut held.working,
         layout,
+        templates: roles.memories(),
+        roles,
+        template: None,
     };
     let mut stores = Vec::with_capacity(range.len());
     let mut free = std::mem::take(&mut held.blocks).into_iter();
@@ -133,10 +140,30 @@ impl<B: Backend> Engine<'_, B> {
         sink: &mut Option<&mut dyn FeatureSink>,
     ) -> Result<()> {
         let phase = Phase::Forward(sweep);
+        let role = self.roles.of(self.schedule.geometry, place);
+        self.take_up_template(role, self.roles.length(role));
+        let template = match role {
+            Role::Computed => ForwardTemplate::default(),
+            Role::Template(_) | Role::Repeated(_) => {
+                let geometry = self.schedule.geometry;
+                ForwardTemplate::of(geometry, self.schedule.block(place), place.tile)
+            }
+        };
         for node in 0..self.schedule.nodes.len() {
-            self.forward_node(place, node, phase, store)?;
+            let mut values = self.schedule.activation(place, node, phase);
+            match (role, template.nodes.get(node)) {
+                (Role::Repeated(_), Some(pieces)) => {
+                    self.repeat_node(place, node, phase, pieces, store);
+                    values = self.piece(node, pieces.owned);
+                }
+                (Role::Template(_), Some(pieces)) => {
+                    self.forward_node(place, node, phase, store)?;
+                    self.hold_node(place, node, phase, pieces, store);
+                }
+                _ => self.forward_node(place, node, phase, store)?,
+            }
             if let Some(sink) = sink {
-                self.emit_features(place, node, phase, store, *sink)?;
+                self.emit_features(place, node, values, store, *sink)?;
             }
         }
         Ok(())
@@ -152,16 +179,17 @@ impl<B: Backend> Engine<'_, B> {
     ) -> Result<()> {
         self.restore_halos(place, node, phase, store);
         self.compute_owned(place, node, phase, store)?;
-        self.save_halos(place, node, phase, store);
+        let activation = self.schedule.activation(place, node, phase);
+        self.save_halos(place, node, phase, [activation; 2], store);
         Ok(())
     }
 
-    /// Hands on what the tile owns of a node that is an output, while its buffer still holds it.
+    /// Hands on what the tile owns of a node that is an output, while a buffer still holds it.
     fn emit_features(
         &mut self,
         place: TilePlace,
         node: usize,
-        phase: Phase,
+        values: Buffer,
         store: &mut BlockStore<B>,
         sink: &mut dyn FeatureSink,
     ) -> Result<()> {
@@ -170,11 +198,10 @@ impl<B: Backend> Engine<'_, B> {
             if *output != node || owned.is_empty() {
                 continue;
             }
-            let buffer = self.schedule.activation(place, node, phase);
             let (backend, slabs) = self.slabs(store);
             let write = |features: TileRef<'_>| sink.write(place.image, index, owned, features);
             backend
-                .read(&slabs, buffer, owned, write)
+                .read(&slabs, values, owned, write)
                 .ok_or_else(|| internal(name))?
                 .map_err(exchange_failed("feature sink", place.image, owned))?;
         }

@@ -4,10 +4,13 @@
 //! arithmetic from a [`Backend`]; here is only what is computed when, and the movement of halos.
 
 pub(crate) mod backward;
+mod color_grid;
 pub(crate) mod forward;
+pub(crate) mod roles;
 mod schedule;
 pub(crate) mod sums;
 mod tap;
+mod template;
 pub(crate) mod timing;
 mod working;
 
@@ -25,10 +28,11 @@ use crate::operators::AnyTransposed;
 use crate::prepared::Prepared;
 use crate::tile::TileMut;
 use crate::workspace::{BlockStore, Held};
-use schedule::{Phase, TilePlace};
+use roles::Roles;
+use schedule::Phase;
 use sums::BlockSums;
 
-pub(crate) use schedule::Schedule;
+pub(crate) use schedule::{Schedule, TilePlace};
 
 /// What the VJPs read and write besides the tile.
 pub(crate) struct Gradients<'a, B: Backend> {
@@ -57,6 +61,12 @@ pub(crate) struct Engine<'p, B: Backend> {
     working: &'p mut B::Memory,
     layout: WorkingLayout,
     offload: Option<Offload>,
+    /// What becomes of the tiles of forward sweeps.
+    roles: Roles,
+    /// What is held of tiles that are computed for others.
+    templates: Vec<B::Memory>,
+    /// The one that is at hand.
+    template: Option<usize>,
 }
 
 impl Schedule<'_> {
@@ -136,6 +146,10 @@ impl<'p, B: Backend> Engine<'p, B> {
             saved: &mut store.saved,
             border: &mut store.border,
             shown: None,
+            template: match self.template {
+                None => None,
+                Some(template) => self.templates.get_mut(template),
+            },
         };
         (self.backend, slabs)
     }
@@ -157,22 +171,20 @@ impl<'p, B: Backend> Engine<'p, B> {
         self.copy(buffer, left, left.rect, store);
     }
 
-    /// Hands on what later tiles read: the strip below and the halo to the right.
+    /// Hands on what later tiles read, the strip below and the halo to the right, from the buffers that hold them.
     fn save_halos(
         &mut self,
         place: TilePlace,
         node: usize,
         phase: Phase,
+        [below, right]: [Buffer; 2],
         store: &mut BlockStore<B>,
     ) {
-        let buffer = self.schedule.activation(place, node, phase);
         let block = self.schedule.block(place);
         let Tile { band, column } = place.tile;
         if band + 1 < block.rows.bands() {
-            let columns = block.columns.owned(column, node);
-            let below = PerAxis::new(block.rows.halo(band + 1, node), columns);
             let strip = self.schedule.strip(place, band + 1, node, phase);
-            self.copy(strip, buffer, below, store);
+            self.copy(strip, below, block.below(place.tile, node), store);
         }
         if column + 1 < block.columns.bands() {
             let next = Tile {
@@ -180,7 +192,7 @@ impl<'p, B: Backend> Engine<'p, B> {
                 column: column + 1,
             };
             let left = self.schedule.left(place, next, node, phase);
-            self.copy(left, buffer, left.rect, store);
+            self.copy(left, right, left.rect, store);
         }
     }
 

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use stream_grad_tiling::{PerAxis, Span, Sweep, Tile};
+use stream_grad_tiling::{BackwardTemplate, PerAxis, Span, Sweep, Tile};
 
 use super::backward::{BackwardSweep, Exchange};
+use super::roles::{Role, Roles};
 use super::{Engine, Gradients, Phase, Schedule, TilePlace, working};
 use crate::backend::{Backend, Buffer, Combine, Cpu, Slab, Slabs, WorkingLayout};
 use crate::error::Result;
@@ -47,10 +48,16 @@ pub(crate) fn time_nodes<B: Backend>(
         working: &mut working,
         layout,
         offload: None,
+        roles: Roles::default(),
+        templates: Vec::new(),
+        template: None,
     };
     let mut sweep = BackwardSweep {
         engine,
         sums: Vec::new(),
+        roles: Roles::default(),
+        role: Role::Computed,
+        template: BackwardTemplate::default(),
     };
     let place = TilePlace {
         image: 0,
@@ -118,6 +125,7 @@ pub(crate) fn time_copies() -> f64 {
         saved: &mut map,
         border: &mut halo,
         shown: None,
+        template: None,
     };
     let bytes = (2 * usize::from(ROUNDS) * 2 * CHANNELS * edge * size_of::<f32>()) as f64;
     let start = Instant::now();

@@ -166,6 +166,10 @@ impl Backend for Plain {
             .for_each(|(sum, value)| *sum += value);
     }
 
+    fn scale_sums(&self, sums: &mut Vec<f64>, factor: f64) {
+        sums.iter_mut().for_each(|sum| *sum *= factor);
+    }
+
     fn move_sums(&self, from: &mut Vec<f64>, to: &mut Vec<f64>) {
         for (from, to) in from.iter_mut().zip(to) {
             *to += *from;

@@ -3,6 +3,7 @@
 
 mod backend;
 mod definitions;
+mod one_color;
 mod values;
 
 use std::ops::Range;
@@ -129,6 +130,24 @@ fn run<B: Backend<Stored = f64>>(
     let parameters =
         parameters.filter_map(|id| gradients.get(ParameterId(id)).map(<[f64]>::to_vec));
     Ok(maps.into_iter().chain(parameters).collect())
+}
+
+/// A plan; an image that is too small for its network, or has fewer bands than segments, is rejected.
+fn planned_or_rejected<B: Backend>(
+    backend: &B,
+    model: &OwnedModel,
+    request: PlanRequest,
+) -> Result<Plan, TestCaseError> {
+    match Plan::on(backend, model.network(), request) {
+        Err(StreamError::Geometry(
+            error @ (TilingError::InputTooSmall { .. }
+            | TilingError::Cut {
+                what: "the number of segments",
+                ..
+            }),
+        )) => Err(TestCaseError::reject(error.to_string())),
+        planned => Ok(planned.unwrap()),
+    }
 }
 
 fn check(steps: &[u8], size: (u64, u64), tile: u64, seed: u64) -> Result<(), TestCaseError> {

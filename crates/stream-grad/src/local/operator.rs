@@ -35,6 +35,10 @@ impl CustomOperator for LocalOperator {
         self.0.rule()
     }
 
+    fn is_same_everywhere(&self) -> bool {
+        self.0.is_same_everywhere()
+    }
+
     fn flops_per_output(&self) -> u64 {
         self.0.flops_per_output()
     }

@@ -15,6 +15,7 @@ mod promises;
 mod random_graphs;
 mod reads;
 mod refusals;
+mod reuse;
 mod taps;
 mod weights;
 mod winograd;

@@ -11,6 +11,9 @@ use crate::backend::{Buffer, Combine, Mapping, Slabs, Transposed};
 use crate::element::{Compute, Stored};
 use crate::tile::{Strided, StridedMut};
 
+/// Memories that slabs are parts of.
+const MEMORIES: usize = 5;
+
 /// Scratch for a kernel, and the values of `N` buffers, all writable at once.
 pub(super) type ScratchAndSlices<'v, T, const N: usize> = (&'v mut [T], [&'v mut [T]; N]);
 
@@ -22,14 +25,18 @@ pub(super) type OfTwo<'v, T> = (View<'v, T>, View<'v, T>, ViewMut<'v, T>);
 
 impl<T: Element + Stored + Compute> Slabs<'_, Cpu<T>> {
     /// The values of each memory, working memory without scratch, and scratch.
-    fn split(&mut self) -> ([&mut [T]; 4], &mut [T]) {
+    fn split(&mut self) -> ([&mut [T]; MEMORIES], &mut [T]) {
         let scratch = self.layout.scratch.clone();
         let (working, rest) = self.working.split_at_mut(scratch.start);
-        let shown = match &mut self.shown {
-            Some(shown) => &mut shown[..],
-            None => &mut [],
-        };
-        let memories = [working, &mut self.saved[..], &mut self.border[..], shown];
+        let shown = self.shown.as_deref_mut();
+        let template = self.template.as_deref_mut();
+        let memories = [
+            working,
+            &mut self.saved[..],
+            &mut self.border[..],
+            shown.map_or(&mut [], |shown| &mut shown[..]),
+            template.map_or(&mut [], |template| &mut template[..]),
+        ];
         (memories, &mut rest[..scratch.len()])
     }
 
@@ -49,7 +56,7 @@ impl<T: Element + Stored + Compute> Slabs<'_, Cpu<T>> {
         let (mut rest, scratch) = self.split();
         let mut order: [usize; N] = std::array::from_fn(|index| index);
         order.sort_unstable_by_key(|&index| (places[index].0, places[index].1.start));
-        let mut taken = [0_usize; 4];
+        let mut taken = [0_usize; MEMORIES];
         let mut slices: [&mut [T]; N] = std::array::from_fn(|_| Default::default());
         for index in order {
             let (memory, range) = &places[index];
@@ -176,7 +183,7 @@ impl<T: Element + Stored + Compute> Slabs<'_, Cpu<T>> {
 
 /// Two ranges, one of them to write; `None` if they overlap.
 fn two<T>(
-    memories: [&mut [T]; 4],
+    memories: [&mut [T]; MEMORIES],
     [(to_memory, to), (from_memory, from)]: [(usize, Range<usize>); 2],
 ) -> Option<(&mut [T], &[T])> {
     let mut memories = memories.map(Some);
@@ -275,10 +282,10 @@ mod tests {
     #[test]
     fn ranges_of_one_memory_must_not_overlap() {
         let mut values = [1, 2, 3, 4, 5, 6];
-        let empty = || [&mut [][..], &mut [], &mut []];
+        let empty = || [&mut [][..], &mut [], &mut [], &mut []];
         let run = |values: &mut [i32], to: Range<usize>, from: Range<usize>| {
-            let [a, b, c] = empty();
-            two([values, a, b, c], [(0, to), (0, from)])
+            let [a, b, c, d] = empty();
+            two([values, a, b, c, d], [(0, to), (0, from)])
                 .map(|(to, from)| (to.to_vec(), from.to_vec()))
         };
         assert_eq!(run(&mut values, 0..2, 4..6), Some((vec![1, 2], vec![5, 6])));
