@@ -1,5 +1,8 @@
 //! A source that is not believed.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use stream_grad_tiling::Rect;
 
 use crate::element::{DType, Stored};
@@ -7,8 +10,8 @@ use crate::error::ExternalError;
 use crate::exchange::TileSource;
 use crate::tile::{StridedMut, TileMut};
 
-/// A source, of which it is checked that what it calls [of one colour](TileSource::one_color) is. For tests: it reads every region of
-/// which that is said.
+/// A source, of which it is checked that what it calls [of one colour](TileSource::one_color) is, and that what it calls by the same
+/// values has the same pixels. For tests: it reads every region of which that is said.
 ///
 /// ```
 /// use stream_grad_engine::{CheckedSource, DType, Rect, TileSource, WholeMaps};
@@ -22,12 +25,18 @@ use crate::tile::{StridedMut, TileMut};
 pub struct CheckedSource<S> {
     source: S,
     dtype: DType,
+    /// The pixel that was first read of what was said, both as bits.
+    pixels: Arc<Mutex<BTreeMap<Vec<u64>, Vec<u64>>>>,
 }
 
 impl<S: TileSource> CheckedSource<S> {
     /// Checks a source for plans of this dtype.
-    pub const fn new(source: S, dtype: DType) -> Self {
-        Self { source, dtype }
+    pub fn new(source: S, dtype: DType) -> Self {
+        Self {
+            source,
+            dtype,
+            pixels: Arc::default(),
+        }
     }
 
     /// The source.
@@ -35,7 +44,7 @@ impl<S: TileSource> CheckedSource<S> {
         &self.source
     }
 
-    /// The first pixel of `region` that is not of this colour, and its values.
+    /// The first pixel of `region` that is another than the first of which this was said, and its values.
     fn find_other<T: Stored>(
         &self,
         image: usize,
@@ -49,12 +58,12 @@ impl<S: TileSource> CheckedSource<S> {
         let rows = rows.ok_or("a region that has no rows")?;
         self.source.read(image, region, T::tile_mut(rows))?;
         let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-        let expected: Vec<f64> = color.iter().map(|&v| T::rounded(v).widened()).collect();
-        let expected = bits(&expected);
+        let mut known = self.pixels.lock().unwrap_or_else(PoisonError::into_inner);
         for (row, line) in (region.rows.lo..).zip(values.chunks_exact(row_length.max(1))) {
             for (column, pixel) in (region.columns.lo..).zip(line.chunks_exact(channels.max(1))) {
                 let pixel: Vec<f64> = pixel.iter().map(|value| value.widened()).collect();
-                if bits(&pixel) != expected {
+                let found = bits(&pixel);
+                if *known.entry(bits(color)).or_insert_with(|| found.clone()) != found {
                     return Ok(Some((row, column, pixel)));
                 }
             }
@@ -93,7 +102,7 @@ impl<S: TileSource> TileSource for CheckedSource<S> {
         match other {
             None => Ok(Some(color)),
             Some((row, column, found)) => Err(format!(
-                "image {image}, {region} is said to be of one colour, {color:?}, and row {row}, column {column} is {found:?}"
+                "image {image}, {region} is said to be of one colour, {color:?}, and row {row}, column {column} is another: {found:?}"
             )
             .into()),
         }

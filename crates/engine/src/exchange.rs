@@ -26,7 +26,8 @@ pub trait TileSource: Send + Sync {
         let _ = reads;
     }
     /// The values of a pixel of `region` of image `image`, by channel, if the source knows that all of its pixels are the same, bit for
-    /// bit; none if they are not, or if it does not know. A plan in single precision gets them rounded.
+    /// bit; none if they are not, or if it does not know. They are only compared: regions of which the same is said, whichever image
+    /// they are of, have the same pixels.
     ///
     /// It is believed: a plan that [reuses](crate::PlanRequest::reuse) what it computed does not read there again.
     /// [`CheckedSource`](crate::CheckedSource) finds out whether it is right.
