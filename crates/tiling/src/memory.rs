@@ -99,7 +99,7 @@ const BOOKKEEPING_OF_FILE: u128 = 32 << 10;
 const BOOKKEEPING_PER_BLOCK: u128 = 256;
 
 /// Bytes that say what becomes of a tile, and which parts of its image are of one colour, where some are computed for others.
-const BOOKKEEPING_PER_TILE: u128 = 48;
+const BOOKKEEPING_PER_TILE: u128 = 112;
 /// Bytes for the lists of colours, of classes and of templates.
 const BOOKKEEPING_OF_TEMPLATES: u128 = 64 << 10;
 

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::ops::Range;
 
-use stream_grad_tiling::{Geometry, MOST_TEMPLATES, Rect, Templates, Tile};
+use stream_grad_tiling::{Geometry, MOST_TEMPLATES, Rect, Templates};
 
 use super::color_grid::ColorGrid;
 use super::schedule::{Schedule, TilePlace};
@@ -95,7 +95,7 @@ impl Roles {
         let first = range.start;
         let blocks = range.map(|number| {
             let bands = 0..geometry.block(number % geometry.blocks()).rows.bands();
-            classes.of_bands(geometry, number, bands, &|_| true)
+            classes.of_bands(geometry, number, bands)
         });
         let mut blocks = blocks.collect::<Result<Vec<_>>>()?;
         Ok(Self {
@@ -123,7 +123,7 @@ impl Roles {
         let bands = geometry.block(number % geometry.blocks()).rows.bands();
         let bands = geometry.segment_bands(bands, segment);
         let mut classes = Classes::new(templates, source);
-        let mut tiles = classes.of_bands(geometry, number, bands.clone(), &|_| true)?;
+        let mut tiles = classes.of_bands(geometry, number, bands.clone())?;
         Ok(Self {
             templates: classes.settle(tiles.iter_mut()),
             first: number,
@@ -150,25 +150,25 @@ impl Roles {
         let (image, block) = (number / geometry.blocks(), number % geometry.blocks());
         let mut classes = Classes::new(templates, source);
         let bands = 0..geometry.block(block).rows.bands();
-        let follow: Vec<ColorGrid> = (0..schedule.outputs.len())
-            .map(|output| {
-                let cones = geometry.block(block).raster(bands.clone());
-                let cones = cones.filter(|&tile| templates.of(block, tile).is_some());
-                let cones = cones.map(|tile| templates.outputs(block, tile, output));
-                let follows = |part| cotangents.follows_from_features(image, output, part);
-                ColorGrid::new(cones.filter(|cone| !cone.is_empty()), |part| {
-                    Ok(follows(part).then_some(0))
-                })
-            })
-            .collect::<Result<_>>()?;
-        let all_follow = |tile| {
-            let mut outputs = follow.iter().enumerate();
-            outputs.all(|(output, follow)| {
-                let cone = templates.outputs(block, tile, output);
-                cone.is_empty() || follow.color(cone).is_some()
-            })
-        };
-        let mut tiles = classes.of_bands(geometry, number, bands, &all_follow)?;
+        let mut tiles = classes.of_bands(geometry, number, bands.clone())?;
+        for output in 0..schedule.outputs.len() {
+            let raster = || geometry.block(block).raster(bands.clone());
+            let cone = |tile| templates.outputs(block, tile, output);
+            let colored = raster()
+                .zip(&tiles)
+                .filter(|(_, class)| **class != NO_CLASS);
+            let cones = colored.map(|(tile, _)| cone(tile));
+            let follows = |part| cotangents.follows_from_features(image, output, part);
+            let follow = ColorGrid::new(cones.filter(|cone| !cone.is_empty()), |part| {
+                Ok::<_, StreamError>(follows(part).then_some(0))
+            })?;
+            for (tile, class) in raster().zip(&mut tiles) {
+                let cone = cone(tile);
+                if !cone.is_empty() && follow.color(cone).is_none() {
+                    *class = NO_CLASS;
+                }
+            }
+        }
         Ok(Self {
             // The last tile of a class is the first that the backward sweep gets to.
             templates: classes.settle(tiles.iter_mut().rev()),
@@ -223,9 +223,10 @@ struct Classes<'a> {
     source: &'a dyn TileSource,
     /// The bits of each.
     colors: Vec<Vec<u64>>,
-    /// Number of tiles, by key and colour.
-    tiles: Vec<u32>,
 }
+
+/// The class of a tile that has none.
+const NO_CLASS: u16 = 0;
 
 impl<'a> Classes<'a> {
     fn new(templates: &'a Templates, source: &'a dyn TileSource) -> Self {
@@ -233,17 +234,15 @@ impl<'a> Classes<'a> {
             templates,
             source,
             colors: Vec::new(),
-            tiles: vec![0; templates.keys() * MOST_COLORS],
         }
     }
 
-    /// One more than the class of each tile of some bands of a block in raster order, or 0 if it has none, or must not.
+    /// One more than the class of each tile of some bands of a block in raster order, or [`NO_CLASS`].
     fn of_bands(
         &mut self,
         geometry: &Geometry,
         number: usize,
         bands: Range<usize>,
-        may: &dyn Fn(Tile) -> bool,
     ) -> Result<Vec<u16>> {
         let (image, index) = (number / geometry.blocks(), number % geometry.blocks());
         let block = geometry.block(index);
@@ -251,19 +250,15 @@ impl<'a> Classes<'a> {
         let fields = block.raster(bands.clone());
         let fields = fields.filter_map(|tile| Some(templates.of(index, tile)?.1));
         let colors = ColorGrid::new(fields, |cell| self.color(image, cell))?;
-        let mut classes = Vec::with_capacity(bands.len() * block.columns.bands());
-        for tile in block.raster(bands) {
-            let class = templates
-                .of(index, tile)
-                .and_then(|(key, field)| Some(key * MOST_COLORS + colors.color(field)?))
-                .filter(|_| may(tile));
-            if let Some(class) = class {
-                self.tiles[class] = self.tiles[class].saturating_add(1);
-            }
-            // Of 32 keys and 64 colours.
-            classes.push(class.map_or(0, |class| u16::try_from(class + 1).unwrap_or(0)));
-        }
-        Ok(classes)
+        let classes = block.raster(bands).map(|tile| {
+            let (key, field) = templates.of(index, tile)?;
+            Some(key * MOST_COLORS + colors.color(field)?)
+        });
+        // Of 32 keys and 64 colours.
+        let number = |class| u16::try_from(class + 1).unwrap_or(NO_CLASS);
+        Ok(classes
+            .map(|class| class.map_or(NO_CLASS, number))
+            .collect())
     }
 
     /// The colour of a part of an image, if it has one, by number.
@@ -294,10 +289,15 @@ impl<'a> Classes<'a> {
     /// Makes roles of classes, of tiles in the order in which they are swept, and says what templates there are: those of most
     /// tiles, as far as there is room.
     fn settle<'t>(&self, tiles: impl Iterator<Item = &'t mut u16>) -> Vec<Template> {
-        let mut order: Vec<usize> = (0..self.tiles.len()).collect();
-        order.retain(|&class| self.tiles[class] > 1);
-        order.sort_by_key(|&class| Reverse(self.tiles[class]));
-        let mut next_role = vec![0_u16; self.tiles.len()];
+        let tiles: Vec<&mut u16> = tiles.filter(|class| **class != NO_CLASS).collect();
+        let mut counts = vec![0_u32; self.templates.keys() * MOST_COLORS];
+        for class in &tiles {
+            counts[usize::from(**class) - 1] += 1;
+        }
+        let mut order: Vec<usize> = (0..counts.len()).collect();
+        order.retain(|&class| counts[class] > 1);
+        order.sort_by_key(|&class| Reverse(counts[class]));
+        let mut next_role = vec![0_u16; counts.len()];
         let mut held = Vec::new();
         let mut room = self.templates.room();
         for class in order.into_iter().take(MOST_TEMPLATES) {
@@ -309,10 +309,10 @@ impl<'a> Classes<'a> {
             next_role[class] = u16::try_from(2 * held.len() + 1).unwrap_or(0);
             held.push(Template {
                 length,
-                tiles: self.tiles[class],
+                tiles: counts[class],
             });
         }
-        for role in tiles.filter(|class| **class != 0) {
+        for role in tiles {
             let next = &mut next_role[usize::from(*role) - 1];
             *role = *next;
             // All tiles but the first are as that one.
