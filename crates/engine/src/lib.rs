@@ -67,7 +67,7 @@ pub use parameter::{
     GradientSink, OwnedGradients, OwnedModel, OwnedParameters, ParameterId, ParameterShape,
     ParameterValues,
 };
-pub use plan::{Exchange, Plan};
+pub use plan::{ComputedTiles, Exchange, Plan};
 pub use planning::front;
 pub use probe::{Probe, ProbeOutcome};
 pub use request::PlanRequest;

@@ -1,6 +1,7 @@
 //! Plans: everything decided before a pixel is touched, and the entry points that run them.
 
 mod blocks;
+mod computed;
 mod display;
 pub(crate) mod timing;
 
@@ -33,6 +34,7 @@ use crate::workspace::Workspace;
 use blocks::Swept;
 
 pub use crate::sweep::backward::Exchange;
+pub use computed::ComputedTiles;
 
 /// A recipe with its geometry, its buffers and its peak, ready to run on any image of its size.
 ///

@@ -35,8 +35,8 @@ mod stochastic_depth;
 mod tensors;
 
 pub use stream_grad_engine::{
-    AlignCorners, Arithmetic, ByteCount, CheckedSource, Conv2d, ConvTranspose2d, CostModel,
-    CotangentSource, CountIncludePad, DType, ExternalError, FeatureSink, FrontRow, Gelu,
+    AlignCorners, Arithmetic, ByteCount, CheckedSource, ComputedTiles, Conv2d, ConvTranspose2d,
+    CostModel, CotangentSource, CountIncludePad, DType, ExternalError, FeatureSink, FrontRow, Gelu,
     GradientSums, InputGradient, InputGradientSink, Layer, LocalRegion, Maps, NoObserver, Observer,
     Padding, PlanRequest, Pool2d, Probe, ProbeOutcome, Progress, Rect, Residuals, Result, Span,
     StreamError, Strided, StridedMut, SweepKind, THREADS_PER_CORE, TapSink, TileMut, TileRef,

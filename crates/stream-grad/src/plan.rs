@@ -17,8 +17,8 @@ use crate::net::Net;
 use crate::parameter::Store;
 use crate::tensors::TensorCotangents;
 use crate::{
-    CotangentSource, FeatureSink, InputGradientSink, Observer, PlanRequest, Residuals, Result,
-    StreamError, TileSource,
+    ComputedTiles, CotangentSource, FeatureSink, InputGradientSink, Observer, PlanRequest,
+    Residuals, Result, StreamError, TileSource,
 };
 
 /// A recipe with its geometry, its buffers and its peak, ready to run on any image of its size.
@@ -101,6 +101,19 @@ impl Plan {
     /// Number of tiles of one image, over all blocks.
     pub fn tiles(&self) -> usize {
         self.plan.tiles()
+    }
+
+    /// How many tiles each sweep computes of these images, with these cotangents; all of them, unless the plan
+    /// [reuses](PlanRequest::reuse) what it computed. Nothing is read.
+    ///
+    /// # Errors
+    /// A source that does not fit the plan, or cannot tell colours.
+    pub fn computed_tiles(
+        &self,
+        source: &dyn TileSource,
+        cotangents: &dyn CotangentSource,
+    ) -> Result<ComputedTiles> {
+        self.plan.computed_tiles(source, cotangents)
     }
 
     /// Shape `[N, C, H, W]` of each output.

@@ -194,6 +194,22 @@ impl Roles {
         }
     }
 
+    /// Number of tiles of a block, counted over all images, that are computed.
+    pub(crate) fn computed(&self, geometry: &Geometry, number: usize) -> usize {
+        let (image, index) = (number / geometry.blocks(), number % geometry.blocks());
+        let block = geometry.block(index);
+        let tiles = block.raster(0..block.rows.bands());
+        let computed = tiles.filter(|&tile| {
+            let place = TilePlace {
+                image,
+                block: index,
+                tile,
+            };
+            !matches!(self.of(geometry, place), Role::Repeated(_))
+        });
+        computed.count()
+    }
+
     /// Elements that are held of a tile.
     pub(crate) fn length(&self, role: Role) -> u64 {
         self.template(role).map_or(0, |template| template.length)
