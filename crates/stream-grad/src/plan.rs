@@ -210,7 +210,10 @@ impl Plan {
         if !reached {
             return Err(StreamError::NoCotangent);
         }
-        let streamed = self.vjp(residuals, &cotangents)?;
+        self.check_cotangents(&cotangents)?;
+        let features = features.iter().map(Tensor::detach).collect();
+        let mut cotangents = TensorCotangents::of_features(cotangents, features);
+        let streamed = self.vjp_from(residuals, &mut cotangents, None)?;
         gradients.extend(streamed)?;
         Ok(gradients)
     }
@@ -222,7 +225,11 @@ impl Plan {
     /// Cotangents or residuals that do not fit the plan, a plan for streamed features, or a source that fails.
     pub fn vjp(&self, residuals: Residuals<'_>, cotangents: &[Tensor]) -> Result<GradStore> {
         self.check_cotangents(cotangents)?;
-        self.vjp_from(residuals, &mut TensorCotangents(cotangents.to_vec()), None)
+        self.vjp_from(
+            residuals,
+            &mut TensorCotangents::new(cotangents.to_vec()),
+            None,
+        )
     }
 
     /// The VJP for whole cotangents, with the gradient of the images `[N, C, H, W]`.
@@ -236,7 +243,7 @@ impl Plan {
     ) -> Result<(GradStore, Tensor)> {
         self.check_cotangents(cotangents)?;
         self.check_whole("input gradient", self.plan.input_gradient().maps())?;
-        let mut source = TensorCotangents(cotangents.to_vec());
+        let mut source = TensorCotangents::new(cotangents.to_vec());
         match self.plan.dtype() {
             DType::F32 => self.vjp_collected::<f32>(residuals, &mut source),
             DType::F64 => self.vjp_collected::<f64>(residuals, &mut source),

@@ -84,7 +84,7 @@ impl Plan {
         sums: &mut GradientSums,
     ) -> Result<()> {
         self.check_cotangents(cotangents)?;
-        let mut source = TensorCotangents(cotangents.to_vec());
+        let mut source = TensorCotangents::new(cotangents.to_vec());
         self.vjp_blocks_from(residuals, &mut source, None, sums)
     }
 

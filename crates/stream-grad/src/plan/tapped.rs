@@ -72,7 +72,7 @@ impl Plan {
         taps: &mut dyn TapSink,
     ) -> Result<GradStore> {
         self.check_cotangents(cotangents)?;
-        let mut source = TensorCotangents(cotangents.to_vec());
+        let mut source = TensorCotangents::new(cotangents.to_vec());
         self.vjp_tapped_from(residuals, &mut source, taps)
     }
 

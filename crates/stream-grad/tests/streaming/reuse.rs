@@ -1,4 +1,4 @@
-//! Tiles of one colour are computed once: a mean over a tensor's features trains as if all were, and layers of a user's own say whether
+//! Tiles of one colour are computed once: poolings of a tensor's features train as if all were, and layers of a user's own say whether
 //! they are the same everywhere.
 
 use std::sync::Arc;
@@ -71,13 +71,16 @@ fn image() -> Tensor {
         .unwrap()
 }
 
+/// What a loss is made of the features.
+type Head = fn(&Tensor) -> candle_core::Result<Tensor>;
+
 /// Features and gradients, and how many regions were read.
-fn step(net: &Net, reuse: Reuse, image: &Tensor) -> (Vec<Vec<f64>>, usize) {
+fn step(net: &Net, reuse: Reuse, image: &Tensor, head: Head) -> (Vec<Vec<f64>>, usize) {
     let request = PlanRequest::new(200, 240).dtype(DType::F64).tile(16);
     let plan = net.plan(request.reuse(reuse)).unwrap();
     let source = Counted(image, AtomicUsize::new(0));
     let (features, residuals) = plan.forward(&source).unwrap();
-    let loss = features.mean_all().unwrap();
+    let loss = head(&features).unwrap();
     let gradients = plan.backward(residuals, &features, &loss).unwrap();
     let parameters = net.parameters().iter();
     let parameters = parameters.map(|parameter| list(gradients.get(&parameter.tensor).unwrap()));
@@ -86,31 +89,50 @@ fn step(net: &Net, reuse: Reuse, image: &Tensor) -> (Vec<Vec<f64>>, usize) {
 }
 
 #[test]
-fn a_mean_over_mostly_white_trains_the_same() {
+fn poolings_of_mostly_white_train_the_same() {
     let (net, _variables) = net(square().same_everywhere());
     let image = image();
-    let (expected, reads) = step(&net, Reuse::Nothing, &image);
-    let (found, reused) = step(&net, Reuse::OneColor, &image);
-    assert_eq!(found[0], expected[0]);
-    for (found, expected) in found.iter().zip(&expected).skip(1) {
-        let scale = expected
-            .iter()
-            .fold(0.0_f64, |most, value| most.max(value.abs()));
-        for (a, b) in found.iter().zip(expected) {
-            assert!(
-                (a - b).abs() <= 1e-12 * scale,
-                "{a}, expected {b} of {scale}"
-            );
+    let heads: [Head; 3] = [
+        |features| features.mean_all(),
+        // Cotangents follow from the features.
+        |features| {
+            features
+                .sqr()?
+                .sqr()?
+                .mean((2, 3))?
+                .sqrt()?
+                .sqrt()?
+                .sum_all()
+        },
+        // But for one position, and what sees it.
+        |features| features.max(3)?.max(2)?.sum_all(),
+    ];
+    for head in heads {
+        let (expected, reads) = step(&net, Reuse::Nothing, &image, head);
+        let (found, reused) = step(&net, Reuse::OneColor, &image, head);
+        assert_eq!(found[0], expected[0]);
+        for (found, expected) in found.iter().zip(&expected).skip(1) {
+            let scale = expected
+                .iter()
+                .fold(0.0_f64, |most, value| most.max(value.abs()));
+            for (a, b) in found.iter().zip(expected) {
+                assert!(
+                    (a - b).abs() <= 1e-12 * scale,
+                    "{a}, expected {b} of {scale}"
+                );
+            }
         }
+        assert!(3 * reused < reads, "{reused} of {reads}");
     }
-    assert!(3 * reused < reads, "{reused} of {reads}");
 }
 
 #[test]
 fn layers_that_may_see_positions_are_computed_everywhere() {
     let (net, _variables) = net(square());
     let image = image();
-    let (expected, reads) = step(&net, Reuse::Nothing, &image);
-    let (found, reused) = step(&net, Reuse::OneColor, &image);
+    let (expected, reads) = step(&net, Reuse::Nothing, &image, |features| features.mean_all());
+    let (found, reused) = step(&net, Reuse::OneColor, &image, |features| {
+        features.mean_all()
+    });
     assert_eq!((found, reused), (expected, reads));
 }
