@@ -2,6 +2,7 @@
 
 mod file;
 pub(crate) mod morphology;
+mod others;
 
 use std::ops::Range;
 
@@ -9,7 +10,7 @@ use image::{GrayImage, Luma};
 
 use crate::error::{Result, SlideError};
 use crate::geometry::{Extent, Region};
-use crate::numbers::{centre, float, floor, index, position, to_usize, whole, wide};
+use crate::numbers::{float, floor, index, position, to_usize, whole, wide};
 use crate::slide::Slide;
 use crate::view::SlideView;
 
@@ -138,13 +139,7 @@ impl Mask {
 
     /// Whether the centre of a pixel of `view` lies on a set pixel of the mask.
     pub(crate) fn holds(&self, view: &SlideView, row: i64, column: i64) -> bool {
-        let (row, column) = view.to_level_0(centre(row), centre(column));
-        let row = floor((row - self.origin.0) / self.downsample.0);
-        let column = floor((column - self.origin.1) / self.downsample.1);
-        u64::try_from(row)
-            .ok()
-            .zip(u64::try_from(column).ok())
-            .is_some_and(|(row, column)| self.is_set(row, column))
+        self.is_set_at(self.row_under(view, row), self.column_under(view, column))
     }
 
     /// The smallest rectangle of mask pixels with all that is set; none where nothing is.
