@@ -234,8 +234,9 @@ impl Experiment {
         for samples in [&train, &validation, &test] {
             loader.state_scales(samples);
         }
-        let model =
-            BuiltModel::new(&settings.model, task, key.seed)?.cost_model(self.cost_model.clone());
+        let model = BuiltModel::new(&settings.model, task, key.seed)?
+            .cost_model(self.cost_model.clone())
+            .reuse(settings.data.read.background.reuse());
         let labels = SlideLabelLoader::new(&loader, self.map_classes());
         let loss = settings
             .train

@@ -92,9 +92,13 @@ impl ModelFile {
     pub fn build(&self, memory_bytes: u64, threads: usize) -> Result<StreamedModel> {
         let settings = self.settings(memory_bytes, threads);
         let ModelDescription {
-            task, trained_by, ..
+            task,
+            trained_by,
+            read,
+            ..
         } = &self.description;
         let model = StreamedModel::new(&settings, task.outputs(), trained_by.seed)?;
+        let model = model.reuse(read.background.reuse());
         model.load_tensors(&self.tensors)?;
         Ok(model)
     }
@@ -110,7 +114,10 @@ impl ModelFile {
     ) -> Result<SegmentationModel> {
         let settings = self.settings(memory_bytes, threads);
         let ModelDescription {
-            task, trained_by, ..
+            task,
+            trained_by,
+            read,
+            ..
         } = &self.description;
         let Task::Segmentation { classes } = *task else {
             return Err(TrainError::setting(
@@ -120,6 +127,7 @@ impl ModelFile {
             ));
         };
         let model = SegmentationModel::new(&settings, classes, trained_by.seed)?;
+        let model = model.reuse(read.background.reuse());
         model.load_tensors(&self.tensors)?;
         Ok(model)
     }

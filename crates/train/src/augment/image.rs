@@ -202,6 +202,18 @@ impl<S: TileSource> TileSource for Augmented<S> {
         self.source.expect_reads(&mut { origins });
     }
 
+    /// Turns, mirroring, crops and changes of colour leave one colour one colour.
+    fn one_color(&self, image: usize, region: Rect) -> Result<Option<Vec<f64>>, ExternalError> {
+        let color = self
+            .source
+            .one_color(image, self.augmentation.origin(region))?;
+        Ok(color.map(|mut color| {
+            let channels = color.len();
+            colour(&self.augmentation, &mut color, channels);
+            color
+        }))
+    }
+
     fn read(&self, image: usize, region: Rect, out: TileMut<'_>) -> Result<(), ExternalError> {
         if self.augmentation.keeps_orientation() && self.augmentation.keeps_colour() {
             return self

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-use stream_grad::tiling::Recipe;
+use stream_grad::tiling::{Recipe, Reuse};
 use stream_grad::{CostModel, Net, Plan, PlanRequest};
 
 use super::{Model, ModelSettings, SegmentationModel, StreamedModel};
@@ -39,6 +39,15 @@ impl BuiltModel {
         match self {
             Self::Slides(model) => Self::Slides(model.cost_model(cost_model)),
             Self::Pixels(model) => Self::Pixels(model.cost_model(cost_model)),
+        }
+    }
+
+    /// The same model, whose recipes compute tiles of one colour once if `reuse` says so.
+    #[must_use]
+    pub fn reuse(self, reuse: Reuse) -> Self {
+        match self {
+            Self::Slides(model) => Self::Slides(model.reuse(reuse)),
+            Self::Pixels(model) => Self::Pixels(model.reuse(reuse)),
         }
     }
 

@@ -15,7 +15,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use stream_grad::tiling::{ByteCount, Recipe};
+use stream_grad::tiling::{ByteCount, Recipe, Reuse};
 use stream_grad::{CostModel, Maps, Net, Plan, PlanRequest, TileSource};
 use stream_grad_models::{Head, ModelName};
 
@@ -198,6 +198,14 @@ impl StreamedModel {
     #[must_use]
     pub fn cost_model(mut self, cost_model: CostModel) -> Self {
         self.streamed.set_cost_model(cost_model);
+        self
+    }
+
+    /// The same model, whose recipes compute tiles of one colour once if `reuse` says so; recipes that a checkpoint gave are used as
+    /// they are.
+    #[must_use]
+    pub fn reuse(mut self, reuse: Reuse) -> Self {
+        self.streamed.set_reuse(reuse);
         self
     }
 

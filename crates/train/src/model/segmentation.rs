@@ -5,7 +5,7 @@ use std::fmt;
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
-use stream_grad::tiling::{ByteCount, Recipe};
+use stream_grad::tiling::{ByteCount, Recipe, Reuse};
 use stream_grad::{CostModel, FeatureSink, Maps, Net, Plan, PlanRequest, TileSource};
 use stream_grad_models::ModelName;
 
@@ -85,6 +85,14 @@ impl SegmentationModel {
     #[must_use]
     pub fn cost_model(mut self, cost_model: CostModel) -> Self {
         self.streamed.set_cost_model(cost_model);
+        self
+    }
+
+    /// The same model, whose recipes compute tiles of one colour once if `reuse` says so; recipes that a checkpoint gave are used as
+    /// they are.
+    #[must_use]
+    pub fn reuse(mut self, reuse: Reuse) -> Self {
+        self.streamed.set_reuse(reuse);
         self
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
-use stream_grad::tiling::{ByteCount, Recipe};
+use stream_grad::tiling::{ByteCount, Recipe, Reuse};
 use stream_grad::{CostModel, Maps, Net, Plan, PlanRequest, Trainable, Workspace};
 use stream_grad_models::{StateDict, seeded};
 
@@ -14,6 +14,7 @@ use super::parts::{NET, frozen_parameters};
 use super::{ModelSettings, assign};
 use crate::error::{Result, TrainError};
 use crate::gradients::NamedVariables;
+use crate::source::typical_texture;
 
 /// A network and its variables. Plans are made once for each size of image.
 pub(super) struct StreamedNet {
@@ -27,6 +28,7 @@ pub(super) struct StreamedNet {
     threads: usize,
     offload: Option<PathBuf>,
     cost_model: CostModel,
+    reuse: Reuse,
     plans: Mutex<Plans>,
     /// One for all plans: images of many sizes take the memory of one.
     workspace: Workspace,
@@ -93,6 +95,7 @@ impl StreamedNet {
             threads: settings.threads,
             offload: settings.offload.clone(),
             cost_model: CostModel::FIXED,
+            reuse: Reuse::Nothing,
             plans: Mutex::default(),
             workspace: Workspace::new(),
         };
@@ -101,6 +104,10 @@ impl StreamedNet {
 
     pub(super) fn set_cost_model(&mut self, cost_model: CostModel) {
         self.cost_model = cost_model;
+    }
+
+    pub(super) fn set_reuse(&mut self, reuse: Reuse) {
+        self.reuse = reuse;
     }
 
     pub(super) const fn net(&self) -> &Net {
@@ -150,6 +157,8 @@ impl StreamedNet {
             .features(self.features)
             .memory(self.memory)
             .workspace(&self.workspace)
+            .reuse(self.reuse)
+            .texture(typical_texture())
             .cost_model(self.cost_model.clone());
         if self.threads > 0 {
             request = request.threads(self.threads);

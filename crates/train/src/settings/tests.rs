@@ -1,5 +1,7 @@
 //! What settings are read from and refused for.
 
+use stream_grad::tiling::Reuse;
+
 use super::*;
 use crate::optimizer::OptimizerKind;
 
@@ -45,6 +47,8 @@ fn unknown_and_illegal_settings_are_named() {
             "[data.read]\nscale_override = 0.0\n",
             "data.read.scale_override",
         ),
+        ("[data.read]\nbackground = \"paint\"\n", "paint"),
+        ("[data.read]\nbackground_color = [1, 2, 256]\n", "256"),
         ("[data.read]\nstain = { kind = \"vahadane\" }\n", "vahadane"),
         (
             "[data.read.stain]\nkind = \"reinhard\"\nreference = { mean = [1.0, 1.0, 1.0], deviation = [1.0, 0.0, 1.0] }\n",
@@ -121,6 +125,19 @@ fn stains_are_named_and_their_reference_is_written_down() {
         );
         assert_eq!(Settings::from_toml(&written).unwrap(), settings);
     }
+}
+
+/// Of the settings that a run before this one stored, a background is as it was read.
+#[test]
+fn a_background_is_as_read_unless_it_is_filled() {
+    let read = |text: &str| Settings::from_toml(text).unwrap().data.read;
+    assert_eq!(read("").background.reuse(), Reuse::Nothing);
+    let text = "[data.read]\nbackground = \"fill\"\nbackground_color = [242, 240, 243]\n";
+    let filled = read(text);
+    assert_eq!(filled.background.reuse(), Reuse::OneColor);
+    assert_eq!(filled.background_color, Some([242, 240, 243]));
+    let written = Settings::from_toml(text).unwrap().to_toml().unwrap();
+    assert_eq!(read(&written), filled);
 }
 
 #[test]

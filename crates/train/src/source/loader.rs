@@ -11,8 +11,9 @@ use stream_grad_slides::{
     Slide, SlideError, SlideView, StatedScale, Target, TissueOptions,
 };
 
-use super::slide::{Normalisation, Pixels, SlideSource, of_slide};
-use super::{BadRegions, ImageLoader, ReadSettings, Trim};
+use super::background::Filling;
+use super::slide::{Normalisation, Pixels, SlideSource, ViewPixels, of_slide};
+use super::{Background, BadRegions, ImageLoader, ReadSettings, Trim};
 use crate::data::Sample;
 use crate::error::{Result, TrainError};
 
@@ -264,6 +265,7 @@ impl Shared {
 
     fn open(&self, path: &Path) -> Result<(SlideSource, u64)> {
         let view = self.view(path)?;
+        let pixels = ViewPixels::new(view.clone(), self.filling(view.slide())?);
         let stains = self.folder.as_deref().map(|folder| folder.join("stains"));
         let mut stain = self
             .settings
@@ -275,7 +277,7 @@ impl Shared {
             Ok(length) if bytes <= self.settings.held_bytes / 4 => {
                 let mut rgb = vec![0; length];
                 let region = Rect::whole(extent.0, extent.1);
-                view.read(&of_slide(region), &mut rgb)?;
+                pixels.read(&of_slide(region), &mut rgb)?;
                 if let Some(stain) = stain.take() {
                     stain.apply(&mut rgb)?;
                 }
@@ -284,7 +286,7 @@ impl Shared {
                     rgb: Arc::new(rgb),
                 }
             }
-            _ => Pixels::read(view),
+            _ => Pixels::Read(pixels),
         };
         Ok((
             SlideSource {
@@ -312,18 +314,26 @@ impl Shared {
         let view = slide.view(Target::MicronsPerPixel(self.scale))?;
         match self.settings.trim {
             Trim::Whole => Ok(view),
-            Trim::Tissue => {
-                let options = TissueOptions::default();
-                let mask = match &self.folder {
-                    Some(folder) => Mask::of_tissue_cached(&slide, &options, folder.join("masks"))?,
-                    None => Mask::of_tissue(&slide, &options)?,
-                };
-                match mask.bounding_box_in(&view) {
-                    Some(tissue) => Ok(view.cropped(&tissue)?),
-                    None => Ok(view),
-                }
-            }
+            Trim::Tissue => match self.tissue(&slide)?.bounding_box_in(&view) {
+                Some(tissue) => Ok(view.cropped(&tissue)?),
+                None => Ok(view),
+            },
         }
+    }
+
+    fn filling(&self, slide: &Slide) -> Result<Option<Filling>> {
+        Ok(match self.settings.background {
+            Background::AsRead => None,
+            Background::Fill => self.settings.filling(slide, &self.tissue(slide)?),
+        })
+    }
+
+    fn tissue(&self, slide: &Slide) -> Result<Mask> {
+        let options = TissueOptions::default();
+        Ok(match &self.folder {
+            Some(folder) => Mask::of_tissue_cached(slide, &options, folder.join("masks"))?,
+            None => Mask::of_tissue(slide, &options)?,
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Slides as images to stream: read at one scale, normalised, decoded ahead on other threads.
 
+mod background;
 mod label_map;
 mod labels;
 mod loader;
@@ -13,8 +14,9 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stream_grad::TileSource;
-use stream_grad_slides::ColorManagement;
+use stream_grad_slides::{ColorManagement, Mask, Rgb, Slide};
 
+pub use background::{Background, typical_texture};
 pub use label_map::{MapClasses, SlideLabelLoader, SlideLabels, Unlabelled};
 pub use labels::{LabelLoader, LabelSource};
 pub use loader::SlideLoader;
@@ -26,6 +28,7 @@ pub use slide::SlideSource;
 pub use stain::StainSettings;
 
 use crate::error::{Result, TrainError, check_threads};
+use background::Filling;
 
 /// How slides are read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -44,6 +47,14 @@ pub struct ReadSettings {
     /// Which part of a slide is an image: the `whole` slide, or the smallest rectangle around its `tissue`. By default all of it, which
     /// loses nothing.
     pub trim: Trim,
+    /// What is shown further than 64 microns from all tissue: `as_read`, or to `fill` it with one colour, so that it costs next to
+    /// nothing: it is not decoded, and of tiles that see nothing else one is computed for all. Tissue is found as for `trim`; a slide in
+    /// which none is found is shown as it is read. By default slides are shown as they are read.
+    pub background: Background,
+    /// Red, green and blue, from 0 to 255, of a `background` that is filled. Absent, the slide's own, which is white where the file
+    /// states none.
+    #[schemars(example = [242, 240, 243])]
+    pub background_color: Option<[u8; 3]>,
     /// Bytes of decoded pixels that are held for the next epochs and for slides to come; 0 for none. By default 1 GiB.
     pub held_bytes: u64,
     /// Threads that decode ahead; at most four for each core, 0 for none. By default 1, since the network computes on all cores.
@@ -91,6 +102,8 @@ impl Default for ReadSettings {
             deviation: [0.15, 0.18, 0.11],
             scale_override: None,
             trim: Trim::Whole,
+            background: Background::default(),
+            background_color: None,
             held_bytes: 1 << 30,
             decoding_threads: 1,
             bad_regions: BadRegions::default(),
@@ -101,6 +114,17 @@ impl Default for ReadSettings {
 }
 
 impl ReadSettings {
+    /// What is filled of a slide with this tissue, where that is asked for.
+    fn filling(&self, slide: &Slide, tissue: &Mask) -> Option<Filling> {
+        let color = self
+            .background_color
+            .map_or_else(|| slide.background(), Rgb);
+        match self.background {
+            Background::AsRead => None,
+            Background::Fill => Filling::new(tissue, color),
+        }
+    }
+
     /// Checks the settings.
     ///
     /// # Errors

@@ -71,6 +71,10 @@ impl<S: TileSource> TileSource for Timed<'_, S> {
         self.source.expect_reads(reads);
     }
 
+    fn one_color(&self, image: usize, region: Rect) -> Result<Option<Vec<f64>>, ExternalError> {
+        self.clock.during(|| self.source.one_color(image, region))
+    }
+
     fn read(&self, image: usize, region: Rect, out: TileMut<'_>) -> Result<(), ExternalError> {
         self.clock.during(|| self.source.read(image, region, out))
     }

@@ -107,7 +107,8 @@ impl Prediction {
             data, model, train, ..
         } = settings;
         let streamed = StreamedModel::new(model, data.task.outputs(), train.seed)?
-            .cost_model(cost_model(settings)?);
+            .cost_model(cost_model(settings)?)
+            .reuse(data.read.background.reuse());
         let mut seconds = 0.0;
         let (mut peak, mut held) = (0, 0);
         for &microns in &data.microns_per_pixel {

@@ -136,6 +136,11 @@ impl SegmentationCotangents<'_> {
 }
 
 impl CotangentSource for SegmentationCotangents<'_> {
+    /// They follow from the logits where all labels are that of the first pixel.
+    fn follows_from_features(&self, _image: usize, _output: usize, region: Rect) -> bool {
+        self.labels.are_as_the_first(region).unwrap_or(false)
+    }
+
     fn read(
         &mut self,
         _image: usize,
@@ -166,6 +171,15 @@ impl<'a> Labels<'a> {
             source,
             region: Vec::new(),
         }
+    }
+
+    /// Whether all labels of a region are that of the first pixel of all.
+    fn are_as_the_first(&self, region: Rect) -> Result<bool, ExternalError> {
+        let mut first = [0];
+        self.source.read(Rect::whole(1, 1), &mut first)?;
+        let mut labels = vec![0; region.height() * region.width()];
+        self.source.read(region, &mut labels)?;
+        Ok(labels.iter().all(|&label| label == first[0]))
     }
 
     fn read(&mut self, region: Rect) -> Result<&[u8], ExternalError> {
