@@ -34,6 +34,8 @@ pub mod resident_memory;
 #[cfg(feature = "commands")]
 pub mod settings;
 #[cfg(feature = "commands")]
+mod slide_input;
+#[cfg(feature = "commands")]
 pub mod stop;
 #[cfg(feature = "commands")]
 pub mod train;

@@ -1,34 +1,106 @@
 //! `stream-grad plan`: how an image would be streamed, beside the conventional computation and the published method.
 
 use crate::arguments::PlanArguments;
+use anyhow::bail;
 use stream_grad::tiling::{
     Axis, Fraction, FrontPoint, LostBorder, NodeId, PerAxis, PublishedBorders, PublishedCost,
-    ReceptiveField, SizedGraph, Storage, conventional_activation_bytes, strides,
+    ReceptiveField, Reuse, SizedGraph, Storage, conventional_activation_bytes, strides,
 };
-use stream_grad::{ByteCount, FrontRow, Net, Plan, front_rows};
+use stream_grad::{ByteCount, FrontRow, Net, Plan, PlanRequest, front_rows};
 use stream_grad_models::ModelName;
 use stream_grad_train::report::write_front;
+use stream_grad_train::source::{Background, typical_texture};
 
+use crate::image_size::ImageSize;
 use crate::model;
+use crate::slide_input::SlideInput;
+use crate::vjp::Ones;
 
 /// Tiles of the published method that are tried, as the power of two of the largest.
 const LARGEST_PUBLISHED_TILE: u32 = 16;
 /// Rows of the front that are shown.
 const ROWS: usize = 12;
 
-/// Prints the plan; no pixel and no weight is read.
+/// What is planned for.
+enum Image {
+    Size(ImageSize, Background),
+    Slide(Box<SlideInput>),
+}
+
+impl Image {
+    fn of(arguments: &PlanArguments) -> anyhow::Result<Self> {
+        let background = arguments.background.into();
+        match (&arguments.slide, arguments.image) {
+            (Some(path), _) => {
+                let memory = arguments.recipe.memory;
+                let slide = SlideInput::open(path, arguments.mpp, memory, background)?;
+                Ok(Self::Slide(Box::new(slide)))
+            }
+            (None, Some(size)) => Ok(Self::Size(size, background)),
+            (None, None) => bail!("give --image or --slide"),
+        }
+    }
+
+    fn size(&self) -> ImageSize {
+        match self {
+            Self::Size(size, _) => *size,
+            Self::Slide(slide) => {
+                let [_, _, height, width] = slide.shape();
+                ImageSize { height, width }
+            }
+        }
+    }
+
+    fn reusing(&self, request: PlanRequest) -> PlanRequest {
+        match self {
+            Self::Size(_, background) => {
+                request.reuse(background.reuse()).texture(typical_texture())
+            }
+            Self::Slide(slide) => slide.reusing(request),
+        }
+    }
+
+    /// How many tiles are computed for others, where any may be.
+    fn reuse(&self, plan: &Plan) -> anyhow::Result<Option<String>> {
+        if plan.recipe().reuse == Reuse::Nothing {
+            return Ok(None);
+        }
+        let text = match self {
+            Self::Size(..) => "how many tiles are computed once depends on the image; the predicted time is that of tissue on a \
+                               quarter of it"
+                .to_owned(),
+            Self::Slide(slide) => {
+                let computed = plan.computed_tiles(&slide.source, &Ones)?;
+                format!(
+                    "of {} tiles, {} are computed forward and {} backward; the others are of one colour, as one of these",
+                    plan.tiles(),
+                    computed.forward,
+                    computed.backward
+                )
+            }
+        };
+        Ok(Some(text))
+    }
+}
+
+/// Prints the plan; no weight is read, and of a slide only what its tissue is found by.
 ///
 /// # Errors
-/// If the network is not known, or what planning refuses; if a plot cannot be written.
+/// If the network is not known, a slide cannot be read, or what planning refuses; if a plot cannot be written.
 pub fn run(arguments: &PlanArguments) -> anyhow::Result<()> {
     let dtype = model::dtype(arguments.recipe.dtype);
     let (name, net) = model::build(&arguments.model, dtype)?;
-    let image = arguments.image;
+    let input = Image::of(arguments)?;
+    let image = input.size();
     let request = model::unbounded_request(&arguments.recipe, image.height, image.width);
+    let request = input.reusing(request);
     let unbounded = model::calibrated(&net, request, model::threads(arguments.recipe.threads))?;
     let plan = net.plan(model::bounded(&arguments.recipe, unbounded.clone()))?;
     println!("{name}, image {image}");
     println!("{plan}");
+    if let Some(reuse) = input.reuse(&plan)? {
+        println!("{reuse}");
+    }
 
     let element_bytes = u64::try_from(dtype.size_in_bytes())?;
     let sized = plan.geometry().sized();

@@ -1,15 +1,15 @@
-//! A slide as the image of `vjp`.
+//! A slide as the image of `vjp` and of `plan`.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use stream_grad::ByteCount;
 use stream_grad::tiling::PerAxis;
+use stream_grad::{ByteCount, PlanRequest};
 use stream_grad_slides::{
     BlockCache, Level, MicronsPerPixel, OpenOptions, Slide, SlideView, Target,
 };
-use stream_grad_train::source::{ReadSettings, SlideSource};
+use stream_grad_train::source::{Background, ReadSettings, SlideSource};
 
 /// Bytes of decoded pixels that are held for neighbouring tiles, where the budget is not small.
 const LARGEST_CACHE: u64 = 64 << 20;
@@ -21,14 +21,17 @@ const BOOKKEEPING: u64 = 4 << 20;
 pub(crate) struct SlideInput {
     view: SlideView,
     pub(crate) source: SlideSource,
+    background: Background,
 }
 
 impl SlideInput {
-    /// Opens the slide at `mpp` microns per pixel, or its finest level. Of a budget, an eighth holds decoded pixels.
+    /// Opens the slide at `mpp` microns per pixel, or its finest level. Of a budget, an eighth holds decoded pixels. Where the background
+    /// is filled, tissue is found here.
     pub(crate) fn open(
         path: &Path,
         mpp: Option<f64>,
         memory: Option<ByteCount>,
+        background: Background,
     ) -> anyhow::Result<Self> {
         let cache = memory.map_or(LARGEST_CACHE, |memory| LARGEST_CACHE.min(memory.get() / 8));
         let options = OpenOptions::default().with_cache(Arc::new(BlockCache::new(cache)));
@@ -43,11 +46,13 @@ impl SlideInput {
         let settings = ReadSettings {
             mean: [0.0; 3],
             deviation: [1.0; 3],
+            background,
             ..ReadSettings::default()
         };
         Ok(Self {
             source: SlideSource::new(view.clone(), &settings)?,
             view,
+            background,
         })
     }
 
@@ -57,8 +62,14 @@ impl SlideInput {
         [1, 3, extent.height, extent.width]
     }
 
-    /// The most heap bytes that reading tiles of this size holds: the cache, the pixels of a tile, and for each thread a row
-    /// of blocks across it. OpenSlide's own memory is no heap of this program's.
+    /// The request with what the slide says of reuse: where its background is filled, and how much that is.
+    pub(crate) fn reusing(&self, request: PlanRequest) -> PlanRequest {
+        let request = request.reuse(self.background.reuse());
+        request.texture(self.source.texture())
+    }
+
+    /// The most heap bytes that reading tiles of this size holds: the cache, the pixels of a tile (twice where a part is decoded and the
+    /// rest filled, with the mask that says so), and for each thread a row of blocks across it. OpenSlide's own memory is no heap of this program's.
     pub(crate) fn bytes(&self, tile: PerAxis<u64>, threads: usize) -> u64 {
         let slide = self.view.slide();
         let level = slide.level(self.view.level()).ok();
@@ -71,12 +82,18 @@ impl SlideInput {
         let blocks = columns.div_ceil(BlockCache::BLOCK_EDGE).saturating_add(2);
         // Three bytes a pixel once decoded, four while OpenSlide's are converted, and the filter's sums.
         let row = blocks.saturating_mul(BlockCache::BLOCK_EDGE * BlockCache::BLOCK_EDGE * 7);
-        let pixels = tile.rows.saturating_mul(tile.columns).saturating_mul(3);
+        let times = match self.background {
+            Background::AsRead => 3,
+            Background::Fill => 6,
+        };
+        let pixels = tile.rows.saturating_mul(tile.columns);
+        let pixels = pixels.saturating_mul(times);
         slide
             .cache()
             .capacity()
             .saturating_add(pixels)
             .saturating_add(row.saturating_mul(threads as u64))
+            .saturating_add(self.source.filling_bytes())
             .saturating_add(BOOKKEEPING)
     }
 }

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a failure is the test's message")]
 
+#[path = "../../slides/tests/common/assets.rs"]
+mod slide_files;
+
 use std::process::{Command, Output};
 
 fn output(arguments: &[&str]) -> Output {
@@ -41,6 +44,27 @@ fn a_resnet34_streams_four_gigapixels_in_8_gib() {
     assert!(seconds > 0.0, "{text}");
     let ratio: f64 = line("compute ratio ").parse().unwrap();
     assert!((1.0..2.0).contains(&ratio), "{text}");
+}
+
+#[test]
+fn what_is_computed_once_is_told_of_a_slide_and_of_a_size_that_it_depends() {
+    let common = ["--model", "numerics", "--tile", "32", "--background"];
+    let of_size = ["--image", "2048x2048"];
+    let text = plan(&[&common[..], &["fill"], &of_size].concat());
+    assert!(text.contains("depends on the image"), "{text}");
+    let slide = slide_files::asset("default.svs");
+    let of_slide = ["--slide", slide.to_str().unwrap(), "--mpp", "4"];
+    let text = plan(&[&common[..], &["fill"], &of_slide].concat());
+    let line = text.lines().find(|line| line.contains("computed forward"));
+    let line = line.unwrap_or_else(|| panic!("{text}"));
+    let numbers = line.split(|other: char| !other.is_ascii_digit());
+    let numbers: Vec<usize> = numbers.filter_map(|number| number.parse().ok()).collect();
+    assert!(
+        numbers[1] <= numbers[0] && numbers[2] <= numbers[0],
+        "{line}"
+    );
+    let text = plan(&[&common[..], &["as_read"], &of_slide].concat());
+    assert!(!text.contains("computed once"), "{text}");
 }
 
 /// Rows of the table of recipes, and that of the plan.

@@ -350,6 +350,55 @@ fn a_slide_is_the_image_that_a_tensor_of_its_pixels_would_be() {
     }
 }
 
+/// In one tile, and in tiles of which those of one colour are computed once.
+#[test]
+fn a_filled_background_gives_the_same_however_it_is_cut() {
+    let files = Files::new();
+    let slide = slide_files::asset("default.svs");
+    let slide = slide.to_str().unwrap();
+    let [whole, tiles] = [("4096", "whole"), ("32", "tiles")].map(|(tile, name)| {
+        let (output, report) = (format!("{name}.safetensors"), format!("{name}.json"));
+        let arguments = [
+            "--slide",
+            slide,
+            "--mpp",
+            "4",
+            "--background",
+            "fill",
+            "--dtype",
+            "f64",
+            "--input-gradient",
+            "--tile",
+            tile,
+            "--output",
+            &output,
+            "--report",
+            &report,
+        ];
+        let run = files.vjp_of("numerics", &arguments);
+        let message = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "{message}");
+        let report = std::fs::read_to_string(files.path(&report)).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        assert!(
+            report["recipe"].as_str().unwrap().contains("one colour"),
+            "{report}"
+        );
+        let bytes = |key: &str| report[key].as_u64().unwrap();
+        assert!(
+            bytes("measured_peak_bytes") <= bytes("planned_peak_bytes"),
+            "{report}"
+        );
+        candle_core::safetensors::load(files.path(&output), &Device::Cpu).unwrap()
+    });
+    let values = |tensor: &Tensor| -> Vec<f64> { tensor.flatten_all().unwrap().to_vec1().unwrap() };
+    assert_eq!(values(&tiles["y"]), values(&whole["y"]));
+    for (name, tensor) in &tiles {
+        let error = relative_error(tensor, &whole[name]);
+        assert!(error < TOLERANCE, "{name} differs by {error:e}");
+    }
+}
+
 #[test]
 fn reading_a_slide_is_within_the_budget() {
     let files = Files::new();

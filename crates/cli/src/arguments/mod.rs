@@ -1,5 +1,6 @@
 //! The command line of `stream-grad`.
 
+mod background;
 mod calibrate;
 mod completions;
 mod heatmap;
@@ -15,6 +16,7 @@ mod vjp;
 
 use clap::{Parser, Subcommand};
 
+pub use background::BackgroundKind;
 pub use calibrate::CalibrateArguments;
 pub use completions::CompletionsArguments;
 pub use heatmap::{Frame, HeatmapArguments};
@@ -126,10 +128,30 @@ mod tests {
             ("", "--input"),
             ("--input x --slide s.svs", "--slide"),
             ("--input x --mpp 0.5", "--mpp"),
+            ("--input x --background fill", "--slide"),
         ] {
             let error = parse(&format!("{VJP} {arguments}")).unwrap_err();
             assert!(error.contains(named), "{error}");
         }
+    }
+
+    #[test]
+    fn a_plan_is_of_a_size_or_of_a_slide() {
+        let plan = "stream-grad plan --model resnet18";
+        for (arguments, named) in [
+            ("", "--image"),
+            ("--image 9x9 --slide s.svs", "--slide"),
+            ("--image 9x9 --mpp 0.5", "--mpp"),
+        ] {
+            let error = parse(&format!("{plan} {arguments}")).unwrap_err();
+            assert!(error.contains(named), "{error}");
+        }
+        let line = format!("{plan} --slide s.svs --mpp 0.5 --background fill");
+        let Command::Plan(parsed) = parse(&line).unwrap() else {
+            panic!("not parsed as plan");
+        };
+        assert_eq!(parsed.background, BackgroundKind::Fill);
+        assert_eq!((parsed.image, parsed.mpp), (None, Some(0.5)));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Arithmetic, RecipeArguments};
+use super::{Arithmetic, BackgroundKind, RecipeArguments};
 
 /// Of `vjp`.
 #[derive(Debug, Args)]
@@ -34,6 +34,16 @@ pub struct VjpArguments {
         conflicts_with = "input"
     )]
     pub mpp: Option<f64>,
+    /// What is shown of the slide further than 64 microns from all tissue: as it is read, or its background colour, which costs next to
+    /// nothing
+    #[arg(
+        long,
+        value_enum,
+        default_value = "as_read",
+        value_name = "KIND",
+        requires = "slide"
+    )]
+    pub background: BackgroundKind,
     /// The recipe.
     #[command(flatten)]
     pub recipe: RecipeArguments,

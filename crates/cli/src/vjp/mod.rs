@@ -3,7 +3,6 @@
 mod ones;
 mod position;
 mod report;
-mod slide_input;
 mod tensor_input;
 mod tensor_output;
 
@@ -13,7 +12,9 @@ use std::time::Instant;
 use crate::arguments::{Arithmetic, VjpArguments};
 use anyhow::{Context, bail, ensure};
 use candle_core::backprop::GradStore;
-use stream_grad::{ByteCount, CotangentSource, InputGradientSink, Net, Plan, TileSource};
+use stream_grad::{
+    ByteCount, CotangentSource, InputGradientSink, Net, Plan, PlanRequest, TileSource,
+};
 use stream_grad_files::{is_same_place, refuse_input};
 use stream_grad_models::load_net;
 
@@ -21,10 +22,10 @@ use crate::counting_allocator::CountingAllocator;
 use crate::model;
 use crate::progress::SweepBar;
 use crate::resident_memory;
+use crate::slide_input::SlideInput;
 use crate::tell;
 
 use report::Report;
-use slide_input::SlideInput;
 use tensor_input::{CotangentInput, TensorFile, TensorInput};
 use tensor_output::{Declared, FeatureOutput, TensorOutput};
 
@@ -50,7 +51,8 @@ impl Input {
     fn open(arguments: &VjpArguments, net: &Net) -> anyhow::Result<Self> {
         if let Some(slide) = &arguments.slide {
             let memory = arguments.recipe.memory;
-            let input = SlideInput::open(slide, arguments.mpp, memory)?;
+            let background = arguments.background.into();
+            let input = SlideInput::open(slide, arguments.mpp, memory, background)?;
             return Ok(Self::Slide(Box::new(input)));
         }
         let Some(path) = &arguments.input else {
@@ -70,6 +72,14 @@ impl Input {
         match self {
             Self::Tensors { image, .. } => image.shape(),
             Self::Slide(slide) => slide.shape(),
+        }
+    }
+
+    /// The request with what the image says of reuse.
+    fn reusing(&self, request: PlanRequest) -> PlanRequest {
+        match self {
+            Self::Tensors { .. } => request,
+            Self::Slide(slide) => slide.reusing(request),
         }
     }
 
@@ -170,7 +180,8 @@ fn check_outputs(arguments: &VjpArguments) -> anyhow::Result<()> {
 fn plan(net: &Net, input: &Input, arguments: &VjpArguments) -> anyhow::Result<Plan> {
     let [batch, _, height, width] = input.shape();
     let batch = usize::try_from(batch)?;
-    let request = model::request(&arguments.recipe, height, width)
+    let request = input
+        .reusing(model::request(&arguments.recipe, height, width))
         .batch(batch)
         .arithmetic(match arguments.arithmetic {
             Arithmetic::Auto => stream_grad::Arithmetic::Auto,

@@ -7,6 +7,10 @@ use stream_grad::{CotangentSource, ExternalError, Rect, TileMut, TileRef};
 pub struct Ones;
 
 impl CotangentSource for Ones {
+    fn follows_from_features(&self, _image: usize, _output: usize, _region: Rect) -> bool {
+        true
+    }
+
     fn read(
         &mut self,
         _image: usize,
