@@ -17,8 +17,7 @@ use crate::tile::{StridedMut, TileMut};
 /// use stream_grad_engine::{CheckedSource, DType, Rect, TileSource, WholeMaps};
 /// let black = WholeMaps::<f32>::zeros(&[[1, 3, 20, 20]]);
 /// let source = CheckedSource::new(black, DType::F32);
-/// // What does not say anything is not wrong.
-/// assert_eq!(source.one_color(0, Rect::whole(4, 4))?, None);
+/// assert_eq!(source.one_color(0, Rect::whole(4, 4))?, Some(vec![0.0; 3]));
 /// # Ok::<(), stream_grad_engine::ExternalError>(())
 /// ```
 #[derive(Debug, Clone)]
