@@ -9,6 +9,9 @@ use stream_grad_models::{GlobalPooling, HeadConfig, ModelName, Standardisation};
 use crate::data::Task;
 use crate::error::{Result, TrainError, check_threads};
 
+/// By name: an array in the attribute is understood only where another crate asks for all of `syn`.
+const FROZEN_EXAMPLE: [&str; 1] = ["stem"];
+
 /// Which network and head to train, and in how much memory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -24,7 +27,7 @@ pub struct ModelSettings {
     /// Parts of the network that keep their first weights, by the beginnings of their parameters' names, such as `["stem",
     /// "layer1"]` of a ResNet (`stem` is its `conv1` and `bn1`). The head is always trained.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(example = ["stem"])]
+    #[schemars(example = FROZEN_EXAMPLE)]
     pub frozen: Vec<String>,
     /// Poolings of the head, put one after another; of several outputs, each by each.
     pub pooling: Vec<Pooling>,

@@ -30,6 +30,9 @@ pub use stain::StainSettings;
 use crate::error::{Result, TrainError, check_threads};
 use background::Filling;
 
+/// By name: an array in the attribute is understood only where another crate asks for all of `syn`.
+const BACKGROUND_COLOR_EXAMPLE: [u8; 3] = [242, 240, 243];
+
 /// How slides are read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -53,7 +56,7 @@ pub struct ReadSettings {
     pub background: Background,
     /// Red, green and blue, from 0 to 255, of a `background` that is filled. Absent, the slide's own, which is white where the file
     /// states none.
-    #[schemars(example = [242, 240, 243])]
+    #[schemars(example = BACKGROUND_COLOR_EXAMPLE)]
     pub background_color: Option<[u8; 3]>,
     /// Bytes of decoded pixels that are held for the next epochs and for slides to come; 0 for none. By default 1 GiB.
     pub held_bytes: u64,
