@@ -1,6 +1,10 @@
 //! `plan` as a person would call it.
 
-#![expect(clippy::unwrap_used, reason = "a failure is the test's message")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failure is the test's message"
+)]
 
 #[path = "../../slides/tests/common/assets.rs"]
 mod slide_files;
