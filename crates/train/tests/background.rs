@@ -2,6 +2,7 @@
 //! without decoding it.
 
 #![allow(clippy::unwrap_used, reason = "a test: a panic is how it fails")]
+#![allow(clippy::result_large_err, reason = "a loss has the error of its crate")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -84,7 +85,7 @@ fn read(source: &dyn TileSource, region: Rect) -> Vec<f32> {
 
 /// Squares of `edge` pixels.
 fn squares(edge: i64) -> impl Iterator<Item = Rect> {
-    let places = move || (0..i64::try_from(EDGE).unwrap()).step_by(edge.unsigned_abs() as usize);
+    let places = move || (0..i64::try_from(EDGE).unwrap()).step_by(usize::try_from(edge).unwrap());
     places().flat_map(move |row| {
         places().map(move |column| {
             Rect::new(Span::new(row, row + edge), Span::new(column, column + edge))
@@ -166,7 +167,7 @@ fn a_slide_without_tissue_is_as_read() {
         .with_microns_per_pixel(micron());
     let mut writer = PyramidWriter::create(&path, 300, 300, &options).unwrap();
     let rgb: Vec<u8> = (0..300 * 300 * 3_u32)
-        .map(|at| 240 + (at % 3) as u8)
+        .map(|at| 240 + u8::try_from(at % 3).unwrap())
         .collect();
     writer.write_rows(&rgb).unwrap();
     writer.finish().unwrap();

@@ -128,7 +128,7 @@ mod tests {
             ("", "--input"),
             ("--input x --slide s.svs", "--slide"),
             ("--input x --mpp 0.5", "--mpp"),
-            ("--input x --background fill", "--slide"),
+            ("--input x --background fill", "--background"),
         ] {
             let error = parse(&format!("{VJP} {arguments}")).unwrap_err();
             assert!(error.contains(named), "{error}");

@@ -41,7 +41,8 @@ pub struct VjpArguments {
         value_enum,
         default_value = "as_read",
         value_name = "KIND",
-        requires = "slide"
+        requires = "slide",
+        conflicts_with = "input"
     )]
     pub background: BackgroundKind,
     /// The recipe.
