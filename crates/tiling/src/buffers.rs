@@ -6,8 +6,8 @@
 use std::ops::Range;
 
 use crate::arena::{Placement, aligned, place};
+use crate::geometry::{Block, Geometry, Tile};
 use crate::lifetimes::{backward_lifetimes, first_touches, forward_lifetimes, residuals};
-use crate::recipe::{Block, Geometry, Tile};
 use crate::saved::{BlockBuffers, Storage, border_segment, channels, elements, saturating};
 use crate::templates::Templates;
 

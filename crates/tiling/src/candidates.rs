@@ -2,8 +2,8 @@
 
 use std::cmp::Reverse;
 
+use crate::geometry::Geometry;
 use crate::receptive_field::tile_granule;
-use crate::recipe::Geometry;
 use crate::schedule::AxisSchedule;
 use crate::span::{Axis, PerAxis};
 

@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::buffers::Buffers;
 use crate::fraction::Fraction;
+use crate::geometry::Geometry;
 use crate::graph::{Node, SizedGraph};
-use crate::recipe::Geometry;
 use crate::work::{Work, duties};
 
 /// FLOPs of one image, by purpose, and what they are to be compared with.

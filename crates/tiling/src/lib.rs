@@ -123,6 +123,7 @@ mod candidates;
 mod cost;
 mod error;
 mod fraction;
+mod geometry;
 mod graph;
 mod lifetimes;
 mod memory;
@@ -153,6 +154,7 @@ pub use bytes::ByteCount;
 pub use cost::{Cost, conventional_activation_bytes, conventional_flops};
 pub use error::TilingError;
 pub use fraction::Fraction;
+pub use geometry::{Block, Geometry, MAX_BLOCKS, Tile};
 pub use graph::{Edge, Graph, Node, NodeId, Shifts, SizedGraph, VjpReads};
 pub use memory::{
     FixedBytes, HeldMemory, LayerScratch, Maps, MemoryRequest, PeakBytes, PhaseBytes, file_bytes,
@@ -162,7 +164,7 @@ pub use overlap::BlockOverlap;
 pub use planner::{FrontPoint, Planned, PlannerRequest, Store, pareto, plan};
 pub use published::{PublishedBorders, PublishedCost};
 pub use receptive_field::{LostBorder, ReceptiveField, strides};
-pub use recipe::{Block, Geometry, MAX_BLOCKS, Recipe, Reuse, Tile};
+pub use recipe::{Recipe, Reuse};
 pub use rect::Rect;
 pub use rule::{AlignCorners, AxisRule, LocalRule, bilinear_left_neighbour};
 pub use saved::Storage;

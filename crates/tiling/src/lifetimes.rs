@@ -2,7 +2,7 @@
 
 use crate::arena::Lifetime;
 use crate::buffers::{Residual, Sweep};
-use crate::recipe::Geometry;
+use crate::geometry::Geometry;
 
 /// Whether the backward sweep runs the node's VJP.
 pub(crate) fn has_vjp(geometry: &Geometry, node: usize) -> bool {

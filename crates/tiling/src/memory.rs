@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use crate::buffers::{Buffers, Sweep};
 use crate::bytes::ByteCount;
+use crate::geometry::Geometry;
 use crate::graph::NodeId;
 use crate::overlap::BlockOverlap;
-use crate::recipe::Geometry;
 use crate::saved::Storage;
 use crate::templates::Templates;
 

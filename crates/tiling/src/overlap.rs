@@ -1,6 +1,6 @@
 //! Which block gives which positions of a node, where blocks overlap.
 
-use crate::recipe::Geometry;
+use crate::geometry::Geometry;
 use crate::rect::Rect;
 use crate::saved::channels;
 use crate::span::{Axis, PerAxis, Span};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::arena::aligned;
-use crate::recipe::{Block, Geometry, Tile};
+use crate::geometry::{Block, Geometry, Tile};
 use crate::rect::Rect;
 
 /// Where saved halos and stored activations are until the backward sweep reads them.

@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 
 use crate::error::TilingError;
 use crate::fraction::Fraction;
+use crate::geometry::Geometry;
 use crate::graph::NodeId;
-use crate::recipe::Geometry;
 use crate::schedule::AxisSchedule;
 use crate::span::Axis;
 use crate::time::{Picoseconds, TimeModel};

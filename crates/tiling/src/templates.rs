@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::arena::aligned;
-use crate::recipe::{Block, Geometry, Reuse, Tile};
+use crate::geometry::{Block, Geometry, Tile};
+use crate::recipe::Reuse;
 use crate::rect::Rect;
 use crate::saved::{elements, saturating};
 use crate::span::PerAxis;

@@ -3,8 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
+use crate::geometry::{Geometry, Tile};
 use crate::graph::{Shifts, SizedGraph};
-use crate::recipe::{Geometry, Tile};
 use crate::rect::Rect;
 use crate::schedule::AxisSchedule;
 use crate::span::{Axis, PerAxis, Span};

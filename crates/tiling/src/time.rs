@@ -4,9 +4,9 @@ use std::fmt;
 use std::ops::{Add, Mul};
 
 use crate::fraction::Fraction;
+use crate::geometry::Geometry;
 use crate::graph::Graph;
 use crate::memory::MemoryRequest;
-use crate::recipe::Geometry;
 use crate::span::PerAxis;
 use crate::work::{AlikeTiles, Amount, Work, duties};
 

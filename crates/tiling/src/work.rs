@@ -1,8 +1,9 @@
 //! What a recipe has each node do, in visits, output positions and copied values.
 
 use crate::buffers::Residual;
+use crate::geometry::{Geometry, Tile};
 use crate::lifetimes::{has_vjp, residuals};
-use crate::recipe::{Geometry, Reuse, Tile};
+use crate::recipe::Reuse;
 use crate::schedule::AxisSchedule;
 use crate::span::{Axis, PerAxis, Span};
 use crate::templates::MOST_TEMPLATES;

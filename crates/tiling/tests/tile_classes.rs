@@ -431,8 +431,8 @@ fn templates_are_alike(geometry: &Geometry) -> Result<usize, TestCaseError> {
         let block = geometry.block(index);
         let forward = ForwardTemplate::of(geometry, block, tile);
         let backward = BackwardTemplate::of(geometry, block, tile);
-        for node in 0..nodes.len() {
-            let (pieces, channels) = (forward.nodes[node], nodes[node].channels);
+        for (node, of_graph) in nodes.iter().enumerate() {
+            let (pieces, channels) = (forward.nodes[node], of_graph.channels);
             prop_assert!(pieces.below.rect.covers(block.below(tile, node)));
             prop_assert!(pieces.right.rect.covers(block.right(tile, node)));
             let is_output = geometry.sized().graph().outputs().contains(&NodeId(node));
