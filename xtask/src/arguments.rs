@@ -39,7 +39,7 @@ pub enum Command {
     Setup,
     /// Runs all tests, as CI does
     Test(TestArguments),
-    /// Checks each crate with every set of its features, as CI does
+    /// Checks each crate with every set of its features
     Features,
     /// Runs `stream-grad plan`: prints how an image would be streamed
     Plan(ForwardedArguments),
