@@ -66,16 +66,11 @@ impl ForwardTemplate {
     /// The template of a tile.
     pub fn of(geometry: &Geometry, block: Block<'_>, tile: Tile) -> Self {
         let outputs = geometry.sized().graph().outputs();
-        let mut length = 0;
+        let mut pieces = Pieces::new(geometry);
         let nodes = 0..geometry.sized().graph().nodes().len();
         let nodes = nodes.map(|node| {
-            let mut piece = |rect: Rect| {
-                let offset = length;
-                length = saturating(length, aligned(elements(geometry, rect, node)));
-                Piece { rect, offset }
-            };
             if geometry.is_stored(node) {
-                let all = piece(block.held(tile, node));
+                let all = pieces.next(block.held(tile, node), node);
                 return ForwardPieces {
                     below: all,
                     right: all,
@@ -84,17 +79,42 @@ impl ForwardTemplate {
             }
             let is_output = outputs.iter().any(|output| output.0 == node);
             ForwardPieces {
-                below: piece(block.below(tile, node)),
-                right: piece(block.right(tile, node)),
-                owned: piece(if is_output {
-                    block.owned(tile, node)
-                } else {
-                    Rect::default()
-                }),
+                below: pieces.next(block.below(tile, node), node),
+                right: pieces.next(block.right(tile, node), node),
+                owned: pieces.next_if(is_output, block.owned(tile, node), node),
             }
         });
         let nodes = nodes.collect();
+        let length = pieces.length;
         Self { nodes, length }
+    }
+}
+
+/// Lays pieces one after another.
+struct Pieces<'g> {
+    geometry: &'g Geometry,
+    length: u64,
+}
+
+impl<'g> Pieces<'g> {
+    const fn new(geometry: &'g Geometry) -> Self {
+        Self {
+            geometry,
+            length: 0,
+        }
+    }
+
+    /// Room for a rectangle of a node's plane.
+    fn next(&mut self, rect: Rect, node: usize) -> Piece {
+        let offset = self.length;
+        let values = elements(self.geometry, rect, node);
+        self.length = saturating(offset, aligned(values));
+        Piece { rect, offset }
+    }
+
+    /// The same where it is held, and otherwise an empty piece.
+    fn next_if(&mut self, is_held: bool, rect: Rect, node: usize) -> Piece {
+        self.next(if is_held { rect } else { Rect::default() }, node)
     }
 }
 
@@ -122,28 +142,20 @@ pub struct BackwardTemplate {
 impl BackwardTemplate {
     /// The template of a tile.
     pub fn of(geometry: &Geometry, block: Block<'_>, tile: Tile) -> Self {
-        let mut length = 0;
+        let mut pieces = Pieces::new(geometry);
         let nodes = geometry.sized().graph().nodes().iter().enumerate();
         let nodes = nodes.map(|(node, value)| {
             if !value.has_cotangent {
                 return BackwardPieces::default();
             }
-            let mut piece = |rect: Rect| {
-                let offset = length;
-                length = saturating(length, aligned(elements(geometry, rect, node)));
-                Piece { rect, offset }
-            };
             BackwardPieces {
-                above: piece(block.above(tile, node)),
-                left: piece(block.left(tile, node)),
-                owned: piece(if node == 0 {
-                    block.owned(tile, node)
-                } else {
-                    Rect::default()
-                }),
+                above: pieces.next(block.above(tile, node), node),
+                left: pieces.next(block.left(tile, node), node),
+                owned: pieces.next_if(node == 0, block.owned(tile, node), node),
             }
         });
         let nodes = nodes.collect();
+        let length = pieces.length;
         Self { nodes, length }
     }
 }
