@@ -264,8 +264,8 @@ impl Shared {
     }
 
     fn open(&self, path: &Path) -> Result<(SlideSource, u64)> {
-        let view = self.view(path)?;
-        let pixels = ViewPixels::new(view.clone(), self.filling(view.slide())?);
+        let (view, filling) = self.view_and_filling(path)?;
+        let pixels = ViewPixels::new(view.clone(), filling);
         let stains = self.folder.as_deref().map(|folder| folder.join("stains"));
         let mut stain = self
             .settings
@@ -299,6 +299,28 @@ impl Shared {
     }
 
     fn view(&self, path: &Path) -> Result<SlideView> {
+        let slide = self.slide(path)?;
+        let tissue = match self.settings.trim {
+            Trim::Whole => None,
+            Trim::Tissue => Some(self.tissue(&slide)?),
+        };
+        self.view_of(&slide, tissue.as_ref())
+    }
+
+    /// What is read of a slide, and what is filled of it: tissue is looked for once.
+    fn view_and_filling(&self, path: &Path) -> Result<(SlideView, Option<Filling>)> {
+        let slide = self.slide(path)?;
+        let settings = &self.settings;
+        let needs_tissue = settings.trim == Trim::Tissue || settings.background == Background::Fill;
+        let tissue = needs_tissue.then(|| self.tissue(&slide)).transpose()?;
+        let filled = tissue
+            .as_ref()
+            .filter(|_| settings.background == Background::Fill);
+        let filling = filled.and_then(|tissue| settings.filling(&slide, tissue));
+        Ok((self.view_of(&slide, tissue.as_ref())?, filling))
+    }
+
+    fn slide(&self, path: &Path) -> Result<Slide> {
         let mut options = OpenOptions::default()
             .with_cache(Arc::clone(&self.blocks))
             .with_colors(self.settings.colors);
@@ -310,22 +332,17 @@ impl Shared {
         if let Some(edge) = stated.map_or(given.transpose()?, Some) {
             options.scale = Some(PixelScale::square(edge));
         }
-        let slide = Slide::open_with(path, &options)?;
-        let view = slide.view(Target::MicronsPerPixel(self.scale))?;
-        match self.settings.trim {
-            Trim::Whole => Ok(view),
-            Trim::Tissue => match self.tissue(&slide)?.bounding_box_in(&view) {
-                Some(tissue) => Ok(view.cropped(&tissue)?),
-                None => Ok(view),
-            },
-        }
+        Ok(Slide::open_with(path, &options)?)
     }
 
-    fn filling(&self, slide: &Slide) -> Result<Option<Filling>> {
-        Ok(match self.settings.background {
-            Background::AsRead => None,
-            Background::Fill => self.settings.filling(slide, &self.tissue(slide)?),
-        })
+    /// The slide at this loader's scale, trimmed to the tissue if it is to be.
+    fn view_of(&self, slide: &Slide, tissue: Option<&Mask>) -> Result<SlideView> {
+        let view = slide.view(Target::MicronsPerPixel(self.scale))?;
+        let trimmed = tissue.filter(|_| self.settings.trim == Trim::Tissue);
+        match trimmed.and_then(|tissue| tissue.bounding_box_in(&view)) {
+            Some(around) => Ok(view.cropped(&around)?),
+            None => Ok(view),
+        }
     }
 
     fn tissue(&self, slide: &Slide) -> Result<Mask> {

@@ -117,15 +117,12 @@ impl Default for ReadSettings {
 }
 
 impl ReadSettings {
-    /// What is filled of a slide with this tissue, where that is asked for.
+    /// What is filled of a slide with this tissue.
     fn filling(&self, slide: &Slide, tissue: &Mask) -> Option<Filling> {
         let color = self
             .background_color
             .map_or_else(|| slide.background(), Rgb);
-        match self.background {
-            Background::AsRead => None,
-            Background::Fill => Filling::new(tissue, color),
-        }
+        Filling::new(tissue, color)
     }
 
     /// Checks the settings.
