@@ -12,8 +12,8 @@ use candle_core::{DType, Device};
 use candle_nn::VarMap;
 use stream_grad::tiling::{Fraction, Reuse};
 use stream_grad::{
-    ByteCount, CostModel, CotangentSource, ExternalError, FeatureSink, Maps, Plan, PlanRequest,
-    Rect, TileMut, TileRef, TileSource,
+    ByteCount, CostModel, ExternalError, FeatureSink, Maps, Ones, Plan, PlanRequest, Rect, TileMut,
+    TileRef, TileSource,
 };
 use stream_grad_models::{ModelName, seeded};
 
@@ -182,30 +182,6 @@ impl TileSource for Disc {
             TileMut::F64(mut tile) => {
                 rows.for_each(|(index, row)| self.write((row, region), tile.row(index)));
             }
-        }
-        Ok(())
-    }
-}
-
-/// Cotangents that are all one.
-struct Ones;
-
-impl CotangentSource for Ones {
-    fn follows_from_features(&self, _image: usize, _output: usize, _region: Rect) -> bool {
-        true
-    }
-
-    fn read(
-        &mut self,
-        _image: usize,
-        _output: usize,
-        region: Rect,
-        _features: TileRef<'_>,
-        out: TileMut<'_>,
-    ) -> Result<(), ExternalError> {
-        match out {
-            TileMut::F32(mut tile) => (0..region.height()).for_each(|row| tile.row(row).fill(1.0)),
-            TileMut::F64(mut tile) => (0..region.height()).for_each(|row| tile.row(row).fill(1.0)),
         }
         Ok(())
     }

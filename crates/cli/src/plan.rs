@@ -6,7 +6,7 @@ use stream_grad::tiling::{
     Axis, Fraction, FrontPoint, LostBorder, NodeId, PerAxis, PublishedBorders, PublishedCost,
     ReceptiveField, Reuse, SizedGraph, Storage, conventional_activation_bytes, strides,
 };
-use stream_grad::{ByteCount, FrontRow, Net, Plan, PlanRequest, front_rows};
+use stream_grad::{ByteCount, FrontRow, Net, Ones, Plan, PlanRequest, front_rows};
 use stream_grad_models::ModelName;
 use stream_grad_train::report::write_front;
 use stream_grad_train::source::{Background, typical_texture};
@@ -14,7 +14,6 @@ use stream_grad_train::source::{Background, typical_texture};
 use crate::image_size::ImageSize;
 use crate::model;
 use crate::slide_input::SlideInput;
-use crate::vjp::Ones;
 
 /// Tiles of the published method that are tried, as the power of two of the largest.
 const LARGEST_PUBLISHED_TILE: u32 = 16;

@@ -29,6 +29,7 @@
 mod branch;
 mod local;
 mod net;
+mod ones;
 mod parameter;
 mod plan;
 mod stochastic_depth;
@@ -46,5 +47,6 @@ pub use stream_grad_engine::{
 
 pub use local::{CandleFunction, CandleLayer, LocalLayer, check_gradients};
 pub use net::{Net, NetBuilder};
+pub use ones::Ones;
 pub use parameter::Parameter;
 pub use plan::Plan;

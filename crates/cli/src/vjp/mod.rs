@@ -1,6 +1,5 @@
 //! `stream-grad vjp`: one image through a network and back, written out for another framework to check.
 
-mod ones;
 mod position;
 mod report;
 mod tensor_input;
@@ -13,7 +12,7 @@ use crate::arguments::{Arithmetic, VjpArguments};
 use anyhow::{Context, bail, ensure};
 use candle_core::backprop::GradStore;
 use stream_grad::{
-    ByteCount, CotangentSource, InputGradientSink, Net, Plan, PlanRequest, TileSource,
+    ByteCount, CotangentSource, InputGradientSink, Net, Ones, Plan, PlanRequest, TileSource,
 };
 use stream_grad_files::{is_same_place, refuse_input};
 use stream_grad_models::load_net;
@@ -28,8 +27,6 @@ use crate::tell;
 use report::Report;
 use tensor_input::{CotangentInput, TensorFile, TensorInput};
 use tensor_output::{Declared, FeatureOutput, TensorOutput};
-
-pub use ones::Ones;
 
 /// What was measured while the image was streamed.
 struct Measured {

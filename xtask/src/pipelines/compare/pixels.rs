@@ -62,7 +62,7 @@ impl TileSource for Noise {
 
 /// The features' sum over all positions: a pooling head up to its divisor. Its cotangent is [`Ones`].
 ///
-/// [`Ones`]: stream_grad_cli::vjp::Ones
+/// [`Ones`]: stream_grad::Ones
 #[derive(Debug, Default)]
 pub(crate) struct Sum {
     pub(crate) total: f64,
@@ -89,11 +89,10 @@ impl FeatureSink for Sum {
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Device, Tensor};
-    use stream_grad::PlanRequest;
+    use stream_grad::{Ones, PlanRequest};
 
     use super::*;
     use stream_grad_cli::model;
-    use stream_grad_cli::vjp::Ones;
 
     #[test]
     fn noise_is_spread_evenly() {

@@ -9,7 +9,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use stream_grad::tiling::Recipe;
-use stream_grad::{ByteCount, Maps, Net, Plan, PlanRequest};
+use stream_grad::{ByteCount, Maps, Net, Ones, Plan, PlanRequest};
 use stream_grad_models::{load_net, save_tensors};
 use xtask::arguments::CompareStepArguments;
 
@@ -18,7 +18,6 @@ use super::pixels::{Noise, Sum};
 use super::train::epoch::{self, EpochJob};
 use stream_grad_cli::counting_allocator::{CountingAllocator, PeakWatch};
 use stream_grad_cli::model;
-use stream_grad_cli::vjp::Ones;
 
 /// Edge of the matrices whose product is timed, and for how long.
 const PRODUCT_EDGE: usize = 2048;
