@@ -23,13 +23,14 @@ pub fn run() -> anyhow::Result<ExitCode> {
         let offered = package.features.iter().map(String::as_str);
         let possible = offered.filter(|name| has_openslide_4 || *name != "openslide4");
         for set in sets(&possible.collect::<Vec<_>>()) {
-            println!("{} with features [{set}]", package.name);
+            let label = format!("{} with features [{set}]", package.name);
+            println!("{label}");
             let mut command = reenter::cargo();
             command.args(["clippy", "--locked", "--quiet", "--package", &package.name]);
             command.args(["--no-default-features", "--features", &set]);
             command.args(["--", "--deny", "warnings"]);
             if !command.status().context("starting cargo")?.success() {
-                failed.push(format!("{} with features [{set}]", package.name));
+                failed.push(label);
             }
             checked += 1;
         }
