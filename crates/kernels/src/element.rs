@@ -1,22 +1,15 @@
 //! The two kinds of number the kernels run on, and their vectors.
 
-use std::fmt::{Debug, Display};
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub};
 
 use crate::math;
+use crate::storage::Storage;
 
 /// A floating-point number the kernels run on: `f32` or `f64`.
 pub trait Element:
     sealed::Vectors
-    + Copy
-    + Default
-    + Send
-    + Sync
-    + Debug
-    + Display
-    + PartialEq
-    + PartialOrd
+    + Storage<Compute = Self>
     + Add<Output = Self>
     + Sub<Output = Self>
     + Mul<Output = Self>
@@ -25,10 +18,7 @@ pub trait Element:
     + AddAssign
     + MulAssign
     + Sum
-    + 'static
 {
-    /// Zero.
-    const ZERO: Self;
     /// One.
     const ONE: Self;
     /// Minus infinity: the padding of max-pooling.
@@ -60,7 +50,6 @@ pub trait Element:
 macro_rules! element {
     ($number:ident, $round:expr, $erf:path, $exp:path, $tanh:path) => {
         impl Element for $number {
-            const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
             const NEG_INFINITY: Self = Self::NEG_INFINITY;
 

@@ -38,6 +38,7 @@ mod rows;
 mod scatter;
 mod shared;
 mod stack;
+mod storage;
 mod upsample;
 mod view;
 mod weight_gradient;
@@ -59,6 +60,7 @@ pub use elementwise::{
     accumulate, accumulate_channels, add, copy, copy_channels, fill, multiply, multiply_vjp,
 };
 pub use error::KernelError;
+pub use half::bf16;
 #[cfg(feature = "oracle")]
 pub use instructions::forced::{ForcedInstructions, InstructionSet};
 pub use layer_norm::{
@@ -70,6 +72,7 @@ pub use pooling::{
     AveragePool, CountIncludePad, avg_pool_forward, avg_pool_vjp, max_pool_forward, max_pool_vjp,
 };
 pub use rows::parameter_gradient_scratch_bytes;
+pub use storage::Storage;
 pub use stream_grad_tiling::{AlignCorners, PerAxis, Rect, Span};
 pub use upsample::{Interpolation, Upsample, upsample_forward, upsample_vjp};
 pub use view::{Existing, PlaneView, View, ViewMut};
