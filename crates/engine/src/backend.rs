@@ -200,9 +200,9 @@ pub trait Backend: Debug + Send + Sync + Sized + 'static {
     /// Sums that were on the host.
     fn sums_from_host(&self, sums: Vec<f64>) -> Self::Sums;
 
-    /// Values of scratch that a convolution's kernels need.
+    /// Values of scratch that a convolution's kernels need, as they are stored.
     fn scratch_len(&self, convolution: &Convolution) -> usize;
-    /// Values of a convolution's packed weights: forward, and for the data gradient.
+    /// Values of a convolution's packed weights, as [stored](Self::Stored): forward, and for the data gradient.
     ///
     /// # Errors
     /// A convolution that cannot be.

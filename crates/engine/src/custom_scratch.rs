@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use stream_grad_tiling::{Axis, Geometry, LayerScratch, Span};
 
-use crate::element::DType;
 use crate::network::Node;
 use crate::operators::{AnyOperator, CustomOperator};
 use crate::parameter::ParameterShape;
@@ -13,6 +12,7 @@ use crate::parameter::ParameterShape;
 #[derive(Debug)]
 pub(crate) struct CustomScratch {
     operators: Vec<Placed>,
+    /// Of what the operators see.
     element_bytes: u64,
 }
 
@@ -26,11 +26,11 @@ struct Placed {
 }
 
 impl CustomScratch {
-    /// The scratch of the custom operators among `nodes`, if there are any.
+    /// The scratch of the custom operators among `nodes`, which see values of so many bytes, if there are any.
     pub(crate) fn of(
         nodes: &[Node],
         parameters: &[ParameterShape],
-        dtype: DType,
+        element_bytes: usize,
     ) -> Option<Arc<dyn LayerScratch>> {
         let operators: Vec<Placed> = nodes
             .iter()
@@ -53,7 +53,7 @@ impl CustomScratch {
         (!operators.is_empty()).then(|| -> Arc<dyn LayerScratch> {
             Arc::new(Self {
                 operators,
-                element_bytes: dtype.size_in_bytes(),
+                element_bytes: element_bytes as u64,
             })
         })
     }
@@ -90,7 +90,7 @@ impl CustomScratch {
             inputs(Axis::Columns).max(),
             placed.input,
         );
-        // Of the engine: what it hands over, and copies of the result in its own dtype and order.
+        // Of the engine: what it hands over, and copies of the result in its own order.
         let handed = 3 * u128::from(input) + 2 * u128::from(output);
         u128::from(placed.operator.scratch_bytes(input, output))
             .saturating_add(handed.saturating_mul(u128::from(self.element_bytes)))

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use stream_grad_kernels::Element;
+use stream_grad_kernels::{Element, Storage};
 
 use crate::tile::{Strided, StridedMut, TileMut, TileRef};
 
@@ -54,7 +54,7 @@ impl From<DType> for RequestedDType {
 }
 
 /// A number that activations are stored as.
-pub trait Stored: Copy + Default + Debug + PartialEq + Send + Sync + 'static {
+pub trait Stored: Storage<Compute: Compute> {
     /// The name of the type.
     const DTYPE: DType;
     /// The nearest number of this type.
@@ -73,21 +73,19 @@ pub trait Stored: Copy + Default + Debug + PartialEq + Send + Sync + 'static {
     fn to_bytes(values: &[Self], bytes: &mut [u8]);
     /// Reads values that [`Self::to_bytes`] wrote, as long as both last.
     fn from_bytes(bytes: &[u8], values: &mut [Self]);
-    /// Wraps values for a layer of the user's own.
-    fn values(values: Vec<Self>) -> Values;
-    /// The values inside, if they are of this type.
-    fn from_values(values: Values) -> Option<Vec<Self>>;
 }
 
 /// A number that arithmetic is done in, and parameters are held as.
 pub trait Compute: Element {
     /// Wraps room for the values of a parameter.
     fn values_mut(values: &mut [Self]) -> ValuesMut<'_>;
-    /// Wraps the values of a parameter.
+    /// Wraps values for an operator of the caller's own.
     fn values(values: Vec<Self>) -> Values;
+    /// The values inside, if they are of this type.
+    fn from_values(values: Values) -> Option<Vec<Self>>;
 }
 
-/// Values of one of the types.
+/// Values of one of the types that arithmetic is done in.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Values {
     /// Single precision.
@@ -96,7 +94,7 @@ pub enum Values {
     F64(Vec<f64>),
 }
 
-/// Room for values of one of the types.
+/// Room for such values.
 #[derive(Debug)]
 pub enum ValuesMut<'a> {
     /// Single precision.
@@ -105,17 +103,17 @@ pub enum ValuesMut<'a> {
     F64(&'a mut [f64]),
 }
 
-macro_rules! number {
+macro_rules! stored {
     ($number:ident, $kind:ident) => {
         impl Stored for $number {
             const DTYPE: DType = DType::$kind;
 
             fn rounded(value: f64) -> Self {
-                <Self as Element>::from_f64(value)
+                Self::round(<Self as Storage>::Compute::from_f64(value))
             }
 
             fn widened(self) -> f64 {
-                f64::from(self)
+                self.widen().to_f64()
             }
 
             fn tile(view: Strided<'_, Self>) -> TileRef<'_> {
@@ -153,6 +151,16 @@ macro_rules! number {
                     *value = Self::from_ne_bytes(*chunk);
                 }
             }
+        }
+    };
+}
+
+macro_rules! computed {
+    ($number:ident, $kind:ident) => {
+        impl Compute for $number {
+            fn values_mut(values: &mut [Self]) -> ValuesMut<'_> {
+                ValuesMut::$kind(values)
+            }
 
             fn values(values: Vec<Self>) -> Values {
                 Values::$kind(values)
@@ -165,18 +173,10 @@ macro_rules! number {
                 }
             }
         }
-
-        impl Compute for $number {
-            fn values_mut(values: &mut [Self]) -> ValuesMut<'_> {
-                ValuesMut::$kind(values)
-            }
-
-            fn values(values: Vec<Self>) -> Values {
-                Values::$kind(values)
-            }
-        }
     };
 }
 
-number!(f32, F32);
-number!(f64, F64);
+stored!(f32, F32);
+stored!(f64, F64);
+computed!(f32, F32);
+computed!(f64, F64);

@@ -1,7 +1,7 @@
 //! Whole maps in memory: features and gradients gathered from tiles, images and cotangents handed out to them.
 
 use rayon::prelude::*;
-use stream_grad_kernels::{Element, zeros};
+use stream_grad_kernels::{Element, Storage, zeros};
 use stream_grad_tiling::Rect;
 
 use crate::element::Stored;
@@ -9,10 +9,13 @@ use crate::error::ExternalError;
 use crate::exchange::{CotangentSource, FeatureSink, InputGradientSink, TileSource};
 use crate::tile::{TileMut, TileRef};
 
-/// Whole maps `[N, C, H, W]`, one for each output of a network, or the images themselves.
+/// Whole maps `[N, C, H, W]`, one for each output of a network, or the images themselves, of plans that store `E`.
+///
+/// Their values are of the type that `E` is computed in: what a caller does with a whole map is arithmetic, parts that are added
+/// are not rounded each time, and a widened value is the value that was stored.
 #[derive(Debug, Clone)]
-pub struct WholeMaps<T> {
-    maps: Vec<WholeMap<T>>,
+pub struct WholeMaps<E: Storage> {
+    maps: Vec<WholeMap<E::Compute>>,
 }
 
 /// One of [`WholeMaps`], contiguous.
@@ -24,7 +27,7 @@ pub struct WholeMap<T> {
     pub shape: [usize; 4],
 }
 
-impl<T: Element + Stored> WholeMaps<T> {
+impl<E: Stored> WholeMaps<E> {
     /// Maps of zeros.
     #[must_use]
     pub fn zeros(shapes: &[[usize; 4]]) -> Self {
@@ -48,14 +51,14 @@ impl<T: Element + Stored> WholeMaps<T> {
             let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
             // 31 bits fit.
             let bits = u32::try_from(mixed >> 33).unwrap_or(0);
-            *value = T::rounded(f64::from(bits) / f64::from(1_u32 << 30) - 1.0);
+            *value = E::Compute::from_f64(f64::from(bits) / f64::from(1_u32 << 30) - 1.0);
         }
         maps
     }
 
     /// The maps.
     #[must_use]
-    pub fn into_maps(self) -> Vec<WholeMap<T>> {
+    pub fn into_maps(self) -> Vec<WholeMap<E::Compute>> {
         self.maps
     }
 
@@ -64,10 +67,10 @@ impl<T: Element + Stored> WholeMaps<T> {
         (image, output): (usize, usize),
         region: Rect,
         tile: TileRef<'_>,
-        combine: impl Fn(&mut T, T),
+        combine: impl Fn(&mut E::Compute, E::Compute),
     ) -> Result<(), ExternalError> {
         let map = self.maps.get_mut(output).ok_or("no such output")?;
-        let tile = T::from_tile(tile).ok_or("a tile of another dtype")?;
+        let tile = E::from_tile(tile).ok_or("a tile of another dtype")?;
         let place = MapPlace::new(&map.shape, image, region)?;
         if region.is_empty() {
             return Ok(());
@@ -78,7 +81,7 @@ impl<T: Element + Stored> WholeMaps<T> {
                 let start = place.start(channel, row);
                 let line = &mut map.data[start..start + region.width()];
                 for (column, value) in line.iter_mut().enumerate() {
-                    combine(value, values[column * place.channels + channel]);
+                    combine(value, values[column * place.channels + channel].widen());
                 }
             }
         }
@@ -96,7 +99,7 @@ impl<T: Element + Stored> WholeMaps<T> {
         if region.is_empty() {
             return Ok(None);
         }
-        let bits = |value: &T| value.widened().to_bits();
+        let bits = |value: &E::Compute| value.to_f64().to_bits();
         let of_channel = |channel: usize| {
             let first = map.data[place.start(channel, 0)];
             let same = (0..region.height()).all(|row| {
@@ -104,7 +107,7 @@ impl<T: Element + Stored> WholeMaps<T> {
                 let mut line = map.data[start..start + region.width()].iter();
                 line.all(|value| bits(value) == bits(&first))
             });
-            same.then(|| first.widened())
+            same.then(|| first.to_f64())
         };
         Ok((0..place.channels).map(of_channel).collect())
     }
@@ -117,7 +120,7 @@ impl<T: Element + Stored> WholeMaps<T> {
     ) -> Result<(), ExternalError> {
         let map = self.maps.get(output).ok_or("no such output")?;
         let place = MapPlace::new(&map.shape, image, region)?;
-        let mut tile = T::from_tile_mut(out).ok_or("a tile of another dtype")?;
+        let mut tile = E::from_tile_mut(out).ok_or("a tile of another dtype")?;
         if region.is_empty() {
             return Ok(());
         }
@@ -126,7 +129,7 @@ impl<T: Element + Stored> WholeMaps<T> {
                 let start = place.start(channel, row);
                 let line = &map.data[start..start + region.width()];
                 for (column, &value) in line.iter().enumerate() {
-                    values[column * place.channels + channel] = value;
+                    values[column * place.channels + channel] = E::round(value);
                 }
             }
         });
@@ -135,7 +138,7 @@ impl<T: Element + Stored> WholeMaps<T> {
 }
 
 /// The first of the maps is the images.
-impl<T: Element + Stored> TileSource for WholeMaps<T> {
+impl<E: Stored> TileSource for WholeMaps<E> {
     fn batch(&self) -> usize {
         self.maps.first().map_or(0, |map| map.shape[0])
     }
@@ -160,7 +163,7 @@ impl<T: Element + Stored> TileSource for WholeMaps<T> {
 
 /// Cotangents follow from the features where they are the same as at the first position: most of them, behind a mean, and behind a
 /// maximum.
-impl<T: Element + Stored> CotangentSource for WholeMaps<T> {
+impl<E: Stored> CotangentSource for WholeMaps<E> {
     fn follows_from_features(&self, image: usize, output: usize, region: Rect) -> bool {
         let color = |region| {
             let color = self.color((image, output), region).ok().flatten()?;
@@ -182,7 +185,7 @@ impl<T: Element + Stored> CotangentSource for WholeMaps<T> {
     }
 }
 
-impl<T: Element + Stored> FeatureSink for WholeMaps<T> {
+impl<E: Stored> FeatureSink for WholeMaps<E> {
     fn write(
         &mut self,
         image: usize,
@@ -196,7 +199,7 @@ impl<T: Element + Stored> FeatureSink for WholeMaps<T> {
     }
 }
 
-impl<T: Element + Stored> InputGradientSink for WholeMaps<T> {
+impl<E: Stored> InputGradientSink for WholeMaps<E> {
     fn add(
         &mut self,
         image: usize,

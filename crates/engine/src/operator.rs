@@ -228,12 +228,22 @@ pub(crate) struct Copies {
     pub(crate) plain_to_the_end: Vec<ParameterId>,
     /// The one that is read when the backward sweep begins, to make what the VJP reads.
     pub(crate) transposed_from: Option<ParameterId>,
-    /// Values that the forward computation reads.
+    /// Bytes that the forward computation reads.
     pub(crate) prepared: usize,
     /// Whether those are freed after the forward sweep, unless it is computed again.
     pub(crate) packed: bool,
-    /// Values that the VJP reads.
+    /// Bytes that the VJP reads.
     pub(crate) transposed: usize,
+}
+
+/// Bytes of values that arithmetic is done in, as parameters are.
+pub(crate) const fn computed<B: Backend>(values: usize) -> usize {
+    size_of::<B::Compute>() * values
+}
+
+/// Bytes of values that are stored as activations are, as packed weights may be.
+pub(crate) const fn stored<B: Backend>(values: usize) -> usize {
+    size_of::<B::Stored>() * values
 }
 
 /// What decides how long an operator takes, in words.

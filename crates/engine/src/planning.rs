@@ -221,14 +221,14 @@ fn memory_request<B: Backend>(
     }
     let mut packed_weights = vec![0; net.nodes.len()];
     for (copies, packed) in copies.iter().zip(&mut packed_weights) {
-        let prepared = computed(copies.prepared);
+        let prepared = copies.prepared as u128;
         if copies.packed {
             *packed = prepared;
         } else {
             fixed.forward_weights += prepared;
             fixed.backward_weights += prepared;
         }
-        fixed.backward_weights += computed(copies.transposed);
+        fixed.backward_weights += copies.transposed as u128;
     }
     let mut memory = MemoryRequest::new(element, request.batch as u64, fixed);
     memory.packed_weights = packed_weights;
@@ -242,7 +242,7 @@ fn memory_request<B: Backend>(
         .into_iter()
         .map(NodeId)
         .collect();
-    memory.layers = CustomScratch::of(&net.nodes, parameters, B::Stored::DTYPE);
+    memory.layers = CustomScratch::of(&net.nodes, parameters, size_of::<B::Compute>());
     Ok(memory)
 }
 

@@ -24,17 +24,17 @@ use super::{
     Backend, Buffer, Combine, ConvolutionOperands, Kernel, Mapping, NormOperands, Pooling, Slabs,
     Transposed,
 };
-use crate::element::{Compute, Stored};
+use crate::element::Stored;
 use crate::tile::{TileMut, TileRef};
 use memory::LINE;
 pub use memory::Memory;
 use views::{strided, strided_mut};
 
-/// This machine's processor, storing and computing in `T`.
+/// This machine's processor, storing `E` and computing in what `E` is computed in.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Cpu<T>(PhantomData<T>);
+pub struct Cpu<E>(PhantomData<E>);
 
-impl<T> Cpu<T> {
+impl<E> Cpu<E> {
     /// The processor.
     #[must_use]
     pub const fn new() -> Self {
@@ -48,58 +48,58 @@ const FILLED_AT_ONCE: usize = 1 << 18;
 /// Sums that a task goes through: enough to be worth its start.
 const SUMS: usize = 1 << 14;
 
-impl<T: Element + Stored + Compute> Backend for Cpu<T> {
-    type Stored = T;
-    type Compute = T;
-    type Memory = Memory<T>;
-    type Weights = ForwardWeights<T>;
-    type TransposedWeights = DataGradientWeights<T>;
-    type Vector = Vec<T>;
+impl<E: Element + Stored> Backend for Cpu<E> {
+    type Stored = E;
+    type Compute = E::Compute;
+    type Memory = Memory<E>;
+    type Weights = ForwardWeights<E>;
+    type TransposedWeights = DataGradientWeights<E>;
+    type Vector = Vec<E::Compute>;
     type Sums = Vec<f64>;
 
     fn name(&self) -> &'static str {
         "CPU"
     }
 
-    fn len(&self, memory: &Memory<T>) -> usize {
+    fn len(&self, memory: &Memory<E>) -> usize {
         memory.len()
     }
 
-    fn make(&self, memory: &mut Memory<T>, length: usize, used: usize) {
+    fn make(&self, memory: &mut Memory<E>, length: usize, used: usize) {
         memory.make(length, used);
     }
 
-    fn fill(&self, memory: &mut Memory<T>, range: Range<usize>, value: f64) {
-        let value = T::rounded(value);
+    fn fill(&self, memory: &mut Memory<E>, range: Range<usize>, value: f64) {
+        let value = E::rounded(value);
         memory[range]
             .par_chunks_mut(FILLED_AT_ONCE)
             .for_each(|values| values.fill(value));
     }
 
-    fn move_within(&self, memory: &mut Memory<T>, range: Range<usize>, target: usize) {
+    fn move_within(&self, memory: &mut Memory<E>, range: Range<usize>, target: usize) {
         memory.copy_within(range, target);
     }
 
     fn download<R>(
         &self,
-        memory: &Memory<T>,
+        memory: &Memory<E>,
         range: Range<usize>,
-        take: impl FnOnce(&[T]) -> R,
+        take: impl FnOnce(&[E]) -> R,
     ) -> R {
         take(&memory[range])
     }
 
     fn upload<R>(
         &self,
-        memory: &mut Memory<T>,
+        memory: &mut Memory<E>,
         range: Range<usize>,
-        give: impl FnOnce(&mut [T]) -> R,
+        give: impl FnOnce(&mut [E]) -> R,
     ) -> R {
         give(&mut memory[range])
     }
 
     fn alignment(&self) -> usize {
-        LINE / size_of::<T>()
+        LINE / size_of::<E>()
     }
 
     fn combine(
@@ -122,7 +122,7 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
     ) -> Option<R> {
         let (memory, start) = slabs.memory(buffer.slab)?;
         let rows = strided(memory, start + buffer.offset, &buffer, region)?;
-        Some(take(T::tile(rows)))
+        Some(take(E::tile(rows)))
     }
 
     fn write<R>(
@@ -134,7 +134,7 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
     ) -> Option<R> {
         let (memory, start) = slabs.memory_mut(buffer.slab)?;
         let rows = strided_mut(memory, start + buffer.offset, &buffer, region)?;
-        Some(give(T::tile_mut(rows)))
+        Some(give(E::tile_mut(rows)))
     }
 
     fn exchange<R>(
@@ -148,10 +148,10 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         let (_, [from, to]) = slabs.slices([shown, written]).ok()?;
         let from = strided(from, 0, &shown, region)?;
         let to = strided_mut(to, 0, &written, region)?;
-        Some(exchange(T::tile(from), T::tile_mut(to)))
+        Some(exchange(E::tile(from), E::tile_mut(to)))
     }
 
-    fn vector(&self, values: Vec<T>) -> Vec<T> {
+    fn vector(&self, values: Vec<E::Compute>) -> Vec<E::Compute> {
         values
     }
 
@@ -191,35 +191,35 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
     }
 
     fn scratch_len(&self, convolution: &Convolution) -> usize {
-        convolution.scratch_len::<T>().unwrap_or(0)
+        convolution.scratch_len::<E>().unwrap_or(0)
     }
 
     fn packed_len(&self, convolution: &Convolution) -> Result<(usize, usize), KernelError> {
         Ok((
-            ForwardWeights::<T>::packed_len(convolution)?,
-            DataGradientWeights::<T>::packed_len(convolution)?,
+            ForwardWeights::<E>::packed_len(convolution)?,
+            DataGradientWeights::<E>::packed_len(convolution)?,
         ))
     }
 
     fn pack(
         &self,
         convolution: &Convolution,
-        weights: &[T],
-    ) -> Result<ForwardWeights<T>, KernelError> {
+        weights: &[E::Compute],
+    ) -> Result<ForwardWeights<E>, KernelError> {
         ForwardWeights::pack(convolution, weights)
     }
 
     fn pack_transposed(
         &self,
         convolution: &Convolution,
-        weights: &[T],
-    ) -> Result<DataGradientWeights<T>, KernelError> {
+        weights: &[E::Compute],
+    ) -> Result<DataGradientWeights<E>, KernelError> {
         DataGradientWeights::pack(convolution, weights)
     }
 
     fn unpack_filter(
         &self,
-        weights: &DataGradientWeights<T>,
+        weights: &DataGradientWeights<E>,
         output: usize,
         filter: &mut [f64],
     ) -> Kernel {
@@ -291,8 +291,8 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         &self,
         slabs: &mut Slabs<'_, Self>,
         convolution: &Convolution,
-        weights: &DataGradientWeights<T>,
-        factors: Option<&Vec<T>>,
+        weights: &DataGradientWeights<E>,
+        factors: Option<&Vec<E::Compute>>,
         map: Transposed,
     ) -> Kernel {
         let (scratch, [g, to]) = slabs.views([map.cotangent, map.target])?;
@@ -343,7 +343,7 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         &self,
         slabs: &mut Slabs<'_, Self>,
         convolution: &ConvTranspose,
-        (weights, bias): (&Vec<T>, Option<&Vec<T>>),
+        (weights, bias): (&Vec<E::Compute>, Option<&Vec<E::Compute>>),
         map: Mapping,
     ) -> Kernel {
         let parameters = TransposedWeights {
@@ -369,7 +369,7 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         &self,
         slabs: &mut Slabs<'_, Self>,
         convolution: &ConvTranspose,
-        weights: &Vec<T>,
+        weights: &Vec<E::Compute>,
         map: Transposed,
     ) -> Kernel {
         let (g, to) = slabs.transposed(&map)?;
@@ -407,8 +407,8 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
     fn affine(
         &self,
         slabs: &mut Slabs<'_, Self>,
-        scale: &Vec<T>,
-        shift: &Vec<T>,
+        scale: &Vec<E::Compute>,
+        shift: &Vec<E::Compute>,
         activation: Activation,
         map: Mapping,
     ) -> Kernel {
@@ -416,7 +416,12 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
         affine_forward(x, scale, shift, activation, y)
     }
 
-    fn affine_vjp(&self, slabs: &mut Slabs<'_, Self>, scale: &Vec<T>, map: Transposed) -> Kernel {
+    fn affine_vjp(
+        &self,
+        slabs: &mut Slabs<'_, Self>,
+        scale: &Vec<E::Compute>,
+        map: Transposed,
+    ) -> Kernel {
         let (g, to) = slabs.vjp(&map)?;
         affine_vjp(g, scale, to)
     }
@@ -521,7 +526,7 @@ impl<T: Element + Stored + Compute> Backend for Cpu<T> {
             Existing::Add => accumulate(g, to.part(map.outputs)?),
             Existing::Replace => {
                 if map.outputs != map.target.rect {
-                    fill(T::ZERO, to.reborrow());
+                    fill(E::ZERO, to.reborrow());
                 }
                 copy(g, to.part(map.outputs)?)
             }
@@ -555,9 +560,7 @@ const NOWHERE: Buffer = Buffer {
     channels: 0,
 };
 
-fn layer_norm_of<T: Element + Stored + Compute>(
-    norm: NormOperands<'_, Cpu<T>>,
-) -> LayerNorm<'_, T> {
+fn layer_norm_of<E: Element + Stored>(norm: NormOperands<'_, Cpu<E>>) -> LayerNorm<'_, E::Compute> {
     LayerNorm {
         gamma: norm.weight,
         beta: norm.bias,

@@ -10,6 +10,7 @@ use crate::operator::plain::{GradientWriter, Plain};
 use crate::operator::step::{ForwardStep, VjpStep};
 use crate::operator::{
     Absorbed, Copies, Fusible, Needs, NodeShape, Operator, OperatorKey, VjpWeights, activated,
+    computed,
 };
 use crate::parameter::{ParameterId, ParameterShape};
 
@@ -82,7 +83,7 @@ impl Operator for Affine {
         Ok(Copies {
             plain: self.map.parameters(),
             plain_to_the_end: self.map.parameters(),
-            prepared: 2 * node.channels,
+            prepared: computed::<B>(2 * node.channels),
             ..Copies::default()
         })
     }

@@ -8,7 +8,7 @@ use crate::backend::Backend;
 use crate::error::{Result, StreamError};
 use crate::operator::plain::{GradientWriter, Plain};
 use crate::operator::step::{ForwardStep, VjpStep};
-use crate::operator::{Copies, Needs, NodeShape, Operator, OperatorKey, VjpWeights};
+use crate::operator::{Copies, Needs, NodeShape, Operator, OperatorKey, VjpWeights, computed};
 use crate::parameter::{ParameterId, ParameterShape};
 
 #[derive(Debug, Clone)]
@@ -95,9 +95,13 @@ impl Operator for TransposedConvolution {
         Ok(Copies {
             plain: self.parameters(),
             transposed_from: needs.input.then_some(self.weight),
-            prepared: weights + node.channels,
+            prepared: computed::<B>(weights + node.channels),
             packed: true,
-            transposed: if needs.input { weights } else { 0 },
+            transposed: if needs.input {
+                computed::<B>(weights)
+            } else {
+                0
+            },
             ..Copies::default()
         })
     }

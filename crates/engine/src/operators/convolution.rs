@@ -18,6 +18,7 @@ use crate::operator::plain::{GradientWriter, Plain};
 use crate::operator::step::{ForwardStep, VjpStep};
 use crate::operator::{
     Absorbed, Copies, Fusible, Needs, NodeShape, Operator, OperatorKey, VjpWeights, activated,
+    computed, stored,
 };
 use crate::parameter::{ParameterId, ParameterShape};
 
@@ -322,12 +323,14 @@ impl Operator for Convolution {
                 .collect(),
             plain,
             transposed_from: (packing != Packing::Nothing).then_some(self.weight),
-            prepared: forward + node.channels,
+            prepared: stored::<B>(forward) + computed::<B>(node.channels),
             packed: true,
             transposed: match packing {
                 Packing::Nothing => 0,
                 // With factors for the cotangent's channels.
-                Packing::Folded | Packing::Unfolded => transposed + node.channels,
+                Packing::Folded | Packing::Unfolded => {
+                    stored::<B>(transposed) + computed::<B>(node.channels)
+                }
             },
         })
     }

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use stream_grad_kernels::KernelError;
+use stream_grad_kernels::{Element, KernelError, Storage};
 use stream_grad_tiling::{Axis, AxisRule, PerAxis, Shifts, Span, TilingError, VjpReads};
 
 use crate::backend::{Backend, Buffer, Rect};
@@ -12,7 +12,7 @@ use crate::element::{Compute, Stored, Values};
 use crate::error::{ExternalError, Result, StreamError};
 use crate::operator::plain::{GradientWriter, Plain};
 use crate::operator::step::{ForwardStep, VjpStep};
-use crate::operator::{Copies, Needs, NodeShape, Operator, OperatorKey, VjpWeights};
+use crate::operator::{Copies, Needs, NodeShape, Operator, OperatorKey, VjpWeights, computed};
 use crate::parameter::{ParameterId, ParameterShape};
 
 /// The part of a plane that is being computed.
@@ -55,7 +55,7 @@ pub type CustomState = Box<dyn Any + Send + Sync>;
 
 /// An operator of a caller's own: one input, one output, any rule that [`AxisRule`] can state.
 ///
-/// Values are in channels x height x width order, in the plan's dtype.
+/// Values are in channels x height x width order, in what the plan computes in.
 pub trait CustomOperator: fmt::Debug + Send + Sync {
     /// Name for messages.
     fn name(&self) -> String;
@@ -169,7 +169,7 @@ impl Operator for Custom {
         _needs: &Needs<'_>,
     ) -> Result<Copies, KernelError> {
         Ok(Copies {
-            prepared: self.sums(0, parameters).iter().sum(),
+            prepared: computed::<B>(self.sums(0, parameters).iter().sum()),
             ..Copies::default()
         })
     }
@@ -198,7 +198,7 @@ impl Operator for Custom {
             map.output,
             region.outputs,
             values,
-            |to, value| *to = value,
+            |to, value| *to = B::Stored::rounded(value.to_f64()),
         )
     }
 
@@ -217,7 +217,7 @@ impl Operator for Custom {
         if step.operands().wants_input(0) {
             let target = step.operands().transposed(0).target;
             scatter(&mut step.on, target, region.inputs, x_bar, |to, value| {
-                *to = B::Stored::rounded(to.widened() + value.widened());
+                *to = B::Stored::rounded(to.widened() + value.to_f64());
             })?;
         }
         if step.trains {
@@ -247,10 +247,10 @@ impl Operator for Custom {
 /// A rectangle of a buffer as channels x height x width, with zeros where it leaves the buffer: there is padding.
 fn gather<B: Backend>(step: &ForwardStep<'_, B>, buffer: Buffer, rect: Rect) -> Result<Values> {
     let (height, width) = (rect.height(), rect.width());
-    let mut values = vec![B::Stored::default(); buffer.channels * height * width];
+    let mut values = vec![<B::Compute as Storage>::ZERO; buffer.channels * height * width];
     let inside = rect.intersect(buffer.rect);
     if inside.is_empty() {
-        return Ok(B::Stored::values(values));
+        return Ok(B::Compute::values(values));
     }
     let (row, column) = place(rect, inside);
     step.read(buffer, inside, |tile| {
@@ -263,13 +263,14 @@ fn gather<B: Backend>(step: &ForwardStep<'_, B>, buffer: Buffer, rect: Rect) -> 
                 .enumerate()
             {
                 for (channel, &value) in pixel.iter().enumerate() {
-                    values[channel * height * width + line + at] = value;
+                    values[channel * height * width + line + at] =
+                        B::Compute::from_f64(value.widened());
                 }
             }
         }
         Some(())
     })?;
-    Ok(B::Stored::values(values))
+    Ok(B::Compute::values(values))
 }
 
 /// Combines values in channels x height x width order with those of a buffer, as far as it holds them.
@@ -278,14 +279,14 @@ fn scatter<B: Backend>(
     buffer: Buffer,
     rect: Rect,
     values: Values,
-    combine: impl Fn(&mut B::Stored, B::Stored),
+    combine: impl Fn(&mut B::Stored, B::Compute),
 ) -> Result<()> {
     let (height, width) = (rect.height(), rect.width());
     let inside = rect.intersect(buffer.rect);
     if inside.is_empty() {
         return Ok(());
     }
-    let Some(values) = B::Stored::from_values(values) else {
+    let Some(values) = B::Compute::from_values(values) else {
         return Err(step.internal("a layer of the user's own gave another dtype"));
     };
     if values.len() != buffer.channels * height * width {

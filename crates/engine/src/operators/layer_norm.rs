@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::operator::plain::{GradientWriter, Plain};
 use crate::operator::step::{ForwardStep, VjpStep};
 use crate::operator::{
-    Absorbed, Copies, Fusible, Needs, NodeShape, Operator, OperatorKey, VjpWeights,
+    Absorbed, Copies, Fusible, Needs, NodeShape, Operator, OperatorKey, VjpWeights, computed,
 };
 use crate::parameter::{ParameterId, ParameterShape};
 
@@ -79,7 +79,7 @@ impl Operator for LayerNorm {
         _needs: &Needs<'_>,
     ) -> Result<Copies, KernelError> {
         Ok(Copies {
-            prepared: 2 * node.channels,
+            prepared: computed::<B>(2 * node.channels),
             ..Copies::default()
         })
     }

@@ -9,7 +9,7 @@ use super::Plan;
 use super::blocks::Swept;
 use crate::backend::Cpu;
 use crate::cost_model::CostModel;
-use crate::element::{Compute, DType, Stored};
+use crate::element::{DType, Stored};
 use crate::error::{ExternalError, Result};
 use crate::exchange::{InputGradientSink, TileSource};
 use crate::maps::WholeMaps;
@@ -73,18 +73,18 @@ impl Plan {
         }
     }
 
-    fn time_nodes_in<T: Element + Stored + Compute>(
+    fn time_nodes_in<E: Element + Stored>(
         &self,
         values: &dyn ParameterValues,
         slice: Duration,
     ) -> Result<TimedNodes> {
-        let backend = &Cpu::<T>::new();
-        let image = WholeMaps::<T>::noise(&[self.input_shape()]);
-        let mut source = WholeMaps::<T>::noise(&self.output_shapes());
+        let backend = &Cpu::<E>::new();
+        let image = WholeMaps::<E>::noise(&[self.input_shape()]);
+        let mut source = WholeMaps::<E>::noise(&self.output_shapes());
         let input_gradient = self.request.input_gradient;
         let mut sink = input_gradient
             .is_computed()
-            .then(|| WholeMaps::<T>::zeros(&[self.input_shape()]));
+            .then(|| WholeMaps::<E>::zeros(&[self.input_shape()]));
         self.install(|| {
             let start = Instant::now();
             let copies = self.copies(backend)?;

@@ -2,9 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use stream_grad_kernels::take_pages;
-
-use stream_grad_kernels::Element;
+use stream_grad_kernels::{Element, take_pages};
 
 /// Bytes of a cache line, on which memory begins: registers that straddle two lines are loaded at half the rate.
 pub(super) const LINE: usize = 64;

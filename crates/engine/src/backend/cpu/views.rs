@@ -8,24 +8,24 @@ use stream_grad_tiling::{Rect, Span};
 
 use super::Cpu;
 use crate::backend::{Buffer, Combine, Mapping, Slabs, Transposed};
-use crate::element::{Compute, Stored};
+use crate::element::Stored;
 use crate::tile::{Strided, StridedMut};
 
 /// Memories that slabs are parts of.
 const MEMORIES: usize = 5;
 
 /// Scratch for a kernel, and the values of `N` buffers, all writable at once.
-pub(super) type ScratchAndSlices<'v, T, const N: usize> = (&'v mut [T], [&'v mut [T]; N]);
+pub(super) type ScratchAndSlices<'v, E, const N: usize> = (&'v mut [E], [&'v mut [E]; N]);
 
 /// The same, with views.
-pub(super) type ScratchAndViews<'v, T, const N: usize> = (&'v mut [T], [ViewMut<'v, T>; N]);
+pub(super) type ScratchAndViews<'v, E, const N: usize> = (&'v mut [E], [ViewMut<'v, E>; N]);
 
 /// Two operands, and what is written.
-pub(super) type OfTwo<'v, T> = (View<'v, T>, View<'v, T>, ViewMut<'v, T>);
+pub(super) type OfTwo<'v, E> = (View<'v, E>, View<'v, E>, ViewMut<'v, E>);
 
-impl<T: Element + Stored + Compute> Slabs<'_, Cpu<T>> {
+impl<E: Element + Stored> Slabs<'_, Cpu<E>> {
     /// The values of each memory, working memory without scratch, and scratch.
-    fn split(&mut self) -> ([&mut [T]; MEMORIES], &mut [T]) {
+    fn split(&mut self) -> ([&mut [E]; MEMORIES], &mut [E]) {
         let scratch = self.layout.scratch.clone();
         let (working, rest) = self.working.split_at_mut(scratch.start);
         let shown = self.shown.as_deref_mut();
@@ -51,13 +51,13 @@ impl<T: Element + Stored + Compute> Slabs<'_, Cpu<T>> {
     pub(super) fn slices<const N: usize>(
         &mut self,
         buffers: [Buffer; N],
-    ) -> Result<ScratchAndSlices<'_, T, N>, KernelError> {
+    ) -> Result<ScratchAndSlices<'_, E, N>, KernelError> {
         let places = buffers.map(|buffer| self.located(buffer));
         let (mut rest, scratch) = self.split();
         let mut order: [usize; N] = std::array::from_fn(|index| index);
         order.sort_unstable_by_key(|&index| (places[index].0, places[index].1.start));
         let mut taken = [0_usize; MEMORIES];
-        let mut slices: [&mut [T]; N] = std::array::from_fn(|_| Default::default());
+        let mut slices: [&mut [E]; N] = std::array::from_fn(|_| Default::default());
         for index in order {
             let (memory, range) = &places[index];
             if range.is_empty() {
@@ -79,9 +79,9 @@ impl<T: Element + Stored + Compute> Slabs<'_, Cpu<T>> {
     pub(super) fn views<const N: usize>(
         &mut self,
         buffers: [Buffer; N],
-    ) -> Result<ScratchAndViews<'_, T, N>, KernelError> {
+    ) -> Result<ScratchAndViews<'_, E, N>, KernelError> {
         let (scratch, slices) = self.slices(buffers)?;
-        let mut views: [ViewMut<'_, T>; N] = std::array::from_fn(|_| ViewMut::default());
+        let mut views: [ViewMut<'_, E>; N] = std::array::from_fn(|_| ViewMut::default());
         for ((view, buffer), values) in views.iter_mut().zip(buffers).zip(slices) {
             *view = ViewMut::new(values, buffer.rect, buffer.channels)?;
         }
@@ -92,7 +92,7 @@ impl<T: Element + Stored + Compute> Slabs<'_, Cpu<T>> {
     pub(super) fn forward(
         &mut self,
         map: &Mapping,
-    ) -> Result<(View<'_, T>, ViewMut<'_, T>), KernelError> {
+    ) -> Result<(View<'_, E>, ViewMut<'_, E>), KernelError> {
         let (_, [x, y]) = self.views([map.input, map.output])?;
         Ok((x.into_view(), y.part(map.outputs)?))
     }
@@ -102,7 +102,7 @@ impl<T: Element + Stored + Compute> Slabs<'_, Cpu<T>> {
         &mut self,
         other: Buffer,
         map: &Mapping,
-    ) -> Result<OfTwo<'_, T>, KernelError> {
+    ) -> Result<OfTwo<'_, E>, KernelError> {
         if other.slab == map.input.slab && other.range() == map.input.range() {
             let (x, y) = self.forward(map)?;
             return Ok((x, x, y));
@@ -115,7 +115,7 @@ impl<T: Element + Stored + Compute> Slabs<'_, Cpu<T>> {
     pub(super) fn transposed(
         &mut self,
         map: &Transposed,
-    ) -> Result<(View<'_, T>, ViewMut<'_, T>), KernelError> {
+    ) -> Result<(View<'_, E>, ViewMut<'_, E>), KernelError> {
         let (_, [g, to]) = self.views([map.cotangent, map.target])?;
         Ok((g.into_view().part(map.outputs)?, to))
     }
@@ -124,7 +124,7 @@ impl<T: Element + Stored + Compute> Slabs<'_, Cpu<T>> {
     pub(super) fn vjp(
         &mut self,
         map: &Transposed,
-    ) -> Result<(View<'_, T>, ViewMut<'_, T>), KernelError> {
+    ) -> Result<(View<'_, E>, ViewMut<'_, E>), KernelError> {
         let (g, to) = self.transposed(map)?;
         Ok((g, to.part(map.outputs)?))
     }
@@ -134,7 +134,7 @@ impl<T: Element + Stored + Compute> Slabs<'_, Cpu<T>> {
         &mut self,
         read: Buffer,
         map: &Transposed,
-    ) -> Result<OfTwo<'_, T>, KernelError> {
+    ) -> Result<OfTwo<'_, E>, KernelError> {
         let (_, [x, g, to]) = self.views([read, map.cotangent, map.target])?;
         Ok((x.into_view(), g.into_view(), to.part(map.outputs)?))
     }
@@ -145,7 +145,7 @@ impl<T: Element + Stored + Compute> Slabs<'_, Cpu<T>> {
         input: Buffer,
         cotangent: Buffer,
         outputs: Rect,
-    ) -> Result<(View<'_, T>, View<'_, T>), KernelError> {
+    ) -> Result<(View<'_, E>, View<'_, E>), KernelError> {
         let (_, [x, g]) = self.views([input, cotangent])?;
         Ok((x.into_view(), g.into_view().part(outputs)?))
     }
@@ -168,10 +168,10 @@ impl<T: Element + Stored + Compute> Slabs<'_, Cpu<T>> {
         let Some((to, from)) = two(memories, places) else {
             return;
         };
-        let copy = |to: &mut [T], from: &[T]| to.copy_from_slice(from);
-        let add = |to: &mut [T], from: &[T]| {
+        let copy = |to: &mut [E], from: &[E]| to.copy_from_slice(from);
+        let add = |to: &mut [E], from: &[E]| {
             for (to, from) in to.iter_mut().zip(from) {
-                *to += *from;
+                *to = E::round(to.widen() + from.widen());
             }
         };
         match how {
