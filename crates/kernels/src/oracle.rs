@@ -21,7 +21,7 @@ pub use convolution::{bias_gradient, conv_data_gradient, conv_forward, conv_weig
 pub use pooling::{avg_pool_forward, avg_pool_vjp, max_pool_forward, max_pool_vjp};
 pub use upsample::{upsample_forward, upsample_vjp};
 
-use crate::{Element, PerAxis, Rect, Span, View, Window};
+use crate::{Element, PerAxis, Rect, Span, Storage, View, Window};
 
 /// One image in double precision, height x width x channels, or a rectangle of one.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,14 +72,14 @@ impl Plane {
 
     /// What a view holds.
     #[must_use]
-    pub fn from_view<T: Element>(view: View<'_, T>) -> Self {
+    pub fn from_view<E: Storage>(view: View<'_, E>) -> Self {
         let mut plane = Self::zeros_of(view.rect(), view.channels());
         let Rect { rows, columns } = view.rect();
         let pixels = (rows.lo..rows.hi)
             .flat_map(|row| (columns.lo..columns.hi).map(move |column| (row, column)));
         let values = pixels.flat_map(|(row, column)| view.pixel(row, column));
         for (to, value) in plane.data.iter_mut().zip(values) {
-            *to = value.to_f64();
+            *to = value.widen().to_f64();
         }
         plane
     }

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use stream_grad_kernels::oracle::Plane;
-use stream_grad_kernels::{Element, PerAxis, Rect, Span, View, ViewMut};
+use stream_grad_kernels::{Element, PerAxis, Rect, Span, Storage, View, ViewMut};
 
 /// What fills memory that a kernel must neither read nor write.
 pub(crate) const POISONS: [f64; 3] = [f64::NAN, 1e30, -1e30];
@@ -42,8 +42,24 @@ impl Values {
     }
 }
 
-pub(crate) fn cast<T: Element>(values: &[f64]) -> Vec<T> {
-    values.iter().map(|&value| T::from_f64(value)).collect()
+/// The nearest number that is stored.
+pub(crate) fn rounded<E: Storage>(value: f64) -> E {
+    E::round(E::Compute::from_f64(value))
+}
+
+pub(crate) fn cast<E: Storage>(values: &[f64]) -> Vec<E> {
+    values.iter().map(|&value| rounded(value)).collect()
+}
+
+/// The plane of which a buffer holds every value as it is.
+pub(crate) fn stored<E: Storage>(plane: &Plane) -> Plane {
+    let values = plane.data.iter();
+    Plane {
+        data: values
+            .map(|&value| rounded::<E>(value).widen().to_f64())
+            .collect(),
+        ..*plane
+    }
 }
 
 /// An extent or a distance as coordinates have it.
@@ -63,8 +79,8 @@ pub(crate) fn moved(rect: Rect, rows: i64, columns: i64) -> Rect {
 
 /// A buffer that holds a plane somewhere inside, and poison around it.
 #[derive(Clone)]
-pub(crate) struct Buffer<T> {
-    pub(crate) data: Vec<T>,
+pub(crate) struct Buffer<E> {
+    pub(crate) data: Vec<E>,
     /// All that it holds.
     held: Rect,
     /// The plane inside.
@@ -72,7 +88,7 @@ pub(crate) struct Buffer<T> {
     channels: usize,
 }
 
-impl<T: Element> Buffer<T> {
+impl<E: Storage> Buffer<E> {
     /// `plane` with `margins` (top, left, bottom, right) of poison.
     pub(crate) fn around(plane: &Plane, margins: [usize; 4], poison: f64) -> Self {
         let [top, left, bottom, right] = margins;
@@ -83,12 +99,12 @@ impl<T: Element> Buffer<T> {
             Span::new(rect.columns.lo - before, rect.columns.hi + after),
         );
         let (height, width) = (plane.height + top + bottom, plane.width + left + right);
-        let mut data = vec![T::from_f64(poison); height * width * plane.channels];
+        let mut data = vec![rounded::<E>(poison); height * width * plane.channels];
         for row in 0..plane.height {
             for column in 0..plane.width {
                 for channel in 0..plane.channels {
                     let to = ((top + row) * width + left + column) * plane.channels + channel;
-                    data[to] = T::from_f64(plane.get(row, column, channel));
+                    data[to] = rounded(plane.get(row, column, channel));
                 }
             }
         }
@@ -105,17 +121,17 @@ impl<T: Element> Buffer<T> {
     }
 
     /// All of it, poison included.
-    pub(crate) fn all(&self) -> View<'_, T> {
+    pub(crate) fn all(&self) -> View<'_, E> {
         View::new(&self.data, self.held, self.channels).unwrap()
     }
 
     /// The plane inside.
-    pub(crate) fn view(&self) -> View<'_, T> {
+    pub(crate) fn view(&self) -> View<'_, E> {
         self.all().part(self.rect).unwrap()
     }
 
     /// The plane inside, to write.
-    pub(crate) fn view_mut(&mut self) -> ViewMut<'_, T> {
+    pub(crate) fn view_mut(&mut self) -> ViewMut<'_, E> {
         let all = ViewMut::new(&mut self.data, self.held, self.channels).unwrap();
         all.part(self.rect).unwrap()
     }
@@ -127,13 +143,13 @@ impl<T: Element> Buffer<T> {
 
     /// Asserts that everything around the plane still is poison.
     pub(crate) fn assert_poison_kept(&self, poison: f64) {
-        let poison = T::from_f64(poison).to_f64().to_bits();
+        let poison = rounded::<E>(poison).widen().to_f64().to_bits();
         for row in self.held.rows.lo..self.held.rows.hi {
             for column in self.held.columns.lo..self.held.columns.hi {
                 let inside = !self.view().pixel(row, column).is_empty();
                 for value in self.all().pixel(row, column) {
                     assert!(
-                        inside || value.to_f64().to_bits() == poison,
+                        inside || value.widen().to_f64().to_bits() == poison,
                         "wrote {value} outside the view at ({row}, {column})"
                     );
                 }
@@ -142,22 +158,32 @@ impl<T: Element> Buffer<T> {
     }
 }
 
-pub(crate) fn bits<T: Element>(values: &[T]) -> Vec<u64> {
+pub(crate) fn bits<E: Storage>(values: &[E]) -> Vec<u64> {
     values
         .iter()
-        .map(|value| value.to_f64().to_bits())
+        .map(|value| value.widen().to_f64().to_bits())
         .collect()
 }
 
 /// Largest error relative to the largest magnitude expected, at least 1.
 pub(crate) fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
+    error_beyond(0.0, found, expected)
+}
+
+/// The same of what is left of each error when a rounding of the value is taken off, as it is stored.
+pub(crate) fn error_beyond_rounding<E: Storage>(found: &[f64], expected: &[f64]) -> f64 {
+    error_beyond(rounding::<E>(), found, expected)
+}
+
+/// The same of what is left of each error when so much of the value is taken off.
+pub(crate) fn error_beyond(share: f64, found: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let scale = expected.iter().fold(1.0_f64, |scale, x| scale.max(x.abs()));
     let mut worst = 0.0_f64;
     for (found, expected) in found.iter().zip(expected) {
         let difference = (found - expected).abs();
         assert!(!difference.is_nan(), "found {found}, expected {expected}");
-        worst = worst.max(difference / scale);
+        worst = worst.max((difference - share * expected.abs()) / scale);
     }
     worst
 }
@@ -174,9 +200,24 @@ pub(crate) fn l2_error(found: &[f64], expected: &[f64]) -> f64 {
     (square / scale.max(f64::MIN_POSITIVE)).sqrt()
 }
 
-/// Rounding error that sums of a few thousand terms may show.
-pub(crate) fn tolerance<T: Element>() -> f64 {
-    if size_of::<T>() == 4 { 4e-6 } else { 1e-13 }
+/// What rounding a value once, to store it, may change of it: half a unit of the last of eight binary places, and nothing where
+/// values are stored as they are computed.
+pub(crate) fn rounding<E: Storage>() -> f64 {
+    if size_of::<E>() == size_of::<E::Compute>() {
+        0.0
+    } else {
+        2.0_f64.powi(-8)
+    }
+}
+
+/// Rounding error that sums of a few thousand terms may show, and that of storing them.
+pub(crate) fn tolerance<E: Storage>() -> f64 {
+    let computing = if size_of::<E::Compute>() == 4 {
+        4e-6
+    } else {
+        1e-13
+    };
+    computing + rounding::<E>()
 }
 
 /// Stack of a thread: the MiB that a task takes at most, and some for who calls it.
