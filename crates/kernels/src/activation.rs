@@ -4,7 +4,7 @@ use pulp::Simd;
 
 use crate::rows::{for_each_row, for_each_row_and_sum};
 use crate::view::check_length;
-use crate::{Element, KernelError, View, ViewMut};
+use crate::{Element, KernelError, Storage, View, ViewMut};
 
 /// What is applied to a sum before it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -58,9 +58,9 @@ impl Activation {
 
 /// The cotangent of a ReLU's input: 0 where the output is 0 or less. Where the output is NaN the cotangent passes, as in PyTorch.
 #[inline(always)]
-pub(crate) fn relu_vjp<T: Element>(output: T, cotangent: T) -> T {
+pub(crate) fn relu_vjp<T: Element, E: Storage>(output: T, cotangent: E) -> E {
     if output <= T::ZERO {
-        T::ZERO
+        E::ZERO
     } else {
         cotangent
     }
@@ -69,11 +69,11 @@ pub(crate) fn relu_vjp<T: Element>(output: T, cotangent: T) -> T {
 /// The cotangent of a ReLU6's input: 0 where the output is not between 0 and 6. Of a NaN the derivative is 0, wherever it stands; in
 /// PyTorch it is 0 but for the last few values of a tensor (`findings/relu6-nan-gradient.sh`).
 #[inline(always)]
-pub(crate) fn relu6_vjp<T: Element>(output: T, cotangent: T) -> T {
+pub(crate) fn relu6_vjp<T: Element, E: Storage>(output: T, cotangent: E) -> E {
     if output > T::ZERO && output < T::from_f64(SIX) {
         cotangent
     } else {
-        T::ZERO
+        E::ZERO
     }
 }
 
@@ -81,10 +81,10 @@ pub(crate) fn relu6_vjp<T: Element>(output: T, cotangent: T) -> T {
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn activation_vjp_in_place<T: Element>(
+pub fn activation_vjp_in_place<E: Storage>(
     activation: Activation,
-    output: View<'_, T>,
-    cotangent: ViewMut<'_, T>,
+    output: View<'_, E>,
+    cotangent: ViewMut<'_, E>,
 ) -> Result<(), KernelError> {
     let output = output.operand("activation output", cotangent.channels(), cotangent.rect())?;
     match activation {
@@ -100,10 +100,10 @@ pub fn activation_vjp_in_place<T: Element>(
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn activation_vjp_and_bias_gradient<T: Element>(
+pub fn activation_vjp_and_bias_gradient<E: Storage>(
     activation: Activation,
-    output: View<'_, T>,
-    cotangent: ViewMut<'_, T>,
+    output: View<'_, E>,
+    cotangent: ViewMut<'_, E>,
     bias_gradient: &mut [f64],
 ) -> Result<(), KernelError> {
     let channels = cotangent.channels();
@@ -122,40 +122,40 @@ pub fn activation_vjp_and_bias_gradient<T: Element>(
     Ok(())
 }
 
-fn mask<T: Element>(
-    output: View<'_, T>,
-    cotangent: ViewMut<'_, T>,
-    vjp: impl Fn(T, T) -> T + Sync,
+fn mask<E: Storage>(
+    output: View<'_, E>,
+    cotangent: ViewMut<'_, E>,
+    vjp: impl Fn(E::Compute, E) -> E + Sync,
 ) {
     for_each_row(
         cotangent,
         #[inline(always)]
-        |row: usize, cotangent: &mut [T]| {
+        |row: usize, cotangent: &mut [E]| {
             for (value, &output) in cotangent.iter_mut().zip(output.row(row)) {
-                *value = vjp(output, *value);
+                *value = vjp(output.widen(), *value);
             }
         },
     );
 }
 
-fn mask_and_sum<T: Element>(
-    output: View<'_, T>,
-    cotangent: ViewMut<'_, T>,
+fn mask_and_sum<E: Storage>(
+    output: View<'_, E>,
+    cotangent: ViewMut<'_, E>,
     sums: &mut [f64],
-    vjp: impl Fn(T, T) -> T + Sync,
+    vjp: impl Fn(E::Compute, E) -> E + Sync,
 ) {
     let channels = cotangent.channels();
     for_each_row_and_sum(
         cotangent,
         sums,
         #[inline(always)]
-        |row: usize, cotangent: &mut [T], sums: &mut [f64]| {
+        |row: usize, cotangent: &mut [E], sums: &mut [f64]| {
             let outputs = output.row(row).chunks_exact(channels);
             for (cotangent, output) in cotangent.chunks_exact_mut(channels).zip(outputs) {
                 for ((value, &output), sum) in cotangent.iter_mut().zip(output).zip(&mut *sums) {
-                    let masked = vjp(output, *value);
+                    let masked = vjp(output.widen(), *value);
                     *value = masked;
-                    *sum += masked.to_f64();
+                    *sum += masked.widen().to_f64();
                 }
             }
         },

@@ -1,9 +1,10 @@
 //! A scale and a shift for each channel (a frozen norm), and gradients by per-channel parameters.
 
+use crate::elementwise::add_to;
 use crate::instructions::Work;
 use crate::rows::{for_each_row, sum_rows};
 use crate::view::check_length;
-use crate::{Activation, Element, KernelError, View, ViewMut};
+use crate::{Activation, Element, KernelError, Storage, View, ViewMut};
 
 /// Values over which a few parameters are repeated.
 const REPEATED: usize = 256;
@@ -25,31 +26,31 @@ fn repeated<'a, T: Copy>(parameters: &'a [T], room: &'a mut [T; REPEATED]) -> &'
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn affine_forward<T: Element>(
-    input: View<'_, T>,
-    scale: &[T],
-    shift: &[T],
+pub fn affine_forward<E: Storage>(
+    input: View<'_, E>,
+    scale: &[E::Compute],
+    shift: &[E::Compute],
     activation: Activation,
-    output: ViewMut<'_, T>,
+    output: ViewMut<'_, E>,
 ) -> Result<(), KernelError> {
     let channels = output.channels();
     let input = input.operand("affine input", channels, output.rect())?;
     check_length("affine scale", channels, scale.len())?;
     check_length("affine shift", channels, shift.len())?;
-    let mut room = [[T::ZERO; REPEATED]; 2];
+    let mut room = [[E::Compute::ZERO; REPEATED]; 2];
     let [scales, shifts] = &mut room;
     let (scale, shift) = (repeated(scale, scales), repeated(shift, shifts));
     for_each_row(
         output,
         #[inline(always)]
-        |row: usize, output: &mut [T]| {
+        |row: usize, output: &mut [E]| {
             let input = input.row(row).chunks(scale.len());
             for (output, input) in output.chunks_mut(scale.len()).zip(input) {
                 let parameters = scale.iter().zip(shift);
                 for ((value, &input), (&scale, &shift)) in
                     output.iter_mut().zip(input).zip(parameters)
                 {
-                    *value = activation.apply(input * scale + shift);
+                    *value = E::round(activation.apply(input.widen() * scale + shift));
                 }
             }
         },
@@ -61,24 +62,24 @@ pub fn affine_forward<T: Element>(
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn affine_vjp<T: Element>(
-    cotangent: View<'_, T>,
-    scale: &[T],
-    input_cotangent: ViewMut<'_, T>,
+pub fn affine_vjp<E: Storage>(
+    cotangent: View<'_, E>,
+    scale: &[E::Compute],
+    input_cotangent: ViewMut<'_, E>,
 ) -> Result<(), KernelError> {
     let channels = input_cotangent.channels();
     let cotangent = cotangent.operand("affine cotangent", channels, input_cotangent.rect())?;
     check_length("affine scale", channels, scale.len())?;
-    let mut room = [T::ZERO; REPEATED];
+    let mut room = [E::Compute::ZERO; REPEATED];
     let scale = repeated(scale, &mut room);
     for_each_row(
         input_cotangent,
         #[inline(always)]
-        |row: usize, sums: &mut [T]| {
+        |row: usize, sums: &mut [E]| {
             let cotangent = cotangent.row(row).chunks(scale.len());
             for (sums, cotangent) in sums.chunks_mut(scale.len()).zip(cotangent) {
                 for ((sum, &cotangent), &scale) in sums.iter_mut().zip(cotangent).zip(scale) {
-                    *sum += cotangent * scale;
+                    add_to(sum, cotangent.widen() * scale);
                 }
             }
         },
@@ -90,20 +91,20 @@ pub fn affine_vjp<T: Element>(
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn affine_vjp_in_place<T: Element>(
-    scale: &[T],
-    cotangent: ViewMut<'_, T>,
+pub fn affine_vjp_in_place<E: Storage>(
+    scale: &[E::Compute],
+    cotangent: ViewMut<'_, E>,
 ) -> Result<(), KernelError> {
     check_length("affine scale", cotangent.channels(), scale.len())?;
-    let mut room = [T::ZERO; REPEATED];
+    let mut room = [E::Compute::ZERO; REPEATED];
     let scale = repeated(scale, &mut room);
     for_each_row(
         cotangent,
         #[inline(always)]
-        |_: usize, cotangent: &mut [T]| {
+        |_: usize, cotangent: &mut [E]| {
             for cotangent in cotangent.chunks_mut(scale.len()) {
                 for (value, &scale) in cotangent.iter_mut().zip(scale) {
-                    *value *= scale;
+                    *value = E::round(value.widen() * scale);
                 }
             }
         },
@@ -115,9 +116,9 @@ pub fn affine_vjp_in_place<T: Element>(
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn affine_parameter_gradient<T: Element>(
-    input: View<'_, T>,
-    cotangent: View<'_, T>,
+pub fn affine_parameter_gradient<E: Storage>(
+    input: View<'_, E>,
+    cotangent: View<'_, E>,
     scale_gradient: &mut [f64],
     shift_gradient: &mut [f64],
 ) -> Result<(), KernelError> {
@@ -141,8 +142,9 @@ pub fn affine_parameter_gradient<T: Element>(
                 let sums = scales.iter_mut().zip(shifts.iter_mut());
                 for ((&input, &cotangent), (scale, shift)) in input.iter().zip(cotangent).zip(sums)
                 {
-                    *scale += input.to_f64() * cotangent.to_f64();
-                    *shift += cotangent.to_f64();
+                    let cotangent = cotangent.widen().to_f64();
+                    *scale += input.widen().to_f64() * cotangent;
+                    *shift += cotangent;
                 }
             }
         },
@@ -173,8 +175,8 @@ pub(crate) fn sum_rows_in_two(
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn bias_gradient<T: Element>(
-    cotangent: View<'_, T>,
+pub fn bias_gradient<E: Storage>(
+    cotangent: View<'_, E>,
     bias_gradient: &mut [f64],
 ) -> Result<(), KernelError> {
     let channels = cotangent.channels();
@@ -189,7 +191,7 @@ pub fn bias_gradient<T: Element>(
         |row: usize, sums: &mut [f64]| {
             for cotangent in cotangent.row(row).chunks_exact(channels) {
                 for (sum, &value) in sums.iter_mut().zip(cotangent) {
-                    *sum += value.to_f64();
+                    *sum += value.widen().to_f64();
                 }
             }
         },

@@ -3,28 +3,28 @@
 use std::ops::Range;
 
 use crate::rows::for_each_row;
-use crate::{Activation, Element, KernelError, View, ViewMut};
+use crate::{Activation, KernelError, Storage, View, ViewMut};
 
 /// Copies `source` to `target`.
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn copy<T: Element>(source: View<'_, T>, target: ViewMut<'_, T>) -> Result<(), KernelError> {
+pub fn copy<E: Storage>(source: View<'_, E>, target: ViewMut<'_, E>) -> Result<(), KernelError> {
     let source = source.operand("source", target.channels(), target.rect())?;
     for_each_row(
         target,
         #[inline(always)]
-        |row: usize, target: &mut [T]| target.copy_from_slice(source.row(row)),
+        |row: usize, target: &mut [E]| target.copy_from_slice(source.row(row)),
     );
     Ok(())
 }
 
 /// Sets every value of `target`.
-pub fn fill<T: Element>(value: T, target: ViewMut<'_, T>) {
+pub fn fill<E: Storage>(value: E, target: ViewMut<'_, E>) {
     for_each_row(
         target,
         #[inline(always)]
-        |_: usize, target: &mut [T]| target.fill(value),
+        |_: usize, target: &mut [E]| target.fill(value),
     );
 }
 
@@ -32,17 +32,17 @@ pub fn fill<T: Element>(value: T, target: ViewMut<'_, T>) {
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn accumulate<T: Element>(
-    source: View<'_, T>,
-    target: ViewMut<'_, T>,
+pub fn accumulate<E: Storage>(
+    source: View<'_, E>,
+    target: ViewMut<'_, E>,
 ) -> Result<(), KernelError> {
     let source = source.operand("source", target.channels(), target.rect())?;
     for_each_row(
         target,
         #[inline(always)]
-        |row: usize, target: &mut [T]| {
+        |row: usize, target: &mut [E]| {
             for (value, &more) in target.iter_mut().zip(source.row(row)) {
-                *value += more;
+                add_to(value, more.widen());
             }
         },
     );
@@ -53,11 +53,11 @@ pub fn accumulate<T: Element>(
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn add<T: Element>(
-    left: View<'_, T>,
-    right: View<'_, T>,
+pub fn add<E: Storage>(
+    left: View<'_, E>,
+    right: View<'_, E>,
     activation: Activation,
-    output: ViewMut<'_, T>,
+    output: ViewMut<'_, E>,
 ) -> Result<(), KernelError> {
     let [what, other] = ["left summand", "right summand"];
     from_two(
@@ -65,7 +65,7 @@ pub fn add<T: Element>(
         (other, right),
         output,
         #[inline(always)]
-        |value, left, right| *value = activation.apply(left + right),
+        |value, left, right| *value = E::round(activation.apply(left + right)),
     )
 }
 
@@ -73,10 +73,10 @@ pub fn add<T: Element>(
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn multiply<T: Element>(
-    left: View<'_, T>,
-    right: View<'_, T>,
-    output: ViewMut<'_, T>,
+pub fn multiply<E: Storage>(
+    left: View<'_, E>,
+    right: View<'_, E>,
+    output: ViewMut<'_, E>,
 ) -> Result<(), KernelError> {
     let [what, other] = ["left factor", "right factor"];
     from_two(
@@ -84,7 +84,7 @@ pub fn multiply<T: Element>(
         (other, right),
         output,
         #[inline(always)]
-        |value, left, right| *value = left * right,
+        |value, left, right| *value = E::round(left * right),
     )
 }
 
@@ -92,36 +92,42 @@ pub fn multiply<T: Element>(
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn multiply_vjp<T: Element>(
-    other: View<'_, T>,
-    cotangent: View<'_, T>,
-    factor_cotangent: ViewMut<'_, T>,
+pub fn multiply_vjp<E: Storage>(
+    other: View<'_, E>,
+    cotangent: View<'_, E>,
+    factor_cotangent: ViewMut<'_, E>,
 ) -> Result<(), KernelError> {
     from_two(
         ("other factor", other),
         ("product cotangent", cotangent),
         factor_cotangent,
         #[inline(always)]
-        |sum, other, cotangent| *sum += cotangent * other,
+        |sum, other, cotangent| add_to(sum, cotangent * other),
     )
 }
 
+/// Adds to a value that is stored; the sum is rounded once.
+#[inline(always)]
+pub(crate) fn add_to<E: Storage>(value: &mut E, more: E::Compute) {
+    *value = E::round(value.widen() + more);
+}
+
 /// Runs `work` for every value of `target` and what two operands have there. The operands come with names for what is refused.
-pub(crate) fn from_two<T: Element>(
-    (left_name, left): (&'static str, View<'_, T>),
-    (right_name, right): (&'static str, View<'_, T>),
-    target: ViewMut<'_, T>,
-    work: impl Fn(&mut T, T, T) + Sync,
+pub(crate) fn from_two<E: Storage>(
+    (left_name, left): (&'static str, View<'_, E>),
+    (right_name, right): (&'static str, View<'_, E>),
+    target: ViewMut<'_, E>,
+    work: impl Fn(&mut E, E::Compute, E::Compute) + Sync,
 ) -> Result<(), KernelError> {
     let left = left.operand(left_name, target.channels(), target.rect())?;
     let right = right.operand(right_name, target.channels(), target.rect())?;
     for_each_row(
         target,
         #[inline(always)]
-        |row: usize, target: &mut [T]| {
+        |row: usize, target: &mut [E]| {
             let (left, right) = (left.row(row), right.row(row));
             for ((value, &left), &right) in target.iter_mut().zip(left).zip(right) {
-                work(value, left, right);
+                work(value, left.widen(), right.widen());
             }
         },
     );
@@ -151,10 +157,10 @@ fn check_channel_range(
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn copy_channels<T: Element>(
-    source: View<'_, T>,
+pub fn copy_channels<E: Storage>(
+    source: View<'_, E>,
     channels: Range<usize>,
-    target: ViewMut<'_, T>,
+    target: ViewMut<'_, E>,
     target_channel: usize,
 ) -> Result<(), KernelError> {
     channel_pairs(
@@ -173,10 +179,10 @@ pub fn copy_channels<T: Element>(
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn accumulate_channels<T: Element>(
-    source: View<'_, T>,
+pub fn accumulate_channels<E: Storage>(
+    source: View<'_, E>,
     channels: Range<usize>,
-    target: ViewMut<'_, T>,
+    target: ViewMut<'_, E>,
     target_channel: usize,
 ) -> Result<(), KernelError> {
     channel_pairs(
@@ -187,18 +193,18 @@ pub fn accumulate_channels<T: Element>(
         #[inline(always)]
         |target, source| {
             for (value, &more) in target.iter_mut().zip(source) {
-                *value += more;
+                add_to(value, more.widen());
             }
         },
     )
 }
 
-fn channel_pairs<T: Element>(
-    source: View<'_, T>,
+fn channel_pairs<E: Storage>(
+    source: View<'_, E>,
     channels: Range<usize>,
-    target: ViewMut<'_, T>,
+    target: ViewMut<'_, E>,
     target_channel: usize,
-    work: impl Fn(&mut [T], &[T]) + Sync,
+    work: impl Fn(&mut [E], &[E]) + Sync,
 ) -> Result<(), KernelError> {
     let count = channels.len();
     let (source_channels, target_channels) = (source.channels(), target.channels());
@@ -211,7 +217,7 @@ fn channel_pairs<T: Element>(
     for_each_row(
         target,
         #[inline(always)]
-        |row: usize, target: &mut [T]| {
+        |row: usize, target: &mut [E]| {
             let source = source.row(row).chunks_exact(source_channels);
             for (target, source) in target.chunks_exact_mut(target_channels).zip(source) {
                 work(&mut target[to.clone()], &source[from.clone()]);

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::Element;
+use crate::Storage;
 
 /// Shorter buffers are taken page by page, as they are written.
 const LONG: usize = 4 << 20;
@@ -16,18 +16,18 @@ const TAKEN_AT_ONCE: usize = 16 << 20;
 /// assert_eq!(stream_grad_kernels::zeros::<f32>(3), [0.0; 3]);
 /// ```
 #[must_use]
-pub fn zeros<T: Element>(count: usize) -> Vec<T> {
-    let mut values = vec![T::ZERO; count];
+pub fn zeros<E: Storage>(count: usize) -> Vec<E> {
+    let mut values = vec![E::ZERO; count];
     take_pages(&mut values);
     values
 }
 
 /// Takes the memory of a long buffer that will be written through. On Linux the system is asked for all of its pages at once, on
 /// all threads of the caller's rayon pool: a fault for each page took a sixth of a step. Values stay as they are.
-pub fn take_pages<T: Element>(values: &mut [T]) {
+pub fn take_pages<E: Storage>(values: &mut [E]) {
     if size_of_val(values) >= LONG {
         values
-            .par_chunks(TAKEN_AT_ONCE / size_of::<T>())
+            .par_chunks(TAKEN_AT_ONCE / size_of::<E>())
             .for_each(populate);
     }
 }

@@ -6,9 +6,9 @@ mod relu6;
 mod sigmoid;
 mod silu;
 
-use crate::elementwise::from_two;
+use crate::elementwise::{add_to, from_two};
 use crate::rows::for_each_row;
-use crate::{Element, KernelError, View, ViewMut};
+use crate::{Element, KernelError, Storage, View, ViewMut};
 
 pub use gelu::Gelu;
 
@@ -103,18 +103,18 @@ macro_rules! of_one {
 /// assert_eq!(output, [0.0, 2.0, 6.0]);
 /// # Ok::<(), stream_grad_kernels::KernelError>(())
 /// ```
-pub fn pointwise_forward<T: Element>(
+pub fn pointwise_forward<E: Storage>(
     function: Pointwise,
-    input: View<'_, T>,
-    output: ViewMut<'_, T>,
+    input: View<'_, E>,
+    output: ViewMut<'_, E>,
 ) -> Result<(), KernelError> {
     let input = input.operand("pointwise input", output.channels(), output.rect())?;
     of_one!(function, function => for_each_row(
         output,
         #[inline(always)]
-        |row: usize, output: &mut [T]| {
+        |row: usize, output: &mut [E]| {
             for (value, &input) in output.iter_mut().zip(input.row(row)) {
-                *value = function.value(input);
+                *value = E::round(function.value(input.widen()));
             }
         },
     ));
@@ -126,17 +126,17 @@ pub fn pointwise_forward<T: Element>(
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn pointwise_vjp<T: Element>(
+pub fn pointwise_vjp<E: Storage>(
     function: Pointwise,
-    read: View<'_, T>,
-    cotangent: View<'_, T>,
-    input_cotangent: ViewMut<'_, T>,
+    read: View<'_, E>,
+    cotangent: View<'_, E>,
+    input_cotangent: ViewMut<'_, E>,
 ) -> Result<(), KernelError> {
     of_one!(function, function => from_two(
         ("pointwise operand", read),
         ("pointwise cotangent", cotangent),
         input_cotangent,
         #[inline(always)]
-        |sum, read, cotangent| *sum += function.vjp(read, cotangent),
+        |sum, read, cotangent| add_to(sum, function.vjp(read, cotangent)),
     ))
 }

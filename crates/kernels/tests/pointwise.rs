@@ -4,14 +4,15 @@
 mod common;
 
 use common::{
-    Buffer, POISONS, Values, bits, cast, on_one_and_two_threads, relative_error, tolerance, whole,
+    Buffer, POISONS, Values, bits, cast, error_beyond_rounding, on_one_and_two_threads,
+    relative_error, rounded, stored, tolerance, whole,
 };
 use proptest::prelude::*;
 use stream_grad_kernels::oracle::{self, Plane};
 use stream_grad_kernels::{
-    Activation, Element, Gelu, LayerNorm, Pointwise, ViewMut, VjpOperand, accumulate,
+    Activation, Element, Gelu, LayerNorm, Pointwise, Storage, ViewMut, VjpOperand, accumulate,
     accumulate_channels, activation_vjp_and_bias_gradient, activation_vjp_in_place, add,
-    affine_forward, affine_parameter_gradient, affine_vjp, affine_vjp_in_place, copy,
+    affine_forward, affine_parameter_gradient, affine_vjp, affine_vjp_in_place, bf16, copy,
     copy_channels, fill, layer_norm_forward, layer_norm_parameter_gradient, layer_norm_vjp,
     multiply, multiply_vjp, pointwise_forward, pointwise_vjp,
 };
@@ -52,6 +53,19 @@ fn cases() -> impl Strategy<Value = Case> {
         })
 }
 
+fn sum(left: &[f64], right: &[f64]) -> Vec<f64> {
+    left.iter().zip(right).map(|(a, b)| a + b).collect()
+}
+
+/// What a sigmoid gives a plane of.
+fn before_sigmoid(output: &Plane) -> Plane {
+    let values = output.data.iter();
+    Plane {
+        data: values.map(|y| (y / (1.0 - y)).ln()).collect(),
+        ..*output
+    }
+}
+
 /// A plane after each activation.
 fn activated(plane: &Plane) -> [(Activation, Plane); 3] {
     let after = |function| oracle::pointwise_forward(function, plane);
@@ -63,31 +77,156 @@ fn activated(plane: &Plane) -> [(Activation, Plane); 3] {
 }
 
 impl Case {
-    fn plane(&self, values: &mut Values) -> Plane {
-        Plane::from_fn(self.rows, self.columns, self.channels, |_, _, _| {
-            4.0 * values.next()
-        })
+    fn plane<E: Storage>(&self, values: &mut Values) -> Plane {
+        stored::<E>(&Plane::from_fn(
+            self.rows,
+            self.columns,
+            self.channels,
+            |_, _, _| 4.0 * values.next(),
+        ))
     }
 
     /// Runs `work` on a buffer that holds `start`, with poison around, and returns what it left there.
-    fn run<T: Element>(
+    fn run<E: Storage>(
         &self,
         start: &Plane,
         poison: f64,
-        work: impl FnOnce(ViewMut<'_, T>),
+        work: impl FnOnce(ViewMut<'_, E>),
     ) -> Vec<f64> {
-        let mut buffer = Buffer::<T>::around(start, self.margins, poison);
+        let mut buffer = Buffer::<E>::around(start, self.margins, poison);
         work(buffer.view_mut());
         buffer.assert_poison_kept(poison);
         buffer.plane().data
     }
 
-    fn check<T: Element>(&self) {
+    fn check<E: Storage>(&self) {
         let mut values = Values::new(self.seed);
         let (a, b, start) = (
-            self.plane(&mut values),
-            self.plane(&mut values),
-            self.plane(&mut values),
+            self.plane::<E>(&mut values),
+            self.plane::<E>(&mut values),
+            self.plane::<E>(&mut values),
+        );
+        let (scale, shift) = (values.many(self.channels), values.many(self.channels));
+        let (scales, shifts) = (cast::<E::Compute>(&scale), cast::<E::Compute>(&shift));
+        let added = |plane: &Plane| sum(&plane.data, &start.data);
+        let near = |found: &[f64], expected: &[f64], what: &str| {
+            let error = error_beyond_rounding::<E>(found, expected);
+            assert!(error < tolerance::<E::Compute>(), "{what}: {error}");
+        };
+        for poison in POISONS {
+            // Other margins than the target's.
+            let left = Buffer::<E>::around(&a, self.margins.map(|m| 2 - m), poison);
+            let right = Buffer::<E>::around(&b, [1, 0, 2, 1], poison);
+            // More than is needed, and as much.
+            let (x, g) = (left.all(), right.view());
+            let garbage = Plane::from_fn(self.rows, self.columns, self.channels, |_, _, _| poison);
+
+            let found = self.run::<E>(&garbage, poison, |to| copy(x, to).unwrap());
+            assert_eq!(found, a.data);
+            let found = self.run::<E>(&garbage, poison, |to| {
+                fill(rounded::<E>(1.0), to);
+            });
+            assert!(found.iter().all(|&value| value == 1.0));
+            let found = self.run::<E>(&start, poison, |to| accumulate(x, to).unwrap());
+            near(&found, &added(&a), "accumulate");
+            let both = Plane {
+                data: sum(&a.data, &b.data),
+                ..a
+            };
+            for (activation, expected) in activated(&both) {
+                let found = self.run::<E>(&garbage, poison, |to| {
+                    add(x, g, activation, to).unwrap();
+                });
+                near(&found, &expected.data, "add");
+            }
+
+            for (activation, output) in activated(&a) {
+                let buffer = Buffer::<E>::around(&output, [2, 1, 0, 1], poison);
+                let y = buffer.all();
+                let expected = match activation {
+                    Activation::Identity => b.clone(),
+                    Activation::Relu => oracle::pointwise_vjp(Pointwise::Relu, &a, &b),
+                    Activation::Relu6 => oracle::pointwise_vjp(Pointwise::Relu6, &a, &b),
+                };
+                let found = self.run::<E>(&b, poison, |to| {
+                    activation_vjp_in_place(activation, y, to).unwrap();
+                });
+                assert_eq!(found, expected.data);
+                let mut by_bias = vec![0.0; self.channels];
+                let found = self.run::<E>(&b, poison, |to| {
+                    activation_vjp_and_bias_gradient(activation, y, to, &mut by_bias).unwrap();
+                });
+                assert_eq!(found, expected.data);
+                let sums = oracle::bias_gradient(&expected);
+                assert!(relative_error(&by_bias, &sums) < 1e-13, "bias gradient");
+            }
+
+            for function in FUNCTIONS {
+                let output = oracle::pointwise_forward(function, &a);
+                let found = self.run::<E>(&garbage, poison, |to| {
+                    pointwise_forward(function, x, to).unwrap();
+                });
+                near(&found, &output.data, "pointwise");
+                let buffer = Buffer::<E>::around(&output, [2, 1, 0, 1], poison);
+                let read = match function.vjp_operand() {
+                    VjpOperand::Input => x,
+                    VjpOperand::Output => buffer.all(),
+                };
+                let found = self.run::<E>(&start, poison, |to| {
+                    pointwise_vjp(function, read, g, to).unwrap();
+                });
+                let expected = match function {
+                    // What is read is rounded, as it is stored.
+                    Pointwise::Sigmoid => {
+                        let output = stored::<E>(&output);
+                        oracle::pointwise_vjp(function, &before_sigmoid(&output), &b)
+                    }
+                    _ => oracle::pointwise_vjp(function, &a, &b),
+                };
+                near(&found, &added(&expected), "pointwise VJP");
+            }
+
+            let product = Plane {
+                data: a.data.iter().zip(&b.data).map(|(a, b)| a * b).collect(),
+                ..a
+            };
+            let found = self.run::<E>(&garbage, poison, |to| {
+                multiply(x, g, to).unwrap();
+            });
+            near(&found, &product.data, "product");
+            let found = self.run::<E>(&start, poison, |to| {
+                multiply_vjp(x, g, to).unwrap();
+            });
+            near(&found, &added(&product), "VJP of a product");
+
+            let expected = oracle::affine_forward(&a, &scale, &shift);
+            for (activation, expected) in activated(&expected) {
+                let found = self.run::<E>(&garbage, poison, |to| {
+                    affine_forward(x, &scales, &shifts, activation, to).unwrap();
+                });
+                near(&found, &expected.data, "affine");
+            }
+            let (expected, by_scale, by_shift) = oracle::affine_vjp(&a, &scale, &b);
+            let found = self.run::<E>(&start, poison, |to| affine_vjp(g, &scales, to).unwrap());
+            near(&found, &added(&expected), "affine VJP");
+            let found = self.run::<E>(&b, poison, |to| {
+                affine_vjp_in_place(&scales, to).unwrap();
+            });
+            near(&found, &expected.data, "affine VJP in place");
+            let mut sums = [vec![0.0; self.channels], vec![0.0; self.channels]];
+            let [scale_sums, shift_sums] = &mut sums;
+            affine_parameter_gradient(x, g, scale_sums, shift_sums).unwrap();
+            assert!(relative_error(&sums[0], &by_scale) < 1e-13);
+            assert!(relative_error(&sums[1], &by_shift) < 1e-13);
+        }
+    }
+
+    fn check_norm<T: Element>(&self) {
+        let mut values = Values::new(self.seed);
+        let (a, b, start) = (
+            self.plane::<T>(&mut values),
+            self.plane::<T>(&mut values),
+            self.plane::<T>(&mut values),
         );
         let (scale, shift) = (values.many(self.channels), values.many(self.channels));
         let (scales, shifts) = (cast::<T>(&scale), cast::<T>(&shift));
@@ -99,140 +238,44 @@ impl Case {
         };
         // One channel has no variance: its norm divides rounding errors by sqrt(epsilon).
         let loose = if self.channels < 3 { 1e3 } else { 10.0 } * tolerance::<T>();
-        let added = |plane: &Plane| -> Vec<f64> {
-            plane
-                .data
-                .iter()
-                .zip(&start.data)
-                .map(|(a, b)| a + b)
-                .collect()
-        };
-        let near = |found: &[f64], expected: &[f64], tolerance: f64, what: &str| {
-            assert!(relative_error(found, expected) < tolerance, "{what}");
+        let near = |found: &[f64], expected: &[f64], what: &str| {
+            let error = error_beyond_rounding::<T>(found, expected);
+            assert!(error < loose, "{what}: {error}");
         };
         for poison in POISONS {
-            // Other margins than the target's.
+            // More than is needed, and as much.
             let left = Buffer::<T>::around(&a, self.margins.map(|m| 2 - m), poison);
             let right = Buffer::<T>::around(&b, [1, 0, 2, 1], poison);
-            // More than is needed, and as much.
             let (x, g) = (left.all(), right.view());
-            let exact = tolerance::<T>();
             let garbage = Plane::from_fn(self.rows, self.columns, self.channels, |_, _, _| poison);
-
-            let found = self.run::<T>(&garbage, poison, |to| copy(x, to).unwrap());
-            assert_eq!(found, a.data);
-            let found = self.run::<T>(&garbage, poison, |to| {
-                fill(T::ONE, to);
-            });
-            assert!(found.iter().all(|&value| value == 1.0));
-            let found = self.run::<T>(&start, poison, |to| accumulate(x, to).unwrap());
-            near(&found, &added(&a), exact, "accumulate");
-            let sum = Plane {
-                data: a.data.iter().zip(&b.data).map(|(a, b)| a + b).collect(),
-                ..a
-            };
-            for (activation, expected) in activated(&sum) {
-                let found = self.run::<T>(&garbage, poison, |to| {
-                    add(x, g, activation, to).unwrap();
-                });
-                near(&found, &expected.data, exact, "add");
-            }
-
-            for (activation, output) in activated(&a) {
-                let buffer = Buffer::<T>::around(&output, [2, 1, 0, 1], poison);
-                let y = buffer.all();
-                let expected = match activation {
-                    Activation::Identity => b.clone(),
-                    Activation::Relu => oracle::pointwise_vjp(Pointwise::Relu, &a, &b),
-                    Activation::Relu6 => oracle::pointwise_vjp(Pointwise::Relu6, &a, &b),
-                };
-                let found = self.run::<T>(&b, poison, |to| {
-                    activation_vjp_in_place(activation, y, to).unwrap();
-                });
-                assert_eq!(found, expected.data);
-                let mut by_bias = vec![0.0; self.channels];
-                let found = self.run::<T>(&b, poison, |to| {
-                    activation_vjp_and_bias_gradient(activation, y, to, &mut by_bias).unwrap();
-                });
-                assert_eq!(found, expected.data);
-                let sums = oracle::bias_gradient(&expected);
-                near(&by_bias, &sums, 1e-13, "bias gradient");
-            }
-
-            for function in FUNCTIONS {
-                let output = oracle::pointwise_forward(function, &a);
-                let found = self.run::<T>(&garbage, poison, |to| {
-                    pointwise_forward(function, x, to).unwrap();
-                });
-                near(&found, &output.data, exact, "pointwise");
-                let buffer = Buffer::<T>::around(&output, [2, 1, 0, 1], poison);
-                let read = match function.vjp_operand() {
-                    VjpOperand::Input => x,
-                    VjpOperand::Output => buffer.all(),
-                };
-                let found = self.run::<T>(&start, poison, |to| {
-                    pointwise_vjp(function, read, g, to).unwrap();
-                });
-                let expected = oracle::pointwise_vjp(function, &a, &b);
-                near(&found, &added(&expected), exact, "pointwise VJP");
-            }
-
-            let product = Plane {
-                data: a.data.iter().zip(&b.data).map(|(a, b)| a * b).collect(),
-                ..a
-            };
-            let found = self.run::<T>(&garbage, poison, |to| {
-                multiply(x, g, to).unwrap();
-            });
-            near(&found, &product.data, exact, "product");
-            let found = self.run::<T>(&start, poison, |to| {
-                multiply_vjp(x, g, to).unwrap();
-            });
-            near(&found, &added(&product), exact, "VJP of a product");
-
-            let expected = oracle::affine_forward(&a, &scale, &shift);
-            for (activation, expected) in activated(&expected) {
-                let found = self.run::<T>(&garbage, poison, |to| {
-                    affine_forward(x, &scales, &shifts, activation, to).unwrap();
-                });
-                near(&found, &expected.data, exact, "affine");
-            }
-            let (expected, by_scale, by_shift) = oracle::affine_vjp(&a, &scale, &b);
-            let found = self.run::<T>(&start, poison, |to| affine_vjp(g, &scales, to).unwrap());
-            near(&found, &added(&expected), exact, "affine VJP");
-            let found = self.run::<T>(&b, poison, |to| {
-                affine_vjp_in_place(&scales, to).unwrap();
-            });
-            near(&found, &expected.data, exact, "affine VJP in place");
-            let mut sums = [vec![0.0; self.channels], vec![0.0; self.channels]];
-            let [scale_sums, shift_sums] = &mut sums;
-            affine_parameter_gradient(x, g, scale_sums, shift_sums).unwrap();
-            near(&sums[0], &by_scale, 1e-13, "scale gradient");
-            near(&sums[1], &by_shift, 1e-13, "shift gradient");
-
             let expected = oracle::layer_norm_forward(&a, &scale, &shift, epsilon);
             for (activation, expected) in activated(&expected) {
                 let found = self.run::<T>(&garbage, poison, |to| {
                     layer_norm_forward(norm, x, activation, to).unwrap();
                 });
-                near(&found, &expected.data, loose, "layer norm");
+                near(&found, &expected.data, "layer norm");
             }
             let expected = oracle::layer_norm_vjp(&a, &scale, epsilon, &b);
             let found = self.run::<T>(&start, poison, |to| layer_norm_vjp(norm, x, g, to).unwrap());
-            near(&found, &added(&expected.input), loose, "layer norm VJP");
+            near(
+                &found,
+                &sum(&expected.input.data, &start.data),
+                "layer norm VJP",
+            );
             let mut sums = [vec![0.0; self.channels], vec![0.0; self.channels]];
             let [gammas, betas] = &mut sums;
             layer_norm_parameter_gradient(norm, x, g, gammas, betas).unwrap();
-            near(&sums[0], &expected.gamma, loose, "gamma gradient");
-            near(&sums[1], &expected.beta, 1e-13, "beta gradient");
+            let error = relative_error(&sums[0], &expected.gamma);
+            assert!(error < loose, "gamma gradient: {error}");
+            assert!(relative_error(&sums[1], &expected.beta) < 1e-13);
         }
     }
 
     /// Concatenation of two parts, and its VJP.
-    fn check_channels<T: Element>(&self, extra: usize) {
+    fn check_channels<E: Storage>(&self, extra: usize) {
         let mut values = Values::new(self.seed);
-        let first = self.plane(&mut values);
-        let second = values.plane(self.rows, self.columns, extra);
+        let first = self.plane::<E>(&mut values);
+        let second = stored::<E>(&values.plane(self.rows, self.columns, extra));
         let total = self.channels + extra;
         let joined =
             Plane::from_fn(
@@ -246,26 +289,27 @@ impl Case {
             );
         for poison in POISONS {
             let garbage = Plane::from_fn(self.rows, self.columns, total, |_, _, _| poison);
-            let a = Buffer::<T>::around(&first, [1, 2, 0, 1], poison);
-            let b = Buffer::<T>::around(&second, [0, 1, 1, 2], poison);
-            let found = self.run::<T>(&garbage, poison, |mut to| {
+            let a = Buffer::<E>::around(&first, [1, 2, 0, 1], poison);
+            let b = Buffer::<E>::around(&second, [0, 1, 1, 2], poison);
+            let found = self.run::<E>(&garbage, poison, |mut to| {
                 let all = 0..self.channels;
                 copy_channels(a.all(), all, to.reborrow(), 0).unwrap();
                 copy_channels(b.view(), 0..extra, to, self.channels).unwrap();
             });
             assert_eq!(
                 bits(&found),
-                bits(&Buffer::<T>::exact(&joined).plane().data)
+                bits(&Buffer::<E>::exact(&joined).plane().data)
             );
 
-            let cotangent = Buffer::<T>::around(&joined, [2, 0, 1, 0], poison);
+            let cotangent = Buffer::<E>::around(&joined, [2, 0, 1, 0], poison);
             let ones = Plane::from_fn(self.rows, self.columns, extra, |_, _, _| 1.0);
-            let found = self.run::<T>(&ones, poison, |to| {
+            let found = self.run::<E>(&ones, poison, |to| {
                 let part = self.channels..total;
                 accumulate_channels(cotangent.all(), part, to, 0).unwrap();
             });
             let expected: Vec<f64> = second.data.iter().map(|value| value + 1.0).collect();
-            assert!(relative_error(&found, &expected) < tolerance::<T>());
+            let error = error_beyond_rounding::<E>(&found, &expected);
+            assert!(error < tolerance::<E::Compute>());
         }
     }
 }
@@ -277,12 +321,20 @@ proptest! {
     fn matches_the_oracle(case in cases()) {
         case.check::<f32>();
         case.check::<f64>();
+        case.check::<bf16>();
+    }
+
+    #[test]
+    fn layer_norm_matches_the_oracle(case in cases()) {
+        case.check_norm::<f32>();
+        case.check_norm::<f64>();
     }
 
     #[test]
     fn concatenation_matches_the_oracle(case in cases(), extra in 1..20_usize) {
         case.check_channels::<f32>(extra);
         case.check_channels::<f64>(extra);
+        case.check_channels::<bf16>(extra);
     }
 }
 
