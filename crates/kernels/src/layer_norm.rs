@@ -6,11 +6,12 @@
 use pulp::Simd;
 
 use crate::affine::sum_rows_in_two;
-use crate::element::sealed::{lanes, load_from, registers, store_to};
+use crate::element::sealed::{lanes, load_from, registers};
 use crate::instructions::Work;
 use crate::rows::for_each_row;
+use crate::stored::{round_to, widen_from};
 use crate::view::check_length;
-use crate::{Activation, Element, KernelError, View, ViewMut};
+use crate::{Activation, Element, KernelError, Storage, View, ViewMut};
 
 /// A layer norm: `(x - mean) / sqrt(variance + epsilon) * gamma + beta`, where mean and (biased) variance are over the
 /// channels of one pixel.
@@ -38,15 +39,20 @@ impl<T> LayerNorm<'_, T> {
 
 /// Mean and 1 / standard deviation of a pixel.
 #[inline(always)]
-fn statistics<S: Simd, T: Element>(simd: S, epsilon: T, count: T, pixel: &[T]) -> [T; 2] {
+fn statistics<S: Simd, T: Element, E: Storage<Compute = T>>(
+    simd: S,
+    epsilon: T,
+    count: T,
+    pixel: &[E],
+) -> [T; 2] {
     let mut sums = T::splat(simd, T::ZERO);
     for place in registers::<S, T>(pixel.len()) {
-        sums = T::vector_add(simd, sums, load_from(simd, pixel, place));
+        sums = T::vector_add(simd, sums, widen_from(simd, pixel, place));
     }
     let mean = T::sum_lanes(simd, sums) / count;
     let (centre, mut sums) = (T::splat(simd, mean), T::splat(simd, T::ZERO));
     for place in registers::<S, T>(pixel.len()) {
-        let centred = T::vector_sub(simd, load_from(simd, pixel, place), centre);
+        let centred = T::vector_sub(simd, widen_from(simd, pixel, place), centre);
         let centred = existing::<S, T>(simd, centred, pixel.len() - place);
         sums = T::mul_add(simd, centred, centred, sums);
     }
@@ -72,15 +78,15 @@ fn count_of<T: Element>(channels: usize) -> T {
     T::from_f64(channels as f64)
 }
 
-struct Forward<'a, T> {
+struct Forward<'a, T, E> {
     norm: LayerNorm<'a, T>,
-    input: View<'a, T>,
+    input: View<'a, E>,
     activation: Activation,
 }
 
-impl<T: Element> Work<T> for Forward<'_, T> {
+impl<T: Element, E: Storage<Compute = T>> Work<E> for Forward<'_, T, E> {
     #[inline(always)]
-    fn run<S: Simd>(&self, simd: S, row: usize, output: &mut [T]) {
+    fn run<S: Simd>(&self, simd: S, row: usize, output: &mut [E]) {
         let LayerNorm {
             gamma,
             beta,
@@ -93,29 +99,30 @@ impl<T: Element> Work<T> for Forward<'_, T> {
             let statistics = statistics(simd, epsilon, count, pixel);
             let [mean, inverse] = splat(simd, statistics);
             for place in registers::<S, T>(channels) {
-                let centred = T::vector_sub(simd, load_from(simd, pixel, place), mean);
+                let centred = T::vector_sub(simd, widen_from(simd, pixel, place), mean);
                 let normal = T::vector_mul(simd, centred, inverse);
                 let (gamma, beta) = (load_from(simd, gamma, place), load_from(simd, beta, place));
                 let value = T::mul_add(simd, normal, gamma, beta);
                 let value = self.activation.apply_to_vector::<S, T>(simd, value);
-                store_to(simd, output, place, value);
+                round_to(simd, output, place, value);
             }
         }
     }
 }
 
-/// `x - mean`, and the slope less its mean, from the pixel, its cotangent and gamma.
+/// `x - mean`, and the slope less its mean, from the pixel and its cotangent, and gamma.
 #[inline(always)]
-fn centred<S: Simd, T: Element>(
+fn centred<S: Simd, T: Element, E: Storage<Compute = T>>(
     simd: S,
-    [pixel, cotangent, gamma]: [&[T]; 3],
+    [pixel, cotangent]: [&[E]; 2],
+    gamma: &[T],
     place: usize,
     [mean, mean_slope]: [T::Vector<S>; 2],
 ) -> [T::Vector<S>; 2] {
-    let cotangent = load_from(simd, cotangent, place);
+    let cotangent = widen_from(simd, cotangent, place);
     let slope = T::vector_mul(simd, cotangent, load_from(simd, gamma, place));
     [
-        T::vector_sub(simd, load_from(simd, pixel, place), mean),
+        T::vector_sub(simd, widen_from(simd, pixel, place), mean),
         T::vector_sub(simd, slope, mean_slope),
     ]
 }
@@ -125,15 +132,15 @@ fn splat<S: Simd, T: Element>(simd: S, [a, b]: [T; 2]) -> [T::Vector<S>; 2] {
     [T::splat(simd, a), T::splat(simd, b)]
 }
 
-struct Vjp<'a, T> {
+struct Vjp<'a, T, E> {
     norm: LayerNorm<'a, T>,
-    input: View<'a, T>,
-    cotangent: View<'a, T>,
+    input: View<'a, E>,
+    cotangent: View<'a, E>,
 }
 
-impl<T: Element> Work<T> for Vjp<'_, T> {
+impl<T: Element, E: Storage<Compute = T>> Work<E> for Vjp<'_, T, E> {
     #[inline(always)]
-    fn run<S: Simd>(&self, simd: S, row: usize, sums: &mut [T]) {
+    fn run<S: Simd>(&self, simd: S, row: usize, sums: &mut [E]) {
         let LayerNorm { gamma, epsilon, .. } = self.norm;
         let (channels, epsilon) = (gamma.len(), T::from_f64(epsilon));
         let count = count_of(channels);
@@ -146,38 +153,38 @@ impl<T: Element> Work<T> for Vjp<'_, T> {
             let mut slopes = T::splat(simd, T::ZERO);
             for place in registers::<S, T>(channels) {
                 let gamma = load_from(simd, gamma, place);
-                slopes = T::mul_add(simd, load_from(simd, cotangent, place), gamma, slopes);
+                slopes = T::mul_add(simd, widen_from(simd, cotangent, place), gamma, slopes);
             }
             let centres = [mean, T::sum_lanes(simd, slopes) / count];
             let centres = splat(simd, centres);
             // sum (x - mean) * (slope - mean slope) is the sum of x * slope, without cancellation.
             let mut products = T::splat(simd, T::ZERO);
             for place in registers::<S, T>(channels) {
-                let values = [pixel, cotangent, gamma];
-                let [value, slope] = centred(simd, values, place, centres);
+                let values = [pixel, cotangent];
+                let [value, slope] = centred(simd, values, gamma, place, centres);
                 let value = existing::<S, T>(simd, value, channels - place);
                 products = T::mul_add(simd, value, slope, products);
             }
             let correlation = T::sum_lanes(simd, products) / count * inverse * inverse;
             let [inverse, correlation] = [inverse, correlation].map(|value| T::splat(simd, value));
             for place in registers::<S, T>(channels) {
-                let values = [pixel, cotangent, gamma];
-                let [value, slope] = centred(simd, values, place, centres);
+                let values = [pixel, cotangent];
+                let [value, slope] = centred(simd, values, gamma, place, centres);
                 let slope = T::vector_sub(simd, slope, T::vector_mul(simd, value, correlation));
-                let sum = T::mul_add(simd, inverse, slope, load_from(simd, sums, place));
-                store_to(simd, sums, place, sum);
+                let sum = T::mul_add(simd, inverse, slope, widen_from(simd, sums, place));
+                round_to(simd, sums, place, sum);
             }
         }
     }
 }
 
-struct ParameterGradient<'a, T> {
+struct ParameterGradient<'a, T, E> {
     norm: LayerNorm<'a, T>,
-    input: View<'a, T>,
-    cotangent: View<'a, T>,
+    input: View<'a, E>,
+    cotangent: View<'a, E>,
 }
 
-impl<T: Element> Work<f64> for ParameterGradient<'_, T> {
+impl<T: Element, E: Storage<Compute = T>> Work<f64> for ParameterGradient<'_, T, E> {
     #[inline(always)]
     fn run<S: Simd>(&self, simd: S, row: usize, partial: &mut [f64]) {
         let (channels, epsilon) = (self.norm.gamma.len(), T::from_f64(self.norm.epsilon));
@@ -189,8 +196,9 @@ impl<T: Element> Work<f64> for ParameterGradient<'_, T> {
             let [mean, inverse] = statistics(simd, epsilon, count, pixel);
             let sums = gammas.iter_mut().zip(betas.iter_mut());
             for ((&value, &cotangent), (gamma, beta)) in pixel.iter().zip(cotangent).zip(sums) {
-                *gamma += ((value - mean) * inverse).to_f64() * cotangent.to_f64();
-                *beta += cotangent.to_f64();
+                let cotangent = cotangent.widen().to_f64();
+                *gamma += ((value.widen() - mean) * inverse).to_f64() * cotangent;
+                *beta += cotangent;
             }
         }
     }
@@ -200,11 +208,11 @@ impl<T: Element> Work<f64> for ParameterGradient<'_, T> {
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn layer_norm_forward<T: Element>(
-    norm: LayerNorm<'_, T>,
-    input: View<'_, T>,
+pub fn layer_norm_forward<E: Storage>(
+    norm: LayerNorm<'_, E::Compute>,
+    input: View<'_, E>,
     activation: Activation,
-    output: ViewMut<'_, T>,
+    output: ViewMut<'_, E>,
 ) -> Result<(), KernelError> {
     let channels = output.channels();
     norm.check(channels)?;
@@ -222,11 +230,11 @@ pub fn layer_norm_forward<T: Element>(
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn layer_norm_vjp<T: Element>(
-    norm: LayerNorm<'_, T>,
-    input: View<'_, T>,
-    cotangent: View<'_, T>,
-    input_cotangent: ViewMut<'_, T>,
+pub fn layer_norm_vjp<E: Storage>(
+    norm: LayerNorm<'_, E::Compute>,
+    input: View<'_, E>,
+    cotangent: View<'_, E>,
+    input_cotangent: ViewMut<'_, E>,
 ) -> Result<(), KernelError> {
     let channels = input_cotangent.channels();
     norm.check(channels)?;
@@ -245,10 +253,10 @@ pub fn layer_norm_vjp<T: Element>(
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn layer_norm_parameter_gradient<T: Element>(
-    norm: LayerNorm<'_, T>,
-    input: View<'_, T>,
-    cotangent: View<'_, T>,
+pub fn layer_norm_parameter_gradient<E: Storage>(
+    norm: LayerNorm<'_, E::Compute>,
+    input: View<'_, E>,
+    cotangent: View<'_, E>,
     gamma_gradient: &mut [f64],
     beta_gradient: &mut [f64],
 ) -> Result<(), KernelError> {

@@ -39,6 +39,7 @@ mod scatter;
 mod shared;
 mod stack;
 mod storage;
+mod stored;
 mod upsample;
 mod view;
 mod weight_gradient;

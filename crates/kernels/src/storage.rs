@@ -27,6 +27,14 @@ pub trait Storage:
     /// The nearest number of this kind, to even in the middle.
     #[must_use]
     fn round(value: Self::Compute) -> Self;
+
+    /// The same values, if they are stored as they are computed.
+    #[must_use]
+    fn as_computed(values: &[Self]) -> Option<&[Self::Compute]>;
+
+    /// The same values, to write, if they are stored as they are computed.
+    #[must_use]
+    fn as_computed_mut(values: &mut [Self]) -> Option<&mut [Self::Compute]>;
 }
 
 macro_rules! stored_as_computed {
@@ -44,6 +52,16 @@ macro_rules! stored_as_computed {
             #[inline(always)]
             fn round(value: Self) -> Self {
                 value
+            }
+
+            #[inline(always)]
+            fn as_computed(values: &[Self]) -> Option<&[Self]> {
+                Some(values)
+            }
+
+            #[inline(always)]
+            fn as_computed_mut(values: &mut [Self]) -> Option<&mut [Self]> {
+                Some(values)
             }
         }
     };
@@ -91,6 +109,16 @@ impl Storage for bf16 {
         let zero = (bits & !MAGNITUDE) >> 16;
         let rounded = if magnitude > INFINITY { quiet } else { nearest };
         Self::from_bits(if magnitude < NORMAL { zero } else { rounded } as u16)
+    }
+
+    #[inline(always)]
+    fn as_computed(_: &[Self]) -> Option<&[f32]> {
+        None
+    }
+
+    #[inline(always)]
+    fn as_computed_mut(_: &mut [Self]) -> Option<&mut [f32]> {
+        None
     }
 }
 

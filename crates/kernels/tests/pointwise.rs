@@ -10,7 +10,7 @@ use common::{
 use proptest::prelude::*;
 use stream_grad_kernels::oracle::{self, Plane};
 use stream_grad_kernels::{
-    Activation, Element, Gelu, LayerNorm, Pointwise, Storage, ViewMut, VjpOperand, accumulate,
+    Activation, Gelu, LayerNorm, Pointwise, Storage, ViewMut, VjpOperand, accumulate,
     accumulate_channels, activation_vjp_and_bias_gradient, activation_vjp_in_place, add,
     affine_forward, affine_parameter_gradient, affine_vjp, affine_vjp_in_place, bf16, copy,
     copy_channels, fill, layer_norm_forward, layer_norm_parameter_gradient, layer_norm_vjp,
@@ -221,15 +221,15 @@ impl Case {
         }
     }
 
-    fn check_norm<T: Element>(&self) {
+    fn check_norm<E: Storage>(&self) {
         let mut values = Values::new(self.seed);
         let (a, b, start) = (
-            self.plane::<T>(&mut values),
-            self.plane::<T>(&mut values),
-            self.plane::<T>(&mut values),
+            self.plane::<E>(&mut values),
+            self.plane::<E>(&mut values),
+            self.plane::<E>(&mut values),
         );
         let (scale, shift) = (values.many(self.channels), values.many(self.channels));
-        let (scales, shifts) = (cast::<T>(&scale), cast::<T>(&shift));
+        let (scales, shifts) = (cast::<E::Compute>(&scale), cast::<E::Compute>(&shift));
         let epsilon = 1e-5;
         let norm = LayerNorm {
             gamma: &scales,
@@ -237,26 +237,26 @@ impl Case {
             epsilon,
         };
         // One channel has no variance: its norm divides rounding errors by sqrt(epsilon).
-        let loose = if self.channels < 3 { 1e3 } else { 10.0 } * tolerance::<T>();
+        let loose = if self.channels < 3 { 1e3 } else { 10.0 } * tolerance::<E::Compute>();
         let near = |found: &[f64], expected: &[f64], what: &str| {
-            let error = error_beyond_rounding::<T>(found, expected);
+            let error = error_beyond_rounding::<E>(found, expected);
             assert!(error < loose, "{what}: {error}");
         };
         for poison in POISONS {
             // More than is needed, and as much.
-            let left = Buffer::<T>::around(&a, self.margins.map(|m| 2 - m), poison);
-            let right = Buffer::<T>::around(&b, [1, 0, 2, 1], poison);
+            let left = Buffer::<E>::around(&a, self.margins.map(|m| 2 - m), poison);
+            let right = Buffer::<E>::around(&b, [1, 0, 2, 1], poison);
             let (x, g) = (left.all(), right.view());
             let garbage = Plane::from_fn(self.rows, self.columns, self.channels, |_, _, _| poison);
             let expected = oracle::layer_norm_forward(&a, &scale, &shift, epsilon);
             for (activation, expected) in activated(&expected) {
-                let found = self.run::<T>(&garbage, poison, |to| {
+                let found = self.run::<E>(&garbage, poison, |to| {
                     layer_norm_forward(norm, x, activation, to).unwrap();
                 });
                 near(&found, &expected.data, "layer norm");
             }
             let expected = oracle::layer_norm_vjp(&a, &scale, epsilon, &b);
-            let found = self.run::<T>(&start, poison, |to| layer_norm_vjp(norm, x, g, to).unwrap());
+            let found = self.run::<E>(&start, poison, |to| layer_norm_vjp(norm, x, g, to).unwrap());
             near(
                 &found,
                 &sum(&expected.input.data, &start.data),
@@ -328,6 +328,7 @@ proptest! {
     fn layer_norm_matches_the_oracle(case in cases()) {
         case.check_norm::<f32>();
         case.check_norm::<f64>();
+        case.check_norm::<bf16>();
     }
 
     #[test]

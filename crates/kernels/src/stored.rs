@@ -1,0 +1,65 @@
+//! Registers of values that are stored: widened as they are loaded, rounded as they are stored.
+
+use pulp::Simd;
+
+use crate::Storage;
+use crate::element::sealed::{Vectors, lanes, load_from, store_to};
+
+/// Most lanes of a register.
+const LANES: usize = 16;
+
+/// A register of numbers to compute with.
+type Register<S, E> = <<E as Storage>::Compute as Vectors>::Vector<S>;
+
+/// The values of a slice that begin at `place`, as many as a register holds, or as are left; the other lanes are 0.
+#[inline(always)]
+pub(crate) fn widen_from<S: Simd, E: Storage>(simd: S, from: &[E], place: usize) -> Register<S, E> {
+    if let Some(from) = E::as_computed(from) {
+        return load_from(simd, from, place);
+    }
+    let from = &from[place..];
+    let mut room = [E::Compute::ZERO; LANES];
+    // A loop of constant length is vectorised, and the room never is memory.
+    match from.get(..lanes::<S, E::Compute>()) {
+        Some(from) => widen(from, &mut room),
+        None => widen(from, &mut room),
+    }
+    load_from(simd, &room, 0)
+}
+
+/// Stores a register in a slice from `place` on, as many lanes as there is room for.
+#[inline(always)]
+pub(crate) fn round_to<S: Simd, E: Storage>(
+    simd: S,
+    to: &mut [E],
+    place: usize,
+    value: Register<S, E>,
+) {
+    if let Some(to) = E::as_computed_mut(to) {
+        store_to(simd, to, place, value);
+        return;
+    }
+    let mut room = [E::Compute::ZERO; LANES];
+    store_to(simd, &mut room, 0, value);
+    let to = &mut to[place..];
+    match to.get_mut(..lanes::<S, E::Compute>()) {
+        Some(to) => round(&room, to),
+        None => round(&room, to),
+    }
+}
+
+/// Widens values as far as both slices go.
+#[inline(always)]
+pub(crate) fn widen<E: Storage>(from: &[E], to: &mut [E::Compute]) {
+    for (to, value) in to.iter_mut().zip(from) {
+        *to = value.widen();
+    }
+}
+
+/// Rounds values as far as both slices go.
+#[inline(always)]
+pub(crate) fn round<E: Storage>(from: &[E::Compute], to: &mut [E]) {
+    for (to, &value) in to.iter_mut().zip(from) {
+        *to = E::round(value);
+    }
+}
