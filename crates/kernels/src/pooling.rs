@@ -9,10 +9,16 @@ pub use max::{max_pool_forward, max_pool_vjp};
 use std::ops::Range;
 
 use crate::integers::signed;
-use crate::{Element, Window};
+use crate::rows::for_each_band;
+use crate::stored;
+use crate::{Element, Existing, Storage, ViewMut, Window};
 
 /// Rows of input cotangent that one task of a VJP owns.
 const BAND_ROWS: usize = 16;
+
+/// Values that it sums at once, and their channels, where they are not stored as they are computed.
+const PART: usize = 1 << 13;
+const PART_CHANNELS: usize = 32;
 
 /// The taps of one window along one axis that exist, as positions in a buffer.
 #[derive(Clone, Copy)]
@@ -65,6 +71,111 @@ impl Taps {
     }
 }
 
+/// A block of an input cotangent whose values are summed at once.
+struct Block {
+    rows: Range<usize>,
+    columns: Range<usize>,
+    channels: Range<usize>,
+    /// Values from one row's sums to the next's, and from one pixel's to the next's.
+    pitches: [usize; 2],
+}
+
+impl Block {
+    /// Whose sums lie one after another.
+    fn new(rows: &Range<usize>, columns: Range<usize>, channels: Range<usize>) -> Self {
+        Self {
+            rows: rows.clone(),
+            pitches: [columns.len() * channels.len(), channels.len()],
+            columns,
+            channels,
+        }
+    }
+
+    /// Runs `work` for each stretch of its sums, which lie one after another, and of values of a band of which pixels have `channels`
+    /// channels, and rows are `pitch` values apart.
+    #[inline(always)]
+    fn for_each_stretch<T, E>(
+        &self,
+        sums: &mut [T],
+        band: &mut [E],
+        [pitch, channels]: [usize; 2],
+        work: impl Fn(&mut [T], &mut [E]),
+    ) {
+        let [row, pixel] = self.pitches;
+        // Long stretches where all channels are summed.
+        let (stretch, step) = if pixel == channels {
+            (row, row)
+        } else {
+            (pixel, channels)
+        };
+        let first = self.columns.start * channels + self.channels.start;
+        for (sums, band) in sums.chunks_mut(row).zip(band.chunks_mut(pitch)) {
+            let band = band[first..].chunks_mut(step);
+            for (sums, band) in sums.chunks_mut(stretch).zip(band) {
+                work(sums, band);
+            }
+        }
+    }
+}
+
+/// Runs `work` for blocks of `target`, to add to their sums: to the values that are there, or to zeros. A value that is not stored as
+/// it is computed is rounded once, when all is added: it is summed on the stack.
+fn for_each_block_of_sums<E: Storage>(
+    target: ViewMut<'_, E>,
+    existing: Existing,
+    work: impl Fn(&Block, &mut [E::Compute]) + Sync,
+) {
+    let (width, channels) = (target.width(), target.channels());
+    let pitch = target.pitch() * channels;
+    for_each_band(
+        target,
+        BAND_ROWS,
+        #[inline(always)]
+        |first_row: usize, band: &mut [E]| {
+            let rows = first_row..first_row + band.len().div_ceil(pitch);
+            if let Some(sums) = E::as_computed_mut(band) {
+                if existing == Existing::Replace {
+                    clear_rows(sums, pitch, width * channels);
+                }
+                let whole = Block {
+                    pitches: [pitch, channels],
+                    ..Block::new(&rows, 0..width, 0..channels)
+                };
+                work(&whole, sums);
+                return;
+            }
+            let mut room = [E::Compute::ZERO; PART];
+            let part = channels.min(PART_CHANNELS);
+            let across = PART / (BAND_ROWS * part);
+            for column in (0..width).step_by(across) {
+                for channel in (0..channels).step_by(part) {
+                    let columns = column..(column + across).min(width);
+                    let block = Block::new(&rows, columns, channel..(channel + part).min(channels));
+                    let sums = &mut room[..block.pitches[0] * rows.len()];
+                    match existing {
+                        Existing::Replace => sums.fill(E::Compute::ZERO),
+                        Existing::Add => block.for_each_stretch(
+                            sums,
+                            band,
+                            [pitch, channels],
+                            #[inline(always)]
+                            |sums, band| stored::widen(band, sums),
+                        ),
+                    }
+                    work(&block, sums);
+                    block.for_each_stretch(
+                        sums,
+                        band,
+                        [pitch, channels],
+                        #[inline(always)]
+                        |sums, band| stored::round(sums, band),
+                    );
+                }
+            }
+        },
+    );
+}
+
 /// Sets rows of `length` values to zero that lie `pitch` values apart.
 #[inline(always)]
 fn clear_rows<T: Element>(values: &mut [T], pitch: usize, length: usize) {
@@ -73,17 +184,18 @@ fn clear_rows<T: Element>(values: &mut [T], pitch: usize, length: usize) {
     }
 }
 
-/// The rows of `0..rows` whose windows may touch `band` of an axis where the first window is at `first`.
+/// The windows of `0..windows` along an axis, of which the first is at `first`, that may touch `positions` there.
 fn windows_touching(
     window: &Window,
-    rows: usize,
+    axis: usize,
+    windows: usize,
     first: isize,
-    band: &Range<usize>,
+    positions: &Range<usize>,
 ) -> Range<usize> {
-    let stride = signed(window.stride[0]);
-    let reach = signed(window.kernel[0] - 1) * signed(window.dilation[0]);
-    let start = (signed(band.start) - first - reach + stride - 1).div_euclid(stride);
-    let end = (signed(band.end) - first + stride - 1).div_euclid(stride);
-    let clamp = |row: isize| usize::try_from(row).unwrap_or_default().min(rows);
+    let stride = signed(window.stride[axis]);
+    let reach = signed(window.kernel[axis] - 1) * signed(window.dilation[axis]);
+    let start = (signed(positions.start) - first - reach + stride - 1).div_euclid(stride);
+    let end = (signed(positions.end) - first + stride - 1).div_euclid(stride);
+    let clamp = |at: isize| usize::try_from(at).unwrap_or_default().min(windows);
     clamp(start)..clamp(end).max(clamp(start))
 }

@@ -4,14 +4,14 @@
 mod common;
 
 use common::{
-    Buffer, POISONS, Values, bits, moved, on_one_and_two_threads, relative_error, signed,
-    tolerance, whole,
+    Buffer, POISONS, Values, bits, error_beyond_rounding, moved, on_one_and_two_threads,
+    relative_error, signed, stored, tolerance, whole,
 };
 use proptest::prelude::*;
 use stream_grad_kernels::oracle::{self, Plane};
 use stream_grad_kernels::{
-    AveragePool, CountIncludePad, Element, Existing, Padding, PerAxis, Rect, ViewMut, Window,
-    avg_pool_forward, avg_pool_vjp, max_pool_forward, max_pool_vjp,
+    AveragePool, CountIncludePad, Existing, Padding, PerAxis, Rect, Storage, ViewMut, Window,
+    avg_pool_forward, avg_pool_vjp, bf16, max_pool_forward, max_pool_vjp,
 };
 
 #[derive(Debug, Clone)]
@@ -112,7 +112,7 @@ impl Case {
         plane.moved(self.at[0], self.at[1])
     }
 
-    fn forward<T: Element>(&self, poison: f64, pool: impl Fn(ViewMut<'_, T>)) -> Plane {
+    fn forward<E: Storage>(&self, poison: f64, pool: impl Fn(ViewMut<'_, E>)) -> Plane {
         let empty = Plane::from_fn(
             self.outputs[0],
             self.outputs[1],
@@ -120,19 +120,19 @@ impl Case {
             |_, _, _| poison,
         );
         let empty = empty.moved(self.at[0], self.at[1]);
-        let mut output = Buffer::<T>::around(&empty, self.margins, poison);
+        let mut output = Buffer::<E>::around(&empty, self.margins, poison);
         pool(output.view_mut());
         output.assert_poison_kept(poison);
         output.plane()
     }
 
-    fn check<T: Element>(&self) {
+    fn check<E: Storage>(&self) {
         let ([height, width], outputs) = (self.input, self.outputs());
         let (plane, start) = (
             self.input(),
             self.in_place(Values::new(3).plane(height, width, self.channels)),
         );
-        let cotangent = self.cotangent();
+        let (start, cotangent) = (stored::<E>(&start), stored::<E>(&self.cotangent()));
         let expected_of = |gradient: &Plane, existing: Existing| -> Vec<f64> {
             let values = gradient.data.iter().zip(&start.data);
             match existing {
@@ -142,7 +142,7 @@ impl Case {
         };
         // What is replaced is never read.
         let destination = |existing: Existing, poison: f64| match existing {
-            Existing::Add => Buffer::<T>::around(&start, [1, 0, 2, 1], poison),
+            Existing::Add => Buffer::<E>::around(&start, [1, 0, 2, 1], poison),
             Existing::Replace => {
                 let mut start = start.clone();
                 start.data.fill(poison);
@@ -153,12 +153,12 @@ impl Case {
         let expected = oracle::max_pool_forward(&self.window, &plane, outputs);
         let expected_gradient = oracle::max_pool_vjp(&self.window, &plane, &cotangent);
         for poison in POISONS {
-            let input = Buffer::<T>::around(&plane, [2, 1, 0, 1], poison);
-            let found = self.forward::<T>(poison, |output| {
+            let input = Buffer::<E>::around(&plane, [2, 1, 0, 1], poison);
+            let found = self.forward::<E>(poison, |output| {
                 max_pool_forward(&self.window, input.view(), output).unwrap();
             });
             assert_eq!(found, expected, "max-pool");
-            let cotangent = Buffer::<T>::around(&cotangent, self.margins, poison);
+            let cotangent = Buffer::<E>::around(&cotangent, self.margins, poison);
             for existing in [Existing::Add, Existing::Replace] {
                 let mut gradient = destination(existing, poison);
                 max_pool_vjp(
@@ -171,8 +171,11 @@ impl Case {
                 .unwrap();
                 gradient.assert_poison_kept(poison);
                 let expected = expected_of(&expected_gradient, existing);
-                let error = relative_error(&gradient.plane().data, &expected);
-                assert!(error < tolerance::<T>(), "max-pool VJP, {existing:?}");
+                let error = error_beyond_rounding::<E>(&gradient.plane().data, &expected);
+                assert!(
+                    error < tolerance::<E::Compute>(),
+                    "max-pool VJP, {existing:?}"
+                );
             }
         }
 
@@ -192,19 +195,23 @@ impl Case {
             let expected = oracle::avg_pool_forward(&pool, &plane, outputs);
             let expected_gradient = oracle::avg_pool_vjp(&pool, &cotangent, plane.rect());
             for poison in POISONS {
-                let input = Buffer::<T>::around(&plane, [1, 1, 2, 0], poison);
-                let found = self.forward::<T>(poison, |output| {
+                let input = Buffer::<E>::around(&plane, [1, 1, 2, 0], poison);
+                let found = self.forward::<E>(poison, |output| {
                     avg_pool_forward(&pool, input.view(), output).unwrap();
                 });
-                assert!(relative_error(&found.data, &expected.data) < tolerance::<T>());
-                let cotangent = Buffer::<T>::around(&cotangent, self.margins, poison);
+                let error = error_beyond_rounding::<E>(&found.data, &expected.data);
+                assert!(error < tolerance::<E::Compute>(), "average-pool");
+                let cotangent = Buffer::<E>::around(&cotangent, self.margins, poison);
                 for existing in [Existing::Add, Existing::Replace] {
                     let mut gradient = destination(existing, poison);
                     avg_pool_vjp(&pool, cotangent.view(), gradient.view_mut(), existing).unwrap();
                     gradient.assert_poison_kept(poison);
                     let expected = expected_of(&expected_gradient, existing);
-                    let error = relative_error(&gradient.plane().data, &expected);
-                    assert!(error < tolerance::<T>(), "average-pool VJP, {existing:?}");
+                    let error = error_beyond_rounding::<E>(&gradient.plane().data, &expected);
+                    assert!(
+                        error < tolerance::<E::Compute>(),
+                        "average-pool VJP, {existing:?}"
+                    );
                 }
             }
         }
@@ -237,6 +244,7 @@ proptest! {
     fn matches_the_oracle(case in cases()) {
         case.check::<f32>();
         case.check::<f64>();
+        case.check::<bf16>();
     }
 
     /// A cotangent buffer that holds some rows only gets what the whole one gets there.

@@ -1,11 +1,11 @@
 use stream_grad_tiling::{PerAxis, Rect};
 
-use super::{BAND_ROWS, Taps, clear_rows, windows_touching};
+use super::{Block, Taps, for_each_block_of_sums, windows_touching};
 use crate::blocks::{block_mut, for_each_block};
 use crate::integers::signed;
-use crate::rows::{for_each_band, for_each_row};
+use crate::rows::for_each_row;
 use crate::window::{OVERFLOW, position};
-use crate::{Element, Existing, KernelError, View, ViewMut, Window};
+use crate::{Element, Existing, KernelError, Storage, View, ViewMut, Window};
 
 /// Whether padding counts in what average pooling divides its sums by, as PyTorch's `count_include_pad` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -93,10 +93,10 @@ impl Divide {
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn avg_pool_forward<T: Element>(
+pub fn avg_pool_forward<E: Storage>(
     pool: &AveragePool,
-    input: View<'_, T>,
-    output: ViewMut<'_, T>,
+    input: View<'_, E>,
+    output: ViewMut<'_, E>,
 ) -> Result<(), KernelError> {
     let window = &pool.window;
     let [first_row, first_column] = window.place(output.rect(), input.rect())?;
@@ -106,28 +106,31 @@ pub fn avg_pool_forward<T: Element>(
     for_each_row(
         output,
         #[inline(always)]
-        |row: usize, output: &mut [T]| {
+        |row: usize, output: &mut [E]| {
             let first_row = first_row + signed(row) * signed(window.stride[0]);
             let rows = Taps::new(window, 0, first_row, input.height());
             for (column, output) in output.chunks_exact_mut(channels).enumerate() {
                 let first = first_column + signed(column) * signed(window.stride[1]);
                 let columns = Taps::new(window, 1, first, input.width());
                 if rows.count * columns.count == 0 {
-                    output.fill(T::ZERO);
+                    output.fill(E::ZERO);
                     continue;
                 }
-                let divisor = divide.by::<T>([first_row, first], [&rows, &columns]);
+                let divisor = divide.by::<E::Compute>([first_row, first], [&rows, &columns]);
                 for_each_block!(channels, channel, N, {
-                    let mut sums = [T::ZERO; N];
+                    let mut sums = [E::Compute::ZERO; N];
                     for row in rows.positions() {
                         for column in columns.positions() {
                             let values = input.block::<N>(row, column, channel);
                             for lane in 0..N {
-                                sums[lane] += values[lane];
+                                sums[lane] += values[lane].widen();
                             }
                         }
                     }
-                    output[channel..][..N].copy_from_slice(&sums.map(|sum| sum / divisor));
+                    let output = block_mut::<E, N>(output, channel);
+                    for lane in 0..N {
+                        output[lane] = E::round(sums[lane] / divisor);
+                    }
                 });
             }
         },
@@ -144,10 +147,10 @@ pub fn avg_pool_forward<T: Element>(
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn avg_pool_vjp<T: Element>(
+pub fn avg_pool_vjp<E: Storage>(
     pool: &AveragePool,
-    cotangent: View<'_, T>,
-    input_cotangent: ViewMut<'_, T>,
+    cotangent: View<'_, E>,
+    input_cotangent: ViewMut<'_, E>,
     existing: Existing,
 ) -> Result<(), KernelError> {
     let window = &pool.window;
@@ -156,31 +159,31 @@ pub fn avg_pool_vjp<T: Element>(
     let channels = input_cotangent.channels();
     cotangent.check_channels("average-pool cotangent", channels)?;
     let (height, width) = (input_cotangent.height(), input_cotangent.width());
-    let pitch = input_cotangent.pitch();
-    for_each_band(
+    for_each_block_of_sums(
         input_cotangent,
-        BAND_ROWS,
+        existing,
         #[inline(always)]
-        |band_start: usize, sums: &mut [T]| {
-            if existing == Existing::Replace {
-                clear_rows(sums, pitch * channels, width * channels);
-            }
-            let band = band_start..band_start + sums.len().div_ceil(pitch * channels);
-            for row in windows_touching(window, cotangent.height(), window_row, &band) {
+        |block: &Block, sums: &mut [E::Compute]| {
+            let [row_pitch, pitch] = block.pitches;
+            let columns = &block.columns;
+            let touching = windows_touching(window, 1, cotangent.width(), window_column, columns);
+            for row in windows_touching(window, 0, cotangent.height(), window_row, &block.rows) {
                 let first_row = window_row + signed(row) * signed(window.stride[0]);
                 let rows = Taps::new(window, 0, first_row, height);
-                let (_, own_rows) = rows.moved(-signed(band.start), band.len());
-                for column in 0..cotangent.width() {
+                let (_, own_rows) = rows.moved(-signed(block.rows.start), block.rows.len());
+                for column in touching.clone() {
                     let first = window_column + signed(column) * signed(window.stride[1]);
-                    let columns = Taps::new(window, 1, first, width);
-                    let divisor = divide.by::<T>([first_row, first], [&rows, &columns]);
-                    for_each_block!(channels, channel, N, {
-                        let given = cotangent.block::<N>(row, column, channel);
-                        let share = given.map(|cotangent| cotangent / divisor);
+                    let taps = Taps::new(window, 1, first, width);
+                    let (_, own_columns) = taps.moved(-signed(columns.start), columns.len());
+                    let divisor = divide.by::<E::Compute>([first_row, first], [&rows, &taps]);
+                    for_each_block!(block.channels.len(), channel, N, {
+                        let from = block.channels.start + channel;
+                        let given = cotangent.block::<N>(row, column, from);
+                        let share = given.map(|cotangent| cotangent.widen() / divisor);
                         for row in own_rows.positions() {
-                            for column in columns.positions() {
-                                let place = (row * pitch + column) * channels + channel;
-                                let sums = block_mut::<T, N>(sums, place);
+                            for column in own_columns.positions() {
+                                let place = row * row_pitch + column * pitch + channel;
+                                let sums = block_mut::<_, N>(sums, place);
                                 for lane in 0..N {
                                     sums[lane] += share[lane];
                                 }
