@@ -1,5 +1,7 @@
 //! Upsampling by whole factors, on rectangles of larger planes.
 
+use std::ops::Range;
+
 use pulp::Simd;
 use stream_grad_tiling::{AlignCorners, PerAxis, Rect, Span};
 
@@ -7,7 +9,8 @@ use crate::element::sealed::{load_from, registers, store_to};
 use crate::instructions::Work;
 use crate::integers::bounded;
 use crate::rows::{for_each_band, for_each_row};
-use crate::{Element, KernelError, View, ViewMut};
+use crate::stored::{self, round_to, widen_from};
+use crate::{Element, KernelError, Storage, View, ViewMut};
 
 /// Rows of output that one task makes: stencils along a row are computed once for all of them.
 const BAND_ROWS: usize = 8;
@@ -15,8 +18,11 @@ const BAND_ROWS: usize = 8;
 /// Columns whose stencils a task holds.
 const COLUMNS: usize = 64;
 
-/// Values that a task of a VJP sums on its stack.
+/// Values that a task of a VJP sums on its stack, down the output's rows.
 const PART: usize = 1024;
+
+/// Values that it sums there along them, too, where they are not stored as they are computed.
+const SUMS: usize = 4096;
 
 /// Rows of the output that it reads side by side, as many as there are for a factor of 2.
 const ROWS: usize = 4;
@@ -199,10 +205,10 @@ fn origin(rect: Rect) -> [usize; 2] {
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match or `input` lacks a position that `output` needs; nothing is written then.
-pub fn upsample_forward<T: Element>(
+pub fn upsample_forward<E: Storage>(
     upsample: &Upsample,
-    input: View<'_, T>,
-    output: ViewMut<'_, T>,
+    input: View<'_, E>,
+    output: ViewMut<'_, E>,
 ) -> Result<(), KernelError> {
     let channels = output.channels();
     let in_plane = input.rect().intersect(upsample.input_plane());
@@ -225,10 +231,10 @@ pub fn upsample_forward<T: Element>(
 /// # Errors
 /// [`KernelError`] where shapes do not match or `input_cotangent` lacks a position that the cotangents' outputs read; nothing is
 /// written then.
-pub fn upsample_vjp<T: Element>(
+pub fn upsample_vjp<E: Storage>(
     upsample: &Upsample,
-    cotangent: View<'_, T>,
-    input_cotangent: ViewMut<'_, T>,
+    cotangent: View<'_, E>,
+    input_cotangent: ViewMut<'_, E>,
 ) -> Result<(), KernelError> {
     cotangent.check_channels("upsampling cotangent", input_cotangent.channels())?;
     let in_plane = input_cotangent.rect().intersect(upsample.input_plane());
@@ -247,9 +253,9 @@ pub fn upsample_vjp<T: Element>(
     Ok(())
 }
 
-struct Forward<'a, T> {
+struct Forward<'a, E> {
     upsample: &'a Upsample,
-    input: View<'a, T>,
+    input: View<'a, E>,
     input_origin: [usize; 2],
     /// Columns of the output.
     columns: usize,
@@ -258,9 +264,9 @@ struct Forward<'a, T> {
     pitch: usize,
 }
 
-impl<T: Element> Work<T> for Forward<'_, T> {
+impl<T: Element, E: Storage<Compute = T>> Work<E> for Forward<'_, E> {
     #[inline(always)]
-    fn run<S: Simd>(&self, simd: S, first_row: usize, output: &mut [T]) {
+    fn run<S: Simd>(&self, simd: S, first_row: usize, output: &mut [E]) {
         let (channels, width) = (self.input.channels(), self.input.width());
         for first_column in (0..self.columns).step_by(COLUMNS) {
             let mut columns = [Taps::<T>::default(); COLUMNS];
@@ -302,64 +308,137 @@ impl<T: Element> Work<T> for Forward<'_, T> {
 
 /// Writes the weighted sum of several sources.
 #[inline(always)]
-fn blend<S: Simd, T: Element, const SOURCES: usize>(
+fn blend<S: Simd, T: Element, E, To, const SOURCES: usize>(
     simd: S,
-    output: &mut [T],
-    mut sources: [(T, &[T]); SOURCES],
-) {
+    output: &mut [To],
+    mut sources: [(T, &[E]); SOURCES],
+) where
+    E: Storage<Compute = T>,
+    To: Storage<Compute = T>,
+{
     let length = output.len();
     for (_, from) in &mut sources {
         *from = &from[..length];
     }
     let (weight, first) = sources[0];
     for place in registers::<S, T>(length) {
-        let (weight, first) = (T::splat(simd, weight), load_from(simd, first, place));
+        let (weight, first) = (T::splat(simd, weight), widen_from(simd, first, place));
         let mut sum = T::vector_mul(simd, weight, first);
         for &(weight, from) in &sources[1..] {
             let weight = T::splat(simd, weight);
-            sum = T::mul_add(simd, weight, load_from(simd, from, place), sum);
+            sum = T::mul_add(simd, weight, widen_from(simd, from, place), sum);
         }
-        store_to(simd, output, place, sum);
+        round_to(simd, output, place, sum);
     }
 }
 
 /// Adds `weight * from` to `to`.
 #[inline(always)]
-fn add_scaled<S: Simd, T: Element>(simd: S, to: &mut [T], weight: T, from: &[T]) {
+fn add_scaled<S: Simd, T: Element, E: Storage<Compute = T>>(
+    simd: S,
+    to: &mut [T],
+    weight: T,
+    from: &[E],
+) {
     let (weight, from) = (T::splat(simd, weight), &from[..to.len()]);
     for place in registers::<S, T>(to.len()) {
-        let more = load_from(simd, from, place);
+        let more = widen_from(simd, from, place);
         let sum = T::mul_add(simd, weight, more, load_from(simd, to, place));
         store_to(simd, to, place, sum);
     }
 }
 
-struct Vjp<'a, T> {
+struct Vjp<'a, E> {
     upsample: &'a Upsample,
-    cotangent: View<'a, T>,
+    cotangent: View<'a, E>,
     output_origin: [usize; 2],
     input_origin: [usize; 2],
 }
 
-impl<T: Element> Work<T> for Vjp<'_, T> {
+/// A part of a row of the input's cotangent.
+struct Part {
+    /// The row, in the input's plane.
+    position: usize,
+    /// Rows of the output that give it something.
+    rows: Range<usize>,
+    columns: Range<usize>,
+    channels: Range<usize>,
+}
+
+impl<T: Element, E: Storage<Compute = T>> Work<E> for Vjp<'_, E> {
     #[inline(always)]
-    fn run<S: Simd>(&self, simd: S, row: usize, sums: &mut [T]) {
-        let (height, width) = (self.cotangent.height(), self.cotangent.width());
-        let (channels, pitch) = (self.cotangent.channels(), self.cotangent.pitch());
+    fn run<S: Simd>(&self, simd: S, row: usize, values: &mut [E]) {
+        let channels = self.cotangent.channels();
         let position = self.input_origin[0] + row;
-        let stencil = |row: usize| self.upsample.stencil(0, self.output_origin[0] + row);
-        let start = first_row(height, |row| stencil(row).positions[1] >= position);
-        let end = first_row(height, |row| stencil(row).positions[0] > position);
+        let part = |columns: Range<usize>, channels: Range<usize>| Part {
+            position,
+            rows: self.touching(0, position..position + 1),
+            columns,
+            channels,
+        };
+        let width = values.len() / channels;
+        if let Some(sums) = E::as_computed_mut(values) {
+            self.add(simd, &part(0..width, 0..channels), sums);
+            return;
+        }
+        // What is stored is rounded once, when all is added.
+        let mut room = [T::ZERO; SUMS];
+        let (columns, some) = ((SUMS / channels).max(1), channels.min(SUMS));
+        for channel in (0..channels).step_by(some) {
+            let some = some.min(channels - channel);
+            for column in (0..width).step_by(columns) {
+                let columns = columns.min(width - column);
+                let sums = &mut room[..columns * some];
+                let values = &mut values[column * channels + channel..];
+                let values = &mut values[..(columns - 1) * channels + some];
+                for (sums, values) in sums.chunks_mut(some).zip(values.chunks(channels)) {
+                    stored::widen(values, sums);
+                }
+                let part = part(column..column + columns, channel..channel + some);
+                self.add(simd, &part, sums);
+                for (sums, values) in sums.chunks(some).zip(values.chunks_mut(channels)) {
+                    stored::round(sums, values);
+                }
+            }
+        }
+    }
+}
+
+impl<T: Element, E: Storage<Compute = T>> Vjp<'_, E> {
+    /// The stencil of a row or column of the output that is held.
+    #[inline(always)]
+    fn stencil(&self, axis: usize, output: usize) -> Stencil {
+        self.upsample
+            .stencil(axis, self.output_origin[axis] + output)
+    }
+
+    /// The rows or columns of the output that read some of the input's plane.
+    #[inline(always)]
+    fn touching(&self, axis: usize, positions: Range<usize>) -> Range<usize> {
+        let count = [self.cotangent.height(), self.cotangent.width()][axis];
+        let last = |output: usize| self.stencil(axis, output).positions[1];
+        let first = |output: usize| self.stencil(axis, output).positions[0];
+        let start = first_that(count, |output| last(output) >= positions.start);
+        start..first_that(count, |output| first(output) >= positions.end)
+    }
+
+    /// Adds to the sums of a part.
+    #[inline(always)]
+    fn add<S: Simd>(&self, simd: S, to: &Part, sums: &mut [T]) {
+        let (channels, pitch) = (self.cotangent.channels(), self.cotangent.pitch());
+        let origin = self.input_origin[1];
+        let columns = origin + to.columns.start..origin + to.columns.end;
+        let Range { start, end } = self.touching(1, columns);
         // A part of the output's rows is summed down, and the sums are spread along the input's row.
         let mut room = [T::ZERO; PART];
         let (columns, part) = ((PART / channels).max(1), channels.min(PART));
-        for first_column in (0..width).step_by(columns) {
-            let columns = columns.min(width - first_column);
-            for channel in (0..channels).step_by(part) {
-                let part = part.min(channels - channel);
+        for first_column in (start..end).step_by(columns) {
+            let columns = columns.min(end - first_column);
+            for channel in to.channels.clone().step_by(part) {
+                let part = part.min(to.channels.end - channel);
                 let room = &mut room[..(columns - 1) * channels + part];
-                let mut rows = (start..end)
-                    .map(|row| (row, stencil(row).weight(position)))
+                let mut rows = (to.rows.clone())
+                    .map(|row| (row, self.stencil(0, row).weight(to.position)))
                     .filter(|&(_, weight)| weight != 0.0)
                     .map(|(row, weight)| {
                         let from = (row * pitch + first_column) * channels + channel;
@@ -383,11 +462,13 @@ impl<T: Element> Work<T> for Vjp<'_, T> {
                     add_scaled(simd, room, weight, from);
                 }
                 for (column, from) in room.chunks(channels).enumerate() {
-                    let column = self.output_origin[1] + first_column + column;
-                    let stencil = self.upsample.stencil(1, column);
-                    for (to, weight) in Taps::<T>::new(stencil, self.input_origin[1]).read() {
-                        let to = &mut sums[to * channels + channel..][..part];
-                        add_scaled(simd, to, weight, from);
+                    let stencil = self.stencil(1, first_column + column);
+                    for (column, weight) in Taps::<T>::new(stencil, origin).read() {
+                        if to.columns.contains(&column) {
+                            let pixel = (column - to.columns.start) * to.channels.len();
+                            let sums = &mut sums[pixel + channel - to.channels.start..][..part];
+                            add_scaled(simd, sums, weight, from);
+                        }
                     }
                 }
             }
@@ -395,9 +476,9 @@ impl<T: Element> Work<T> for Vjp<'_, T> {
     }
 }
 
-/// The first row below `rows` for which a monotone condition holds, or `rows`.
-fn first_row(rows: usize, holds: impl Fn(usize) -> bool) -> usize {
-    let (mut low, mut high) = (0, rows);
+/// The first index below `count` for which a monotone condition holds, or `count`.
+fn first_that(count: usize, holds: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (0, count);
     while low < high {
         let middle = low + (high - low) / 2;
         if holds(middle) {

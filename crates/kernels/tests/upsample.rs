@@ -3,11 +3,14 @@
 
 mod common;
 
-use common::{Buffer, POISONS, Values, moved, relative_error, signed, tolerance, whole};
+use common::{
+    Buffer, POISONS, Values, error_beyond_rounding, moved, relative_error, signed, stored,
+    tolerance, whole,
+};
 use proptest::prelude::*;
 use stream_grad_kernels::oracle::{self, Plane};
 use stream_grad_kernels::{
-    AlignCorners, Element, Interpolation, KernelError, Rect, Upsample, upsample_forward,
+    AlignCorners, Interpolation, KernelError, Rect, Storage, Upsample, bf16, upsample_forward,
     upsample_vjp,
 };
 
@@ -100,19 +103,19 @@ impl Case {
         )
     }
 
-    fn check<T: Element>(&self) {
+    fn check<E: Storage>(&self) {
         let mut values = Values::new(self.seed);
         let [height, width] = self.upsample.plane;
-        let plane = values.plane(height, width, self.channels);
+        let plane = stored::<E>(&values.plane(height, width, self.channels));
         let expected = oracle::upsample_forward(&self.upsample, &plane);
         let (outputs, needed) = (self.outputs(), self.needed());
         let expected = expected.part(outputs);
         let in_place = |plane: Plane, rect: Rect| plane.moved(rect.rows.lo, rect.columns.lo);
         let cotangent = values.plane(self.extent[0], self.extent[1], self.channels);
-        let cotangent = in_place(cotangent, outputs);
+        let cotangent = in_place(stored::<E>(&cotangent), outputs);
         let start = Plane::zeros_of(needed, self.channels);
         let start = values.plane(start.height, start.width, self.channels);
-        let start = in_place(start, needed);
+        let start = in_place(stored::<E>(&start), needed);
         let [row_factor, column_factor] = self.upsample.factor;
         let mut whole = Plane::zeros(height * row_factor, width * column_factor, self.channels);
         for row in 0..self.extent[0] {
@@ -134,23 +137,21 @@ impl Case {
 
         for poison in POISONS {
             // Buffers may reach beyond the planes.
-            let input = Buffer::<T>::around(&plane.part(needed), [1, 3, 0, 2], poison);
+            let input = Buffer::<E>::around(&plane.part(needed), [1, 3, 0, 2], poison);
             let mut garbage = expected.clone();
             garbage.data.fill(poison);
-            let mut output = Buffer::<T>::around(&garbage, self.margins, poison);
+            let mut output = Buffer::<E>::around(&garbage, self.margins, poison);
             upsample_forward(&self.upsample, input.all(), output.view_mut()).unwrap();
             output.assert_poison_kept(poison);
-            let error = relative_error(&output.plane().data, &expected.data);
-            assert!(error < tolerance::<T>(), "forward");
+            let error = error_beyond_rounding::<E>(&output.plane().data, &expected.data);
+            assert!(error < tolerance::<E::Compute>(), "forward");
 
-            let cotangent = Buffer::<T>::around(&cotangent, self.margins, poison);
-            let mut sums = Buffer::<T>::around(&start, [2, 0, 1, 1], poison);
+            let cotangent = Buffer::<E>::around(&cotangent, self.margins, poison);
+            let mut sums = Buffer::<E>::around(&start, [2, 0, 1, 1], poison);
             upsample_vjp(&self.upsample, cotangent.view(), sums.view_mut()).unwrap();
             sums.assert_poison_kept(poison);
-            assert!(
-                relative_error(&sums.plane().data, &gradient) < tolerance::<T>(),
-                "VJP"
-            );
+            let error = error_beyond_rounding::<E>(&sums.plane().data, &gradient);
+            assert!(error < tolerance::<E::Compute>(), "VJP");
         }
     }
 }
@@ -162,6 +163,30 @@ proptest! {
     fn matches_the_oracle(case in cases()) {
         case.check::<f32>();
         case.check::<f64>();
+        case.check::<bf16>();
+    }
+}
+
+/// More channels than a task sums at once for several pixels, or for one.
+#[test]
+fn many_channels_match_the_oracle() {
+    for channels in [300, 700, 4100] {
+        for interpolation in INTERPOLATIONS {
+            let case = Case {
+                upsample: Upsample {
+                    factor: [3, 2],
+                    interpolation,
+                    plane: [2, 20],
+                },
+                channels,
+                origin: [1, 1],
+                extent: [4, 38],
+                margins: [0, 1, 2, 1],
+                seed: 7,
+            };
+            case.check::<f32>();
+            case.check::<bf16>();
+        }
     }
 }
 
