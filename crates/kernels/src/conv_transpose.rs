@@ -8,7 +8,7 @@ use stream_grad_tiling::{Rect, Span};
 use crate::integers::signed;
 use crate::view::{check_channels, check_length};
 use crate::window::{OVERFLOW, extents, position};
-use crate::{KernelError, Window};
+use crate::{KernelError, Storage, Window};
 
 pub use forward::{TransposedWeights, conv_transpose_forward};
 pub use gradients::{conv_transpose_data_gradient, conv_transpose_weight_gradient};
@@ -237,17 +237,18 @@ const POSITIONS: usize = 4;
 /// Adds to the `N` sums of each position `source[c] * weights[c]`, channel by channel, where the position has a source. What one
 /// position's sums become does not depend on the others.
 #[inline(always)]
-fn add_products<T: crate::Element, const N: usize>(
-    sums: &mut [[T; N]; POSITIONS],
-    sources: [Option<&[T]>; POSITIONS],
-    weights: &[T],
+fn add_products<E: Storage, const N: usize>(
+    sums: &mut [[E::Compute; N]; POSITIONS],
+    sources: [Option<&[E]>; POSITIONS],
+    weights: &[E::Compute],
     pitch: usize,
 ) {
     if let [Some(a), Some(b), Some(c), Some(d)] = sources {
         let values = a.iter().zip(b).zip(c.iter().zip(d));
         for (((&a, &b), (&c, &d)), weights) in values.zip(weights.chunks(pitch)) {
-            let weights: &[T; N] = crate::blocks::block(weights, 0);
+            let weights: &[E::Compute; N] = crate::blocks::block(weights, 0);
             for (sums, value) in sums.iter_mut().zip([a, b, c, d]) {
+                let value = value.widen();
                 for lane in 0..N {
                     sums[lane] += value * weights[lane];
                 }
@@ -257,7 +258,8 @@ fn add_products<T: crate::Element, const N: usize>(
     }
     for (sums, source) in sums.iter_mut().zip(sources) {
         for (&value, weights) in source.unwrap_or_default().iter().zip(weights.chunks(pitch)) {
-            let weights: &[T; N] = crate::blocks::block(weights, 0);
+            let weights: &[E::Compute; N] = crate::blocks::block(weights, 0);
+            let value = value.widen();
             for lane in 0..N {
                 sums[lane] += value * weights[lane];
             }

@@ -4,14 +4,14 @@
 mod common;
 
 use common::{
-    Buffer, POISONS, Values, bits, cast, moved, on_one_and_two_threads, relative_error, signed,
-    tolerance, whole,
+    Buffer, POISONS, Values, bits, cast, error_beyond_rounding, moved, on_one_and_two_threads,
+    relative_error, signed, stored, tolerance, whole,
 };
 use proptest::prelude::*;
 use stream_grad_kernels::oracle::{self, Plane};
 use stream_grad_kernels::{
-    ConvTranspose, Element, Existing, KernelError, Padding, Rect, Span, TransposedWeights, Window,
-    conv_transpose_data_gradient, conv_transpose_forward, conv_transpose_weight_gradient,
+    ConvTranspose, Existing, KernelError, Padding, Rect, Span, Storage, TransposedWeights, Window,
+    bf16, conv_transpose_data_gradient, conv_transpose_forward, conv_transpose_weight_gradient,
 };
 
 #[derive(Debug, Clone)]
@@ -109,20 +109,21 @@ impl Case {
         Span::new(signed(lo), signed(hi.min(self.input[axis]).max(lo)))
     }
 
-    fn check<T: Element>(&self) {
+    fn check<E: Storage>(&self) {
         let convolution = &self.convolution;
         let mut values = Values::new(self.seed);
         let [height, width] = self.input;
-        let input = values.plane(height, width, convolution.in_channels);
-        let cotangent = values.plane(self.output[0], self.output[1], convolution.out_channels);
+        let input = stored::<E>(&values.plane(height, width, convolution.in_channels));
+        let cotangent =
+            stored::<E>(&values.plane(self.output[0], self.output[1], convolution.out_channels));
         let weights = values.many(convolution.weight_count().unwrap());
         let bias = values.many(convolution.out_channels);
-        let (given, biases) = (cast::<T>(&weights), cast::<T>(&bias));
+        let (given, biases) = (cast::<E::Compute>(&weights), cast::<E::Compute>(&bias));
         let forward_weights = convolution.forward_order(&given).unwrap();
         let transposed_weights = convolution.transposed_order(&given).unwrap();
         let near = |found: &[f64], expected: &[f64], what: &str| {
-            let error = relative_error(found, expected);
-            assert!(error < tolerance::<T>(), "{what}: {error}");
+            let error = error_beyond_rounding::<E>(found, expected);
+            assert!(error < tolerance::<E::Compute>(), "{what}: {error}");
         };
 
         let first = [values.below(self.output[0]), values.below(self.output[1])];
@@ -134,7 +135,7 @@ impl Case {
             self.read(0, first[0], rows),
             self.read(1, first[1], columns),
         );
-        let held_input = Buffer::<T>::exact(&input.part(held));
+        let held_input = Buffer::<E>::exact(&input.part(held));
 
         let all =
             oracle::conv_transpose_forward(convolution, (&weights, &bias), &input, self.output);
@@ -150,7 +151,7 @@ impl Case {
             let mut garbage = Plane::zeros_of(outputs, convolution.out_channels);
             garbage.data.fill(poison);
             for (bias, expected) in [(Some(&biases[..]), &all), (None, &without)] {
-                let mut output = Buffer::<T>::around(&garbage, margins, poison);
+                let mut output = Buffer::<E>::around(&garbage, margins, poison);
                 let parameters = TransposedWeights {
                     weights: &forward_weights,
                     bias,
@@ -170,12 +171,12 @@ impl Case {
                 );
             }
 
-            let given = Buffer::<T>::around(&cotangent.part(outputs), margins, poison);
+            let given = Buffer::<E>::around(&cotangent.part(outputs), margins, poison);
             let expected = gradient.part(held);
             for (existing, start) in [(Existing::Replace, poison), (Existing::Add, 0.5)] {
                 let mut begin = Plane::zeros_of(held, convolution.in_channels);
                 begin.data.fill(start);
-                let mut to = Buffer::<T>::around(&begin, [0, 1, 1, 2], poison);
+                let mut to = Buffer::<E>::around(&begin, [0, 1, 1, 2], poison);
                 conv_transpose_data_gradient(
                     convolution,
                     &transposed_weights,
@@ -202,18 +203,18 @@ impl Case {
     }
 
     /// The bits of all outputs, computed at once and one by one.
-    fn check_bits<T: Element>(&self) {
+    fn check_bits<E: Storage>(&self) {
         let convolution = &self.convolution;
         let mut values = Values::new(self.seed);
         let input = values.plane(self.input[0], self.input[1], convolution.in_channels);
-        let input = Buffer::<T>::exact(&input);
-        let weights = cast::<T>(&values.many(convolution.weight_count().unwrap()));
+        let input = Buffer::<E>::exact(&input);
+        let weights = cast::<E::Compute>(&values.many(convolution.weight_count().unwrap()));
         let parameters = TransposedWeights {
             weights: &convolution.forward_order(&weights).unwrap(),
             bias: None,
         };
         let blank = Plane::zeros(self.output[0], self.output[1], convolution.out_channels);
-        let [mut all, mut single] = [0; 2].map(|_| Buffer::<T>::exact(&blank));
+        let [mut all, mut single] = [0; 2].map(|_| Buffer::<E>::exact(&blank));
         conv_transpose_forward(convolution, parameters, input.view(), all.view_mut()).unwrap();
         for row in 0..self.output[0] {
             for column in 0..self.output[1] {
@@ -233,12 +234,14 @@ proptest! {
     fn matches_the_oracle(case in cases()) {
         case.check::<f32>();
         case.check::<f64>();
+        case.check::<bf16>();
     }
 
     #[test]
     fn no_bit_depends_on_the_region(case in cases()) {
         case.check_bits::<f32>();
         case.check_bits::<f64>();
+        case.check_bits::<bf16>();
     }
 }
 

@@ -2,8 +2,9 @@ use super::{ConvTranspose, POSITIONS, add_products, source};
 use crate::blocks::{block, for_each_block};
 use crate::integers::signed;
 use crate::rows::for_each_row;
+use crate::stored;
 use crate::view::check_length;
-use crate::{Element, KernelError, View, ViewMut};
+use crate::{KernelError, Storage, View, ViewMut};
 
 /// Weights and bias of a transposed convolution.
 #[derive(Debug, Clone, Copy)]
@@ -38,11 +39,11 @@ pub struct TransposedWeights<'a, T> {
 /// assert_eq!(output, [1.0, 10.0, 102.0, 20.0, 200.0]);
 /// # Ok::<(), stream_grad_kernels::KernelError>(())
 /// ```
-pub fn conv_transpose_forward<T: Element>(
+pub fn conv_transpose_forward<E: Storage>(
     convolution: &ConvTranspose,
-    parameters: TransposedWeights<'_, T>,
-    input: View<'_, T>,
-    output: ViewMut<'_, T>,
+    parameters: TransposedWeights<'_, E::Compute>,
+    input: View<'_, E>,
+    output: ViewMut<'_, E>,
 ) -> Result<(), KernelError> {
     let TransposedWeights { weights, bias } = parameters;
     let [first_row, first_column] = convolution.check(
@@ -57,7 +58,7 @@ pub fn conv_transpose_forward<T: Element>(
     for_each_row(
         output,
         #[inline(always)]
-        |row: usize, output: &mut [T]| {
+        |row: usize, output: &mut [E]| {
             let row = Row {
                 convolution,
                 parameters,
@@ -81,20 +82,20 @@ pub fn conv_transpose_forward<T: Element>(
 }
 
 /// One row of outputs.
-struct Row<'a, T> {
+struct Row<'a, E: Storage> {
     convolution: &'a ConvTranspose,
-    parameters: TransposedWeights<'a, T>,
-    input: View<'a, T>,
+    parameters: TransposedWeights<'a, E::Compute>,
+    input: View<'a, E>,
     /// On the grid.
     place: isize,
     /// Of the row's first output, on the grid.
     first: isize,
 }
 
-impl<T: Element> Row<'_, T> {
+impl<E: Storage> Row<'_, E> {
     /// Computes the outputs at these columns; those beyond the row's end are none.
     #[inline(always)]
-    fn compute(&self, columns: [usize; POSITIONS], output: &mut [T]) {
+    fn compute(&self, columns: [usize; POSITIONS], output: &mut [E]) {
         let ConvTranspose {
             window,
             in_channels,
@@ -105,8 +106,8 @@ impl<T: Element> Row<'_, T> {
         for group in 0..groups {
             for_each_block!(outputs, channel, N, {
                 let start = match self.parameters.bias {
-                    Some(bias) => *block::<T, N>(bias, group * outputs + channel),
-                    None => [T::ZERO; N],
+                    Some(bias) => *block::<_, N>(bias, group * outputs + channel),
+                    None => [E::Compute::ZERO; N],
                 };
                 let mut sums = [start; POSITIONS];
                 for tap_row in 0..window.kernel[0] {
@@ -130,7 +131,7 @@ impl<T: Element> Row<'_, T> {
                 for (column, sums) in columns.into_iter().zip(sums) {
                     let place = column * out_channels + group * outputs + channel;
                     if let Some(output) = output.get_mut(place..place + N) {
-                        output.copy_from_slice(&sums);
+                        stored::round(&sums, output);
                     }
                 }
             });

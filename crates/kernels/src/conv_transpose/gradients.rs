@@ -3,10 +3,11 @@ use rayon::prelude::*;
 
 use super::{ConvTranspose, POSITIONS, add_products, source, target};
 use crate::blocks::for_each_block;
+use crate::elementwise::add_to;
 use crate::instructions::{Work, run_part};
 use crate::integers::signed;
 use crate::rows::for_each_row;
-use crate::{Element, Existing, KernelError, View, ViewMut};
+use crate::{Element, Existing, KernelError, Storage, View, ViewMut};
 
 /// Adds to `input_cotangent`, or writes there, what the cotangents give. This is a convolution.
 ///
@@ -15,11 +16,11 @@ use crate::{Element, Existing, KernelError, View, ViewMut};
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn conv_transpose_data_gradient<T: Element>(
+pub fn conv_transpose_data_gradient<E: Storage>(
     convolution: &ConvTranspose,
-    weights: &[T],
-    cotangent: View<'_, T>,
-    input_cotangent: ViewMut<'_, T>,
+    weights: &[E::Compute],
+    cotangent: View<'_, E>,
+    input_cotangent: ViewMut<'_, E>,
     existing: Existing,
 ) -> Result<(), KernelError> {
     let ConvTranspose {
@@ -42,19 +43,19 @@ pub fn conv_transpose_data_gradient<T: Element>(
     for_each_row(
         input_cotangent,
         #[inline(always)]
-        |row: usize, values: &mut [T]| {
+        |row: usize, values: &mut [E]| {
             if existing == Existing::Replace {
-                values.fill(T::ZERO);
+                values.fill(E::ZERO);
             }
             for first in (0..width).step_by(POSITIONS) {
                 for group in 0..groups {
                     for_each_block!(inputs, channel, N, {
-                        let mut sums = [[T::ZERO; N]; POSITIONS];
+                        let mut sums = [[E::Compute::ZERO; N]; POSITIONS];
                         for tap_row in 0..window.kernel[0] {
                             let to = target(&window, 0, first_row, (row, tap_row), rows);
                             let Some(to_row) = to else { continue };
                             for tap_column in 0..window.kernel[1] {
-                                let sources: [Option<&[T]>; POSITIONS] =
+                                let sources: [Option<&[E]>; POSITIONS] =
                                     std::array::from_fn(|position| {
                                         let at = (first + position, tap_column);
                                         let column = target(&window, 1, first_column, at, columns)?;
@@ -71,7 +72,7 @@ pub fn conv_transpose_data_gradient<T: Element>(
                             let place = (first + position) * in_channels + group * inputs + channel;
                             if let Some(values) = values.get_mut(place..place + N) {
                                 for (value, &sum) in values.iter_mut().zip(sums) {
-                                    *value += sum;
+                                    add_to(value, sum);
                                 }
                             }
                         }
@@ -91,10 +92,10 @@ const CHANNELS: usize = 8;
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn conv_transpose_weight_gradient<T: Element>(
+pub fn conv_transpose_weight_gradient<E: Storage>(
     convolution: &ConvTranspose,
-    input: View<'_, T>,
-    cotangent: View<'_, T>,
+    input: View<'_, E>,
+    cotangent: View<'_, E>,
     sums: &mut [f64],
 ) -> Result<(), KernelError> {
     let first = convolution.check(
@@ -124,16 +125,16 @@ pub fn conv_transpose_weight_gradient<T: Element>(
 }
 
 /// The gradient of the weights of one tap.
-struct WeightGradient<'a, T> {
+struct WeightGradient<'a, E> {
     convolution: &'a ConvTranspose,
     tap: [usize; 2],
-    input: View<'a, T>,
-    cotangent: View<'a, T>,
+    input: View<'a, E>,
+    cotangent: View<'a, E>,
     /// Of the first cotangent, on the grid.
     first: [isize; 2],
 }
 
-impl<T: Element> Work<f64> for WeightGradient<'_, T> {
+impl<E: Storage> Work<f64> for WeightGradient<'_, E> {
     /// Adds to the sums of a block of the input's channels.
     #[inline(always)]
     fn run<S: Simd>(&self, _: S, block: usize, sums: &mut [f64]) {
@@ -161,10 +162,10 @@ impl<T: Element> Work<f64> for WeightGradient<'_, T> {
                 let given = cotangent.span(row, column, 1);
                 for (channel, (sums, value)) in (first..).zip(sums.chunks_mut(outputs).zip(values))
                 {
-                    let value = value.to_f64();
+                    let value = value.widen().to_f64();
                     let given = &given[channel / inputs * outputs..];
                     for (sum, given) in sums.iter_mut().zip(given) {
-                        *sum += value * given.to_f64();
+                        *sum += value * given.widen().to_f64();
                     }
                 }
             }
