@@ -11,10 +11,11 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
 use stream_grad_kernels::{
-    Activation, AlignCorners, AveragePool, CountIncludePad, Existing, Interpolation, KernelError,
-    LayerNorm, Padding, Rect, Upsample, View, ViewMut, Window, accumulate, activation_vjp_in_place,
-    add, affine_forward, avg_pool_forward, avg_pool_vjp, fill, layer_norm_forward, layer_norm_vjp,
-    max_pool_forward, max_pool_vjp, upsample_forward, upsample_vjp,
+    Activation, AlignCorners, AveragePool, CountIncludePad, Element, Existing, Interpolation,
+    KernelError, LayerNorm, Padding, Rect, Storage, Upsample, View, ViewMut, Window, accumulate,
+    activation_vjp_in_place, add, affine_forward, avg_pool_forward, avg_pool_vjp, bf16, fill,
+    layer_norm_forward, layer_norm_vjp, max_pool_forward, max_pool_vjp, upsample_forward,
+    upsample_vjp,
 };
 
 /// Rows and columns of the larger plane of each kernel.
@@ -23,8 +24,8 @@ const EDGE: usize = 512;
 /// Values that one task of the copy moves.
 const CHUNK: usize = 1 << 16;
 
-fn copy(group: &mut BenchmarkGroup<'_, WallTime>, from: &[f32], to: &mut [f32]) {
-    group.throughput(bytes(2 * from.len()));
+fn copy<E: Storage>(group: &mut BenchmarkGroup<'_, WallTime>, from: &[E], to: &mut [E]) {
+    group.throughput(bytes::<E>(2 * from.len()));
     group.bench_function("copy", |bencher| {
         bencher.iter(|| {
             to.par_chunks_mut(CHUNK)
@@ -35,29 +36,41 @@ fn copy(group: &mut BenchmarkGroup<'_, WallTime>, from: &[f32], to: &mut [f32]) 
     });
 }
 
-fn bytes(values: usize) -> Throughput {
-    Throughput::Bytes((values * size_of::<f32>()) as u64)
+fn bytes<E>(values: usize) -> Throughput {
+    Throughput::Bytes((values * size_of::<E>()) as u64)
+}
+
+/// The nearest number that is stored.
+fn number<E: Storage>(value: f64) -> E {
+    E::round(E::Compute::from_f64(value))
 }
 
 /// Times a kernel that touches `values` values.
-fn kernel(
+fn kernel<E: Storage>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,
     values: usize,
     mut run: impl FnMut() -> Result<(), KernelError>,
 ) -> Result<(), KernelError> {
     run()?;
-    group.throughput(bytes(values));
+    group.throughput(bytes::<E>(values));
     group.bench_function(name, |bencher| bencher.iter(|| black_box(run())));
     Ok(())
 }
 
-/// The kernels on planes of `channels` channels.
-fn plane(criterion: &mut Criterion, channels: usize) -> Result<(), KernelError> {
-    let mut group = criterion.benchmark_group(format!("{channels} channels"));
+/// The kernels on planes of `channels` channels, which are stored as what `stored` says.
+fn plane<E: Storage>(
+    criterion: &mut Criterion,
+    channels: usize,
+    stored: &str,
+) -> Result<(), KernelError> {
+    let mut group = criterion.benchmark_group(format!("{channels} channels{stored}"));
     let (values, small) = (EDGE * EDGE * channels, EDGE * EDGE * channels / 4);
-    let (a, b) = (vec![0.5_f32; values], vec![-0.25_f32; values]);
-    let mut to = vec![0.0_f32; values];
+    let (a, b) = (
+        vec![number::<E>(0.5); values],
+        vec![number::<E>(-0.25); values],
+    );
+    let mut to = vec![E::ZERO; values];
     copy(&mut group, &a, &mut to);
 
     let edge = EDGE as u64;
@@ -66,60 +79,60 @@ fn plane(criterion: &mut Criterion, channels: usize) -> Result<(), KernelError> 
         View::new(&a, whole, channels)?,
         View::new(&b, whole, channels)?,
     );
-    let parameters = vec![0.75_f32; channels];
+    let parameters = vec![E::Compute::from_f64(0.75); channels];
     let relu = Activation::Relu;
     let norm = LayerNorm {
         gamma: &parameters,
         beta: &parameters,
         epsilon: 1e-5,
     };
-    kernel(&mut group, "fill", values, || {
+    kernel::<E>(&mut group, "fill", values, || {
         let to = ViewMut::new(&mut to, whole, channels)?;
-        fill(0.25, to);
+        fill(number(0.25), to);
         Ok(())
     })?;
-    kernel(&mut group, "add", 3 * values, || {
+    kernel::<E>(&mut group, "add", 3 * values, || {
         let to = ViewMut::new(&mut to, whole, channels)?;
         add(x, y, relu, to)
     })?;
-    kernel(&mut group, "accumulate", 3 * values, || {
+    kernel::<E>(&mut group, "accumulate", 3 * values, || {
         let to = ViewMut::new(&mut to, whole, channels)?;
         accumulate(x, to)
     })?;
-    kernel(&mut group, "affine", 2 * values, || {
+    kernel::<E>(&mut group, "affine", 2 * values, || {
         let to = ViewMut::new(&mut to, whole, channels)?;
         affine_forward(x, &parameters, &parameters, relu, to)
     })?;
-    kernel(&mut group, "ReLU VJP", 3 * values, || {
+    kernel::<E>(&mut group, "ReLU VJP", 3 * values, || {
         let to = ViewMut::new(&mut to, whole, channels)?;
         activation_vjp_in_place(relu, x, to)
     })?;
-    kernel(&mut group, "layer norm", 2 * values, || {
+    kernel::<E>(&mut group, "layer norm", 2 * values, || {
         let to = ViewMut::new(&mut to, whole, channels)?;
         layer_norm_forward(norm, x, relu, to)
     })?;
-    kernel(&mut group, "layer norm VJP", 4 * values, || {
+    kernel::<E>(&mut group, "layer norm VJP", 4 * values, || {
         let to = ViewMut::new(&mut to, whole, channels)?;
         layer_norm_vjp(norm, x, y, to)
     })?;
 
     let window = Window::new([3, 3]).stride([2, 2]).padding(Padding::all(1));
     let half_cotangent = View::new(&b[..small], quarter, channels)?;
-    kernel(&mut group, "max pool", values + small, || {
+    kernel::<E>(&mut group, "max pool", values + small, || {
         let to = ViewMut::new(&mut to[..small], quarter, channels)?;
         max_pool_forward(&window, x, to)
     })?;
-    kernel(&mut group, "max pool VJP", 3 * values + small, || {
+    kernel::<E>(&mut group, "max pool VJP", 3 * values + small, || {
         let to = ViewMut::new(&mut to, whole, channels)?;
         max_pool_vjp(&window, x, half_cotangent, to, Existing::Add)
     })?;
     let window = Window::new([2, 2]).stride([2, 2]);
     let pool = AveragePool::new(window, CountIncludePad::Yes);
-    kernel(&mut group, "average pool", values + small, || {
+    kernel::<E>(&mut group, "average pool", values + small, || {
         let to = ViewMut::new(&mut to[..small], quarter, channels)?;
         avg_pool_forward(&pool, x, to)
     })?;
-    kernel(&mut group, "average pool VJP", 2 * values + small, || {
+    kernel::<E>(&mut group, "average pool VJP", 2 * values + small, || {
         let to = ViewMut::new(&mut to, whole, channels)?;
         avg_pool_vjp(&pool, half_cotangent, to, Existing::Add)
     })?;
@@ -133,7 +146,7 @@ fn plane(criterion: &mut Criterion, channels: usize) -> Result<(), KernelError> 
             plane: [EDGE / 2, EDGE / 2],
         };
         let from = View::new(&a[..small], quarter, channels)?;
-        kernel(
+        kernel::<E>(
             &mut group,
             &format!("upsample, {name}"),
             values + small,
@@ -143,7 +156,7 @@ fn plane(criterion: &mut Criterion, channels: usize) -> Result<(), KernelError> 
             },
         )?;
         let name = format!("upsample VJP, {name}");
-        kernel(&mut group, &name, values + 2 * small, || {
+        kernel::<E>(&mut group, &name, values + 2 * small, || {
             let to = ViewMut::new(&mut to[..small], quarter, channels)?;
             upsample_vjp(&upsample, y, to)
         })?;
@@ -154,7 +167,8 @@ fn plane(criterion: &mut Criterion, channels: usize) -> Result<(), KernelError> 
 
 fn planes(criterion: &mut Criterion) {
     for channels in [8, 64, 256] {
-        if let Err(error) = plane(criterion, channels) {
+        let single = plane::<f32>(criterion, channels, "");
+        if let Err(error) = single.and_then(|()| plane::<bf16>(criterion, channels, ", bf16")) {
             eprintln!("{channels} channels: {error}");
             std::process::exit(1);
         }
