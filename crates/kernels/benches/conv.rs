@@ -1,4 +1,4 @@
-//! Convolutions of ResNet-18 in GFLOP/s (criterion's "elements" are floating-point operations, counted as those of the direct
+//! Convolutions of ResNet-18, in f32 and bf16, in GFLOP/s (criterion's "elements" are floating-point operations, counted as those of the direct
 //! sum), beside a matrix product on all cores and the rate at which one core can do fused multiply-adds at all.
 //!
 //! `cargo bench -p stream-grad-kernels` uses every core; `RAYON_NUM_THREADS=1` uses one.
@@ -11,8 +11,9 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use stream_grad_kernels::{
-    Arithmetic, Convolution, DataGradientWeights, Epilogue, Existing, ForwardWeights, KernelError,
-    Padding, Rect, View, ViewMut, Window, conv_data_gradient, conv_forward, conv_weight_gradient,
+    Arithmetic, Convolution, DataGradientWeights, Element, Epilogue, Existing, ForwardWeights,
+    KernelError, Padding, Rect, Storage, View, ViewMut, Window, bf16, conv_data_gradient,
+    conv_forward, conv_weight_gradient,
 };
 
 /// Independent chains of fused multiply-adds that stay in registers.
@@ -131,7 +132,7 @@ impl Case {
         }
     }
 
-    fn name(&self) -> String {
+    fn name<E>(&self) -> String {
         let Convolution {
             window,
             in_channels,
@@ -151,11 +152,16 @@ impl Case {
             Arithmetic::Direct => ", direct",
         };
         format!(
-            "{in_channels}-{out_channels} k{kernel} s{stride}{grouped}, {size} x {size}{direct}"
+            "{in_channels}-{out_channels} k{kernel} s{stride}{grouped}, {size} x {size}{direct}, {}",
+            std::any::type_name::<E>()
+                .rsplit(':')
+                .next()
+                .unwrap_or_default()
         )
     }
 
-    fn run(&self, criterion: &mut Criterion) -> Result<(), KernelError> {
+    /// Measures all passes on numbers of one kind.
+    fn run<E: Storage>(&self, criterion: &mut Criterion) -> Result<(), KernelError> {
         let convolution = self.convolution;
         let Convolution {
             in_channels,
@@ -167,17 +173,18 @@ impl Case {
         let square = |edge: usize| Rect::whole(edge as u64, edge as u64);
         let (large, small) = (square(size), square(outputs));
         let count = convolution.weight_count()?;
-        let weights = vec![0.01_f32; count];
-        let input = vec![0.5_f32; size * size * in_channels];
-        let cotangent = vec![0.25_f32; outputs * outputs * out_channels];
+        let number = |value| E::round(E::Compute::from_f64(value));
+        let weights = vec![E::Compute::from_f64(0.01); count];
+        let input = vec![number(0.5); size * size * in_channels];
+        let cotangent = vec![number(0.25); outputs * outputs * out_channels];
         let input = View::new(&input, large, in_channels)?;
         let cotangent = View::new(&cotangent, small, out_channels)?;
-        let mut output = vec![0.0_f32; outputs * outputs * out_channels];
-        let mut gradient = vec![0.0_f32; size * size * in_channels];
+        let mut output = vec![E::ZERO; outputs * outputs * out_channels];
+        let mut gradient = vec![E::ZERO; size * size * in_channels];
         let mut sums = vec![0.0; count];
-        let mut scratch = vec![0.0_f32; convolution.scratch_len::<f32>()?];
+        let mut scratch = vec![E::ZERO; convolution.scratch_len::<E>()?];
 
-        let mut group = criterion.benchmark_group(self.name());
+        let mut group = criterion.benchmark_group(self.name::<E>());
         group.throughput(Throughput::Elements(convolution.flops(outputs * outputs)));
         let forward_weights = ForwardWeights::pack(&convolution, &weights)?;
         measure(&mut group, "forward", || {
@@ -234,12 +241,15 @@ fn convolutions(criterion: &mut Criterion) {
         Case::new([512, 512], 3, 1, 32),
         Case::new([512, 512], 3, 1, 16),
         Case::new([64, 256], 1, 1, 128),
+        Case::new([64, 256], 1, 1, 256),
+        Case::new([256, 64], 1, 1, 256),
         Case::depthwise(96, 3, 128),
         Case::depthwise(96, 7, 128),
     ] {
         // Every shape above is well formed; a refusal would show as a missing line.
-        if let Err(error) = case.run(criterion) {
-            eprintln!("{}: {error}", case.name());
+        let results = [case.run::<f32>(criterion), case.run::<bf16>(criterion)];
+        for error in results.into_iter().filter_map(Result::err) {
+            eprintln!("{}: {error}", case.name::<f32>());
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Convolution: forward pass and gradient by the input.
 
-use crate::gather::{Addend, Axis, Gather};
+use crate::gather::{Addend, Axis, Direct, Gather};
 use crate::integers::signed;
+use crate::rows::for_each_row;
 use crate::view::{check_length, check_scratch};
+use crate::winograd::{Tiled, TiledGather};
 use crate::{
-    Activation, Convolution, DataGradientWeights, Element, Existing, ForwardWeights, KernelError,
-    View, ViewMut, Window, fill,
+    Activation, Convolution, DataGradientWeights, Existing, ForwardWeights, KernelError, Storage,
+    View, ViewMut, Window,
 };
 use crate::{scatter, weight_gradient, winograd};
 
@@ -14,24 +16,24 @@ impl Convolution {
     ///
     /// # Errors
     /// [`KernelError`] where the convolution is malformed.
-    pub fn scratch_len<T: Element>(&self) -> Result<usize, KernelError> {
+    pub fn scratch_len<E: Storage>(&self) -> Result<usize, KernelError> {
         self.check()?;
-        Ok(winograd::scratch_len::<T>(self).max(weight_gradient::scratch_len::<T>(self)))
+        Ok(winograd::scratch_len::<E>(self).max(weight_gradient::scratch_len::<E>(self)))
     }
 }
 
 /// What [`conv_forward`] does to a sum before it stores it: adds `bias`, adds `residual`, applies `activation`.
 #[derive(Debug, Clone, Copy)]
-pub struct Epilogue<'a, T> {
+pub struct Epilogue<'a, E: Storage> {
     /// One value for each output channel.
-    pub bias: Option<&'a [T]>,
+    pub bias: Option<&'a [E::Compute]>,
     /// The other branch of a residual connection: holds all that is computed.
-    pub residual: Option<View<'a, T>>,
+    pub residual: Option<View<'a, E>>,
     /// The activation.
     pub activation: Activation,
 }
 
-impl<T> Default for Epilogue<'_, T> {
+impl<E: Storage> Default for Epilogue<'_, E> {
     fn default() -> Self {
         Self {
             bias: None,
@@ -123,13 +125,13 @@ fn weights_of(expected: &Convolution, packed: &Convolution) -> Result<(), Kernel
 /// assert_eq!(output, [4.0; 4]);
 /// # Ok::<(), KernelError>(())
 /// ```
-pub fn conv_forward<T: Element>(
+pub fn conv_forward<E: Storage>(
     convolution: &Convolution,
-    weights: &ForwardWeights<T>,
-    input: View<'_, T>,
-    output: ViewMut<'_, T>,
-    epilogue: Epilogue<'_, T>,
-    scratch: &mut [T],
+    weights: &ForwardWeights<E>,
+    input: View<'_, E>,
+    output: ViewMut<'_, E>,
+    epilogue: Epilogue<'_, E>,
+    scratch: &mut [E],
 ) -> Result<(), KernelError> {
     convolution.check()?;
     weights_of(convolution, &weights.0.convolution)?;
@@ -137,7 +139,7 @@ pub fn conv_forward<T: Element>(
     output.check_channels("convolution output", convolution.out_channels)?;
     let outputs = output.rect();
     let [first_row, first_column] = convolution.window.place(outputs, input.rect())?;
-    check_scratch(winograd::scratch_len::<T>(convolution), scratch)?;
+    check_scratch(winograd::scratch_len::<E>(convolution), scratch)?;
     if let Some(bias) = epilogue.bias {
         check_length("convolution bias", convolution.out_channels, bias.len())?;
     }
@@ -176,7 +178,7 @@ pub fn conv_forward<T: Element>(
         target_pitch: output.pitch(),
         target_channels: output.channels(),
         target: output.into_data(),
-        weights: &weights.0,
+        weights: weights.0.view(),
         existing: Existing::Replace,
         bias: epilogue.bias,
         residual,
@@ -186,9 +188,13 @@ pub fn conv_forward<T: Element>(
         // The grid of tiles is fixed in the output's plane.
         let before = [outputs.rows.lo, outputs.columns.lo]
             .map(|first| usize::from(first.rem_euclid(2) != 0));
-        winograd::run(gather, before, scratch);
+        E::operate::<Tiled>(TiledGather {
+            gather,
+            before,
+            scratch,
+        });
     } else {
-        gather.run();
+        E::operate::<Direct>(gather);
     }
     Ok(())
 }
@@ -200,13 +206,13 @@ pub fn conv_forward<T: Element>(
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn conv_data_gradient<T: Element>(
+pub fn conv_data_gradient<E: Storage>(
     convolution: &Convolution,
-    weights: &DataGradientWeights<T>,
-    cotangent: View<'_, T>,
-    mut input_cotangent: ViewMut<'_, T>,
+    weights: &DataGradientWeights<E>,
+    cotangent: View<'_, E>,
+    mut input_cotangent: ViewMut<'_, E>,
     mut existing: Existing,
-    scratch: &mut [T],
+    scratch: &mut [E],
 ) -> Result<(), KernelError> {
     convolution.check()?;
     weights_of(convolution, &weights.0.convolution)?;
@@ -214,7 +220,7 @@ pub fn conv_data_gradient<T: Element>(
     input_cotangent.check_channels("convolution input cotangent", convolution.in_channels)?;
     let window = &convolution.window;
     let first = window.place(cotangent.rect(), input_cotangent.rect())?;
-    check_scratch(winograd::scratch_len::<T>(convolution), scratch)?;
+    check_scratch(winograd::scratch_len::<E>(convolution), scratch)?;
     let (height, width) = (input_cotangent.height(), input_cotangent.width());
     let channels = input_cotangent.channels();
     let outputs = [cotangent.height(), cotangent.width()];
@@ -225,13 +231,21 @@ pub fn conv_data_gradient<T: Element>(
         (0..row_phases.min(height)).all(|phase| reaches_all(rows(phase), phase, height))
             && (0..column_phases.min(width)).all(|phase| reaches_all(columns(phase), phase, width))
     };
-    let scatters = scatter::applies(convolution);
+    let scatters = scatter::applies::<E>(convolution);
     if existing == Existing::Replace && (scatters || !reaches_all()) {
-        fill(T::ZERO, input_cotangent.reborrow());
+        for_each_row(input_cotangent.reborrow(), |_: usize, values: &mut [E]| {
+            values.fill(E::ZERO);
+        });
         existing = Existing::Add;
     }
     if scatters {
-        scatter::run(convolution, &weights.0, cotangent, first, input_cotangent);
+        scatter::run(
+            convolution,
+            weights.0.view(),
+            cotangent,
+            first,
+            input_cotangent,
+        );
         return Ok(());
     }
     for row_phase in 0..row_phases.min(height) {
@@ -251,16 +265,20 @@ pub fn conv_data_gradient<T: Element>(
                 target_pitch: input_cotangent.pitch(),
                 target: input_cotangent.data_mut(),
                 target_channels: channels,
-                weights: &weights.0,
+                weights: weights.0.view(),
                 existing,
                 bias: None,
                 residual: None,
                 activation: Activation::Identity,
             };
             if convolution.is_winograd() {
-                winograd::run(gather, [0, 0], scratch);
+                E::operate::<Tiled>(TiledGather {
+                    gather,
+                    before: [0, 0],
+                    scratch,
+                });
             } else {
-                gather.run();
+                E::operate::<Direct>(gather);
             }
         }
     }

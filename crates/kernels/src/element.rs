@@ -107,30 +107,66 @@ element!(
 pub(crate) mod sealed {
     use pulp::{MemMask, Simd};
 
-    use super::Element;
+    use crate::Storage;
+    use crate::bf16;
+    #[cfg(target_arch = "x86_64")]
+    use crate::storage::native::NativeBf16;
+    pub(crate) use crate::storage::registers::{
+        Operation, Register, Stored, lanes, load, load_from, load_some, registers, store,
+        store_some, store_to, zero,
+    };
 
-    /// A family of micro-kernels. Its two functions are not generic, so that the kernels are compiled once, in this crate, and not again
+    /// A family of micro-kernels. Its functions are not generic, so that the kernels are compiled once, in this crate, and not again
     /// in every crate that calls them; and numbers know nothing of families.
     pub trait Family {
         /// What a micro-kernel works on.
-        type Task<'a, T: Element>;
+        type Task<'a, E: Storage>;
 
         /// Runs a task in single precision.
         fn single(task: Self::Task<'_, f32>);
 
         /// Runs a task in double precision.
         fn double(task: Self::Task<'_, f64>);
+
+        /// Runs a task on `bf16`.
+        fn half(task: Self::Task<'_, bf16>);
+
+        /// Runs a task on `bf16`, with instructions for it.
+        #[cfg(target_arch = "x86_64")]
+        fn native_half(task: Self::Task<'_, NativeBf16>);
     }
+
+    /// The functions of a [`Family`], all alike.
+    macro_rules! for_each_number {
+        (|$task:ident, $Number:ident| $run:expr) => {
+            fn single($task: Self::Task<'_, f32>) {
+                type $Number = f32;
+                $run
+            }
+
+            fn double($task: Self::Task<'_, f64>) {
+                type $Number = f64;
+                $run
+            }
+
+            fn half($task: Self::Task<'_, $crate::bf16>) {
+                type $Number = $crate::bf16;
+                $run
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            fn native_half($task: Self::Task<'_, $crate::storage::native::NativeBf16>) {
+                type $Number = $crate::storage::native::NativeBf16;
+                $run
+            }
+        };
+    }
+    pub(crate) use for_each_number;
 
     /// Vectors of a number on whatever instructions `S` stands for; all inlined into the caller, which
     /// `pulp` has compiled for those instructions.
     #[expect(unsafe_code, reason = "masked loads and stores are raw")]
     pub trait Vectors: Sized {
-        /// Runs a task of a family.
-        fn run<F: Family>(task: F::Task<'_, Self>)
-        where
-            Self: Element;
-
         /// A vector that fills one register.
         type Vector<S: Simd>: Copy;
 
@@ -191,16 +227,11 @@ pub(crate) mod sealed {
 
     macro_rules! vectors {
         (
-            $number:ident, $run:ident, $vector:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident,
+            $number:ident, $vector:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident,
             $mul_add:ident, $sum:ident, $less:ident, $select:ident, $mask:ident, $load:ident, $store:ident, $lane:ident
         ) => {
             impl Vectors for $number {
                 type Vector<S: Simd> = S::$vector;
-
-                #[inline(always)]
-                fn run<F: Family>(task: F::Task<'_, Self>) {
-                    F::$run(task);
-                }
 
                 #[inline(always)]
                 fn splat<S: Simd>(simd: S, value: Self) -> Self::Vector<S> {
@@ -307,7 +338,6 @@ pub(crate) mod sealed {
 
     vectors!(
         f32,
-        single,
         f32s,
         splat_f32s,
         add_f32s,
@@ -324,7 +354,6 @@ pub(crate) mod sealed {
     );
     vectors!(
         f64,
-        double,
         f64s,
         splat_f64s,
         add_f64s,
@@ -361,118 +390,8 @@ pub(crate) mod sealed {
         lanes as u64
     }
 
-    /// Lanes of a register.
-    #[inline(always)]
-    pub(crate) const fn lanes<S: Simd, T: Vectors>() -> usize {
-        size_of::<T::Vector<S>>() / size_of::<T>()
-    }
-
     /// Widest panel of weights, in registers, that leaves a micro-kernel enough accumulators.
     pub(crate) const fn widest_panel<S: Simd>() -> usize {
         if S::REGISTER_COUNT >= 32 { 4 } else { 2 }
-    }
-
-    /// The places where registers begin in a slice of `length` values.
-    #[inline(always)]
-    pub(crate) fn registers<S: Simd, T: Vectors>(length: usize) -> impl Iterator<Item = usize> {
-        (0..length).step_by(lanes::<S, T>())
-    }
-
-    /// Loads a whole register.
-    ///
-    /// # Safety
-    /// `from` must be valid for reading [`lanes`] numbers.
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "the micro-kernels address memory by pointer")]
-    pub(crate) unsafe fn load<S: Simd, T: Vectors>(_: S, from: *const T) -> T::Vector<S> {
-        // SAFETY: the caller vouches for the memory; vectors are plain numbers without padding.
-        unsafe { from.cast::<T::Vector<S>>().read_unaligned() }
-    }
-
-    /// Stores a whole register.
-    ///
-    /// # Safety
-    /// `to` must be valid for writing [`lanes`] numbers.
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "the micro-kernels address memory by pointer")]
-    pub(crate) unsafe fn store<S: Simd, T: Vectors>(_: S, to: *mut T, value: T::Vector<S>) {
-        // SAFETY: the caller vouches for the memory; vectors are plain numbers without padding.
-        unsafe { to.cast::<T::Vector<S>>().write_unaligned(value) }
-    }
-
-    /// Stores `count` lanes.
-    ///
-    /// # Safety
-    /// `to` must be valid for writing `count` numbers; `count` is at most a register's.
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "the micro-kernels address memory by pointer")]
-    pub(crate) unsafe fn store_some<S: Simd, T: Vectors>(
-        simd: S,
-        to: *mut T,
-        count: usize,
-        value: T::Vector<S>,
-    ) {
-        // SAFETY: as the caller vouches.
-        unsafe {
-            if count == lanes::<S, T>() {
-                store::<S, T>(simd, to, value);
-            } else {
-                T::store_first(simd, to, count, value);
-            }
-        }
-    }
-
-    /// The values of a slice that begin at `place`, as many as a register holds, or as are left; the other lanes are 0.
-    #[inline(always)]
-    pub(crate) fn load_from<S: Simd, T: Vectors>(
-        simd: S,
-        from: &[T],
-        place: usize,
-    ) -> T::Vector<S> {
-        let from = &from[place..];
-        let count = from.len().min(lanes::<S, T>());
-        #[expect(unsafe_code, reason = "masked loads are raw")]
-        // SAFETY: `count` values are there.
-        unsafe {
-            load_some::<S, T>(simd, from.as_ptr(), count)
-        }
-    }
-
-    /// Stores a register in a slice from `place` on, as many lanes as there is room for.
-    #[inline(always)]
-    pub(crate) fn store_to<S: Simd, T: Vectors>(
-        simd: S,
-        to: &mut [T],
-        place: usize,
-        value: T::Vector<S>,
-    ) {
-        let to = &mut to[place..];
-        let count = to.len().min(lanes::<S, T>());
-        #[expect(unsafe_code, reason = "masked stores are raw")]
-        // SAFETY: there is room for `count` values.
-        unsafe {
-            store_some::<S, T>(simd, to.as_mut_ptr(), count, value);
-        }
-    }
-
-    /// Loads `count` lanes.
-    ///
-    /// # Safety
-    /// `from` must be valid for reading `count` numbers; `count` is at most a register's.
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "the micro-kernels address memory by pointer")]
-    pub(crate) unsafe fn load_some<S: Simd, T: Vectors>(
-        simd: S,
-        from: *const T,
-        count: usize,
-    ) -> T::Vector<S> {
-        // SAFETY: as the caller vouches.
-        unsafe {
-            if count == lanes::<S, T>() {
-                load::<S, T>(simd, from)
-            } else {
-                T::load_first(simd, from, count)
-            }
-        }
     }
 }

@@ -13,16 +13,22 @@ use rayon::prelude::*;
 
 use product::{Terms, accumulate};
 
+#[cfg(target_arch = "x86_64")]
+use crate::bf16;
 use crate::bounds::holds;
-use crate::element::sealed::{Family, lanes, load_some, store_some};
-use crate::instructions::dispatch;
+use crate::element::sealed::{
+    Family, Operation, Register, Stored, Vectors, for_each_number, lanes, load_some, store_some,
+    zero,
+};
 use crate::shared::Shared;
 use crate::stack::Aligned;
-use crate::weights::{PackedWeights, Panel};
-use crate::{Activation, Element, Existing};
+#[cfg(target_arch = "x86_64")]
+use crate::storage::native::{NativeBf16, native, native_mut};
+use crate::weights::{PackedView, Panel};
+use crate::{Activation, Existing, Storage};
 
 /// Longest sum held in registers before it is added to the target: bounds the cache that a panel of weights takes, and
-/// the error of a long sum.
+/// the error of a long sum. Of numbers that are rounded when they are stored, sums are not cut.
 const LONGEST_SUM: usize = 512;
 
 /// Target positions of one task; a multiple of every group size.
@@ -33,6 +39,12 @@ const TASK_PRODUCTS: usize = 1 << 21;
 
 /// Taps outside the source read from here.
 static ZEROS: [f64; 512] = [0.0; 512];
+
+/// [`ZEROS`] as numbers of any kind.
+#[inline(always)]
+pub(crate) fn zeros<E>() -> *const E {
+    ZEROS.as_ptr().cast()
+}
 
 /// One axis of a gather. Target position `i` lies at `target_first + i * target_step`; its tap `t` reads source position
 /// `source_first + i * source_step + t * tap_step` with weight `weight_first + t * weight_step`.
@@ -84,35 +96,80 @@ impl Axis {
 
 /// Values added after the sum.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Addend<'a, T> {
+pub(crate) struct Addend<'a, E: Storage> {
     /// From the value for the first target position on; channels are contiguous.
-    pub(crate) data: &'a [T],
+    pub(crate) data: &'a [E],
     pub(crate) row_pitch: usize,
     pub(crate) pixel_pitch: usize,
 }
 
 /// A gather over images whose channels are contiguous.
 #[derive(Debug)]
-pub(crate) struct Gather<'a, T> {
+pub(crate) struct Gather<'a, E: Storage> {
     pub(crate) rows: Axis,
     pub(crate) columns: Axis,
-    pub(crate) source: &'a [T],
+    pub(crate) source: &'a [E],
     /// Pixels from one row to the next.
     pub(crate) source_pitch: usize,
     pub(crate) source_channels: usize,
-    pub(crate) target: &'a mut [T],
+    pub(crate) target: &'a mut [E],
     pub(crate) target_pitch: usize,
     pub(crate) target_channels: usize,
-    pub(crate) weights: &'a PackedWeights<T>,
+    pub(crate) weights: PackedView<'a, E>,
     pub(crate) existing: Existing,
-    pub(crate) bias: Option<&'a [T]>,
-    pub(crate) residual: Option<Addend<'a, T>>,
+    pub(crate) bias: Option<&'a [E::Compute]>,
+    pub(crate) residual: Option<Addend<'a, E>>,
     pub(crate) activation: Activation,
 }
 
-impl<T: Element> Gather<'_, T> {
+/// Gathers by the definition of a convolution.
+pub(crate) struct Direct;
+
+impl Operation for Direct {
+    type Operands<'a, E: Storage> = Gather<'a, E>;
+
+    fn run<E: Storage>(gather: Gather<'_, E>) {
+        gather.run();
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn native<'a>(gather: Self::Operands<'a, bf16>) -> Self::Operands<'a, NativeBf16> {
+        gather.native()
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<'a> Gather<'a, bf16> {
+    /// The same on numbers for which the processor has instructions.
+    pub(crate) fn native(self) -> Gather<'a, NativeBf16> {
+        Gather {
+            rows: self.rows,
+            columns: self.columns,
+            source: native(self.source),
+            source_pitch: self.source_pitch,
+            source_channels: self.source_channels,
+            target: native_mut(self.target),
+            target_pitch: self.target_pitch,
+            target_channels: self.target_channels,
+            weights: PackedView {
+                layout: self.weights.layout,
+                values: native(self.weights.values),
+            },
+            existing: self.existing,
+            bias: self.bias,
+            residual: self.residual.map(|residual| Addend {
+                data: native(residual.data),
+                row_pitch: residual.row_pitch,
+                pixel_pitch: residual.pixel_pitch,
+            }),
+            activation: self.activation,
+        }
+    }
+}
+
+impl<E: Storage> Gather<'_, E> {
     /// Runs the gather in the current rayon pool. The work is cut by its geometry alone.
-    pub(crate) fn run(mut self) {
+    fn run(mut self) {
         let pixels = self.rows.targets * self.columns.targets;
         let taps = self.rows.taps * self.columns.taps;
         if pixels == 0 || taps == 0 {
@@ -135,7 +192,7 @@ impl<T: Element> Gather<'_, T> {
         (0..chunks * panel_tasks).into_par_iter().for_each(|task| {
             let (chunk, panel_task) = (task / panel_tasks, task % panel_tasks);
             let first_panel = panel_task * panels_per_task;
-            T::run::<Gathering>(Task {
+            E::run::<Gathering>(Task {
                 gather,
                 target: shared,
                 pixels: chunk * CHUNK_PIXELS..((chunk + 1) * CHUNK_PIXELS).min(pixels),
@@ -145,7 +202,7 @@ impl<T: Element> Gather<'_, T> {
     }
 }
 
-impl<T: Element> Gather<'_, T> {
+impl<E: Storage> Gather<'_, E> {
     /// Where the first channel of a target lies in the target image.
     #[inline(always)]
     pub(crate) fn target_offset(&self, [row, column]: [usize; 2]) -> usize {
@@ -162,33 +219,34 @@ impl<T: Element> Gather<'_, T> {
         [row, column]: [usize; 2],
         channel: usize,
         count: usize,
-        sum: T::Vector<S>,
-    ) -> T::Vector<S> {
+        sum: Register<E, S>,
+    ) -> Register<E, S> {
         let mut value = sum;
         if let Some(bias) = self.bias {
-            value = add_values(simd, value, &bias[channel..][..count]);
+            value = add_values::<S, E::Compute>(simd, value, &bias[channel..][..count]);
         }
         if let Some(residual) = &self.residual {
             let at = row * residual.row_pitch + column * residual.pixel_pitch + channel;
-            value = add_values(simd, value, &residual.data[at..][..count]);
+            value = add_values::<S, E>(simd, value, &residual.data[at..][..count]);
         }
-        self.activation.apply_to_vector::<S, T>(simd, value)
+        self.activation
+            .apply_to_vector::<S, E::Compute>(simd, value)
     }
 }
 
 /// Adds the first lanes' worth of values.
 #[inline(always)]
-fn add_values<S: Simd, T: Element>(simd: S, value: T::Vector<S>, more: &[T]) -> T::Vector<S> {
+fn add_values<S: Simd, E: Storage>(simd: S, value: Register<E, S>, more: &[E]) -> Register<E, S> {
     #[expect(unsafe_code, reason = "vectors are loaded by pointer")]
     // SAFETY: the slice holds as many values as are loaded.
-    let more = unsafe { load_some::<S, T>(simd, more.as_ptr(), more.len()) };
-    T::vector_add(simd, value, more)
+    let more = unsafe { load_some::<S, E>(simd, more.as_ptr(), more.len()) };
+    E::Compute::vector_add(simd, value, more)
 }
 
 /// Some positions times some panels: no two tasks share both.
-pub(crate) struct Task<'a, T> {
-    gather: &'a Gather<'a, T>,
-    target: &'a Shared<'a, T>,
+pub(crate) struct Task<'a, E: Storage> {
+    gather: &'a Gather<'a, E>,
+    target: &'a Shared<'a, E>,
     pixels: std::ops::Range<usize>,
     panels: std::ops::Range<usize>,
 }
@@ -197,18 +255,12 @@ pub(crate) struct Task<'a, T> {
 struct Gathering;
 
 impl Family for Gathering {
-    type Task<'a, T: Element> = Task<'a, T>;
+    type Task<'a, E: Storage> = Task<'a, E>;
 
-    fn single(task: Task<'_, f32>) {
-        dispatch(task);
-    }
-
-    fn double(task: Task<'_, f64>) {
-        dispatch(task);
-    }
+    for_each_number!(|task, Number| Number::dispatch(task));
 }
 
-impl<T: Element> WithSimd for Task<'_, T> {
+impl<E: Storage> WithSimd for Task<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -220,7 +272,7 @@ impl<T: Element> WithSimd for Task<'_, T> {
     }
 }
 
-impl<T: Element> Task<'_, T> {
+impl<E: Storage> Task<'_, E> {
     #[inline(always)]
     fn panel_of<S: Simd>(&self, simd: S, panel: Panel) {
         // Accumulators, one panel of weights and one source value fit in the registers.
@@ -242,14 +294,18 @@ impl<T: Element> Task<'_, T> {
     #[inline(always)]
     fn run<S: Simd, const VECTORS: usize, const PIXELS: usize>(&self, simd: S, panel: Panel) {
         let gather = self.gather;
-        let terms = gather.rows.taps * gather.columns.taps * gather.weights.layout.depth;
-        let blocks = terms.div_ceil(LONGEST_SUM);
+        let terms = gather.rows.taps * gather.columns.taps * gather.weights.layout.steps();
+        let blocks = if size_of::<E>() == size_of::<E::Compute>() {
+            terms.div_ceil(LONGEST_SUM)
+        } else {
+            1
+        };
         for block in 0..blocks {
             let step = Step {
                 gather,
                 target: self.target,
                 panel,
-                terms: block * terms / blocks..(block + 1) * terms / blocks,
+                steps: block * terms / blocks..(block + 1) * terms / blocks,
                 replace: gather.existing == Existing::Replace && block == 0,
                 finish: block + 1 == blocks,
             };
@@ -257,7 +313,7 @@ impl<T: Element> Task<'_, T> {
             while pixel < self.pixels.end {
                 let count = PIXELS.min(self.pixels.end - pixel);
                 let group = Group::<PIXELS>::new(gather, pixel, count);
-                let mut sums = [[T::splat(simd, T::ZERO); VECTORS]; PIXELS];
+                let mut sums = [[zero::<S, E>(simd); VECTORS]; PIXELS];
                 step.accumulate::<S, VECTORS, PIXELS>(simd, &group, &mut sums);
                 // Apart from the sums, which so stay in registers from one row of taps to the next.
                 let stored = Aligned(sums);
@@ -281,7 +337,7 @@ struct Group<const PIXELS: usize> {
 
 impl<const PIXELS: usize> Group<PIXELS> {
     #[inline(always)]
-    fn new<T>(gather: &Gather<'_, T>, first: usize, count: usize) -> Self {
+    fn new<E: Storage>(gather: &Gather<'_, E>, first: usize, count: usize) -> Self {
         let width = gather.columns.targets;
         let (mut row, mut column) = (first / width, first % width);
         let mut group = Self {
@@ -307,18 +363,18 @@ impl<const PIXELS: usize> Group<PIXELS> {
     }
 }
 
-/// One block of terms of one panel.
-struct Step<'a, T> {
-    gather: &'a Gather<'a, T>,
-    target: &'a Shared<'a, T>,
+/// One block of steps of one panel.
+struct Step<'a, E: Storage> {
+    gather: &'a Gather<'a, E>,
+    target: &'a Shared<'a, E>,
     panel: Panel,
-    /// Terms of the sum, counted over tap rows, tap columns and depth.
-    terms: std::ops::Range<usize>,
+    /// Steps of the sum, counted over tap rows, tap columns and depth.
+    steps: std::ops::Range<usize>,
     replace: bool,
     finish: bool,
 }
 
-impl<T: Element> Step<'_, T> {
+impl<E: Storage> Step<'_, E> {
     #[inline(always)]
     #[expect(clippy::cast_possible_wrap, reason = "offsets inside slices fit isize")]
     fn source_offset(&self, row: isize, column: isize) -> isize {
@@ -340,18 +396,19 @@ impl<T: Element> Step<'_, T> {
         &self,
         simd: S,
         group: &Group<PIXELS>,
-        sums: &mut [[T::Vector<S>; VECTORS]; PIXELS],
+        sums: &mut [[Register<E, S>; VECTORS]; PIXELS],
     ) {
         let gather = self.gather;
         let layout = &gather.weights.layout;
         let (rows, columns) = (&gather.rows, &gather.columns);
         let depth = layout.depth;
-        let row_terms = columns.taps * depth;
-        let width = VECTORS * lanes::<S, T>();
+        let steps = layout.steps();
+        let row_steps = columns.taps * steps;
+        let width = VECTORS * lanes::<S, E>() * E::TERMS;
         let source = gather.source.as_ptr().wrapping_add(self.source_channel());
-        let weights = &gather.weights.values()[self.panel.offset..];
-        let zeros = ZEROS.as_ptr().cast::<T>();
-        let longest_zeros = size_of_val(&ZEROS) / size_of::<T>();
+        let weights = &gather.weights.values[self.panel.offset..];
+        let zeros = zeros();
+        let longest_zeros = size_of_val(&ZEROS) / size_of::<E>();
         // The taps of a row follow each other in memory, in the source and in the weights.
         let contiguous =
             columns.tap_step == 1 && columns.weight_step == 1 && gather.source_channels == depth;
@@ -361,27 +418,27 @@ impl<T: Element> Step<'_, T> {
         for (origin, place) in origins.iter_mut().zip(&group.sources) {
             *origin = source.wrapping_offset(self.source_offset(place[0], place[1]));
         }
-        let mut term = self.terms.start;
-        while term < self.terms.end {
-            let (tap_row, in_row) = (term / row_terms, term % row_terms);
-            let (tap_column, first) = (in_row / depth, in_row % depth);
+        let mut step = self.steps.start;
+        while step < self.steps.end {
+            let (tap_row, in_row) = (step / row_steps, step % row_steps);
+            let (tap_column, first) = (in_row / steps, in_row % steps);
             let mut length = if merged {
-                row_terms - in_row
+                row_steps - in_row
             } else {
-                depth - first
+                steps - first
             };
-            length = length.min(self.terms.end - term);
+            length = length.min(self.steps.end - step);
             let tap = [rows.tap(tap_row), columns.tap(tap_column)];
             let offset = self
                 .source_offset(tap[0], tap[1])
-                .wrapping_add(first as isize);
+                .wrapping_add((first * E::TERMS) as isize);
             let mut places = [zeros; PIXELS];
             if group.interior {
                 for (place, origin) in places.iter_mut().zip(&origins) {
                     *place = origin.wrapping_offset(offset);
                 }
             } else {
-                length = length.min(longest_zeros);
+                length = length.min(longest_zeros / E::TERMS);
                 for ((place, origin), at) in places.iter_mut().zip(&origins).zip(&group.sources) {
                     if rows.holds(at[0] + tap[0]) && columns.holds(at[1] + tap[1]) {
                         *place = origin.wrapping_offset(offset);
@@ -391,21 +448,29 @@ impl<T: Element> Step<'_, T> {
             let weight = (rows.weight_first + tap_row * rows.weight_step) * layout.taps[1]
                 + columns.weight_first
                 + tap_column * columns.weight_step;
-            let weight = &weights[(weight * depth + first) * width..][..length * width];
-            let terms = Terms {
-                weights: weight.as_ptr(),
-                count: length,
+            let weight = &weights[(weight * steps + first) * width..][..length * width];
+            let terms = if depth.is_multiple_of(E::TERMS) {
+                Terms::of_tap(weight.as_ptr(), length * E::TERMS)
+            } else if length == row_steps {
+                Terms {
+                    taps: columns.taps,
+                    ..Terms::of_tap(weight.as_ptr(), depth)
+                }
+            } else {
+                let count = (length * E::TERMS).min(depth - first * E::TERMS);
+                Terms::of_tap(weight.as_ptr(), count)
             };
             debug_assert!(places.iter().all(|&place| {
-                holds(gather.source, place, length) || place == zeros && length <= longest_zeros
+                let count = terms.count();
+                holds(gather.source, place, count) || place == zeros && count <= longest_zeros
             }));
             #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-            // SAFETY: places are those of taps that exist, as far as `length` goes, or zeros; the slice of weights covers
+            // SAFETY: places are those of taps that exist, as far as the terms go, or zeros; the slice of weights covers
             // all terms.
             unsafe {
                 accumulate(simd, sums, &places, &terms);
             }
-            term += length;
+            step += length;
         }
     }
 
@@ -414,10 +479,10 @@ impl<T: Element> Step<'_, T> {
         &self,
         simd: S,
         group: &Group<PIXELS>,
-        sums: &[[T::Vector<S>; VECTORS]; PIXELS],
+        sums: &[[Register<E, S>; VECTORS]; PIXELS],
     ) {
         let gather = self.gather;
-        let lanes = lanes::<S, T>();
+        let lanes = lanes::<S, E>();
         let channel = self.panel.group * gather.weights.layout.width + self.panel.first;
         for (&place, sums) in group.targets.iter().zip(sums).take(group.count) {
             let target = gather.target_offset(place) + channel;
@@ -431,12 +496,13 @@ impl<T: Element> Step<'_, T> {
                     let to = self.target.place(target + first, count);
                     let mut value = sum;
                     if !self.replace {
-                        value = T::vector_add(simd, load_some::<S, T>(simd, to, count), value);
+                        value =
+                            E::Compute::vector_add(simd, load_some::<S, E>(simd, to, count), value);
                     }
                     if self.finish {
                         value = gather.finish(simd, place, channel + first, count, value);
                     }
-                    store_some::<S, T>(simd, to, count, value);
+                    store_some::<S, E>(simd, to, count, value);
                 }
             }
         }

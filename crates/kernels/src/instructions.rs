@@ -16,6 +16,15 @@ pub(crate) fn dispatch<Work: WithSimd>(work: Work) -> Work::Output {
     return Arch::new().dispatch(ScalarApart(work));
 }
 
+/// Whether the best instructions are to be used that there are.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn may_be_best() -> bool {
+    #[cfg(feature = "oracle")]
+    return forced::is_best();
+    #[cfg(not(feature = "oracle"))]
+    return true;
+}
+
 /// Work whose version without vectors is a function of its own. Inlined into the one that chooses, it would take all of the
 /// work's stack there, too, on top of which the version that is chosen takes it once more.
 struct ScalarApart<Work>(Work);

@@ -13,15 +13,14 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::element::sealed::{Family, lanes, load, store};
+use crate::element::sealed::{Family, Stored, Vectors, for_each_number, lanes, load, store, zero};
 use crate::gather::product::{Terms, accumulate};
-use crate::instructions::dispatch;
 use crate::integers::signed;
 use crate::integers::steps_inside;
 use crate::shared::Shared;
 use crate::stack::Stack;
-use crate::weights::{PackedWeights, Panel};
-use crate::{Convolution, Element, View, ViewMut};
+use crate::weights::{PackedView, Panel};
+use crate::{Convolution, Storage, View, ViewMut};
 
 /// Most input channels.
 const MOST_CHANNELS: usize = 8;
@@ -44,12 +43,14 @@ const GROUPS: usize = 24;
 /// A band has at least this many multiply-adds.
 const TASK_PRODUCTS: usize = 1 << 21;
 
-/// Whether a data gradient is scattered: a rule on the shape alone, so that the same network always does the same arithmetic.
-/// It is where that at least halves the registers that are multiplied for each cotangent.
-pub(crate) fn applies(convolution: &Convolution) -> bool {
+/// Whether a data gradient is scattered: a rule on the shape and the kind of number alone, so that the same network always does the
+/// same arithmetic. It is where that at least halves the registers that are multiplied for each cotangent. A value that several windows
+/// add to must not be rounded each time, so what is rounded when it is stored is gathered.
+pub(crate) fn applies<E: Storage>(convolution: &Convolution) -> bool {
     let taps = convolution.window.taps();
     let products = taps.saturating_mul(convolution.in_channels);
-    convolution.groups == 1
+    size_of::<E>() == size_of::<E::Compute>()
+        && convolution.groups == 1
         && convolution.in_channels <= MOST_CHANNELS
         && products <= MOST_PRODUCTS
         && 2 * products.div_ceil(REGISTER) <= taps
@@ -57,12 +58,12 @@ pub(crate) fn applies(convolution: &Convolution) -> bool {
 
 /// Adds the data gradient to `target`, by weights packed as `[output][kernel row][kernel column][input]`. The first cotangent's
 /// window has its first tap at `first` in the target.
-pub(crate) fn run<T: Element>(
+pub(crate) fn run<E: Storage>(
     convolution: &Convolution,
-    weights: &PackedWeights<T>,
-    cotangent: View<'_, T>,
+    weights: PackedView<'_, E>,
+    cotangent: View<'_, E>,
     first: [isize; 2],
-    target: ViewMut<'_, T>,
+    target: ViewMut<'_, E>,
 ) {
     let window = convolution.window;
     let axis = |axis: usize, first: isize, extent: usize, outputs: usize| {
@@ -101,7 +102,7 @@ pub(crate) fn run<T: Element>(
             .step_by(2)
             .for_each(|index| {
                 let first = row_range.start + index * band;
-                T::run::<Scattering>(ScatterTask {
+                E::run::<Scattering>(ScatterTask {
                     scatter: &scatter,
                     rows: first..(first + band).min(row_range.end),
                     columns: column_range.clone(),
@@ -153,21 +154,21 @@ impl Axis {
 }
 
 /// The whole data gradient.
-struct Scatter<'a, T> {
+struct Scatter<'a, E: Storage> {
     rows: Axis,
     columns: Axis,
-    cotangent: View<'a, T>,
+    cotangent: View<'a, E>,
     /// Channels of the input.
     channels: usize,
     /// Pixels from one row of the target to the next.
     pitch: usize,
-    weights: &'a PackedWeights<T>,
-    target: Shared<'a, T>,
+    weights: PackedView<'a, E>,
+    target: Shared<'a, E>,
 }
 
 /// Rows of cotangents, and the columns that count.
-pub(crate) struct ScatterTask<'a, T> {
-    scatter: &'a Scatter<'a, T>,
+pub(crate) struct ScatterTask<'a, E: Storage> {
+    scatter: &'a Scatter<'a, E>,
     rows: Range<usize>,
     columns: Range<usize>,
 }
@@ -176,32 +177,27 @@ pub(crate) struct ScatterTask<'a, T> {
 struct Scattering;
 
 impl Family for Scattering {
-    type Task<'a, T: Element> = ScatterTask<'a, T>;
+    type Task<'a, E: Storage> = ScatterTask<'a, E>;
 
-    fn single(task: ScatterTask<'_, f32>) {
-        dispatch(task);
-    }
-
-    fn double(task: ScatterTask<'_, f64>) {
-        dispatch(task);
-    }
+    for_each_number!(|task, Number| Number::dispatch(task));
 }
 
-impl<T: Element> WithSimd for ScatterTask<'_, T> {
+impl<E: Storage> WithSimd for ScatterTask<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let mut stack = Stack::<PRODUCT_BYTES>::uninit();
-        let products = stack.as_mut_ptr().cast::<T>();
-        let fit = PRODUCT_BYTES / (self.scatter.products::<S>() * size_of::<T>());
+        let products = stack.as_mut_ptr().cast::<E::Compute>();
+        let fit = PRODUCT_BYTES / (self.scatter.products::<S>() * size_of::<E::Compute>());
         let count = if fit >= GROUPS {
             fit / GROUPS * GROUPS
         } else {
             fit
         };
         debug_assert!(
-            count > 0 && count * self.scatter.products::<S>() * size_of::<T>() <= PRODUCT_BYTES
+            count > 0
+                && count * self.scatter.products::<S>() * size_of::<E::Compute>() <= PRODUCT_BYTES
         );
         for row in self.rows {
             for first in self.columns.clone().step_by(count) {
@@ -218,11 +214,11 @@ impl<T: Element> WithSimd for ScatterTask<'_, T> {
     }
 }
 
-impl<T: Element> Scatter<'_, T> {
+impl<E: Storage> Scatter<'_, E> {
     /// From the products of one position to those of the next: whole registers.
     #[inline(always)]
     fn products<S: Simd>(&self) -> usize {
-        self.weights.layout.width.next_multiple_of(lanes::<S, T>())
+        self.weights.layout.width.next_multiple_of(lanes::<S, E>())
     }
 
     /// Computes the products of some positions of a row.
@@ -236,7 +232,7 @@ impl<T: Element> Scatter<'_, T> {
         simd: S,
         row: usize,
         columns: Range<usize>,
-        products: *mut T,
+        products: *mut E::Compute,
     ) {
         let pixel = row * self.cotangent.pitch();
         let channels = self.cotangent.channels();
@@ -273,18 +269,17 @@ impl<T: Element> Scatter<'_, T> {
         &self,
         simd: S,
         panel: Panel,
-        values: &[T],
-        products: *mut T,
+        values: &[E],
+        products: *mut E::Compute,
     ) {
-        let lanes = lanes::<S, T>();
+        let lanes = lanes::<S, E>();
+        let row = VECTORS * lanes * E::TERMS;
         let (depth, pitch) = (self.weights.layout.depth, self.products::<S>());
-        let weights = &self.weights.values()[panel.offset..][..depth * VECTORS * lanes];
+        let weights = &self.weights.values[panel.offset..][..self.weights.layout.steps() * row];
         let positions = values.len() / depth;
         for first in (0..depth).step_by(LONGEST_SUM) {
-            let terms = Terms {
-                weights: weights[first * VECTORS * lanes..].as_ptr(),
-                count: LONGEST_SUM.min(depth - first),
-            };
+            let weights = weights[first / E::TERMS * row..].as_ptr();
+            let terms = Terms::of_tap(weights, LONGEST_SUM.min(depth - first));
             for group in (0..positions).step_by(PIXELS) {
                 let count = PIXELS.min(positions - group);
                 let mut places = [values.as_ptr(); PIXELS];
@@ -293,7 +288,7 @@ impl<T: Element> Scatter<'_, T> {
                     let position = group + index.min(count - 1);
                     *place = values[position * depth + first..].as_ptr();
                 }
-                let mut sums = [[T::splat(simd, T::ZERO); VECTORS]; PIXELS];
+                let mut sums = [[zero::<S, E>(simd); VECTORS]; PIXELS];
                 // SAFETY: the cotangents have `depth` channels, and the weights as many rows. As the caller vouches, the products
                 // have room; those of the first terms are written before they are read.
                 unsafe {
@@ -305,9 +300,9 @@ impl<T: Element> Scatter<'_, T> {
                             let sum = if first == 0 {
                                 sum
                             } else {
-                                T::vector_add(simd, load::<S, T>(simd, to), sum)
+                                E::Compute::vector_add(simd, load::<S, E::Compute>(simd, to), sum)
                             };
-                            store::<S, T>(simd, to, sum);
+                            store::<S, E::Compute>(simd, to, sum);
                         }
                     }
                 }
@@ -321,7 +316,13 @@ impl<T: Element> Scatter<'_, T> {
     /// They must have been computed, and no other task may touch the target's rows under these windows.
     #[inline(always)]
     #[expect(unsafe_code, reason = "tasks add to disjoint parts of one slice")]
-    unsafe fn add<S: Simd>(&self, simd: S, row: usize, columns: Range<usize>, products: *const T) {
+    unsafe fn add<S: Simd>(
+        &self,
+        simd: S,
+        row: usize,
+        columns: Range<usize>,
+        products: *const E::Compute,
+    ) {
         let axis = &self.columns;
         // Taps that lie next to each other in the target.
         let together = if axis.dilation == 1 { axis.taps } else { 1 };
@@ -428,8 +429,8 @@ impl Run {
     /// All of them must exist. Those at `to` must not overlap, and belong to this task alone.
     #[inline(always)]
     #[expect(unsafe_code, reason = "tasks add to disjoint parts of one slice")]
-    unsafe fn add<S: Simd, T: Element>(&self, simd: S, to: *mut T, from: *const T) {
-        let lanes = lanes::<S, T>();
+    unsafe fn add<S: Simd, E: Storage>(&self, simd: S, to: *mut E, from: *const E::Compute) {
+        let lanes = lanes::<S, E>();
         let mut done = 0;
         let next = |done| (to.wrapping_add(done), from.wrapping_add(done));
         // SAFETY: as the caller vouches.
@@ -437,8 +438,8 @@ impl Run {
             while done + lanes <= self.length {
                 let (mut to, mut from) = next(done);
                 for _ in 0..self.count {
-                    let (value, more) = (load::<S, T>(simd, to), load::<S, T>(simd, from));
-                    store::<S, T>(simd, to, T::vector_add(simd, value, more));
+                    let (value, more) = (load(simd, to), load(simd, from));
+                    store::<S, E>(simd, to, E::Compute::vector_add(simd, value, more));
                     (to, from) = (
                         to.wrapping_add(self.to_step),
                         from.wrapping_add(self.from_step),
@@ -449,17 +450,17 @@ impl Run {
             // What is left, in ever shorter vectors: masked ones are slower.
             while done + 8 <= self.length {
                 let (to, from) = next(done);
-                self.add_arrays::<T, 8>(to, from);
+                self.add_arrays::<E, 8>(to, from);
                 done += 8;
             }
             if done + 4 <= self.length {
                 let (to, from) = next(done);
-                self.add_arrays::<T, 4>(to, from);
+                self.add_arrays::<E, 4>(to, from);
                 done += 4;
             }
             while done < self.length {
                 let (to, from) = next(done);
-                self.add_arrays::<T, 1>(to, from);
+                self.add_arrays::<E, 1>(to, from);
                 done += 1;
             }
         }
@@ -471,17 +472,21 @@ impl Run {
     /// As for [`Run::add`].
     #[inline(always)]
     #[expect(unsafe_code, reason = "tasks add to disjoint parts of one slice")]
-    unsafe fn add_arrays<T: Element, const COUNT: usize>(&self, to: *mut T, from: *const T) {
+    unsafe fn add_arrays<E: Storage, const COUNT: usize>(
+        &self,
+        to: *mut E,
+        from: *const E::Compute,
+    ) {
         let (mut to, mut from) = (to, from);
         for _ in 0..self.count {
             // SAFETY: as the caller vouches; arrays are aligned as their values are.
             unsafe {
-                let mut values = to.cast::<[T; COUNT]>().read();
-                let more = from.cast::<[T; COUNT]>().read();
+                let mut values = to.cast::<[E; COUNT]>().read();
+                let more = from.cast::<[E::Compute; COUNT]>().read();
                 for (value, more) in values.iter_mut().zip(more) {
-                    *value += more;
+                    *value = E::round(value.widen() + more);
                 }
-                to.cast::<[T; COUNT]>().write(values);
+                to.cast::<[E; COUNT]>().write(values);
             }
             (to, from) = (
                 to.wrapping_add(self.to_step),

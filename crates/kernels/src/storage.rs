@@ -4,15 +4,29 @@
 //! kernel widens what it reads, and rounds what it writes once, to the nearest and to even. Subnormal numbers of `bf16` are zero,
 //! whether they are read or written, since the processors' own instructions take them so.
 
+mod half;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod native;
+pub(crate) mod registers;
+
 use std::fmt::{Debug, Display};
 
-use half::bf16;
+use ::half::bf16;
 
 use crate::Element;
 
 /// A number that activations are stored as: `f32`, `f64` or [`bf16`].
 pub trait Storage:
-    Copy + Default + Send + Sync + Debug + Display + PartialEq + PartialOrd + 'static
+    registers::Stored
+    + Copy
+    + Default
+    + Send
+    + Sync
+    + Debug
+    + Display
+    + PartialEq
+    + PartialOrd
+    + 'static
 {
     /// What arithmetic on it is done in.
     type Compute: Element;

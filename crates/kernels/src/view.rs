@@ -139,6 +139,15 @@ impl<D> PlaneView<D> {
         self.layout.channels
     }
 
+    /// The same, of other data that lies as this does.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn map<Other>(self, data: impl FnOnce(D) -> Other) -> PlaneView<Other> {
+        PlaneView {
+            data: data(self.data),
+            layout: self.layout,
+        }
+    }
+
     pub(crate) fn height(&self) -> usize {
         self.layout.height
     }

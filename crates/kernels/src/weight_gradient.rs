@@ -10,9 +10,14 @@ use rayon::prelude::*;
 
 use operands::Operands;
 
+#[cfg(target_arch = "x86_64")]
+use crate::bf16;
+use crate::element::sealed::Operation;
+#[cfg(target_arch = "x86_64")]
+use crate::storage::native::{NativeBf16, native, native_mut};
 use crate::view::{check_length, check_scratch};
 use crate::winograd;
-use crate::{Convolution, Element, KernelError, View};
+use crate::{Convolution, Element, KernelError, Storage, View};
 
 /// Adds the gradient by the weights to `weight_gradient`, laid out
 /// `[kernel rows][kernel columns][in / groups][out]` (see [`weight_gradient_to_oihw`]).
@@ -22,12 +27,12 @@ use crate::{Convolution, Element, KernelError, View};
 ///
 /// # Errors
 /// [`KernelError`] where shapes do not match; nothing is written then.
-pub fn conv_weight_gradient<T: Element>(
+pub fn conv_weight_gradient<E: Storage>(
     convolution: &Convolution,
-    input: View<'_, T>,
-    cotangent: View<'_, T>,
+    input: View<'_, E>,
+    cotangent: View<'_, E>,
     weight_gradient: &mut [f64],
-    scratch: &mut [T],
+    scratch: &mut [E],
 ) -> Result<(), KernelError> {
     check_length(
         "weight gradient",
@@ -37,35 +42,72 @@ pub fn conv_weight_gradient<T: Element>(
     input.check_channels("convolution input", convolution.in_channels)?;
     cotangent.check_channels("convolution cotangent", convolution.out_channels)?;
     let first = convolution.window.place(cotangent.rect(), input.rect())?;
-    check_scratch(scratch_len::<T>(convolution), scratch)?;
+    check_scratch(scratch_len::<E>(convolution), scratch)?;
     if cotangent.data().is_empty() || input.data().is_empty() {
         return Ok(());
     }
-    let run = if convolution.is_winograd() {
-        winograd::weight_gradient
-    } else if convolution.is_depthwise() {
-        per_channel::weight_gradient
-    } else {
-        dense::weight_gradient
-    };
-    let operands = Operands {
-        convolution,
-        input,
-        cotangent,
-        first,
-    };
-    run(operands, weight_gradient, scratch);
+    E::operate::<WeightGradient>(Sum {
+        operands: Operands {
+            convolution,
+            input,
+            cotangent,
+            first,
+        },
+        sums: weight_gradient,
+        scratch,
+    });
     Ok(())
 }
 
+/// What sums a weight gradient.
+struct WeightGradient;
+
+/// What it sums, and where.
+struct Sum<'a, E: Storage> {
+    operands: Operands<'a, E>,
+    sums: &'a mut [f64],
+    scratch: &'a mut [E],
+}
+
+impl Operation for WeightGradient {
+    type Operands<'a, E: Storage> = Sum<'a, E>;
+
+    fn run<E: Storage>(sum: Sum<'_, E>) {
+        let convolution = sum.operands.convolution;
+        let run = if convolution.is_winograd() {
+            winograd::weight_gradient
+        } else if convolution.is_depthwise() {
+            per_channel::weight_gradient
+        } else {
+            dense::weight_gradient
+        };
+        run(sum.operands, sum.sums, sum.scratch);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn native<'a>(sum: Self::Operands<'a, bf16>) -> Self::Operands<'a, NativeBf16> {
+        let operands = sum.operands;
+        Sum {
+            operands: Operands {
+                convolution: operands.convolution,
+                input: operands.input.map(native),
+                cotangent: operands.cotangent.map(native),
+                first: operands.first,
+            },
+            sums: sum.sums,
+            scratch: native_mut(sum.scratch),
+        }
+    }
+}
+
 /// Values of scratch that [`conv_weight_gradient`] needs.
-pub(crate) fn scratch_len<T>(convolution: &Convolution) -> usize {
+pub(crate) fn scratch_len<E: Storage>(convolution: &Convolution) -> usize {
     if convolution.is_winograd() {
-        winograd::weight_gradient_scratch_len::<T>(convolution)
+        winograd::weight_gradient_scratch_len::<E>(convolution)
     } else if convolution.is_depthwise() {
-        per_channel::scratch_len(convolution)
+        per_channel::scratch_len::<E>(convolution)
     } else {
-        dense::scratch_len(convolution)
+        dense::scratch_len::<E>(convolution)
     }
 }
 

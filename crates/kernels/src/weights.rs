@@ -1,16 +1,19 @@
 //! Convolution weights in the order in which the micro-kernels read them.
 
+use std::marker::PhantomData;
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::element::sealed::{lanes, widest_panel};
 use crate::instructions::{Work, dispatch, run_part};
 use crate::view::check_length;
-use crate::{Convolution, Element, KernelError, scatter, winograd};
+use crate::{Convolution, Element, KernelError, Storage, scatter, winograd};
 
-/// How packed weights lie in memory: `[group][panel][kernel row][kernel column][depth][panel width]`, where a panel is
-/// up to four registers of output values wide. The last panel of a group is filled up with zeros. For Winograd's
-/// convolution rows and columns are those of the transformed kernel.
+/// How packed weights lie in memory: `[group][panel][kernel row][kernel column][step][panel width][term]`, where a panel is
+/// up to four registers of output values wide, and the terms of a step are values of the depth that are summed at once. The last panel
+/// of a group and the last step of a tap are filled up with zeros. For Winograd's convolution rows and columns are those of the
+/// transformed kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Layout {
     pub(crate) groups: usize,
@@ -21,6 +24,8 @@ pub(crate) struct Layout {
     pub(crate) width: usize,
     /// True where each computed value has its own summand (depthwise), and `depth` is 1.
     pub(crate) per_channel: bool,
+    /// Terms of a step.
+    terms: usize,
     lanes: usize,
     vectors: usize,
     pub(crate) panels: usize,
@@ -41,7 +46,7 @@ pub(crate) struct Panel {
 }
 
 impl Layout {
-    fn new<T: Element>(convolution: &Convolution, depth: usize, width: usize) -> Self {
+    fn new<E: Storage>(convolution: &Convolution, depth: usize, width: usize) -> Self {
         let per_channel = convolution.is_depthwise();
         let (groups, depth, width) = if per_channel {
             (1, 1, convolution.in_channels)
@@ -53,23 +58,23 @@ impl Layout {
         } else {
             convolution.window.kernel
         };
-        Self::of::<T>(groups, taps, depth, width, per_channel)
+        Self::of::<E>(groups, taps, depth, width, per_channel)
     }
 
     /// For a data gradient that is scattered: the products of all taps and inputs at once.
-    fn scattered<T: Element>(convolution: &Convolution) -> Self {
+    fn scattered<E: Storage>(convolution: &Convolution) -> Self {
         let width = convolution.window.taps() * convolution.in_channels;
-        Self::of::<T>(1, [1, 1], convolution.out_channels, width, false)
+        Self::of::<E>(1, [1, 1], convolution.out_channels, width, false)
     }
 
-    fn of<T: Element>(
+    fn of<E: Storage>(
         groups: usize,
         taps: [usize; 2],
         depth: usize,
         width: usize,
         per_channel: bool,
     ) -> Self {
-        let (lanes, widest) = dispatch(RegisterShape::<T>::new());
+        let (lanes, widest) = dispatch(RegisterShape::<E>::new());
         let vectors = width.div_ceil(lanes);
         let panels = vectors.div_ceil(widest);
         Self {
@@ -78,6 +83,7 @@ impl Layout {
             depth,
             width,
             per_channel,
+            terms: if per_channel { 1 } else { E::TERMS },
             lanes,
             vectors,
             panels,
@@ -91,13 +97,25 @@ impl Layout {
             self.lanes,
             self.taps[0],
             self.taps[1],
+            self.terms,
         ]
         .into_iter()
-        .try_fold(self.depth, usize::checked_mul)
+        .try_fold(self.steps(), usize::checked_mul)
         .filter(|&count| isize::try_from(count).is_ok())
         .ok_or(KernelError::Overflow {
             what: "packed weights",
         })
+    }
+
+    /// Steps of the sum at one tap.
+    #[inline(always)]
+    pub(crate) fn steps(&self) -> usize {
+        self.depth.div_ceil(self.terms)
+    }
+
+    /// Values of a panel at one step.
+    fn row(&self, panel: Panel) -> usize {
+        panel.vectors * self.lanes * self.terms
     }
 
     /// Panels of all groups.
@@ -119,50 +137,58 @@ impl Layout {
                 * self.lanes
                 * self.taps[0]
                 * self.taps[1]
-                * self.depth,
+                * self.steps()
+                * self.terms,
         }
     }
 }
 
-struct RegisterShape<T>(std::marker::PhantomData<T>);
+struct RegisterShape<E>(PhantomData<E>);
 
-impl<T> RegisterShape<T> {
+impl<E> RegisterShape<E> {
     fn new() -> Self {
-        Self(std::marker::PhantomData)
+        Self(PhantomData)
     }
 }
 
-impl<T: Element> WithSimd for RegisterShape<T> {
+impl<E: Storage> WithSimd for RegisterShape<E> {
     type Output = (usize, usize);
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> Self::Output {
-        (lanes::<S, T>(), widest_panel::<S>())
+        (lanes::<S, E>(), widest_panel::<S>())
     }
 }
 
 /// Bytes to which weights are aligned, so that no register straddles two cache lines.
 const ALIGNMENT: usize = 64;
 
+/// Packed weights, to read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PackedView<'a, E> {
+    pub(crate) layout: Layout,
+    pub(crate) values: &'a [E],
+}
+
 #[derive(Debug, Clone)]
-pub(crate) struct PackedWeights<T> {
+pub(crate) struct PackedWeights<E> {
     pub(crate) convolution: Convolution,
     pub(crate) layout: Layout,
-    data: Vec<T>,
+    data: Vec<E>,
     start: usize,
 }
 
-impl<T: Element> PackedWeights<T> {
+impl<E: Storage> PackedWeights<E> {
     fn allocated(layout: &Layout) -> Result<usize, KernelError> {
-        Ok(layout.len()?.saturating_add(ALIGNMENT / size_of::<T>()))
+        Ok(layout.len()?.saturating_add(ALIGNMENT / size_of::<E>()))
     }
 
     fn zeros(convolution: &Convolution, layout: Layout) -> Result<Self, KernelError> {
-        let data = vec![T::ZERO; Self::allocated(&layout)?];
+        let data = vec![E::ZERO; Self::allocated(&layout)?];
         let start = data
             .as_ptr()
             .align_offset(ALIGNMENT)
-            .min(ALIGNMENT / size_of::<T>());
+            .min(ALIGNMENT / size_of::<E>());
         Ok(Self {
             convolution: *convolution,
             layout,
@@ -171,15 +197,25 @@ impl<T: Element> PackedWeights<T> {
         })
     }
 
-    pub(crate) fn values(&self) -> &[T] {
-        &self.data[self.start..]
+    pub(crate) fn view(&self) -> PackedView<'_, E> {
+        PackedView {
+            layout: self.layout,
+            values: &self.data[self.start..],
+        }
     }
 
     /// The values of a panel at one tap and depth.
-    fn row(&self, panel: Panel, [ky, kx]: [usize; 2], depth: usize) -> &[T] {
-        let layout = self.layout;
-        let row = (ky * layout.taps[1] + kx) * layout.depth + depth;
-        &self.values()[panel.offset + row * panel.vectors * layout.lanes..][..panel.width]
+    fn row(
+        &self,
+        panel: Panel,
+        [ky, kx]: [usize; 2],
+        depth: usize,
+    ) -> impl Iterator<Item = f64> + use<'_, E> {
+        let PackedView { layout, values } = self.view();
+        let step = (ky * layout.taps[1] + kx) * layout.steps() + depth / layout.terms;
+        let first = panel.offset + step * layout.row(panel) + depth % layout.terms;
+        let row = values[first..].iter().step_by(layout.terms);
+        row.take(panel.width).map(|value| value.widen().to_f64())
     }
 
     /// The panel of a group that holds a value: the inverse of how [`Layout::panel`] cuts them.
@@ -191,7 +227,7 @@ impl<T: Element> PackedWeights<T> {
     }
 
     /// Sets the weight of `(group, tap, depth, value)` to `weight(..)` everywhere, transformed where that is called for.
-    fn fill_taps(&mut self, weight: impl Fn(usize, [usize; 2], usize, usize) -> T + Sync) {
+    fn fill_taps(&mut self, weight: impl Fn(usize, [usize; 2], usize, usize) -> E::Compute + Sync) {
         if self.convolution.is_winograd() {
             let weight = &weight;
             self.for_each_panel(|&layout, panel, values| {
@@ -208,14 +244,13 @@ impl<T: Element> PackedWeights<T> {
     }
 
     /// Calls `work(layout, panel, its values)` for every panel.
-    fn for_each_panel(&mut self, work: impl Fn(&Layout, Panel, &mut [T]) + Sync) {
+    fn for_each_panel(&mut self, work: impl Fn(&Layout, Panel, &mut [E]) + Sync) {
         let layout = self.layout;
         let mut rest = &mut self.data[self.start..];
         let mut panels = Vec::with_capacity(layout.panel_count());
         for index in 0..layout.panel_count() {
             let panel = layout.panel(index);
-            let length =
-                panel.vectors * layout.lanes * layout.taps[0] * layout.taps[1] * layout.depth;
+            let length = layout.row(panel) * layout.taps[0] * layout.taps[1] * layout.steps();
             let (values, after) = std::mem::take(&mut rest).split_at_mut(length);
             panels.push((panel, values));
             rest = after;
@@ -226,18 +261,23 @@ impl<T: Element> PackedWeights<T> {
     }
 }
 
-fn fill<T: Element>(
+fn fill<E: Storage>(
     layout: &Layout,
     panel: Panel,
-    values: &mut [T],
-    weight: impl Fn(usize, [usize; 2], usize, usize) -> T,
+    values: &mut [E],
+    weight: impl Fn(usize, [usize; 2], usize, usize) -> E::Compute,
 ) {
-    let mut rows = values.chunks_exact_mut(panel.vectors * layout.lanes);
+    let mut rows = values.chunks_exact_mut(layout.row(panel));
     for ky in 0..layout.taps[0] {
         for kx in 0..layout.taps[1] {
-            for (depth, row) in rows.by_ref().take(layout.depth).enumerate() {
-                for (value, slot) in row.iter_mut().take(panel.width).enumerate() {
-                    *slot = weight(panel.group, [ky, kx], depth, panel.first + value);
+            for (step, row) in rows.by_ref().take(layout.steps()).enumerate() {
+                let first = step * layout.terms;
+                for depth in first..layout.depth.min(first + layout.terms) {
+                    let slots = row[depth - first..].iter_mut().step_by(layout.terms);
+                    for (value, slot) in slots.take(panel.width).enumerate() {
+                        let value = panel.first + value;
+                        *slot = E::round(weight(panel.group, [ky, kx], depth, value));
+                    }
                 }
             }
         }
@@ -254,23 +294,23 @@ struct Transformed<'a, F> {
     weight: &'a F,
 }
 
-impl<T: Element, F: Fn(usize, [usize; 2], usize, usize) -> T + Sync> Work<T>
+impl<E: Storage, F: Fn(usize, [usize; 2], usize, usize) -> E::Compute + Sync> Work<E>
     for Transformed<'_, F>
 {
     #[inline(always)]
-    fn run<S: Simd>(&self, _: S, _: usize, values: &mut [T]) {
+    fn run<S: Simd>(&self, _: S, _: usize, values: &mut [E]) {
         fill_transformed(&self.layout, self.panel, values, self.weight);
     }
 }
 
 #[inline(always)]
-fn fill_transformed<T: Element>(
+fn fill_transformed<E: Storage>(
     layout: &Layout,
     panel: Panel,
-    values: &mut [T],
-    weight: impl Fn(usize, [usize; 2], usize, usize) -> T,
+    values: &mut [E],
+    weight: impl Fn(usize, [usize; 2], usize, usize) -> E::Compute,
 ) {
-    let width = panel.vectors * layout.lanes;
+    let width = panel.vectors * layout.lanes * E::TERMS;
     let columns = layout.taps[1];
     for depth in 0..layout.depth {
         for first in (0..panel.width).step_by(SIDE_BY_SIDE) {
@@ -287,10 +327,11 @@ fn fill_transformed<T: Element>(
             let products = winograd::transform_weights(&taps);
             for (row, products) in products.iter().enumerate() {
                 for (column, products) in products.iter().enumerate() {
-                    let place = ((row * columns + column) * layout.depth + depth) * width + first;
-                    let slots = values[place..].iter_mut().take(count);
+                    let step = (row * columns + column) * layout.steps() + depth / E::TERMS;
+                    let place = step * width + first * E::TERMS + depth % E::TERMS;
+                    let slots = values[place..].iter_mut().step_by(E::TERMS).take(count);
                     for (slot, &product) in slots.zip(products) {
-                        *slot = T::from_f64(product);
+                        *slot = E::round(E::Compute::from_f64(product));
                     }
                 }
             }
@@ -304,12 +345,12 @@ fn check_weights(convolution: &Convolution, found: usize) -> Result<(), KernelEr
 
 /// Weights packed for [`conv_forward`](crate::conv_forward).
 #[derive(Debug, Clone)]
-pub struct ForwardWeights<T>(pub(crate) PackedWeights<T>);
+pub struct ForwardWeights<E>(pub(crate) PackedWeights<E>);
 
-impl<T: Element> ForwardWeights<T> {
+impl<E: Storage> ForwardWeights<E> {
     fn layout(convolution: &Convolution) -> Result<Layout, KernelError> {
         convolution.weight_count()?;
-        Ok(Layout::new::<T>(
+        Ok(Layout::new::<E>(
             convolution,
             convolution.in_channels / convolution.groups,
             convolution.out_channels / convolution.groups,
@@ -320,7 +361,7 @@ impl<T: Element> ForwardWeights<T> {
     ///
     /// # Errors
     /// [`KernelError`] where the convolution is malformed or `weights` has another length.
-    pub fn pack(convolution: &Convolution, weights: &[T]) -> Result<Self, KernelError> {
+    pub fn pack(convolution: &Convolution, weights: &[E::Compute]) -> Result<Self, KernelError> {
         let mut packed = Self(PackedWeights::zeros(
             convolution,
             Self::layout(convolution)?,
@@ -333,7 +374,7 @@ impl<T: Element> ForwardWeights<T> {
     ///
     /// # Errors
     /// [`KernelError::Length`] where `weights` has another length.
-    pub fn repack(&mut self, weights: &[T]) -> Result<(), KernelError> {
+    pub fn repack(&mut self, weights: &[E::Compute]) -> Result<(), KernelError> {
         let convolution = self.0.convolution;
         check_weights(&convolution, weights.len())?;
         let [kernel_rows, kernel_columns] = convolution.window.kernel;
@@ -349,27 +390,27 @@ impl<T: Element> ForwardWeights<T> {
         Ok(())
     }
 
-    /// Values of `T` that the packed weights of a convolution occupy on this machine.
+    /// Values that the packed weights of a convolution occupy on this machine.
     ///
     /// # Errors
     /// [`KernelError`] where the convolution is malformed.
     pub fn packed_len(convolution: &Convolution) -> Result<usize, KernelError> {
-        PackedWeights::<T>::allocated(&Self::layout(convolution)?)
+        PackedWeights::<E>::allocated(&Self::layout(convolution)?)
     }
 }
 
 /// Weights packed for [`conv_data_gradient`](crate::conv_data_gradient): transposed, and with the taps in reverse order or, of few
 /// input channels, all side by side.
 #[derive(Debug, Clone)]
-pub struct DataGradientWeights<T>(pub(crate) PackedWeights<T>);
+pub struct DataGradientWeights<E>(pub(crate) PackedWeights<E>);
 
-impl<T: Element> DataGradientWeights<T> {
+impl<E: Storage> DataGradientWeights<E> {
     fn layout(convolution: &Convolution) -> Result<Layout, KernelError> {
         convolution.weight_count()?;
-        if scatter::applies(convolution) {
-            return Ok(Layout::scattered::<T>(convolution));
+        if scatter::applies::<E>(convolution) {
+            return Ok(Layout::scattered::<E>(convolution));
         }
-        Ok(Layout::new::<T>(
+        Ok(Layout::new::<E>(
             convolution,
             convolution.out_channels / convolution.groups,
             convolution.in_channels / convolution.groups,
@@ -380,7 +421,7 @@ impl<T: Element> DataGradientWeights<T> {
     ///
     /// # Errors
     /// [`KernelError`] where the convolution is malformed or `weights` has another length.
-    pub fn pack(convolution: &Convolution, weights: &[T]) -> Result<Self, KernelError> {
+    pub fn pack(convolution: &Convolution, weights: &[E::Compute]) -> Result<Self, KernelError> {
         let mut packed = Self(PackedWeights::zeros(
             convolution,
             Self::layout(convolution)?,
@@ -393,13 +434,13 @@ impl<T: Element> DataGradientWeights<T> {
     ///
     /// # Errors
     /// [`KernelError::Length`] where `weights` has another length.
-    pub fn repack(&mut self, weights: &[T]) -> Result<(), KernelError> {
+    pub fn repack(&mut self, weights: &[E::Compute]) -> Result<(), KernelError> {
         let convolution = self.0.convolution;
         check_weights(&convolution, weights.len())?;
         let [kernel_rows, kernel_columns] = convolution.window.kernel;
         let group_in = convolution.in_channels / convolution.groups;
         let group_out = convolution.out_channels / convolution.groups;
-        if scatter::applies(&convolution) {
+        if scatter::applies::<E>(&convolution) {
             let taps = convolution.window.taps();
             self.0.fill_taps(|_, _, output, value| {
                 let (tap, input) = (value / group_in, value % group_in);
@@ -433,7 +474,7 @@ impl<T: Element> DataGradientWeights<T> {
     /// use stream_grad_kernels::*;
     ///
     /// let convolution = Convolution::new(Window::new([1, 2]), 1, 2);
-    /// let packed = DataGradientWeights::pack(&convolution, &[1.0_f32, 2.0, 3.0, 4.0])?;
+    /// let packed = DataGradientWeights::<f32>::pack(&convolution, &[1.0, 2.0, 3.0, 4.0])?;
     /// let mut filter = [0.0; 2];
     /// packed.unpack_filter(1, &mut filter)?;
     /// assert_eq!(filter, [3.0, 4.0]);
@@ -464,16 +505,17 @@ impl<T: Element> DataGradientWeights<T> {
         if layout.per_channel {
             let panel = self.0.panel_of(0, output);
             for (place, weight) in weights.iter_mut().enumerate() {
-                *weight = self.0.row(panel, tap(place), 0)[output - panel.first].to_f64();
+                let mut row = self.0.row(panel, tap(place), 0);
+                *weight = row.nth(output - panel.first).unwrap_or_default();
             }
             return Ok(());
         }
-        if scatter::applies(&self.0.convolution) {
+        if scatter::applies::<E>(&self.0.convolution) {
             for index in 0..layout.panels {
                 let panel = layout.panel(index);
-                for (value, packed) in self.0.row(panel, [0, 0], output).iter().enumerate() {
+                for (value, packed) in self.0.row(panel, [0, 0], output).enumerate() {
                     let value = panel.first + value;
-                    weights[value % group_in * taps + value / group_in] = packed.to_f64();
+                    weights[value % group_in * taps + value / group_in] = packed;
                 }
             }
             return Ok(());
@@ -488,7 +530,7 @@ impl<T: Element> DataGradientWeights<T> {
                     winograd::original_weights(tap(place), row, to, taps);
                 } else {
                     for (weight, packed) in to.iter_mut().step_by(taps).zip(row(tap(place))) {
-                        *weight = packed.to_f64();
+                        *weight = packed;
                     }
                 }
             }
@@ -496,11 +538,11 @@ impl<T: Element> DataGradientWeights<T> {
         Ok(())
     }
 
-    /// Values of `T` that the packed weights of a convolution occupy on this machine.
+    /// Values that the packed weights of a convolution occupy on this machine.
     ///
     /// # Errors
     /// [`KernelError`] where the convolution is malformed.
     pub fn packed_len(convolution: &Convolution) -> Result<usize, KernelError> {
-        PackedWeights::<T>::allocated(&Self::layout(convolution)?)
+        PackedWeights::<E>::allocated(&Self::layout(convolution)?)
     }
 }

@@ -1,8 +1,8 @@
 //! Winograd's F(2 x 2, 3 x 3): 3 x 3 convolutions of stride 1 with 16 products for each 2 x 2 outputs instead of 36.
 //!
-//! An output tile `Y` is `A^T [(G g G^T) . (B^T d B)] A`, where `g` are the weights between two channels and `d` is the 4 x 4
+//! An output tile `Y` is `A^E [(G g G^E) . (B^E d B)] A`, where `g` are the weights between two channels and `d` is the 4 x 4
 //! patch of the input under the tile; the products `.` are summed over input channels, which makes 16 matrix products. An
-//! output's value is one sum in one order of the values under its own window, for its place in its tile: `B^T` and `A^T` are
+//! output's value is one sum in one order of the values under its own window, for its place in its tile: `B^E` and `A^E` are
 //! such that what else is in the patch never reaches it, NaN included. So results depend on where the tiles' grid lies, and
 //! on nothing else of how the plane is cut.
 //!
@@ -15,14 +15,14 @@ mod patching;
 mod products;
 pub(crate) mod weight_gradient;
 
-pub(crate) use forward::run;
+pub(crate) use forward::{Tiled, TiledGather};
 pub(crate) use inverse::original_weights;
 pub(crate) use weight_gradient::{scratch_len as weight_gradient_scratch_len, weight_gradient};
 
 use std::ops::Range;
 
 use crate::stack::ALIGNMENT;
-use crate::{Arithmetic, Convolution};
+use crate::{Arithmetic, Convolution, Storage};
 
 /// Edge of a tile of outputs.
 const TILE: usize = 2;
@@ -132,7 +132,8 @@ impl Grid {
     }
 }
 
-/// How transformed values lie in memory: `[product][tile][channel]`, with channels filled up to whole registers.
+/// How transformed values lie in memory: `[product][tile][channel]`, with channels filled up to whole registers; or, where tiles are
+/// summed over, `[product][step][channel][tile of the step]`.
 #[derive(Debug, Clone, Copy)]
 struct Transformed {
     /// From one product to the next.
@@ -152,6 +153,17 @@ impl Transformed {
         Self {
             product_step: product_step.saturating_add(Self::PADDING),
             tile_step,
+        }
+    }
+
+    /// Where the values of a tile from a channel on begin, and as which term of a step, if tiles lie in `steps`.
+    #[inline(always)]
+    fn place<E: Storage>(&self, tile: usize, channel: usize, steps: bool) -> (usize, usize) {
+        if steps && E::TERMS > 1 {
+            let first = tile / E::TERMS * E::TERMS * self.tile_step;
+            (first + channel * E::TERMS, tile % E::TERMS)
+        } else {
+            (tile * self.tile_step + channel, 0)
         }
     }
 
@@ -180,7 +192,7 @@ pub(crate) fn applies(convolution: &Convolution) -> bool {
         && convolution.in_channels.min(convolution.out_channels) >= FEWEST_CHANNELS
 }
 
-/// `G g G^T` of kernels that lie side by side, in double precision: their taps, and their products.
+/// `G g G^E` of kernels that lie side by side, in double precision: their taps, and their products.
 #[inline(always)]
 pub(crate) fn transform_weights<const LANES: usize>(
     taps: &[[[f64; LANES]; 3]; 3],
@@ -213,10 +225,10 @@ pub(crate) fn transform_weights<const LANES: usize>(
 }
 
 /// Values of scratch that forward pass and data gradient need.
-pub(crate) fn scratch_len<T>(convolution: &Convolution) -> usize {
+pub(crate) fn scratch_len<E: Storage>(convolution: &Convolution) -> usize {
     if convolution.is_winograd() {
-        patching::scratch_len::<T>(convolution.in_channels)
-            .max(patching::scratch_len::<T>(convolution.out_channels))
+        patching::scratch_len::<E>(convolution.in_channels)
+            .max(patching::scratch_len::<E>(convolution.out_channels))
     } else {
         0
     }

@@ -24,7 +24,7 @@ fn same() -> Window {
 fn shapes_that_do_not_match_are_refused() {
     let convolution = Convolution::new(same(), 2, 4);
     assert_eq!(
-        ForwardWeights::pack(&convolution, &[0.0_f32; 71]).unwrap_err(),
+        ForwardWeights::<f32>::pack(&convolution, &[0.0_f32; 71]).unwrap_err(),
         KernelError::Length {
             what: "weights",
             expected: 72,

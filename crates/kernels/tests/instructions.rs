@@ -4,8 +4,8 @@
 use stream_grad_kernels::{
     Activation, AlignCorners, AveragePool, ConvTranspose, Convolution, CountIncludePad,
     DataGradientWeights, Element, Epilogue, Existing, ForcedInstructions, ForwardWeights, Gelu,
-    InstructionSet, Interpolation, LayerNorm, Padding, Pointwise, Rect, TransposedWeights,
-    Upsample, View, ViewMut, Window, avg_pool_forward, avg_pool_vjp, conv_data_gradient,
+    InstructionSet, Interpolation, LayerNorm, Padding, Pointwise, Rect, Storage, TransposedWeights,
+    Upsample, View, ViewMut, Window, avg_pool_forward, avg_pool_vjp, bf16, conv_data_gradient,
     conv_forward, conv_transpose_data_gradient, conv_transpose_forward,
     conv_transpose_weight_gradient, conv_weight_gradient, layer_norm_forward, layer_norm_vjp,
     max_pool_forward, max_pool_vjp, pointwise_forward, pointwise_vjp, upsample_forward,
@@ -18,32 +18,55 @@ fn by_each<R>(results: impl Fn() -> R) -> (R, Vec<(InstructionSet, R)>) {
         let _forced = ForcedInstructions::new(set)?;
         Some(results())
     };
-    let others = [InstructionSet::Avx2, InstructionSet::Scalar].into_iter();
+    let others = [
+        InstructionSet::Avx512,
+        InstructionSet::Avx2,
+        InstructionSet::Scalar,
+    ];
+    let others = others.into_iter();
     let others = others.filter_map(|set| Some((set, by(set)?))).collect();
     (by(InstructionSet::Best).unwrap(), others)
 }
 
-fn values<T: Element>(count: usize, step: u32) -> Vec<T> {
-    (0_u32..)
-        .take(count)
-        .map(|i| T::from_f64(f64::from((i * step) % 1009) / 504.0 - 1.0))
-        .collect()
+fn values<E: Storage>(count: usize, step: u32) -> Vec<E> {
+    scaled(count, step, 1.0).map(rounded).collect()
 }
 
-/// Forward pass, data gradient and weight gradient as bits.
-fn results<T: Element>(convolution: &Convolution) -> [Vec<u64>; 3] {
+fn scaled(count: usize, step: u32, scale: f64) -> impl Iterator<Item = f64> {
+    (0_u32..)
+        .take(count)
+        .map(move |i| scale * (f64::from((i * step) % 1009) / 504.0 - 1.0))
+}
+
+fn rounded<E: Storage>(value: f64) -> E {
+    E::round(E::Compute::from_f64(value))
+}
+
+/// Forward pass, data gradient and weight gradient as bits, of values and weights of about `scales`; values are made by `number`.
+fn results<E: Storage>(
+    convolution: &Convolution,
+    scales: [f64; 2],
+    number: fn(f64) -> E,
+) -> [Vec<u64>; 3] {
     let (large, small) = (Rect::whole(17, 19), Rect::whole(9, 10));
     let (inner, outer) = (17 * 19, 9 * 10);
     let (inputs, outputs) = (convolution.in_channels, convolution.out_channels);
-    let weights = values::<T>(convolution.weight_count().unwrap(), 17);
-    let input = values::<T>(inner * inputs, 29);
-    let cotangent = values::<T>(outer * outputs, 31);
-    let bias = values::<T>(outputs, 7);
+    let [scale, weight_scale] = scales;
+    let parameters = |count: usize, step: u32, scale: f64| -> Vec<E::Compute> {
+        scaled(count, step, scale).map(rounded).collect()
+    };
+    let numbers = |count: usize, step: u32, scale: f64| -> Vec<E> {
+        scaled(count, step, scale).map(number).collect()
+    };
+    let weights = parameters(convolution.weight_count().unwrap(), 17, weight_scale);
+    let input = numbers(inner * inputs, 29, scale);
+    let cotangent = numbers(outer * outputs, 31, scale);
+    let bias = parameters(outputs, 7, scale * weight_scale);
     let input = View::new(&input, large, inputs).unwrap();
     let cotangent = View::new(&cotangent, small, outputs).unwrap();
-    let mut scratch = vec![T::ZERO; convolution.scratch_len::<T>().unwrap()];
+    let mut scratch = vec![E::ZERO; convolution.scratch_len::<E>().unwrap()];
 
-    let mut output = vec![T::ZERO; outer * outputs];
+    let mut output = vec![E::ZERO; outer * outputs];
     conv_forward(
         convolution,
         &ForwardWeights::pack(convolution, &weights).unwrap(),
@@ -57,7 +80,7 @@ fn results<T: Element>(convolution: &Convolution) -> [Vec<u64>; 3] {
         &mut scratch,
     )
     .unwrap();
-    let mut gradient = vec![T::ONE; inner * inputs];
+    let mut gradient = numbers(inner * inputs, 37, scale * weight_scale);
     conv_data_gradient(
         convolution,
         &DataGradientWeights::pack(convolution, &weights).unwrap(),
@@ -67,12 +90,12 @@ fn results<T: Element>(convolution: &Convolution) -> [Vec<u64>; 3] {
         &mut scratch,
     )
     .unwrap();
-    let mut sums = vec![1.0; weights.len()];
+    let mut sums = vec![0.0; weights.len()];
     conv_weight_gradient(convolution, input, cotangent, &mut sums, &mut scratch).unwrap();
-    let bits = |values: &[T]| {
+    let bits = |values: &[E]| {
         values
             .iter()
-            .map(|value| value.to_f64().to_bits())
+            .map(|value| value.widen().to_f64().to_bits())
             .collect()
     };
     [
@@ -100,19 +123,26 @@ fn instruction_sets_agree_to_the_bit() {
         Convolution::new(of([3, 3]), 140, 40),
         Convolution::new(of([3, 3]), 528, 40),
     ] {
-        let (best, others) =
-            by_each(|| (results::<f32>(&convolution), results::<f64>(&convolution)));
+        // Among the last ones' products are many that are subnormal or near, and factors that are.
+        let small = [1e-18, 1e-20];
+        let smallest = [1e-38, 1.0];
+        let (best, others) = by_each(|| {
+            [
+                results::<f32>(&convolution, [1.0, 1.0], rounded),
+                results::<f64>(&convolution, [1.0, 1.0], rounded),
+                results(&convolution, [1.0, 1.0], bf16::from_f64),
+                results(&convolution, small, bf16::from_f64),
+                results(&convolution, smallest, bf16::from_f64),
+            ]
+        });
+        let kinds = ["f32", "f64", "bf16", "small bf16", "smallest bf16"];
         for (set, found) in others {
-            for pass in 0..3 {
-                let what = ["forward", "data gradient", "weight gradient"][pass];
-                assert!(
-                    found.0[pass] == best.0[pass],
-                    "{what}, f32, {set:?}: {convolution:?}"
-                );
-                assert!(
-                    found.1[pass] == best.1[pass],
-                    "{what}, f64, {set:?}: {convolution:?}"
-                );
+            for ((found, best), kind) in found.iter().zip(&best).zip(kinds) {
+                for pass in 0..3 {
+                    let what = ["forward", "data gradient", "weight gradient"][pass];
+                    let equal = found[pass] == best[pass];
+                    assert!(equal, "{what}, {kind}, {set:?}: {convolution:?}");
+                }
             }
         }
     }

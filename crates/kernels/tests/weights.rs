@@ -3,19 +3,20 @@
 
 mod common;
 
-use common::{Values, cast, tolerance};
+use common::{Values, cast, rounding, tolerance};
 use proptest::prelude::*;
 use stream_grad_kernels::{
-    Arithmetic, Convolution, DataGradientWeights, Element, KernelError, Window,
+    Arithmetic, Convolution, DataGradientWeights, Element, KernelError, Storage, Window, bf16,
 };
 
-fn check<T: Element>(convolution: &Convolution, seed: u64) {
-    let values = cast::<T>(&Values::new(seed).many(convolution.weight_count().unwrap()));
-    let packed = DataGradientWeights::pack(convolution, &values).unwrap();
+fn check<E: Storage>(convolution: &Convolution, seed: u64) {
+    let values = cast::<E>(&Values::new(seed).many(convolution.weight_count().unwrap()));
+    let values: Vec<E::Compute> = values.iter().map(|value| value.widen()).collect();
+    let packed = DataGradientWeights::<E>::pack(convolution, &values).unwrap();
     let filter_len = values.len() / convolution.out_channels;
     // A transform's products are up to 2.25 times the largest weight, and up to four of them are rounded.
     let bound = if convolution.is_winograd() {
-        tolerance::<T>()
+        tolerance::<E::Compute>() + 8.0 * rounding::<E>()
     } else {
         0.0
     };
@@ -66,6 +67,7 @@ proptest! {
         }
         check::<f32>(&convolution, seed);
         check::<f64>(&convolution, seed);
+        check::<bf16>(&convolution, seed);
     }
 
     #[test]
@@ -77,5 +79,6 @@ proptest! {
         let convolution = Convolution::new(Window::new(kernel), channels, channels).groups(channels);
         check::<f32>(&convolution, seed);
         check::<f64>(&convolution, seed);
+        check::<bf16>(&convolution, seed);
     }
 }

@@ -14,14 +14,16 @@ use rayon::prelude::*;
 
 use super::{CHUNK_PIXELS, Existing, Gather, TASK_PRODUCTS};
 use crate::bounds::holds;
-use crate::element::sealed::{Family, lanes, load, load_some, store_some};
-use crate::instructions::dispatch;
+use crate::element::sealed::{
+    Family, Register, Stored, Vectors, for_each_number, lanes, load, load_some, store, store_some,
+    zero,
+};
 use crate::integers::signed;
 use crate::integers::steps_inside;
 use crate::shared::Shared;
 use crate::stack::Aligned;
 use crate::weights::Panel;
-use crate::{Activation, Element};
+use crate::{Activation, Storage};
 
 /// Rows of a block.
 const ROWS: usize = 2;
@@ -29,9 +31,9 @@ const ROWS: usize = 2;
 /// Most source values that a block meets in one row.
 const MOST_SOURCES: usize = 16;
 
-impl<T: Element> Gather<'_, T> {
+impl<E: Storage> Gather<'_, E> {
     /// Runs a depthwise gather in the current rayon pool. The work is cut by its geometry alone.
-    pub(super) fn run_depthwise(&self, target: &Shared<'_, T>) {
+    pub(super) fn run_depthwise(&self, target: &Shared<'_, E>) {
         let (rows, columns) = (self.rows.targets, self.columns.targets);
         let width = columns.min(CHUNK_PIXELS);
         let height = (CHUNK_PIXELS / width).next_multiple_of(ROWS);
@@ -46,7 +48,7 @@ impl<T: Element> Gather<'_, T> {
         (0..tasks).into_par_iter().for_each(|task| {
             let (place, panel) = (task / panel_tasks, task % panel_tasks * step);
             let (row, column) = (place / across * height, place % across * width);
-            T::run::<Depthwise>(DepthwiseTask {
+            E::run::<Depthwise>(DepthwiseTask {
                 gather: self,
                 target,
                 rows: row..(row + height).min(rows),
@@ -58,9 +60,9 @@ impl<T: Element> Gather<'_, T> {
 }
 
 /// A rectangle of positions times some panels: no two tasks share both.
-pub(crate) struct DepthwiseTask<'a, T> {
-    gather: &'a Gather<'a, T>,
-    target: &'a Shared<'a, T>,
+pub(crate) struct DepthwiseTask<'a, E: Storage> {
+    gather: &'a Gather<'a, E>,
+    target: &'a Shared<'a, E>,
     rows: Range<usize>,
     columns: Range<usize>,
     panels: Range<usize>,
@@ -70,24 +72,18 @@ pub(crate) struct DepthwiseTask<'a, T> {
 struct Depthwise;
 
 impl Family for Depthwise {
-    type Task<'a, T: Element> = DepthwiseTask<'a, T>;
+    type Task<'a, E: Storage> = DepthwiseTask<'a, E>;
 
-    fn single(task: DepthwiseTask<'_, f32>) {
-        dispatch(task);
-    }
-
-    fn double(task: DepthwiseTask<'_, f64>) {
-        dispatch(task);
-    }
+    for_each_number!(|task, Number| Number::dispatch(task));
 }
 
-impl<T: Element> WithSimd for DepthwiseTask<'_, T> {
+impl<E: Storage> WithSimd for DepthwiseTask<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let gather = self.gather;
-        let lanes = lanes::<S, T>();
+        let lanes = lanes::<S, E>();
         for index in self.panels.clone() {
             let panel = gather.weights.layout.panel(index);
             for first in (0..panel.width).step_by(lanes) {
@@ -110,9 +106,9 @@ impl<T: Element> WithSimd for DepthwiseTask<'_, T> {
 }
 
 /// The channels of one register.
-struct Strip<'a, T> {
-    gather: &'a Gather<'a, T>,
-    target: &'a Shared<'a, T>,
+struct Strip<'a, E: Storage> {
+    gather: &'a Gather<'a, E>,
+    target: &'a Shared<'a, E>,
     panel: Panel,
     /// First channel in the panel.
     first: usize,
@@ -128,13 +124,13 @@ struct Block {
     count: usize,
 }
 
-impl<T: Element> Strip<'_, T> {
+impl<E: Storage> Strip<'_, E> {
     /// Does blocks of two rows of `SLIDING` positions where these slide over the source, and of one row of `OTHERS` elsewhere.
     #[inline(always)]
     fn run<S: Simd, const SLIDING: usize, const OTHERS: usize>(
         &self,
         simd: S,
-        task: &DepthwiseTask<'_, T>,
+        task: &DepthwiseTask<'_, E>,
     ) {
         let (rows, columns) = (&self.gather.rows, &self.gather.columns);
         let slides = rows.source_step == rows.tap_step && columns.source_step == columns.tap_step;
@@ -156,7 +152,7 @@ impl<T: Element> Strip<'_, T> {
     fn blocks<S: Simd, const TAPS: usize, const ROWS: usize, const POSITIONS: usize>(
         &self,
         simd: S,
-        task: &DepthwiseTask<'_, T>,
+        task: &DepthwiseTask<'_, E>,
     ) {
         for row in task.rows.clone().step_by(ROWS) {
             for column in task.columns.clone().step_by(POSITIONS) {
@@ -178,9 +174,9 @@ impl<T: Element> Strip<'_, T> {
         block: Block,
     ) {
         let rows = &self.gather.rows;
-        let mut sums = [[T::splat(simd, T::ZERO); POSITIONS]; ROWS];
+        let mut sums = [[zero::<S, E>(simd); POSITIONS]; ROWS];
         for tap in (0..self.gather.columns.taps).step_by(TAPS) {
-            let mut sources = Sources::<T, S, TAPS, POSITIONS>::new(simd, self, block, tap);
+            let mut sources = Sources::<E, S, TAPS, POSITIONS>::new(simd, self, block, tap);
             #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
             // SAFETY: all kernel rows exist that are met.
             unsafe {
@@ -207,7 +203,7 @@ impl<T: Element> Strip<'_, T> {
 
     /// Where a source position's channels of the strip lie, if it exists.
     #[inline(always)]
-    fn source(&self, [row, column]: [isize; 2]) -> *const T {
+    fn source(&self, [row, column]: [isize; 2]) -> *const E {
         let gather = self.gather;
         let offset = row
             .wrapping_mul(signed(gather.source_pitch))
@@ -231,7 +227,7 @@ impl<T: Element> Strip<'_, T> {
         &self,
         simd: S,
         block: Block,
-        sums: &[T::Vector<S>; POSITIONS],
+        sums: &[Register<E, S>; POSITIONS],
     ) {
         let gather = self.gather;
         let adds = gather.existing == Existing::Add;
@@ -247,22 +243,26 @@ impl<T: Element> Strip<'_, T> {
                 let to = self.target.place(first + index * step, self.count);
                 let mut value = sum;
                 if adds {
-                    value = T::vector_add(simd, load_some::<S, T>(simd, to, self.count), value);
+                    value = E::Compute::vector_add(
+                        simd,
+                        load_some::<S, E>(simd, to, self.count),
+                        value,
+                    );
                 }
                 if finishes {
                     let place = [block.row, block.column + index];
                     value = gather.finish(simd, place, self.channel(), self.count, value);
                 }
-                store_some::<S, T>(simd, to, self.count, value);
+                store_some::<S, E>(simd, to, self.count, value);
             }
         }
     }
 }
 
 /// The source values of a block, one row after another, and the weights that they meet: `TAPS` taps of each kernel row.
-struct Sources<T: Element, S: Simd, const TAPS: usize, const POSITIONS: usize> {
+struct Sources<E: Storage, S: Simd, const TAPS: usize, const POSITIONS: usize> {
     /// The first source value, if it exists.
-    from: *const T,
+    from: *const E,
     /// From one row to the next, and from one value to the next.
     steps: [isize; 2],
     /// The row of the first value, how far it is to the next, and the rows that exist.
@@ -276,20 +276,20 @@ struct Sources<T: Element, S: Simd, const TAPS: usize, const POSITIONS: usize> {
     /// Channels.
     count: usize,
     /// Copies of a row, with zeros for what does not exist.
-    copies: Aligned<[T::Vector<S>; MOST_SOURCES]>,
+    copies: Aligned<[Register<E, S>; MOST_SOURCES]>,
     /// The weights of the first tap.
-    weights: *const T,
+    weights: *const E,
     /// From one kernel row to the next, and from one tap to the next.
     weight_steps: [usize; 2],
 }
 
-impl<T: Element, S: Simd, const TAPS: usize, const POSITIONS: usize>
-    Sources<T, S, TAPS, POSITIONS>
+impl<E: Storage, S: Simd, const TAPS: usize, const POSITIONS: usize>
+    Sources<E, S, TAPS, POSITIONS>
 {
     const COUNT: usize = POSITIONS + TAPS - 1;
 
     #[inline(always)]
-    fn new(simd: S, strip: &Strip<'_, T>, block: Block, tap: usize) -> Self {
+    fn new(simd: S, strip: &Strip<'_, E>, block: Block, tap: usize) -> Self {
         let gather = strip.gather;
         let (rows, columns) = (&gather.rows, &gather.columns);
         let row = rows.source(block.row);
@@ -304,11 +304,11 @@ impl<T: Element, S: Simd, const TAPS: usize, const POSITIONS: usize>
             steps_inside(first - columns.low, columns.source_step, extent, all)
         };
         let channels = signed(gather.source_channels);
-        let width = strip.panel.vectors * lanes::<S, T>();
+        let width = strip.panel.vectors * lanes::<S, E>();
         let kernel_columns = gather.weights.layout.taps[1];
         let weight =
             rows.weight_first * kernel_columns + columns.weight_first + tap * columns.weight_step;
-        let weights = &gather.weights.values()[strip.panel.offset + weight * width + strip.first..];
+        let weights = &gather.weights.values[strip.panel.offset + weight * width + strip.first..];
         let sources = Self {
             from: strip.source([row, first]),
             steps: [
@@ -319,9 +319,9 @@ impl<T: Element, S: Simd, const TAPS: usize, const POSITIONS: usize>
             row_step: rows.tap_step,
             rows: rows.low..rows.high,
             exist,
-            interior: within && strip.count == lanes::<S, T>(),
+            interior: within && strip.count == lanes::<S, E>(),
             count: strip.count,
-            copies: Aligned([T::splat(simd, T::ZERO); MOST_SOURCES]),
+            copies: Aligned([zero::<S, E>(simd); MOST_SOURCES]),
             weights: weights.as_ptr(),
             weight_steps: [
                 rows.weight_step * kernel_columns * width,
@@ -331,12 +331,12 @@ impl<T: Element, S: Simd, const TAPS: usize, const POSITIONS: usize>
         debug_assert!((0..=rows.taps).all(|row| sources.row_is_in(gather.source, signed(row))));
         let last_weight =
             (rows.taps - 1) * sources.weight_steps[0] + (TAPS - 1) * sources.weight_steps[1];
-        debug_assert!(last_weight + lanes::<S, T>() <= weights.len());
+        debug_assert!(last_weight + lanes::<S, E>() <= weights.len());
         sources
     }
 
     /// Whether a row does not exist, or all values of it that do are part of `source`.
-    fn row_is_in(&self, source: &[T], row: isize) -> bool {
+    fn row_is_in(&self, source: &[E], row: isize) -> bool {
         let from = self.from.wrapping_offset(row * self.steps[0]);
         let exists = self.rows.contains(&(self.row + row * self.row_step));
         !exists
@@ -357,14 +357,14 @@ impl<T: Element, S: Simd, const TAPS: usize, const POSITIONS: usize>
         &mut self,
         simd: S,
         row: usize,
-        sums: &mut [[T::Vector<S>; POSITIONS]; ROWS],
+        sums: &mut [[Register<E, S>; POSITIONS]; ROWS],
     ) {
-        let mut weights = [[T::splat(simd, T::ZERO); TAPS]; ROWS];
+        let mut weights = [[zero::<S, E>(simd); TAPS]; ROWS];
         for (of, weights) in weights.iter_mut().enumerate().take(TO).skip(FROM) {
             let mut from = self.weights.wrapping_add((row - of) * self.weight_steps[0]);
             for weight in weights {
                 // SAFETY: as the caller vouches.
-                *weight = unsafe { load::<S, T>(simd, from) };
+                *weight = unsafe { load::<S, E>(simd, from) };
                 from = from.wrapping_add(self.weight_steps[1]);
             }
         }
@@ -374,9 +374,9 @@ impl<T: Element, S: Simd, const TAPS: usize, const POSITIONS: usize>
             ($($place:literal)*) => {
                 $(if $place < Self::COUNT {
                     // SAFETY: the value exists, or is a copy.
-                    let value = unsafe { load::<S, T>(simd, from.wrapping_offset($place * step)) };
+                    let value = unsafe { load::<S, E>(simd, from.wrapping_offset($place * step)) };
                     for of in FROM..TO {
-                        add::<S, T, TAPS, POSITIONS, $place>(simd, &mut sums[of], &weights[of], value);
+                        add::<S, E, TAPS, POSITIONS, $place>(simd, &mut sums[of], &weights[of], value);
                     }
                 })*
             };
@@ -386,40 +386,45 @@ impl<T: Element, S: Simd, const TAPS: usize, const POSITIONS: usize>
 
     /// Where the values of a row begin, and how far apart they are.
     #[inline(always)]
-    fn values(&mut self, simd: S, row: isize) -> (*const T, isize) {
+    fn values(&mut self, simd: S, row: isize) -> (*const E, isize) {
         let from = self.from.wrapping_offset(row * self.steps[0]);
         let exists = self.rows.contains(&(self.row + row * self.row_step));
         if self.interior && exists {
             return (from, self.steps[1]);
         }
         let exist = if exists { self.exist.clone() } else { 0..0 };
-        for (index, value) in self.copies.0.iter_mut().enumerate().take(Self::COUNT) {
-            *value = T::splat(simd, T::ZERO);
-            if exist.contains(&index) {
-                let from = from.wrapping_offset(signed(index) * self.steps[1]);
-                #[expect(unsafe_code, reason = "vectors are loaded by pointer")]
-                // SAFETY: the value exists.
-                unsafe {
-                    *value = load_some::<S, T>(simd, from, self.count);
-                }
+        let lanes = lanes::<S, E>();
+        let copies = self.copies.0.as_mut_ptr().cast::<E>();
+        for index in 0..Self::COUNT {
+            #[expect(unsafe_code, reason = "vectors are loaded and stored by pointer")]
+            // SAFETY: the value exists, and there is room for so many copies: stored numbers are no larger than a register's.
+            unsafe {
+                let value = if exist.contains(&index) {
+                    let from = from.wrapping_offset(signed(index) * self.steps[1]);
+                    load_some::<S, E>(simd, from, self.count)
+                } else {
+                    zero::<S, E>(simd)
+                };
+                store::<S, E>(simd, copies.add(index * lanes), value);
             }
         }
-        (self.copies.0.as_ptr().cast(), signed(lanes::<S, T>()))
+        let from = copies.cast_const();
+        (from, signed(lanes))
     }
 }
 
 /// Adds the products of the source value at `PLACE` and each tap to the sum of the position that has it there.
 #[inline(always)]
-fn add<S: Simd, T: Element, const TAPS: usize, const POSITIONS: usize, const PLACE: usize>(
+fn add<S: Simd, E: Storage, const TAPS: usize, const POSITIONS: usize, const PLACE: usize>(
     simd: S,
-    sums: &mut [T::Vector<S>; POSITIONS],
-    weights: &[T::Vector<S>; TAPS],
-    value: T::Vector<S>,
+    sums: &mut [Register<E, S>; POSITIONS],
+    weights: &[Register<E, S>; TAPS],
+    value: Register<E, S>,
 ) {
     for (tap, &weight) in weights.iter().enumerate() {
         if tap <= PLACE && PLACE - tap < POSITIONS {
             let sum = &mut sums[PLACE - tap];
-            *sum = T::mul_add(simd, value, weight, *sum);
+            *sum = E::Compute::mul_add(simd, value, weight, *sum);
         }
     }
 }

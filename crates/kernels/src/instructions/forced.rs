@@ -10,6 +10,8 @@ use pulp::{Arch, Scalar, Simd, WithSimd};
 pub enum InstructionSet {
     /// The best of this processor, as without a choice.
     Best,
+    /// x86-64 with AVX-512, and without its instructions for `bf16`.
+    Avx512,
     /// x86-64 with AVX2 and FMA: registers of 256 bits.
     Avx2,
     /// No vectors at all, on any processor.
@@ -41,6 +43,7 @@ static CHOICE: AtomicU8 = AtomicU8::new(BEST);
 const BEST: u8 = 0;
 const AVX2: u8 = 1;
 const SCALAR: u8 = 2;
+const AVX512: u8 = 3;
 
 /// One chooses at a time.
 static CHOOSING: Mutex<()> = Mutex::new(());
@@ -53,9 +56,11 @@ impl ForcedInstructions {
         let choice = match set {
             InstructionSet::Best => BEST,
             #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => pulp::x86::V4::try_new().map(|_| AVX512)?,
+            #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx2 => pulp::x86::V3::try_new().map(|_| AVX2)?,
             #[cfg(not(target_arch = "x86_64"))]
-            InstructionSet::Avx2 => return None,
+            InstructionSet::Avx512 | InstructionSet::Avx2 => return None,
             InstructionSet::Scalar => SCALAR,
         };
         // The lock guards no data that a panic could have left half changed.
@@ -69,6 +74,12 @@ impl Drop for ForcedInstructions {
     fn drop(&mut self) {
         CHOICE.store(BEST, Ordering::SeqCst);
     }
+}
+
+/// Whether nothing else was chosen.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn is_best() -> bool {
+    CHOICE.load(Ordering::Relaxed) == BEST
 }
 
 #[inline(always)]

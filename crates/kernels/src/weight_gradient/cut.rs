@@ -10,10 +10,10 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::product::Extent;
-use crate::Element;
 use crate::element::sealed::{lanes, load_some, store};
 use crate::shared::Shared;
 use crate::stack::ALIGNMENT;
+use crate::{Element, Storage};
 
 /// Output channels of a block.
 pub(crate) const COLUMNS: usize = 64;
@@ -146,11 +146,19 @@ pub(crate) struct Destination<'a, T> {
     slot: usize,
 }
 
-impl<'a, T> Destination<'a, T> {
-    pub(crate) fn new(gradient: &'a mut [f64], scratch: &'a mut [T], slot: usize) -> Self {
+impl<'a, T: Element> Destination<'a, T> {
+    /// Slots of `slot` sums lie in the scratch, as many as [`scratch_for`] made room for.
+    pub(crate) fn new<E: Storage<Compute = T>>(
+        gradient: &'a mut [f64],
+        scratch: &'a mut [E],
+        slot: usize,
+    ) -> Self {
+        #[expect(unsafe_code, reason = "scratch is memory for any number")]
+        // SAFETY: any bits are a number of either kind.
+        let (_, slots, _) = unsafe { scratch.align_to_mut::<T>() };
         Self {
             gradient: Shared::new(gradient),
-            slots: Shared::new(scratch),
+            slots: Shared::new(slots),
             slot,
         }
     }
@@ -160,18 +168,24 @@ impl<'a, T> Destination<'a, T> {
     }
 }
 
+/// Values of scratch that hold so many sums, wherever the scratch begins.
+pub(crate) const fn scratch_for<E: Storage>(sums: usize) -> usize {
+    let per_sum = size_of::<E::Compute>() / size_of::<E>();
+    sums.saturating_mul(per_sum).saturating_add(per_sum - 1)
+}
+
 /// A block of the gradient.
-pub(crate) trait Summed<T: Element> {
+pub(crate) trait Summed<E: Storage> {
     /// Where it lies.
     fn place(&self) -> Place;
 
     /// Sums it over some positions and hands all of it to `target`.
-    fn sum<S: Simd>(&self, simd: S, positions: Range<usize>, target: &Target<'_, T>);
+    fn sum<S: Simd>(&self, simd: S, positions: Range<usize>, target: &Target<'_, E::Compute>);
 }
 
 /// A weight gradient that is summed in blocks.
-pub(crate) trait Blocked<T: Element>: Sync {
-    type Block<'a>: Summed<T>
+pub(crate) trait Blocked<E: Storage>: Sync {
+    type Block<'a>: Summed<E>
     where
         Self: 'a;
 
@@ -180,13 +194,13 @@ pub(crate) trait Blocked<T: Element>: Sync {
 }
 
 /// A part of a weight gradient, to be done with a processor's best instructions.
-pub(crate) struct Task<'a, T, B> {
+pub(crate) struct Task<'a, E: Storage, B> {
     pub(crate) job: &'a B,
-    pub(crate) destination: &'a Destination<'a, T>,
+    pub(crate) destination: &'a Destination<'a, E::Compute>,
     pub(crate) part: Part,
 }
 
-impl<T: Element, B: Blocked<T>> WithSimd for Task<'_, T, B> {
+impl<E: Storage, B: Blocked<E>> WithSimd for Task<'_, E, B> {
     type Output = ();
 
     #[inline(always)]

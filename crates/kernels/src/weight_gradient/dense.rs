@@ -12,14 +12,15 @@ use pulp::Simd;
 
 use pack::PackedAxis;
 
-use super::cut::{Blocked, Cut, Destination, Place, Summed, Target, Task, columns, slots};
+use super::cut::{
+    Blocked, Cut, Destination, Place, Summed, Target, Task, columns, scratch_for, slots,
+};
 use super::operands::Operands;
 use super::product::{Extent, Rows, Sums, multiply};
-use crate::element::sealed::{Family, lanes, load};
-use crate::instructions::dispatch;
+use crate::element::sealed::{Family, Stored, for_each_number, lanes, load};
 use crate::stack::ALIGNMENT;
 use crate::stack::Stack;
-use crate::{Convolution, Element, View};
+use crate::{Convolution, Storage, View};
 
 /// Most rows of a block: taps times input channels.
 const ROWS: usize = 576;
@@ -94,16 +95,16 @@ impl Blocks {
 }
 
 /// Values of scratch that a weight gradient needs.
-pub(crate) fn scratch_len(convolution: &Convolution) -> usize {
+pub(crate) fn scratch_len<E: Storage>(convolution: &Convolution) -> usize {
     let blocks = Blocks::new(convolution);
-    slots(blocks.count()).saturating_mul(blocks.values(convolution))
+    scratch_for::<E>(slots(blocks.count()).saturating_mul(blocks.values(convolution)))
 }
 
 /// Adds the weight gradient to `sums`, laid out `[kernel row][kernel column][in / groups][out]`.
-pub(super) fn weight_gradient<T: Element>(
-    operands: Operands<'_, T>,
+pub(super) fn weight_gradient<E: Storage>(
+    operands: Operands<'_, E>,
     sums: &mut [f64],
-    scratch: &mut [T],
+    scratch: &mut [E],
 ) {
     let Operands {
         convolution,
@@ -118,7 +119,8 @@ pub(super) fn weight_gradient<T: Element>(
     } else {
         CHUNK_COLUMNS
     };
-    let columns = width.min(wished.max(POSITIONS / height.min(POSITIONS)));
+    let wished = wished.max(POSITIONS / height.min(POSITIONS));
+    let columns = width.min(wished.next_multiple_of(E::TERMS));
     let job = Job {
         convolution: *convolution,
         input,
@@ -127,10 +129,10 @@ pub(super) fn weight_gradient<T: Element>(
         chunk: [height.min(POSITIONS / columns), columns],
         blocks,
     };
-    let destination = Destination::new(sums, scratch, blocks.values(convolution));
+    let destination = Destination::new::<E>(sums, scratch, blocks.values(convolution));
     let [rows, columns] = job.chunks();
     Cut::new(blocks.count(), rows * columns, 1, STRIP).run(|part| {
-        T::run::<Dense>(Task {
+        E::run::<Dense>(Task {
             job: &job,
             destination: &destination,
             part,
@@ -139,11 +141,11 @@ pub(super) fn weight_gradient<T: Element>(
 }
 
 /// The whole gradient.
-struct Job<'a, T> {
+struct Job<'a, E: Storage> {
     convolution: Convolution,
-    input: View<'a, T>,
+    input: View<'a, E>,
     first: [isize; 2],
-    cotangent: View<'a, T>,
+    cotangent: View<'a, E>,
     /// Rows and columns of a chunk of positions.
     chunk: [usize; 2],
     blocks: Blocks,
@@ -153,18 +155,12 @@ struct Job<'a, T> {
 struct Dense;
 
 impl Family for Dense {
-    type Task<'a, T: Element> = Task<'a, T, Job<'a, T>>;
+    type Task<'a, E: Storage> = Task<'a, E, Job<'a, E>>;
 
-    fn single(task: Task<'_, f32, Job<'_, f32>>) {
-        dispatch(task);
-    }
-
-    fn double(task: Task<'_, f64, Job<'_, f64>>) {
-        dispatch(task);
-    }
+    for_each_number!(|task, Number| Number::dispatch(task));
 }
 
-impl<T: Element> Job<'_, T> {
+impl<E: Storage> Job<'_, E> {
     /// Chunks of the cotangents, along rows and columns.
     fn chunks(&self) -> [usize; 2] {
         [
@@ -174,13 +170,13 @@ impl<T: Element> Job<'_, T> {
     }
 }
 
-impl<T: Element> Blocked<T> for Job<'_, T> {
+impl<E: Storage> Blocked<E> for Job<'_, E> {
     type Block<'a>
-        = Block<'a, T>
+        = Block<'a, E>
     where
         Self: 'a;
 
-    fn block(&self, index: usize) -> Block<'_, T> {
+    fn block(&self, index: usize) -> Block<'_, E> {
         let blocks = self.blocks;
         let convolution = &self.convolution;
         let mut rest = index;
@@ -220,15 +216,15 @@ impl<T: Element> Blocked<T> for Job<'_, T> {
 }
 
 /// Some taps of some input channels, and some output channels, of one group.
-struct Block<'a, T> {
-    job: &'a Job<'a, T>,
+struct Block<'a, E: Storage> {
+    job: &'a Job<'a, E>,
     group: usize,
     kernel: [Range<usize>; 2],
     inputs: Range<usize>,
     outputs: Range<usize>,
 }
 
-impl<T: Element> Summed<T> for Block<'_, T> {
+impl<E: Storage> Summed<E> for Block<'_, E> {
     fn place(&self) -> Place {
         let convolution = &self.job.convolution;
         let row_step = convolution.out_channels;
@@ -253,15 +249,15 @@ impl<T: Element> Summed<T> for Block<'_, T> {
 
     /// Sums over some chunks of the cotangents, counted in raster order.
     #[inline(always)]
-    fn sum<S: Simd>(&self, simd: S, chunks: Range<usize>, target: &Target<'_, T>) {
-        let lanes = lanes::<S, T>();
+    fn sum<S: Simd>(&self, simd: S, chunks: Range<usize>, target: &Target<'_, E::Compute>) {
+        let lanes = lanes::<S, E>();
         let place = self.place();
         let mut inputs = Stack::<INPUT_BYTES>::uninit();
         let mut cotangents = Stack::<{ POSITIONS * PART_COLUMNS * size_of::<f64>() }>::uninit();
         let mut sums = Stack::<{ ROWS * COLUMNS * size_of::<f64>() }>::uninit();
-        let inputs = inputs.as_mut_ptr().cast::<T>();
-        let cotangents = cotangents.as_mut_ptr().cast::<T>();
-        let sums = sums.as_mut_ptr().cast::<T>();
+        let inputs = inputs.as_mut_ptr().cast::<E>();
+        let cotangents = cotangents.as_mut_ptr().cast::<E>();
+        let sums = sums.as_mut_ptr().cast::<E::Compute>();
         let [height, width] = self.job.chunk;
         let across = self.job.chunks()[1];
         debug_assert!(place.taps.product() * place.rows <= ROWS && place.pitch() <= COLUMNS);
@@ -271,8 +267,7 @@ impl<T: Element> Summed<T> for Block<'_, T> {
             let rows = row..(row + height).min(self.job.cotangent.height());
             let columns = column..(column + width).min(self.job.cotangent.width());
             let packed = self.packed([rows.len(), columns.len()]);
-            let values = packed[0].count * packed[1].count * self.inputs.len();
-            debug_assert!(values * size_of::<T>() <= INPUT_BYTES);
+            debug_assert!(self.packed_bytes(&packed) <= INPUT_BYTES);
             debug_assert!(rows.len() * columns.len() <= POSITIONS);
             let step = packed.map(|axis| axis.positions);
             for row in rows.clone().step_by(step[0]) {
@@ -311,7 +306,7 @@ impl<T: Element> Summed<T> for Block<'_, T> {
                 #[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
                 // SAFETY: all sums were written; this task alone writes the block to the target.
                 unsafe {
-                    let value = load::<S, T>(simd, sums.add(row * place.pitch() + column));
+                    let value = load::<S, E::Compute>(simd, sums.add(row * place.pitch() + column));
                     target.take(simd, &place, row, column, value);
                 }
             }
@@ -319,7 +314,7 @@ impl<T: Element> Summed<T> for Block<'_, T> {
     }
 }
 
-impl<T: Element> Block<'_, T> {
+impl<E: Storage> Block<'_, E> {
     /// Adds the products of all taps over some packed positions.
     ///
     /// # Safety
@@ -332,16 +327,17 @@ impl<T: Element> Block<'_, T> {
         simd: S,
         packed: &[PackedAxis; 2],
         extent: Extent,
-        inputs: Rows<T>,
-        cotangents: Rows<T>,
+        inputs: Rows<E>,
+        cotangents: Rows<E>,
         part: Range<usize>,
-        sums: *mut T,
+        sums: *mut E::Compute,
         replace: bool,
     ) {
         let place = self.place();
         let pitch = place.pitch();
         let depth = self.inputs.len();
-        let row_pitch = packed[1].count * depth;
+        let place_values = depth * E::TERMS;
+        let row_pitch = packed[1].places::<E>() * place_values;
         // Neighbouring taps of a kernel row lie next to each other.
         let (taps, rows) = if packed[1].tap_step == 1 {
             (1, place.taps.columns * depth)
@@ -350,8 +346,8 @@ impl<T: Element> Block<'_, T> {
         };
         for kernel_row in 0..place.taps.rows {
             for tap in 0..taps {
-                let from =
-                    kernel_row * packed[0].tap_step * row_pitch + tap * packed[1].tap_step * depth;
+                let from = kernel_row * packed[0].tap_step * row_pitch
+                    + tap * packed[1].tap_step * place_values;
                 let to = kernel_row * place.taps.columns * depth + tap * rows;
                 // SAFETY: as the caller vouches.
                 unsafe {

@@ -7,15 +7,18 @@ use std::ops::Range;
 
 use pulp::Simd;
 
-use super::cut::{Blocked, Cut, Destination, Place, Summed, Target, Task, columns, slots};
+use super::cut::{
+    Blocked, Cut, Destination, Place, Summed, Target, Task, columns, scratch_for, slots,
+};
 use super::operands::Operands;
 use super::product::Extent;
 use crate::bounds::holds;
-use crate::element::sealed::{Family, lanes, load, load_some, store};
-use crate::instructions::dispatch;
+use crate::element::sealed::{
+    Family, Register, Stored, Vectors, for_each_number, lanes, load, load_some, store, zero,
+};
 use crate::integers::signed;
 use crate::integers::steps_inside;
-use crate::{Convolution, Element, View};
+use crate::{Convolution, Storage, View};
 
 /// Channels of a block: at least two registers.
 const CHANNELS: usize = 32;
@@ -40,16 +43,16 @@ fn blocks(convolution: &Convolution) -> [usize; 2] {
 }
 
 /// Values of scratch that a weight gradient needs.
-pub(crate) fn scratch_len(convolution: &Convolution) -> usize {
+pub(crate) fn scratch_len<E: Storage>(convolution: &Convolution) -> usize {
     let [taps, channels] = blocks(convolution);
-    slots(taps.saturating_mul(channels)).saturating_mul(TAPS * CHANNELS)
+    scratch_for::<E>(slots(taps.saturating_mul(channels)).saturating_mul(TAPS * CHANNELS))
 }
 
 /// Adds the weight gradient to `sums`, laid out `[kernel row][kernel column][channel]`.
-pub(super) fn weight_gradient<T: Element>(
-    operands: Operands<'_, T>,
+pub(super) fn weight_gradient<E: Storage>(
+    operands: Operands<'_, E>,
     sums: &mut [f64],
-    scratch: &mut [T],
+    scratch: &mut [E],
 ) {
     let Operands {
         convolution,
@@ -69,10 +72,10 @@ pub(super) fn weight_gradient<T: Element>(
         tap_blocks,
         channel_blocks,
     };
-    let destination = Destination::new(sums, scratch, TAPS * CHANNELS);
+    let destination = Destination::new::<E>(sums, scratch, TAPS * CHANNELS);
     let longest = (STRIP / cotangent.width()).max(1);
     Cut::new(tap_blocks * channel_blocks, cotangent.height(), 1, longest).run(|part| {
-        T::run::<PerChannel>(Task {
+        E::run::<PerChannel>(Task {
             job: &job,
             destination: &destination,
             part,
@@ -81,10 +84,10 @@ pub(super) fn weight_gradient<T: Element>(
 }
 
 /// The whole gradient.
-struct Job<'a, T> {
-    input: View<'a, T>,
+struct Job<'a, E: Storage> {
+    input: View<'a, E>,
     first: [isize; 2],
-    cotangent: View<'a, T>,
+    cotangent: View<'a, E>,
     stride: [isize; 2],
     dilation: [isize; 2],
     kernel: [usize; 2],
@@ -96,24 +99,18 @@ struct Job<'a, T> {
 struct PerChannel;
 
 impl Family for PerChannel {
-    type Task<'a, T: Element> = Task<'a, T, Job<'a, T>>;
+    type Task<'a, E: Storage> = Task<'a, E, Job<'a, E>>;
 
-    fn single(task: Task<'_, f32, Job<'_, f32>>) {
-        dispatch(task);
-    }
-
-    fn double(task: Task<'_, f64, Job<'_, f64>>) {
-        dispatch(task);
-    }
+    for_each_number!(|task, Number| Number::dispatch(task));
 }
 
-impl<T: Element> Blocked<T> for Job<'_, T> {
+impl<E: Storage> Blocked<E> for Job<'_, E> {
     type Block<'a>
-        = Block<'a, T>
+        = Block<'a, E>
     where
         Self: 'a;
 
-    fn block(&self, index: usize) -> Block<'_, T> {
+    fn block(&self, index: usize) -> Block<'_, E> {
         let (tap, channel) = (index / self.channel_blocks, index % self.channel_blocks);
         let taps = self.kernel[0] * self.kernel[1];
         Block {
@@ -125,8 +122,8 @@ impl<T: Element> Blocked<T> for Job<'_, T> {
 }
 
 /// Some taps of some channels.
-struct Block<'a, T> {
-    job: &'a Job<'a, T>,
+struct Block<'a, E: Storage> {
+    job: &'a Job<'a, E>,
     /// In raster order.
     taps: Range<usize>,
     channels: Range<usize>,
@@ -145,7 +142,7 @@ struct RowTaps {
 #[repr(align(64))]
 struct Stack<T>([[T; CHANNELS]; TAPS]);
 
-impl<T: Element> Summed<T> for Block<'_, T> {
+impl<E: Storage> Summed<E> for Block<'_, E> {
     fn place(&self) -> Place {
         let channels = self.job.input.channels();
         Place {
@@ -163,9 +160,9 @@ impl<T: Element> Summed<T> for Block<'_, T> {
 
     /// Sums over some rows of the cotangents.
     #[inline(always)]
-    fn sum<S: Simd>(&self, simd: S, rows: Range<usize>, target: &Target<'_, T>) {
-        let lanes = lanes::<S, T>();
-        let mut sums = Stack([[T::ZERO; CHANNELS]; TAPS]);
+    fn sum<S: Simd>(&self, simd: S, rows: Range<usize>, target: &Target<'_, E::Compute>) {
+        let lanes = lanes::<S, E>();
+        let mut sums = Stack([[E::Compute::ZERO; CHANNELS]; TAPS]);
         for row in rows {
             for taps in self.row_taps() {
                 let channels = self.channels.len();
@@ -200,7 +197,7 @@ impl<T: Element> Summed<T> for Block<'_, T> {
                 #[expect(unsafe_code, reason = "tasks write disjoint parts of one slice")]
                 // SAFETY: this task alone writes the block to the target.
                 unsafe {
-                    let value = load::<S, T>(simd, sums.as_ptr().add(column));
+                    let value = load::<S, E::Compute>(simd, sums.as_ptr().add(column));
                     target.take(simd, &place, tap, column, value);
                 }
             }
@@ -208,10 +205,10 @@ impl<T: Element> Summed<T> for Block<'_, T> {
     }
 }
 
-impl<T: Element> Block<'_, T> {
+impl<E: Storage> Block<'_, E> {
     /// The block's taps by kernel row, at most [`ROW_TAPS`] at a time.
     #[inline(always)]
-    fn row_taps(&self) -> impl Iterator<Item = RowTaps> + use<T> {
+    fn row_taps(&self) -> impl Iterator<Item = RowTaps> + use<E> {
         let width = self.job.kernel[1];
         let taps = self.taps.clone();
         let mut next = taps.start;
@@ -230,8 +227,8 @@ impl<T: Element> Block<'_, T> {
 }
 
 /// One row of cotangents, some taps of one kernel row, and the channels of a few registers.
-struct RowView<'a, T> {
-    block: &'a Block<'a, T>,
+struct RowView<'a, E: Storage> {
+    block: &'a Block<'a, E>,
     row: usize,
     taps: &'a RowTaps,
     /// First channel in the block.
@@ -240,9 +237,9 @@ struct RowView<'a, T> {
     width: usize,
 }
 
-impl<T: Element> RowView<'_, T> {
+impl<E: Storage> RowView<'_, E> {
     #[inline(always)]
-    fn by_taps<S: Simd, const VECTORS: usize>(&self, simd: S, sums: &mut Stack<T>) {
+    fn by_taps<S: Simd, const VECTORS: usize>(&self, simd: S, sums: &mut Stack<E::Compute>) {
         match self.taps.columns.len() {
             1 => self.add::<S, VECTORS, 1>(simd, sums),
             2 => self.add::<S, VECTORS, 2>(simd, sums),
@@ -259,10 +256,10 @@ impl<T: Element> RowView<'_, T> {
     fn add<S: Simd, const VECTORS: usize, const COUNT: usize>(
         &self,
         simd: S,
-        stack: &mut Stack<T>,
+        stack: &mut Stack<E::Compute>,
     ) {
         let job = self.block.job;
-        let lanes = lanes::<S, T>();
+        let lanes = lanes::<S, E>();
         let (width, channels) = (job.input.width(), job.input.channels());
         let pitches = [job.input.pitch(), job.cotangent.pitch()];
         let input_row = job.first[0]
@@ -316,13 +313,13 @@ impl<T: Element> RowView<'_, T> {
         // SAFETY: the stack has room for the block; every tap of the columns in `all` exists, and of the others those that are
         // not skipped.
         unsafe {
-            let mut sums = [[T::splat(simd, T::ZERO); VECTORS]; COUNT];
+            let mut sums = [[zero::<S, E>(simd); VECTORS]; COUNT];
             let place =
                 |tap: usize, vector: usize| (self.taps.place + tap, self.channel + vector * lanes);
             for (tap, sums) in sums.iter_mut().enumerate() {
                 for (vector, sum) in sums.iter_mut().enumerate() {
                     let (tap, channel) = place(tap, vector);
-                    *sum = load::<S, T>(simd, stack.0[tap].as_ptr().add(channel));
+                    *sum = load::<S, E::Compute>(simd, stack.0[tap].as_ptr().add(channel));
                 }
             }
             for column in (columns.start..all.start).chain(all.end..columns.end) {
@@ -336,9 +333,9 @@ impl<T: Element> RowView<'_, T> {
                     for (vector, sum) in sums.iter_mut().enumerate() {
                         let first = vector * lanes;
                         let count = lanes.min(self.width - first);
-                        let value = load_some::<S, T>(simd, from.add(first), count);
-                        let factor = load_some::<S, T>(simd, to.add(first), count);
-                        *sum = T::mul_add(simd, value, factor, *sum);
+                        let value = load_some::<S, E>(simd, from.add(first), count);
+                        let factor = load_some::<S, E>(simd, to.add(first), count);
+                        *sum = E::Compute::mul_add(simd, value, factor, *sum);
                     }
                 }
             }
@@ -349,7 +346,7 @@ impl<T: Element> RowView<'_, T> {
             for (tap, sums) in sums.iter().enumerate() {
                 for (vector, &sum) in sums.iter().enumerate() {
                     let (tap, channel) = place(tap, vector);
-                    store::<S, T>(simd, stack.0[tap].as_mut_ptr().add(channel), sum);
+                    store::<S, E::Compute>(simd, stack.0[tap].as_mut_ptr().add(channel), sum);
                 }
             }
         }
@@ -374,21 +371,21 @@ struct Steps {
 /// All of them must exist.
 #[inline(always)]
 #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const COUNT: usize>(
+unsafe fn accumulate<S: Simd, E: Storage, const VECTORS: usize, const COUNT: usize>(
     simd: S,
-    sums: &mut [[T::Vector<S>; VECTORS]; COUNT],
-    input: *const T,
-    cotangent: *const T,
+    sums: &mut [[Register<E, S>; VECTORS]; COUNT],
+    input: *const E,
+    cotangent: *const E,
     count: usize,
     steps: &Steps,
 ) {
     // SAFETY: as the caller vouches.
     unsafe {
-        if steps.last == lanes::<S, T>() {
-            let load = |from| load::<S, T>(simd, from);
+        if steps.last == lanes::<S, E>() {
+            let load = |from| load::<S, E>(simd, from);
             accumulate_by(simd, sums, input, cotangent, count, steps, load);
         } else {
-            let load = |from| load_some::<S, T>(simd, from, steps.last);
+            let load = |from| load_some::<S, E>(simd, from, steps.last);
             accumulate_by(simd, sums, input, cotangent, count, steps, load);
         }
     }
@@ -398,22 +395,22 @@ unsafe fn accumulate<S: Simd, T: Element, const VECTORS: usize, const COUNT: usi
 /// As for [`accumulate`].
 #[inline(always)]
 #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-unsafe fn accumulate_by<S: Simd, T: Element, const VECTORS: usize, const COUNT: usize>(
+unsafe fn accumulate_by<S: Simd, E: Storage, const VECTORS: usize, const COUNT: usize>(
     simd: S,
-    sums: &mut [[T::Vector<S>; VECTORS]; COUNT],
-    mut input: *const T,
-    mut cotangent: *const T,
+    sums: &mut [[Register<E, S>; VECTORS]; COUNT],
+    mut input: *const E,
+    mut cotangent: *const E,
     count: usize,
     steps: &Steps,
-    load_last: impl Fn(*const T) -> T::Vector<S>,
+    load_last: impl Fn(*const E) -> Register<E, S>,
 ) {
-    let lanes = lanes::<S, T>();
-    let load = |from: *const T, vector: usize| {
+    let lanes = lanes::<S, E>();
+    let load = |from: *const E, vector: usize| {
         if vector + 1 == VECTORS {
             load_last(from.wrapping_add(vector * lanes))
         } else {
             // SAFETY: as the caller vouches.
-            unsafe { load::<S, T>(simd, from.wrapping_add(vector * lanes)) }
+            unsafe { load::<S, E>(simd, from.wrapping_add(vector * lanes)) }
         }
     };
     // A local copy is what the compiler keeps in registers.
@@ -422,7 +419,7 @@ unsafe fn accumulate_by<S: Simd, T: Element, const VECTORS: usize, const COUNT: 
     // What is loaded is shared, if sums, cotangents and a value fit in the registers.
     if S::REGISTER_COUNT >= 32 && steps.input == steps.tap {
         while left >= SHARED {
-            let mut factors = [[T::splat(simd, T::ZERO); SHARED]; VECTORS];
+            let mut factors = [[zero::<S, E>(simd); SHARED]; VECTORS];
             for position in 0..SHARED {
                 for (vector, factors) in factors.iter_mut().enumerate() {
                     factors[position] = load(cotangent, vector);
@@ -439,7 +436,7 @@ unsafe fn accumulate_by<S: Simd, T: Element, const VECTORS: usize, const COUNT: 
                             for (position, &factor) in factors[vector].iter().enumerate() {
                                 if position <= $place && $place - position < COUNT {
                                     let sum = &mut local[$place - position][vector];
-                                    *sum = T::mul_add(simd, value, factor, *sum);
+                                    *sum = E::Compute::mul_add(simd, value, factor, *sum);
                                 }
                             }
                         }
@@ -457,7 +454,7 @@ unsafe fn accumulate_by<S: Simd, T: Element, const VECTORS: usize, const COUNT: 
             let factor = load(cotangent, vector);
             let mut from = input;
             for sums in &mut local {
-                sums[vector] = T::mul_add(simd, load(from, vector), factor, sums[vector]);
+                sums[vector] = E::Compute::mul_add(simd, load(from, vector), factor, sums[vector]);
                 from = from.wrapping_offset(steps.tap);
             }
         }

@@ -4,25 +4,26 @@ use std::ops::Range;
 
 use pulp::Simd;
 
-use crate::Element;
+use crate::Storage;
 use crate::bounds::holds;
-use crate::element::sealed::{lanes, load, store, widest_panel};
+use crate::element::sealed::{Vectors, lanes, load, store, widest_panel, zero};
 
-/// Values of one side of the products, some for each position.
+/// Values of one side of the products, some for each step. The positions of a row that make a step lie side by side, term by term; if
+/// the last step of a row lacks positions, zeros stand for them on the right.
 #[derive(Clone, Copy)]
-pub(crate) struct Rows<T> {
-    pub(crate) first: *const T,
+pub(crate) struct Rows<E> {
+    pub(crate) first: *const E,
     /// From one row of positions to the next.
     pub(crate) row_pitch: usize,
-    /// From one position of a row to the next.
+    /// From one step of a row to the next.
     pub(crate) pitch: usize,
 }
 
-impl<T> Rows<T> {
+impl<E> Rows<E> {
     /// Whether `count` values of the first and of the last of some positions are part of `slice`.
     pub(crate) fn are_in(
         &self,
-        slice: &[T],
+        slice: &[E],
         [rows, columns]: [&Range<usize>; 2],
         count: usize,
     ) -> bool {
@@ -60,24 +61,24 @@ pub(crate) struct Sums<T> {
 ///
 /// # Safety
 /// `left` must be valid for reading `sums.rows` values of each position; `right` for reading, and `sums` for reading and writing,
-/// `sums.columns` values of each row, filled up to whole registers.
+/// `sums.columns` values of each step or row, filled up to whole registers.
 #[inline(always)]
 #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-pub(crate) unsafe fn multiply<S: Simd, T: Element>(
+pub(crate) unsafe fn multiply<S: Simd, E: Storage>(
     simd: S,
-    left: Rows<T>,
-    right: Rows<T>,
+    left: Rows<E>,
+    right: Rows<E>,
     positions: Extent,
-    sums: Sums<T>,
+    sums: Sums<E::Compute>,
 ) {
-    let lanes = lanes::<S, T>();
+    let lanes = lanes::<S, E>();
     let vectors = sums.columns.div_ceil(lanes);
     let panels = vectors.div_ceil(widest_panel::<S>());
     for panel in 0..panels {
         let first = panel * vectors / panels;
         let count = (panel + 1) * vectors / panels - first;
         let right = Rows {
-            first: right.first.wrapping_add(first * lanes),
+            first: right.first.wrapping_add(first * lanes * E::TERMS),
             ..right
         };
         let sums = Sums {
@@ -88,15 +89,15 @@ pub(crate) unsafe fn multiply<S: Simd, T: Element>(
         unsafe {
             if S::REGISTER_COUNT >= 32 {
                 match count {
-                    1 => by_rows::<S, T, 1, 12>(simd, left, right, positions, sums),
-                    2 => by_rows::<S, T, 2, 10>(simd, left, right, positions, sums),
-                    3 => by_rows::<S, T, 3, 8>(simd, left, right, positions, sums),
-                    _ => by_rows::<S, T, 4, 6>(simd, left, right, positions, sums),
+                    1 => by_rows::<S, E, 1, 12>(simd, left, right, positions, sums),
+                    2 => by_rows::<S, E, 2, 10>(simd, left, right, positions, sums),
+                    3 => by_rows::<S, E, 3, 8>(simd, left, right, positions, sums),
+                    _ => by_rows::<S, E, 4, 6>(simd, left, right, positions, sums),
                 }
             } else {
                 match count {
-                    1 => by_rows::<S, T, 1, 12>(simd, left, right, positions, sums),
-                    _ => by_rows::<S, T, 2, 6>(simd, left, right, positions, sums),
+                    1 => by_rows::<S, E, 1, 12>(simd, left, right, positions, sums),
+                    _ => by_rows::<S, E, 2, 6>(simd, left, right, positions, sums),
                 }
             }
         }
@@ -105,64 +106,71 @@ pub(crate) unsafe fn multiply<S: Simd, T: Element>(
 
 #[inline(always)]
 #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-unsafe fn by_rows<S: Simd, T: Element, const VECTORS: usize, const MOST: usize>(
+unsafe fn by_rows<S: Simd, E: Storage, const VECTORS: usize, const MOST: usize>(
     simd: S,
-    left: Rows<T>,
-    right: Rows<T>,
+    left: Rows<E>,
+    right: Rows<E>,
     positions: Extent,
-    sums: Sums<T>,
+    sums: Sums<E::Compute>,
 ) {
     let mut row = 0;
     // SAFETY: as the caller of `multiply` vouches.
     unsafe {
         while row + MOST <= sums.rows {
-            block::<S, T, VECTORS, MOST>(simd, left, right, positions, sums, row);
+            block::<S, E, VECTORS, MOST>(simd, left, right, positions, sums, row);
             row += MOST;
         }
         while row + 4 <= sums.rows {
-            block::<S, T, VECTORS, 4>(simd, left, right, positions, sums, row);
+            block::<S, E, VECTORS, 4>(simd, left, right, positions, sums, row);
             row += 4;
         }
         while row + 2 <= sums.rows {
-            block::<S, T, VECTORS, 2>(simd, left, right, positions, sums, row);
+            block::<S, E, VECTORS, 2>(simd, left, right, positions, sums, row);
             row += 2;
         }
         if row < sums.rows {
-            block::<S, T, VECTORS, 1>(simd, left, right, positions, sums, row);
+            block::<S, E, VECTORS, 1>(simd, left, right, positions, sums, row);
         }
     }
 }
 
 #[inline(always)]
 #[expect(unsafe_code, reason = "the micro-kernel addresses memory by pointer")]
-unsafe fn block<S: Simd, T: Element, const VECTORS: usize, const ROWS: usize>(
+unsafe fn block<S: Simd, E: Storage, const VECTORS: usize, const ROWS: usize>(
     simd: S,
-    left: Rows<T>,
-    right: Rows<T>,
+    left: Rows<E>,
+    right: Rows<E>,
     positions: Extent,
-    to: Sums<T>,
+    to: Sums<E::Compute>,
     row: usize,
 ) {
-    let lanes = lanes::<S, T>();
-    let mut sums = [[T::splat(simd, T::ZERO); VECTORS]; ROWS];
+    let lanes = lanes::<S, E>();
+    let mut sums = [[zero::<S, E>(simd); VECTORS]; ROWS];
     // SAFETY: as the caller of `multiply` vouches.
     unsafe {
         for position in 0..positions.rows {
-            let mut value = left.first.wrapping_add(position * left.row_pitch + row);
+            let first = position * left.row_pitch + row * E::TERMS;
+            let mut value = left.first.wrapping_add(first);
             let mut panel = right.first.wrapping_add(position * right.row_pitch);
-            for _ in 0..positions.columns {
-                let mut vectors = [T::splat(simd, T::ZERO); VECTORS];
-                for (vector, slot) in vectors.iter_mut().enumerate() {
-                    *slot = load::<S, T>(simd, panel.add(vector * lanes));
-                }
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let value = T::splat(simd, *value.add(row));
-                    for (sum, &vector) in sums.iter_mut().zip(&vectors) {
-                        *sum = T::mul_add(simd, value, vector, *sum);
-                    }
-                }
+            for _ in 0..positions.columns / E::TERMS {
+                E::add_step::<S, VECTORS, ROWS, true>(
+                    simd,
+                    &mut sums,
+                    #[inline(always)]
+                    |row| value.add(row * E::TERMS),
+                    panel,
+                );
                 value = value.wrapping_add(left.pitch);
                 panel = panel.wrapping_add(right.pitch);
+            }
+            if !positions.columns.is_multiple_of(E::TERMS) {
+                E::add_step::<S, VECTORS, ROWS, false>(
+                    simd,
+                    &mut sums,
+                    #[inline(always)]
+                    |row| value.add(row * E::TERMS),
+                    panel,
+                );
             }
         }
         for (index, sums) in sums.iter().enumerate() {
@@ -171,9 +179,9 @@ unsafe fn block<S: Simd, T: Element, const VECTORS: usize, const ROWS: usize>(
                 let sum = if to.replace {
                     sum
                 } else {
-                    T::vector_add(simd, load::<S, T>(simd, place), sum)
+                    E::Compute::vector_add(simd, load::<S, E::Compute>(simd, place), sum)
                 };
-                store::<S, T>(simd, place, sum);
+                store::<S, E::Compute>(simd, place, sum);
             }
         }
     }

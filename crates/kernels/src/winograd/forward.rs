@@ -9,15 +9,20 @@ use super::patches::{PatchFamily, PatchTask, Source, transform};
 use super::patching::{Cut, FEW_BYTES, LONGEST_SUM, MANY_BYTES, Patching, shared_tiles};
 use super::products::{PRODUCT_BYTES, Products};
 use super::{Grid, PATCH, PRODUCTS, TILE, TileAxis, Transformed};
-use crate::element::sealed::{Family, lanes, load_some, store_some};
-use crate::gather::product::{TERMS_BETWEEN_FETCHES, Terms, accumulate, accumulate_and_fetch};
+#[cfg(target_arch = "x86_64")]
+use crate::bf16;
+use crate::element::sealed::{
+    Family, Operation, Register, Vectors, for_each_number, lanes, load_some, store_some, zero,
+};
+use crate::gather::product::{STEPS_BETWEEN_FETCHES, Terms, accumulate, accumulate_and_fetch};
 use crate::gather::{Axis, Gather};
-use crate::instructions::dispatch;
 use crate::prefetch::Ahead;
 use crate::shared::Shared;
 use crate::stack::Stack;
+#[cfg(target_arch = "x86_64")]
+use crate::storage::native::{NativeBf16, native_mut};
 use crate::weights::Panel;
-use crate::{Element, Existing};
+use crate::{Existing, Storage};
 
 /// Most lines of weights that are fetched at a time: more than the processor can have under way only wait.
 const MOST_LINES: usize = 16;
@@ -32,140 +37,168 @@ fn tile_axis(axis: &Axis, before: usize) -> TileAxis {
     }
 }
 
-/// Runs a gather of 3 x 3 taps by tiles; `before` places of the first tile lie before the first target.
-pub(crate) fn run<T: Element>(mut gather: Gather<'_, T>, before: [usize; 2], scratch: &mut [T]) {
-    let grid = Grid {
-        rows: tile_axis(&gather.rows, before[0]),
-        columns: tile_axis(&gather.columns, before[1]),
-    };
-    if gather.rows.targets == 0 || gather.columns.targets == 0 {
-        return;
+/// A gather of 3 x 3 taps that is computed by tiles.
+pub(crate) struct TiledGather<'a, E: Storage> {
+    pub(crate) gather: Gather<'a, E>,
+    /// Places of the first tile that lie before the first target.
+    pub(crate) before: [usize; 2],
+    pub(crate) scratch: &'a mut [E],
+}
+
+/// Gathers by tiles.
+pub(crate) struct Tiled;
+
+impl Operation for Tiled {
+    type Operands<'a, E: Storage> = TiledGather<'a, E>;
+
+    fn run<E: Storage>(operands: TiledGather<'_, E>) {
+        operands.run();
     }
-    let target = Shared::new(std::mem::take(&mut gather.target));
-    let gather = &gather;
-    let channels = gather.source_channels;
-    let panels = gather.weights.layout.panel_count();
-    let tiles = grid.tiles();
-    let source = Source {
-        data: gather.source,
-        row_pitch: gather.source_pitch * channels,
-        pitch: channels,
-        channels,
-    };
-    let patching = Patching::new::<T>(channels);
-    let Cut { step, parts } = Cut::new(patching, tiles, panels);
-    if patching != Patching::Shared {
-        let chunks = tiles.div_ceil(step);
-        (0..chunks * parts).into_par_iter().for_each(|task| {
-            let (chunk, part) = (task / parts, task % parts);
-            T::run::<Winograd>(Task {
-                gather,
-                grid: &grid,
-                target: &target,
-                tiles: chunk * step..((chunk + 1) * step).min(tiles),
-                panels: part * panels / parts..(part + 1) * panels / parts,
-                patches: if patching == Patching::Few {
-                    Patches::Few(source)
-                } else {
-                    Patches::Many(source)
-                },
-            });
-        });
-        return;
+
+    #[cfg(target_arch = "x86_64")]
+    fn native<'a>(operands: Self::Operands<'a, bf16>) -> Self::Operands<'a, NativeBf16> {
+        TiledGather {
+            gather: operands.gather.native(),
+            before: operands.before,
+            scratch: native_mut(operands.scratch),
+        }
     }
-    let batch = shared_tiles(channels);
-    let layout = Transformed::new(batch, channels);
-    let shared = Shared::new(scratch);
-    let shared = &shared;
-    for start in (0..tiles).step_by(batch) {
-        let end = (start + batch).min(tiles);
-        let chunk = 8;
-        (0..(end - start).div_ceil(chunk))
-            .into_par_iter()
-            .for_each(|task| {
-                let first = start + task * chunk;
-                T::run::<PatchFamily>(PatchTask {
-                    grid: &grid,
-                    source,
-                    tiles: first..(first + chunk).min(end),
-                    target: shared,
-                    first: task * chunk * layout.tile_step,
-                    layout,
-                });
-            });
-        (0..(end - start).div_ceil(step) * panels)
-            .into_par_iter()
-            .for_each(|task| {
-                let (chunk, panel) = (task / panels, task % panels);
-                let first = start + chunk * step;
-                T::run::<Winograd>(Task {
+}
+
+impl<E: Storage> TiledGather<'_, E> {
+    fn run(self) {
+        let Self {
+            mut gather,
+            before,
+            scratch,
+        } = self;
+        let grid = Grid {
+            rows: tile_axis(&gather.rows, before[0]),
+            columns: tile_axis(&gather.columns, before[1]),
+        };
+        if gather.rows.targets == 0 || gather.columns.targets == 0 {
+            return;
+        }
+        let target = Shared::new(std::mem::take(&mut gather.target));
+        let gather = &gather;
+        let channels = gather.source_channels;
+        let panels = gather.weights.layout.panel_count();
+        let tiles = grid.tiles();
+        let source = Source {
+            data: gather.source,
+            row_pitch: gather.source_pitch * channels,
+            pitch: channels,
+            channels,
+        };
+        let patching = Patching::new::<E>(channels);
+        let Cut { step, parts } = Cut::new(patching, tiles, panels);
+        if patching != Patching::Shared {
+            let chunks = tiles.div_ceil(step);
+            (0..chunks * parts).into_par_iter().for_each(|task| {
+                let (chunk, part) = (task / parts, task % parts);
+                E::run::<Winograd>(Task {
                     gather,
                     grid: &grid,
                     target: &target,
-                    tiles: first..(first + step).min(end),
-                    panels: panel..panel + 1,
-                    patches: Patches::Shared {
-                        values: shared,
-                        first: chunk * step * layout.tile_step,
-                        layout,
+                    tiles: chunk * step..((chunk + 1) * step).min(tiles),
+                    panels: part * panels / parts..(part + 1) * panels / parts,
+                    patches: if patching == Patching::Few {
+                        Patches::Few(source)
+                    } else {
+                        Patches::Many(source)
                     },
                 });
             });
+            return;
+        }
+        let batch = shared_tiles(channels);
+        let layout = Transformed::new(batch, channels);
+        let shared = Shared::new(scratch);
+        let shared = &shared;
+        for start in (0..tiles).step_by(batch) {
+            let end = (start + batch).min(tiles);
+            let chunk = 8;
+            (0..(end - start).div_ceil(chunk))
+                .into_par_iter()
+                .for_each(|task| {
+                    let first = start + task * chunk;
+                    E::run::<PatchFamily>(PatchTask {
+                        grid: &grid,
+                        source,
+                        tiles: first..(first + chunk).min(end),
+                        target: shared,
+                        first: task * chunk * layout.tile_step,
+                        layout,
+                    });
+                });
+            (0..(end - start).div_ceil(step) * panels)
+                .into_par_iter()
+                .for_each(|task| {
+                    let (chunk, panel) = (task / panels, task % panels);
+                    let first = start + chunk * step;
+                    E::run::<Winograd>(Task {
+                        gather,
+                        grid: &grid,
+                        target: &target,
+                        tiles: first..(first + step).min(end),
+                        panels: panel..panel + 1,
+                        patches: Patches::Shared {
+                            values: shared,
+                            first: chunk * step * layout.tile_step,
+                            layout,
+                        },
+                    });
+                });
+        }
     }
 }
 
 /// Where a task's transformed patches come from.
-enum Patches<'a, T> {
+enum Patches<'a, E: Storage> {
     /// The task itself, which has room for `FEW_BYTES` of them.
-    Few(Source<'a, T>),
+    Few(Source<'a, E>),
     /// The task itself, which has room for `MANY_BYTES` of them.
-    Many(Source<'a, T>),
+    Many(Source<'a, E>),
     /// All tasks.
     Shared {
-        values: &'a Shared<'a, T>,
+        values: &'a Shared<'a, E>,
         first: usize,
         layout: Transformed,
     },
 }
 
 /// Some tiles times some panels: no two tasks share both.
-pub(crate) struct Task<'a, T> {
-    gather: &'a Gather<'a, T>,
+pub(crate) struct Task<'a, E: Storage> {
+    gather: &'a Gather<'a, E>,
     grid: &'a Grid,
-    target: &'a Shared<'a, T>,
+    target: &'a Shared<'a, E>,
     tiles: Range<usize>,
     panels: Range<usize>,
-    patches: Patches<'a, T>,
+    patches: Patches<'a, E>,
 }
 
 /// The family of [`Task`].
 struct Winograd;
 
 impl Family for Winograd {
-    type Task<'a, T: Element> = Task<'a, T>;
+    type Task<'a, E: Storage> = Task<'a, E>;
 
-    fn single(task: Task<'_, f32>) {
-        task.run();
-    }
-
-    fn double(task: Task<'_, f64>) {
-        task.run();
-    }
+    for_each_number!(|task, Number| Task::<'_, Number>::run(&task));
 }
 
-impl<T: Element> Task<'_, T> {
+impl<E: Storage> Task<'_, E> {
     /// Does the task, with no more stack than it needs: each page of it costs time.
     #[inline(always)]
-    pub(crate) fn run(&self) {
+    fn run(&self) {
         let task = self;
         match self.patches {
-            Patches::Few(source) => dispatch(OwnPatches::<T, FEW_BYTES> { task, source }),
-            Patches::Many(source) => dispatch(OwnPatches::<T, MANY_BYTES> { task, source }),
+            Patches::Few(source) => E::dispatch(OwnPatches::<E, FEW_BYTES> { task, source }),
+            Patches::Many(source) => E::dispatch(OwnPatches::<E, MANY_BYTES> { task, source }),
             Patches::Shared {
                 values,
                 first,
                 layout,
-            } => dispatch(SharedPatches {
+            } => E::dispatch(SharedPatches {
                 task,
                 first: values.place(first, layout.reach(self.tiles.len())),
                 layout,
@@ -175,12 +208,12 @@ impl<T: Element> Task<'_, T> {
 }
 
 /// A task that transforms its patches, `BYTES` of them.
-struct OwnPatches<'a, T, const BYTES: usize> {
-    task: &'a Task<'a, T>,
-    source: Source<'a, T>,
+struct OwnPatches<'a, E: Storage, const BYTES: usize> {
+    task: &'a Task<'a, E>,
+    source: Source<'a, E>,
 }
 
-impl<T: Element, const BYTES: usize> WithSimd for OwnPatches<'_, T, BYTES> {
+impl<E: Storage, const BYTES: usize> WithSimd for OwnPatches<'_, E, BYTES> {
     type Output = ();
 
     #[inline(always)]
@@ -189,7 +222,7 @@ impl<T: Element, const BYTES: usize> WithSimd for OwnPatches<'_, T, BYTES> {
         let Self { task, source } = self;
         let mut patches = Stack::<BYTES>::uninit();
         let mut products = Stack::<PRODUCT_BYTES>::uninit();
-        let patches = patches.as_mut_ptr().cast::<T>();
+        let patches = patches.as_mut_ptr().cast::<E>();
         let layout = Transformed::new(task.tiles.len(), source.channels);
         // Other tasks that multiply the same tiles go on with other panels of them.
         let mut next = if task.panels.end == task.gather.weights.layout.panel_count() {
@@ -198,11 +231,11 @@ impl<T: Element, const BYTES: usize> WithSimd for OwnPatches<'_, T, BYTES> {
             Ahead::nothing()
         };
         debug_assert!(
-            Transformed::values(task.tiles.len(), source.channels) * size_of::<T>() <= BYTES
+            Transformed::values(task.tiles.len(), source.channels) * size_of::<E>() <= BYTES
         );
         // SAFETY: that, since `Patching` holds, and a task has at most its tiles.
         unsafe {
-            transform(
+            transform::<S, E, false>(
                 simd,
                 task.grid,
                 source,
@@ -216,13 +249,13 @@ impl<T: Element, const BYTES: usize> WithSimd for OwnPatches<'_, T, BYTES> {
 }
 
 /// A task whose patches lie at `first`.
-struct SharedPatches<'a, T> {
-    task: &'a Task<'a, T>,
-    first: *const T,
+struct SharedPatches<'a, E: Storage> {
+    task: &'a Task<'a, E>,
+    first: *const E,
     layout: Transformed,
 }
 
-impl<T: Element> WithSimd for SharedPatches<'_, T> {
+impl<E: Storage> WithSimd for SharedPatches<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -239,7 +272,7 @@ impl<T: Element> WithSimd for SharedPatches<'_, T> {
     }
 }
 
-impl<T: Element> Task<'_, T> {
+impl<E: Storage> Task<'_, E> {
     /// # Safety
     /// The transformed patches of all tiles must lie at `patches`.
     #[inline(always)]
@@ -247,10 +280,10 @@ impl<T: Element> Task<'_, T> {
     unsafe fn multiply<S: Simd>(
         &self,
         simd: S,
-        patches: *const T,
+        patches: *const E,
         layout: &Transformed,
         stack: &mut Stack<PRODUCT_BYTES>,
-        next: &mut Ahead<T>,
+        next: &mut Ahead<E>,
     ) {
         for index in self.panels.clone() {
             let panel = self.gather.weights.layout.panel(index);
@@ -281,33 +314,34 @@ impl<T: Element> Task<'_, T> {
         &self,
         simd: S,
         panel: Panel,
-        patches: *const T,
+        patches: *const E,
         layout: &Transformed,
         stack: &mut Stack<PRODUCT_BYTES>,
-        next: &mut Ahead<T>,
+        next: &mut Ahead<E>,
     ) {
         let [mut residuals, mut targets] = self.ahead_of_stores(panel);
         let groups = PRODUCTS * self.tiles.len().div_ceil(GROUP).max(1);
         let [lines, residual_lines, target_lines] =
             [next.lines(), residuals.lines(), targets.lines()].map(|lines| lines.div_ceil(groups));
         let depth = self.gather.source_channels;
-        let width = VECTORS * lanes::<S, T>();
-        let weights = &self.gather.weights.values()[panel.offset..][..PRODUCTS * depth * width];
-        let products = Products::<T, VECTORS>::new(stack);
+        let steps = self.gather.weights.layout.steps();
+        let width = VECTORS * lanes::<S, E>() * E::TERMS;
+        let weights = &self.gather.weights.values[panel.offset..][..PRODUCTS * steps * width];
+        let products = Products::<E::Compute, VECTORS>::new(stack);
         let tiles = self.tiles.len();
-        let blocks = depth.div_ceil(LONGEST_SUM);
+        let blocks = steps.div_ceil(LONGEST_SUM);
         for product in 0..PRODUCTS {
             for block in 0..blocks {
-                let terms = block * depth / blocks..(block + 1) * depth / blocks;
-                let patches = patches.wrapping_add(product * layout.product_step + terms.start);
-                let weights = &weights[(product * depth + terms.start) * width..];
-                let terms = Terms {
-                    weights: weights.as_ptr(),
-                    count: terms.len(),
-                };
-                let following = terms.weights.wrapping_add(terms.count * width);
-                let mut weights_ahead = Ahead::values(following, terms.count * width);
-                let fetches = tiles.div_ceil(GROUP) * terms.count.div_ceil(TERMS_BETWEEN_FETCHES);
+                let steps_here = block * steps / blocks..(block + 1) * steps / blocks;
+                let first = steps_here.start * E::TERMS;
+                let patches = patches.wrapping_add(product * layout.product_step + first);
+                let weights = &weights[(product * steps + steps_here.start) * width..];
+                let count = depth.min(steps_here.end * E::TERMS) - first;
+                let terms = Terms::of_tap(weights.as_ptr(), count);
+                let length = steps_here.len() * width;
+                let following = terms.weights.wrapping_add(length);
+                let mut weights_ahead = Ahead::values(following, length);
+                let fetches = tiles.div_ceil(GROUP) * terms.steps.div_ceil(STEPS_BETWEEN_FETCHES);
                 let weight_lines = weights_ahead
                     .lines()
                     .div_ceil(fetches.max(1))
@@ -328,7 +362,7 @@ impl<T: Element> Task<'_, T> {
                         let tile = (first + tile).min(tiles - 1);
                         *place = patches.wrapping_add(tile * layout.tile_step);
                     }
-                    let mut sums = [[T::splat(simd, T::ZERO); VECTORS]; GROUP];
+                    let mut sums = [[zero::<S, E>(simd); VECTORS]; GROUP];
                     // SAFETY: patches and weights have all these terms; the block before put what is added to.
                     unsafe {
                         if blocks > 1 {
@@ -353,7 +387,7 @@ impl<T: Element> Task<'_, T> {
 
     /// What the next task will transform of its first row of tiles, but for the rows that this one has read.
     #[inline(always)]
-    fn ahead_of_patches(&self, source: Source<'_, T>) -> Ahead<T> {
+    fn ahead_of_patches(&self, source: Source<'_, E>) -> Ahead<E> {
         let (tile, tiles) = self.grid.first_run(self.tiles.end, self.tiles.len());
         let shared = PATCH - TILE;
         let [row, column] = self.grid.patch(tile);
@@ -366,7 +400,7 @@ impl<T: Element> Task<'_, T> {
 
     /// What the task will read and write when it stores its first row of tiles: residuals and targets of a panel.
     #[inline(always)]
-    fn ahead_of_stores(&self, panel: Panel) -> [Ahead<T>; 2] {
+    fn ahead_of_stores(&self, panel: Panel) -> [Ahead<E>; 2] {
         let gather = self.gather;
         let ([row, column], width) = self.grid.first_run(self.tiles.start, self.tiles.len());
         let (row, column) = (
@@ -397,7 +431,7 @@ impl<T: Element> Task<'_, T> {
         [residuals, targets]
     }
 
-    /// Stores `A^T m A` of one register of products.
+    /// Stores `A^E m A` of one register of products.
     #[inline(always)]
     fn store<S: Simd>(
         &self,
@@ -405,9 +439,9 @@ impl<T: Element> Task<'_, T> {
         panel: Panel,
         tile: usize,
         vector: usize,
-        products: &[T::Vector<S>; PRODUCTS],
+        products: &[Register<E, S>; PRODUCTS],
     ) {
-        let mut rows = [[T::splat(simd, T::ZERO); PATCH]; TILE];
+        let mut rows = [[zero::<S, E>(simd); PATCH]; TILE];
         for column in 0..PATCH {
             let products = [
                 products[column],
@@ -415,18 +449,18 @@ impl<T: Element> Task<'_, T> {
                 products[2 * PATCH + column],
                 products[3 * PATCH + column],
             ];
-            [rows[0][column], rows[1][column]] = reduce::<S, T>(simd, products);
+            [rows[0][column], rows[1][column]] = reduce::<S, E>(simd, products);
         }
         let (tile_row, tile_column) = self.grid.place(tile);
         let gather = self.gather;
-        let lanes = lanes::<S, T>();
+        let lanes = lanes::<S, E>();
         let count = lanes.min(panel.width.saturating_sub(vector * lanes));
         let channel = panel.first + vector * lanes;
         for (place, values) in rows.iter().enumerate() {
             let Some(row) = self.grid.rows.position(tile_row, place) else {
                 continue;
             };
-            let values = reduce::<S, T>(simd, *values);
+            let values = reduce::<S, E>(simd, *values);
             for (place, &value) in values.iter().enumerate() {
                 let mut value = value;
                 let Some(column) = self.grid.columns.position(tile_column, place) else {
@@ -439,21 +473,22 @@ impl<T: Element> Task<'_, T> {
                     let place = gather.target_offset(target) + channel;
                     let to = self.target.place(place, count);
                     if gather.existing == Existing::Add {
-                        value = T::vector_add(simd, load_some::<S, T>(simd, to, count), value);
+                        value =
+                            E::Compute::vector_add(simd, load_some::<S, E>(simd, to, count), value);
                     }
                     value = gather.finish(simd, target, channel, count, value);
-                    store_some::<S, T>(simd, to, count, value);
+                    store_some::<S, E>(simd, to, count, value);
                 }
             }
         }
     }
 }
 
-/// `A^T` times four values.
+/// `A^E` times four values.
 #[inline(always)]
-fn reduce<S: Simd, T: Element>(simd: S, m: [T::Vector<S>; PATCH]) -> [T::Vector<S>; TILE] {
+fn reduce<S: Simd, E: Storage>(simd: S, m: [Register<E, S>; PATCH]) -> [Register<E, S>; TILE] {
     [
-        T::vector_add(simd, T::vector_add(simd, m[0], m[1]), m[2]),
-        T::vector_sub(simd, T::vector_sub(simd, m[1], m[2]), m[3]),
+        E::Compute::vector_add(simd, E::Compute::vector_add(simd, m[0], m[1]), m[2]),
+        E::Compute::vector_sub(simd, E::Compute::vector_sub(simd, m[1], m[2]), m[3]),
     ]
 }

@@ -1,12 +1,10 @@
 //! Weights from their transform.
 
-use crate::Element;
-
 /// Sets every `step`-th of `weights` to the weight at `tap` of kernels that lie side by side, given their products: the sums
 /// and differences of `G`'s rows undone. The corners are exact; others carry the rounding of up to four products.
-pub(crate) fn original_weights<'a, T: Element>(
+pub(crate) fn original_weights<Products: Iterator<Item = f64>>(
     tap: [usize; 2],
-    products: impl Fn([usize; 2]) -> &'a [T],
+    products: impl Fn([usize; 2]) -> Products,
     weights: &mut [f64],
     step: usize,
 ) {
@@ -19,7 +17,7 @@ pub(crate) fn original_weights<'a, T: Element>(
             let products = products([row, column]);
             for (weight, product) in weights.iter_mut().step_by(step).zip(products) {
                 let before = if is_first { 0.0 } else { *weight };
-                *weight = before + sign * product.to_f64();
+                *weight = before + sign * product;
             }
             is_first = false;
         }

@@ -1,20 +1,21 @@
-//! The transform of input patches, `B^T d B`.
+//! The transform of input patches, `B^E d B`.
 
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
 use super::{Grid, PATCH, TILE, Transformed};
-use crate::Element;
+use crate::Storage;
 use crate::bounds::holds;
-use crate::element::sealed::{Family, lanes, load, load_some, store};
-use crate::instructions::dispatch;
+use crate::element::sealed::{
+    Family, Register, Stored, Vectors, for_each_number, lanes, load, load_some, store, zero,
+};
 use crate::shared::Shared;
 
 /// A view that patches are cut from.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Source<'a, T> {
-    pub(super) data: &'a [T],
+pub(super) struct Source<'a, E: Storage> {
+    pub(super) data: &'a [E],
     /// From one row to the next, in values.
     pub(super) row_pitch: usize,
     /// From one position to the next.
@@ -24,11 +25,11 @@ pub(super) struct Source<'a, T> {
 }
 
 /// Transforms the patches of some tiles.
-pub(crate) struct PatchTask<'a, T> {
+pub(crate) struct PatchTask<'a, E: Storage> {
     pub(super) grid: &'a Grid,
-    pub(super) source: Source<'a, T>,
+    pub(super) source: Source<'a, E>,
     pub(super) tiles: Range<usize>,
-    pub(super) target: &'a Shared<'a, T>,
+    pub(super) target: &'a Shared<'a, E>,
     /// Where the first tile's values go.
     pub(super) first: usize,
     pub(super) layout: Transformed,
@@ -38,18 +39,12 @@ pub(crate) struct PatchTask<'a, T> {
 pub(super) struct PatchFamily;
 
 impl Family for PatchFamily {
-    type Task<'a, T: Element> = PatchTask<'a, T>;
+    type Task<'a, E: Storage> = PatchTask<'a, E>;
 
-    fn single(task: PatchTask<'_, f32>) {
-        dispatch(task);
-    }
-
-    fn double(task: PatchTask<'_, f64>) {
-        dispatch(task);
-    }
+    for_each_number!(|task, Number| Number::dispatch(task));
 }
 
-impl<T: Element> WithSimd for PatchTask<'_, T> {
+impl<E: Storage> WithSimd for PatchTask<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -60,7 +55,7 @@ impl<T: Element> WithSimd for PatchTask<'_, T> {
             let target = self
                 .target
                 .place(self.first, self.layout.reach(self.tiles.len()));
-            transform(
+            transform::<S, E, false>(
                 simd,
                 self.grid,
                 self.source,
@@ -73,26 +68,26 @@ impl<T: Element> WithSimd for PatchTask<'_, T> {
 }
 
 /// Some channels of four rows of an image.
-struct Rows<T> {
+struct Rows<E> {
     /// Where each begins, or nothing where it is padding.
-    starts: [Option<*const T>; PATCH],
+    starts: [Option<*const E>; PATCH],
     /// The same, if all rows are there and the channels fill a register.
-    inside: Option<[*const T; PATCH]>,
+    inside: Option<[*const E; PATCH]>,
     channel: usize,
     count: usize,
 }
 
-impl<T: Element> Rows<T> {
-    /// `B^T` times two columns of a patch.
+impl<E: Storage> Rows<E> {
+    /// `B^E` times two columns of a patch.
     #[inline(always)]
     #[expect(unsafe_code, reason = "transforms address memory by pointer")]
     fn columns<S: Simd>(
         &self,
         simd: S,
         grid: &Grid,
-        source: &Source<'_, T>,
+        source: &Source<'_, E>,
         position: isize,
-    ) -> [[T::Vector<S>; PATCH]; 2] {
+    ) -> [[Register<E, S>; PATCH]; 2] {
         let columns = &grid.columns;
         if let Some([a, b, c, d]) = self
             .inside
@@ -100,7 +95,7 @@ impl<T: Element> Rows<T> {
         {
             let offset = position.unsigned_abs() * source.pitch + self.channel;
             let next = offset + source.pitch;
-            let count = lanes::<S, T>() + source.pitch;
+            let count = lanes::<S, E>() + source.pitch;
             debug_assert!([a, b, c, d].iter().all(|row| holds(
                 source.data,
                 row.wrapping_add(offset),
@@ -110,22 +105,22 @@ impl<T: Element> Rows<T> {
             let columns = unsafe {
                 [
                     [
-                        load::<S, T>(simd, a.add(offset)),
-                        load::<S, T>(simd, b.add(offset)),
-                        load::<S, T>(simd, c.add(offset)),
-                        load::<S, T>(simd, d.add(offset)),
+                        load::<S, E>(simd, a.add(offset)),
+                        load::<S, E>(simd, b.add(offset)),
+                        load::<S, E>(simd, c.add(offset)),
+                        load::<S, E>(simd, d.add(offset)),
                     ],
                     [
-                        load::<S, T>(simd, a.add(next)),
-                        load::<S, T>(simd, b.add(next)),
-                        load::<S, T>(simd, c.add(next)),
-                        load::<S, T>(simd, d.add(next)),
+                        load::<S, E>(simd, a.add(next)),
+                        load::<S, E>(simd, b.add(next)),
+                        load::<S, E>(simd, c.add(next)),
+                        load::<S, E>(simd, d.add(next)),
                     ],
                 ]
             };
             return [
-                transform_four::<S, T>(simd, columns[0]),
-                transform_four::<S, T>(simd, columns[1]),
+                transform_four::<S, E>(simd, columns[0]),
+                transform_four::<S, E>(simd, columns[1]),
             ];
         }
         [
@@ -134,16 +129,16 @@ impl<T: Element> Rows<T> {
         ]
     }
 
-    /// `B^T` times a column of a patch.
+    /// `B^E` times a column of a patch.
     #[inline(always)]
     fn column<S: Simd>(
         &self,
         simd: S,
         grid: &Grid,
-        source: &Source<'_, T>,
+        source: &Source<'_, E>,
         position: isize,
-    ) -> [T::Vector<S>; PATCH] {
-        let mut d = [T::splat(simd, T::ZERO); PATCH];
+    ) -> [Register<E, S>; PATCH] {
+        let mut d = [zero::<S, E>(simd); PATCH];
         if grid.columns.holds(position) {
             let offset = position.unsigned_abs() * source.pitch + self.channel;
             for (value, start) in d.iter_mut().zip(self.starts) {
@@ -152,41 +147,44 @@ impl<T: Element> Rows<T> {
                     #[expect(unsafe_code, reason = "transforms address memory by pointer")]
                     // SAFETY: row and column exist in the image.
                     unsafe {
-                        *value = load_some::<S, T>(simd, start.add(offset), self.count);
+                        *value = load_some::<S, E>(simd, start.add(offset), self.count);
                     }
                 }
             }
         }
-        transform_four::<S, T>(simd, d)
+        transform_four::<S, E>(simd, d)
     }
 }
 
-/// `B^T` times four values.
+/// `B^E` times four values.
 #[inline(always)]
-fn transform_four<S: Simd, T: Element>(simd: S, d: [T::Vector<S>; PATCH]) -> [T::Vector<S>; PATCH] {
+fn transform_four<S: Simd, E: Storage>(
+    simd: S,
+    d: [Register<E, S>; PATCH],
+) -> [Register<E, S>; PATCH] {
     [
-        T::vector_sub(simd, d[0], d[2]),
-        T::vector_add(simd, d[1], d[2]),
-        T::vector_sub(simd, d[2], d[1]),
-        T::vector_sub(simd, d[1], d[3]),
+        E::Compute::vector_sub(simd, d[0], d[2]),
+        E::Compute::vector_add(simd, d[1], d[2]),
+        E::Compute::vector_sub(simd, d[2], d[1]),
+        E::Compute::vector_sub(simd, d[1], d[3]),
     ]
 }
 
-/// Writes the transformed patches of `tiles` from `target` on.
+/// Writes the transformed patches of `tiles` from `target` on; the values of `STEPS` of tiles lie side by side, as the terms of steps.
 ///
 /// # Safety
 /// `target` must be valid for writing all tiles in the layout.
 #[inline(always)]
 #[expect(unsafe_code, reason = "transforms address memory by pointer")]
-pub(super) unsafe fn transform<S: Simd, T: Element>(
+pub(super) unsafe fn transform<S: Simd, E: Storage, const STEPS: bool>(
     simd: S,
     grid: &Grid,
-    source: Source<'_, T>,
+    source: Source<'_, E>,
     tiles: Range<usize>,
-    target: *mut T,
+    target: *mut E,
     layout: &Transformed,
 ) {
-    let lanes = lanes::<S, T>();
+    let lanes = lanes::<S, E>();
     let pitch = source.row_pitch;
     let mut first = 0;
     for (row, columns) in grid.runs(tiles) {
@@ -215,20 +213,26 @@ pub(super) unsafe fn transform<S: Simd, T: Element>(
                 channel,
                 count: count_here,
             };
-            let to = target.wrapping_add(first * layout.tile_step + channel);
             let mut position = grid.columns.patch(columns.start);
             // Neighbouring patches share two columns.
             let mut left = rows.columns(simd, grid, &source, position);
             for tile in 0..count {
                 position += 2;
                 let right = rows.columns(simd, grid, &source, position);
-                let mut to = to.wrapping_add(tile * layout.tile_step);
+                let (place, term) = layout.place::<E>(first + tile, channel, STEPS);
+                let mut to = target.wrapping_add(place);
                 for row in 0..PATCH {
                     let patch = [left[0][row], left[1][row], right[0][row], right[1][row]];
-                    let values = transform_four::<S, T>(simd, patch);
+                    let values = transform_four::<S, E>(simd, patch);
                     for &value in &values {
                         // SAFETY: the caller vouches for the target; its channels are filled up to whole registers.
-                        unsafe { store::<S, T>(simd, to, value) };
+                        unsafe {
+                            if STEPS {
+                                E::store_term(simd, to, term, value);
+                            } else {
+                                store::<S, E>(simd, to, value);
+                            }
+                        }
                         to = to.wrapping_add(layout.product_step);
                     }
                 }

@@ -2,8 +2,9 @@
 
 use super::Transformed;
 use super::products::TASK_TILES;
+use crate::Storage;
 
-/// Longest sum held in registers: its weights stay in the first-level cache while all tiles of a task pass.
+/// Steps of the longest sum held in registers: its weights stay in the first-level cache while all tiles of a task pass.
 pub(super) const LONGEST_SUM: usize = 128;
 
 /// Tiles of a task that transforms its patches itself, of so few channels that a sum is not cut: the weights fit in the
@@ -18,7 +19,8 @@ const MANY_TILES: [usize; 2] = [48, 24];
 /// channels took 7% longer on two cores.
 const TASKS: usize = 16;
 
-/// Bytes of the patches that such tasks hold on the stack: of up to 128 and 256 channels in f32, of half as many in f64.
+/// Bytes of the patches that such tasks hold on the stack: of up to 128 and 256 channels in f32, of half as many in f64, and of twice as
+/// many in bf16.
 pub(super) const FEW_BYTES: usize = Transformed::values(FEW_TILES, 64) * size_of::<f64>();
 pub(super) const MANY_BYTES: usize = Transformed::values(MANY_TILES[0], 128) * size_of::<f64>();
 
@@ -40,9 +42,9 @@ pub(super) enum Patching {
 }
 
 impl Patching {
-    pub(super) fn new<T>(channels: usize) -> Self {
-        let bytes = |tiles| Transformed::values(tiles, channels).saturating_mul(size_of::<T>());
-        if channels <= LONGEST_SUM && bytes(FEW_TILES) <= FEW_BYTES {
+    pub(super) fn new<E: Storage>(channels: usize) -> Self {
+        let bytes = |tiles| Transformed::values(tiles, channels).saturating_mul(size_of::<E>());
+        if channels <= LONGEST_SUM * E::TERMS && bytes(FEW_TILES) <= FEW_BYTES {
             return Self::Few;
         }
         let mut many = MANY_TILES.into_iter();
@@ -89,8 +91,8 @@ pub(super) fn shared_tiles(channels: usize) -> usize {
 }
 
 /// Values of scratch that a convolution needs which reads `channels` channels.
-pub(super) fn scratch_len<T>(channels: usize) -> usize {
-    match Patching::new::<T>(channels) {
+pub(super) fn scratch_len<E: Storage>(channels: usize) -> usize {
+    match Patching::new::<E>(channels) {
         Patching::Few | Patching::Many(_) => 0,
         Patching::Shared => Transformed::values(shared_tiles(channels), channels),
     }
@@ -102,6 +104,7 @@ const _: () = assert!(MANY_TILES[1] <= MANY_TILES[0]);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bf16;
 
     #[test]
     fn patches_lie_where_there_is_room() {
@@ -111,6 +114,8 @@ mod tests {
         assert_eq!(ways[7..], [Patching::Shared, Patching::Shared]);
         let ways = [64, 65, 128, 256, 257].map(Patching::new::<f64>);
         assert_eq!(ways, [few, many, many, half, Patching::Shared]);
+        let ways = [256, 257, 1024, 1100].map(Patching::new::<bf16>);
+        assert_eq!(ways, [few, many, half, Patching::Shared]);
         assert_eq!(scratch_len::<f32>(512), 0);
         assert_eq!(scratch_len::<f32>(528), 16 * (144 * 528 + 16));
     }

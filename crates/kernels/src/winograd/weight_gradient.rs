@@ -1,4 +1,4 @@
-//! The weight gradient by tiles, F(3 x 3, 2 x 2): `G^T [(A dY A^T) . (B^T d B)] G`, with the products summed over tiles.
+//! The weight gradient by tiles, F(3 x 3, 2 x 2): `G^E [(A dY A^E) . (B^E d B)] G`, with the products summed over tiles.
 //!
 //! A task takes a block of input and output channels through the tiles of a strip: it transforms their patches and cotangents
 //! for itself, a few tiles at a time, so that everything it multiplies and sums stays in its core's caches. Patches are
@@ -11,17 +11,18 @@ use pulp::Simd;
 use super::patches::{Source, transform};
 use super::{Grid, PATCH, PRODUCTS, TILE, TileAxis, Transformed};
 use crate::bounds::holds;
-use crate::element::sealed::{Family, lanes, load, load_some, store_some};
-use crate::instructions::dispatch;
+use crate::element::sealed::{
+    Family, Register, Stored, Vectors, for_each_number, lanes, load, load_some, zero,
+};
 use crate::integers::signed;
 use crate::prefetch::Ahead;
 use crate::stack::Stack;
 use crate::weight_gradient::cut::{
-    Blocked, COLUMNS, Cut, Destination, Place, Summed, Target, Task, columns, slots,
+    Blocked, COLUMNS, Cut, Destination, Place, Summed, Target, Task, columns, scratch_for, slots,
 };
 use crate::weight_gradient::operands::Operands;
 use crate::weight_gradient::product::{Extent, Rows, Sums, multiply};
-use crate::{Convolution, Element, View};
+use crate::{Convolution, Element, Storage, View};
 
 /// Bytes of a block's input channels: one value of each.
 const ROW_BYTES: usize = 256;
@@ -40,39 +41,39 @@ const ROWS_BETWEEN_FETCHES: usize = 12;
 const STRIP_CHUNKS: usize = 32;
 
 /// Input channels of a block.
-const fn block_rows<T>() -> usize {
-    ROW_BYTES / size_of::<T>()
+const fn block_rows<E: Storage>() -> usize {
+    ROW_BYTES / size_of::<E::Compute>()
 }
 
 /// Tiles that are transformed at a time.
-const fn chunk_tiles<T>() -> usize {
-    CHUNK_BYTES / size_of::<T>()
+const fn chunk_tiles<E: Storage>() -> usize {
+    CHUNK_BYTES / size_of::<E>()
 }
 
-/// Values of a block's sums.
-const fn block_values<T>() -> usize {
-    TAPS * block_rows::<T>() * COLUMNS
+/// Sums of a block.
+const fn block_values<E: Storage>() -> usize {
+    TAPS * block_rows::<E>() * COLUMNS
 }
 
 /// Blocks along input and output channels.
-fn blocks<T>(convolution: &Convolution) -> [usize; 2] {
+fn blocks<E: Storage>(convolution: &Convolution) -> [usize; 2] {
     [
-        convolution.in_channels.div_ceil(block_rows::<T>()),
+        convolution.in_channels.div_ceil(block_rows::<E>()),
         convolution.out_channels.div_ceil(COLUMNS),
     ]
 }
 
 /// Values of scratch that a weight gradient needs.
-pub(crate) fn scratch_len<T>(convolution: &Convolution) -> usize {
-    let [inputs, outputs] = blocks::<T>(convolution);
-    slots(inputs.saturating_mul(outputs)).saturating_mul(block_values::<T>())
+pub(crate) fn scratch_len<E: Storage>(convolution: &Convolution) -> usize {
+    let [inputs, outputs] = blocks::<E>(convolution);
+    scratch_for::<E>(slots(inputs.saturating_mul(outputs)).saturating_mul(block_values::<E>()))
 }
 
 /// Adds the weight gradient to `sums`, laid out `[kernel row][kernel column][in][out]`.
-pub(crate) fn weight_gradient<T: Element>(
-    operands: Operands<'_, T>,
+pub(crate) fn weight_gradient<E: Storage>(
+    operands: Operands<'_, E>,
     sums: &mut [f64],
-    scratch: &mut [T],
+    scratch: &mut [E],
 ) {
     let Operands {
         convolution,
@@ -92,8 +93,8 @@ pub(crate) fn weight_gradient<T: Element>(
         rows: axis(cotangent.height(), first[0], input.height()),
         columns: axis(cotangent.width(), first[1], input.width()),
     };
-    let [row_blocks, column_blocks] = blocks::<T>(convolution);
-    let chunk = chunk_tiles::<T>();
+    let [row_blocks, column_blocks] = blocks::<E>(convolution);
+    let chunk = chunk_tiles::<E>();
     let job = Job {
         grid,
         input,
@@ -101,7 +102,7 @@ pub(crate) fn weight_gradient<T: Element>(
         row_blocks,
         column_blocks,
     };
-    let destination = Destination::new(sums, scratch, block_values::<T>());
+    let destination = Destination::new::<E>(sums, scratch, block_values::<E>());
     Cut::new(
         row_blocks * column_blocks,
         grid.tiles(),
@@ -109,7 +110,7 @@ pub(crate) fn weight_gradient<T: Element>(
         STRIP_CHUNKS * chunk,
     )
     .run(|part| {
-        T::run::<WinogradWeightGradient>(Task {
+        E::run::<WinogradWeightGradient>(Task {
             job: &job,
             destination: &destination,
             part,
@@ -117,10 +118,10 @@ pub(crate) fn weight_gradient<T: Element>(
     });
 }
 
-struct Job<'a, T> {
+struct Job<'a, E: Storage> {
     grid: Grid,
-    input: View<'a, T>,
-    cotangent: View<'a, T>,
+    input: View<'a, E>,
+    cotangent: View<'a, E>,
     row_blocks: usize,
     column_blocks: usize,
 }
@@ -129,24 +130,18 @@ struct Job<'a, T> {
 struct WinogradWeightGradient;
 
 impl Family for WinogradWeightGradient {
-    type Task<'a, T: Element> = Task<'a, T, Job<'a, T>>;
+    type Task<'a, E: Storage> = Task<'a, E, Job<'a, E>>;
 
-    fn single(task: Task<'_, f32, Job<'_, f32>>) {
-        dispatch(task);
-    }
-
-    fn double(task: Task<'_, f64, Job<'_, f64>>) {
-        dispatch(task);
-    }
+    for_each_number!(|task, Number| Number::dispatch(task));
 }
 
-impl<T: Element> Blocked<T> for Job<'_, T> {
+impl<E: Storage> Blocked<E> for Job<'_, E> {
     type Block<'a>
-        = Block<'a, T>
+        = Block<'a, E>
     where
         Self: 'a;
 
-    fn block(&self, index: usize) -> Block<'_, T> {
+    fn block(&self, index: usize) -> Block<'_, E> {
         let (row, column) = (index / self.column_blocks, index % self.column_blocks);
         Block {
             job: self,
@@ -157,8 +152,8 @@ impl<T: Element> Blocked<T> for Job<'_, T> {
 }
 
 /// Some input channels and some output channels.
-struct Block<'a, T> {
-    job: &'a Job<'a, T>,
+struct Block<'a, E: Storage> {
+    job: &'a Job<'a, E>,
     inputs: Range<usize>,
     outputs: Range<usize>,
 }
@@ -174,32 +169,32 @@ const _: () = assert!(block_rows::<f32>() <= COLUMNS);
 
 /// `A` times two values, except for the sign of the last.
 #[inline(always)]
-fn spread<S: Simd, T: Element>(simd: S, y: [T::Vector<S>; TILE]) -> [T::Vector<S>; PATCH] {
+fn spread<S: Simd, E: Storage>(simd: S, y: [Register<E, S>; TILE]) -> [Register<E, S>; PATCH] {
     [
         y[0],
-        T::vector_add(simd, y[0], y[1]),
-        T::vector_sub(simd, y[0], y[1]),
+        E::Compute::vector_add(simd, y[0], y[1]),
+        E::Compute::vector_sub(simd, y[0], y[1]),
         y[1],
     ]
 }
 
-/// `G^T` times four values, the sign of the last reversed.
+/// `G^E` times four values, the sign of the last reversed.
 #[inline(always)]
-fn gather<S: Simd, T: Element>(simd: S, p: [T::Vector<S>; PATCH]) -> [T::Vector<S>; 3] {
-    let half = T::splat(simd, T::from_f64(0.5));
-    let zero = T::splat(simd, T::ZERO);
+fn gather<S: Simd, E: Storage>(simd: S, p: [Register<E, S>; PATCH]) -> [Register<E, S>; 3] {
+    let half = E::Compute::splat(simd, E::Compute::from_f64(0.5));
+    let zero = zero::<S, E>(simd);
     let (sum, difference) = (
-        T::vector_add(simd, p[1], p[2]),
-        T::vector_sub(simd, p[1], p[2]),
+        E::Compute::vector_add(simd, p[1], p[2]),
+        E::Compute::vector_sub(simd, p[1], p[2]),
     );
     [
-        T::mul_add(simd, half, sum, p[0]),
-        T::mul_add(simd, half, difference, zero),
-        T::vector_sub(simd, T::mul_add(simd, half, sum, zero), p[3]),
+        E::Compute::mul_add(simd, half, sum, p[0]),
+        E::Compute::mul_add(simd, half, difference, zero),
+        E::Compute::vector_sub(simd, E::Compute::mul_add(simd, half, sum, zero), p[3]),
     ]
 }
 
-impl<T: Element> Summed<T> for Block<'_, T> {
+impl<E: Storage> Summed<E> for Block<'_, E> {
     fn place(&self) -> Place {
         let row_step = self.job.cotangent.channels();
         Place {
@@ -217,10 +212,10 @@ impl<T: Element> Summed<T> for Block<'_, T> {
 
     /// Sums over some tiles.
     #[inline(always)]
-    fn sum<S: Simd>(&self, simd: S, tiles: Range<usize>, target: &Target<'_, T>) {
+    fn sum<S: Simd>(&self, simd: S, tiles: Range<usize>, target: &Target<'_, E::Compute>) {
         let job = self.job;
         let place = self.place();
-        let chunk_tiles = chunk_tiles::<T>();
+        let chunk_tiles = chunk_tiles::<E>();
         let (from, to) = (
             Transformed::new(chunk_tiles, place.rows),
             Transformed::new(chunk_tiles, place.columns),
@@ -228,10 +223,10 @@ impl<T: Element> Summed<T> for Block<'_, T> {
         let mut patches = Stack::<SIDE_BYTES>::uninit();
         let mut cotangents = Stack::<SIDE_BYTES>::uninit();
         let mut products = Stack::<SUM_BYTES>::uninit();
-        let patches = patches.as_mut_ptr().cast::<T>();
-        let cotangents = cotangents.as_mut_ptr().cast::<T>();
-        let products = products.as_mut_ptr().cast::<T>();
-        let product_step = block_rows::<T>() * COLUMNS;
+        let patches = patches.as_mut_ptr().cast::<E>();
+        let cotangents = cotangents.as_mut_ptr().cast::<E>();
+        let products = products.as_mut_ptr().cast::<E::Compute>();
+        let product_step = block_rows::<E>() * COLUMNS;
         let source = Source {
             data: &job.input.data()[self.inputs.start..],
             row_pitch: job.input.pitch() * job.input.channels(),
@@ -241,11 +236,11 @@ impl<T: Element> Summed<T> for Block<'_, T> {
         for start in tiles.clone().step_by(chunk_tiles) {
             let chunk = start..(start + chunk_tiles).min(tiles.end);
             let count = chunk.len();
-            debug_assert!(place.rows <= block_rows::<T>() && place.columns <= COLUMNS);
+            debug_assert!(place.rows <= block_rows::<E>() && place.columns <= COLUMNS);
             #[expect(unsafe_code, reason = "transforms address memory by pointer")]
             // SAFETY: the stack has room for a chunk of tiles of both sides; the first chunk writes all sums.
             unsafe {
-                transform(simd, &job.grid, source, chunk.clone(), patches, &from);
+                transform::<S, E, true>(simd, &job.grid, source, chunk.clone(), patches, &from);
                 self.transform_cotangents(simd, chunk, cotangents, &to);
                 let mut next = self.ahead(start + count);
                 let pieces = PRODUCTS * place.rows.div_ceil(ROWS_BETWEEN_FETCHES);
@@ -258,14 +253,14 @@ impl<T: Element> Summed<T> for Block<'_, T> {
                         multiply(
                             simd,
                             Rows {
-                                first: patches.add(product * from.product_step + row),
+                                first: patches.add(product * from.product_step + row * E::TERMS),
                                 row_pitch: 0,
-                                pitch: from.tile_step,
+                                pitch: from.tile_step * E::TERMS,
                             },
                             Rows {
                                 first: cotangents.add(product * to.product_step),
                                 row_pitch: 0,
-                                pitch: to.tile_step,
+                                pitch: to.tile_step * E::TERMS,
                             },
                             Extent {
                                 rows: 1,
@@ -284,7 +279,7 @@ impl<T: Element> Summed<T> for Block<'_, T> {
             }
         }
         for row in 0..place.rows {
-            for column in (0..place.columns).step_by(lanes::<S, T>()) {
+            for column in (0..place.columns).step_by(lanes::<S, E>()) {
                 #[expect(unsafe_code, reason = "sums that were written")]
                 // SAFETY: all products of the block's rows and columns were written; this task alone writes the block to the
                 // target.
@@ -297,12 +292,12 @@ impl<T: Element> Summed<T> for Block<'_, T> {
     }
 }
 
-impl<T: Element> Block<'_, T> {
+impl<E: Storage> Block<'_, E> {
     /// What the chunk from tile `tile` on will read: inputs and cotangents.
     #[inline(always)]
-    fn ahead(&self, tile: usize) -> [Ahead<T>; 2] {
+    fn ahead(&self, tile: usize) -> [Ahead<E>; 2] {
         let job = self.job;
-        let ([row, column], width) = job.grid.first_run(tile, chunk_tiles::<T>());
+        let ([row, column], width) = job.grid.first_run(tile, chunk_tiles::<E>());
         let cotangent = [TILE * row, TILE * column];
         let patch = job.grid.patch([row, column]);
         [
@@ -328,23 +323,23 @@ impl<T: Element> Block<'_, T> {
         place: &Place,
         row: usize,
         column: usize,
-        products: *const T,
-        target: &Target<'_, T>,
+        products: *const E::Compute,
+        target: &Target<'_, E::Compute>,
     ) {
-        let mut by_row = [[T::splat(simd, T::ZERO); 3]; PATCH];
+        let mut by_row = [[zero::<S, E>(simd); 3]; PATCH];
         for (across, by_row) in by_row.iter_mut().enumerate() {
-            let mut values = [T::splat(simd, T::ZERO); PATCH];
+            let mut values = [zero::<S, E>(simd); PATCH];
             for (down, value) in values.iter_mut().enumerate() {
-                let product = (down * PATCH + across) * block_rows::<T>() * COLUMNS;
+                let product = (down * PATCH + across) * block_rows::<E>() * COLUMNS;
                 // SAFETY: as the caller vouches.
-                *value = unsafe { load::<S, T>(simd, products.add(product)) };
+                *value = unsafe { load::<S, E::Compute>(simd, products.add(product)) };
             }
-            *by_row = gather::<S, T>(simd, values);
+            *by_row = gather::<S, E>(simd, values);
         }
         let [a, b, c, d] = by_row;
         for tap_row in 0..3 {
             let values = [a[tap_row], b[tap_row], c[tap_row], d[tap_row]];
-            let taps = gather::<S, T>(simd, values);
+            let taps = gather::<S, E>(simd, values);
             for (tap_column, &value) in taps.iter().enumerate() {
                 let row = (tap_row * 3 + tap_column) * place.rows + row;
                 // SAFETY: as the caller vouches.
@@ -361,11 +356,11 @@ impl<T: Element> Block<'_, T> {
         &self,
         simd: S,
         tiles: Range<usize>,
-        target: *mut T,
+        target: *mut E,
         layout: &Transformed,
     ) {
         let job = self.job;
-        let lanes = lanes::<S, T>();
+        let lanes = lanes::<S, E>();
         let channels = job.cotangent.channels();
         let width = self.outputs.len();
         let data = job.cotangent.data()[self.outputs.start..].as_ptr();
@@ -382,7 +377,7 @@ impl<T: Element> Block<'_, T> {
             }
             for channel in (0..width).step_by(lanes) {
                 let count = lanes.min(width - channel);
-                let mut tile = [[T::splat(simd, T::ZERO); TILE]; TILE];
+                let mut tile = [[zero::<S, E>(simd); TILE]; TILE];
                 for (values, places) in tile.iter_mut().zip(&places) {
                     for (value, place) in values.iter_mut().zip(places) {
                         if let Some(place) = place {
@@ -393,20 +388,20 @@ impl<T: Element> Block<'_, T> {
                             ));
                             // SAFETY: the position lies inside the cotangent.
                             *value = unsafe {
-                                load_some::<S, T>(simd, data.add(place + channel), count)
+                                load_some::<S, E>(simd, data.add(place + channel), count)
                             };
                         }
                     }
                 }
-                let left = spread::<S, T>(simd, [tile[0][0], tile[1][0]]);
-                let right = spread::<S, T>(simd, [tile[0][1], tile[1][1]]);
-                let to = index * layout.tile_step + channel;
+                let left = spread::<S, E>(simd, [tile[0][0], tile[1][0]]);
+                let right = spread::<S, E>(simd, [tile[0][1], tile[1][1]]);
+                let (to, term) = layout.place::<E>(index, channel, true);
                 for (row, (&left, &right)) in left.iter().zip(&right).enumerate() {
-                    let values = spread::<S, T>(simd, [left, right]);
+                    let values = spread::<S, E>(simd, [left, right]);
                     for (column, &value) in values.iter().enumerate() {
                         let to = to + (row * PATCH + column) * layout.product_step;
                         // SAFETY: as the caller vouches; rows hold whole registers.
-                        unsafe { store_some::<S, T>(simd, target.add(to), lanes, value) };
+                        unsafe { E::store_term(simd, target.add(to), term, value) };
                     }
                 }
             }

@@ -5,13 +5,15 @@ mod case;
 #[path = "../common/mod.rs"]
 mod common;
 
-use case::{Case, cases, depthwise_cases, few_channel_cases, wide_winograd_cases, winograd_cases};
+use case::{
+    Case, Data, cases, depthwise_cases, few_channel_cases, wide_winograd_cases, winograd_cases,
+};
 use common::{Buffer, bits, cast, l2_error, on_one_and_two_threads, signed};
 use proptest::prelude::*;
 use stream_grad_kernels::oracle::Plane;
 use stream_grad_kernels::{
-    Activation, Arithmetic, Convolution, Epilogue, Existing, ForwardWeights, Padding, Rect, Span,
-    Window, conv_forward,
+    Activation, Arithmetic, Convolution, Element, Epilogue, Existing, ForwardWeights, Padding,
+    Rect, Span, Storage, Window, bf16, conv_forward,
 };
 
 proptest! {
@@ -21,6 +23,7 @@ proptest! {
     fn matches_the_oracle(case in cases()) {
         case.check::<f32>();
         case.check::<f64>();
+        case.check::<bf16>();
     }
 
     #[test]
@@ -28,6 +31,7 @@ proptest! {
         prop_assert!(case.convolution.is_winograd());
         case.check::<f32>();
         case.check::<f64>();
+        case.check::<bf16>();
     }
 
     #[test]
@@ -35,18 +39,21 @@ proptest! {
         prop_assert!(case.convolution.is_winograd());
         case.check::<f32>();
         case.check::<f64>();
+        case.check::<bf16>();
     }
 
     #[test]
     fn few_channels_match_the_oracle(case in few_channel_cases()) {
         case.check::<f32>();
         case.check::<f64>();
+        case.check::<bf16>();
     }
 
     #[test]
     fn depthwise_matches_the_oracle(case in depthwise_cases()) {
         case.check::<f32>();
         case.check::<f64>();
+        case.check::<bf16>();
     }
 
     /// Cutting the output into four parts, each from the part of the input it needs, changes no bit.
@@ -55,47 +62,53 @@ proptest! {
         case in prop_oneof![cases(), winograd_cases(), wide_winograd_cases(), depthwise_cases()],
         cut in [0..10_usize, 0..10_usize],
     ) {
-        let data = case.data();
-        let all = case.forward::<f32>(&data, f64::NAN);
-        let weights = ForwardWeights::pack(&case.convolution, &cast::<f32>(&data.weights)).unwrap();
-        let bias = cast::<f32>(&data.bias);
-        let residual = Buffer::<f32>::exact(&data.residual);
-        let mut tiled = Buffer::<f32>::exact(&Plane::zeros_of(case.outputs(), data.residual.channels));
-        let Rect { rows, columns } = case.outputs();
-        let halves = |axis: usize, span: Span| {
-            let cut = span.lo + signed(cut[axis].min(case.outputs[axis]));
-            [Span::new(span.lo, cut), Span::new(cut, span.hi)]
-        };
-        let (window, held) = (case.convolution.window, case.held());
-        let [top, left] = window.padding.before();
-        for part in halves(0, rows).into_iter().flat_map(|rows| {
-            halves(1, columns).map(|columns| Rect::new(rows, columns))
-        }) {
-            // The part of the input from the first position that the outputs read.
-            let from = |axis: usize, outputs: Span, padding: usize, held: Span| {
-                let first = outputs.lo * signed(window.stride[axis]) - signed(padding);
-                Span::new(first.clamp(held.lo, held.hi), held.hi)
-            };
-            let read = Rect::new(
-                from(0, part.rows, top, held.rows),
-                from(1, part.columns, left, held.columns),
-            );
-            conv_forward(
-                &case.convolution,
-                &weights,
-                Buffer::<f32>::exact(&data.input.part(read)).view(),
-                tiled.view_mut().part(part).unwrap(),
-                Epilogue {
-                    bias: Some(&bias),
-                    residual: Some(residual.view()),
-                    activation: case.activation(),
-                },
-                &mut case.scratch(f64::NAN),
-            )
-            .unwrap();
-        }
-        prop_assert_eq!(bits(&tiled.data), bits(&all.plane().data));
+        check_tiling::<f32>(&case, cut);
+        check_tiling::<bf16>(&case, cut);
     }
+}
+
+fn check_tiling<E: Storage>(case: &Case, cut: [usize; 2]) {
+    let data = case.data();
+    let all = case.forward::<E>(&data, f64::NAN);
+    let weights = ForwardWeights::<E>::pack(&case.convolution, &cast(&data.weights)).unwrap();
+    let bias = cast(&data.bias);
+    let residual = Buffer::<E>::exact(&data.residual);
+    let mut tiled = Buffer::<E>::exact(&Plane::zeros_of(case.outputs(), data.residual.channels));
+    let Rect { rows, columns } = case.outputs();
+    let halves = |axis: usize, span: Span| {
+        let cut = span.lo + signed(cut[axis].min(case.outputs[axis]));
+        [Span::new(span.lo, cut), Span::new(cut, span.hi)]
+    };
+    let (window, held) = (case.convolution.window, case.held());
+    let [top, left] = window.padding.before();
+    for part in halves(0, rows)
+        .into_iter()
+        .flat_map(|rows| halves(1, columns).map(|columns| Rect::new(rows, columns)))
+    {
+        // The part of the input from the first position that the outputs read.
+        let from = |axis: usize, outputs: Span, padding: usize, held: Span| {
+            let first = outputs.lo * signed(window.stride[axis]) - signed(padding);
+            Span::new(first.clamp(held.lo, held.hi), held.hi)
+        };
+        let read = Rect::new(
+            from(0, part.rows, top, held.rows),
+            from(1, part.columns, left, held.columns),
+        );
+        conv_forward(
+            &case.convolution,
+            &weights,
+            Buffer::<E>::exact(&data.input.part(read)).view(),
+            tiled.view_mut().part(part).unwrap(),
+            Epilogue {
+                bias: Some(&bias),
+                residual: Some(residual.view()),
+                activation: case.activation(),
+            },
+            &mut case.scratch(f64::NAN),
+        )
+        .unwrap();
+    }
+    assert_eq!(bits(&tiled.data), bits(&all.plane().data));
 }
 
 /// Large enough for many tasks, several panels, several blocks of terms, and pixels that are not a multiple of a group.
@@ -148,20 +161,23 @@ fn large_cases() -> [Case; 8] {
 fn threads_change_no_bit() {
     for case in large_cases() {
         let data = case.data();
-        let start = case.zeros();
-        let [one, two] = on_one_and_two_threads(|| {
-            (
-                bits(&case.forward::<f32>(&data, f64::NAN).data),
-                bits(
-                    &case
-                        .data_gradient::<f32>(&data, &start, Existing::Add, f64::NAN)
-                        .data,
-                ),
-                case.parameter_gradients::<f32>(&data, f64::NAN),
-            )
-        });
+        let [one, two] =
+            on_one_and_two_threads(|| (passes::<f32>(&case, &data), passes::<bf16>(&case, &data)));
         assert_eq!(one, two);
     }
+}
+
+/// Bits of the forward pass and of all gradients.
+fn passes<E: Storage>(case: &Case, data: &Data) -> [Vec<u64>; 4] {
+    let start = case.zeros();
+    let gradient = case.data_gradient::<E>(data, &start, Existing::Add, f64::NAN);
+    let (weights, bias) = case.parameter_gradients::<E>(data, f64::NAN);
+    [
+        bits(&case.forward::<E>(data, f64::NAN).data),
+        bits(&gradient.data),
+        bits(&weights),
+        bits(&bias),
+    ]
 }
 
 #[test]
@@ -219,24 +235,24 @@ fn gradients_are_adjoint_to_the_forward_pass() {
     }
 }
 
-/// Relative L2 errors of the three passes in single precision.
-fn errors(case: &Case, exact: &Case) -> [f64; 3] {
+/// Relative L2 errors of the three passes.
+fn errors<E: Storage>(case: &Case, exact: &Case) -> [f64; 3] {
     let data = case.data();
     let start = case.zeros();
     let double = exact.forward::<f64>(&data, f64::NAN).plane();
-    let forward = case.forward::<f32>(&data, f64::NAN).plane();
+    let forward = case.forward::<E>(&data, f64::NAN).plane();
     let gradient = exact
         .data_gradient::<f64>(&data, &start, Existing::Add, f64::NAN)
         .plane();
     let single = case
-        .data_gradient::<f32>(&data, &start, Existing::Add, f64::NAN)
+        .data_gradient::<E>(&data, &start, Existing::Add, f64::NAN)
         .plane();
     let by_weights = exact.parameter_gradients::<f64>(&data, f64::NAN).0;
     [
         l2_error(&forward.data, &double.data),
         l2_error(&single.data, &gradient.data),
         l2_error(
-            &case.parameter_gradients::<f32>(&data, f64::NAN).0,
+            &case.parameter_gradients::<E>(&data, f64::NAN).0,
             &by_weights,
         ),
     ]
@@ -249,8 +265,19 @@ fn winograd_errs_at_most_three_times_as_much_as_direct_arithmetic() {
         let mut direct = winograd.clone();
         direct.convolution = direct.convolution.arithmetic(Arithmetic::Direct);
         assert!(winograd.convolution.is_winograd() && !direct.convolution.is_winograd());
-        let (found, bound) = (errors(&winograd, &direct), errors(&direct, &direct));
+        let (found, bound) = (
+            errors::<f32>(&winograd, &direct),
+            errors::<f32>(&direct, &direct),
+        );
         println!("{inputs}-{outputs}: {found:?}, direct {bound:?}");
+        for (found, bound) in found.iter().zip(bound) {
+            assert!(*found <= 3.0 * bound, "{found} against {bound}");
+        }
+        let (found, bound) = (
+            errors::<bf16>(&winograd, &direct),
+            errors::<bf16>(&direct, &direct),
+        );
+        println!("{inputs}-{outputs} in bf16: {found:?}, direct {bound:?}");
         for (found, bound) in found.iter().zip(bound) {
             assert!(*found <= 3.0 * bound, "{found} against {bound}");
         }
@@ -260,14 +287,19 @@ fn winograd_errs_at_most_three_times_as_much_as_direct_arithmetic() {
 /// A NaN reaches exactly the outputs whose windows hold it, ReLU or not.
 #[test]
 fn nan_reaches_its_windows_and_no_other() {
+    nan_reaches_its_windows::<f32>();
+    nan_reaches_its_windows::<bf16>();
+}
+
+fn nan_reaches_its_windows<E: Storage>() {
     for (channels, nan) in [(5, [4, 5]), (40, [4, 5]), (40, [5, 5]), (40, [3, 4])] {
         let window = Window::new([3, 3]).padding(Padding::all(1));
         let convolution = Convolution::new(window, channels, 4 * channels);
-        let weights = vec![0.5_f32; convolution.weight_count().unwrap()];
-        let weights = ForwardWeights::pack(&convolution, &weights).unwrap();
+        let weights = vec![E::Compute::from_f64(0.5); convolution.weight_count().unwrap()];
+        let weights = ForwardWeights::<E>::pack(&convolution, &weights).unwrap();
         let mut input = Plane::from_fn(9, 10, channels, |_, _, _| 1.0);
         *input.at(nan[0], nan[1], 2) = f64::NAN;
-        let mut output = Buffer::<f32>::exact(&Plane::zeros(9, 10, 4 * channels));
+        let mut output = Buffer::<E>::exact(&Plane::zeros(9, 10, 4 * channels));
         conv_forward(
             &convolution,
             &weights,
@@ -277,14 +309,15 @@ fn nan_reaches_its_windows_and_no_other() {
                 activation: Activation::Relu,
                 ..Epilogue::default()
             },
-            &mut vec![0.0; convolution.scratch_len::<f32>().unwrap()],
+            &mut vec![E::ZERO; convolution.scratch_len::<E>().unwrap()],
         )
         .unwrap();
         for row in 0..9_usize {
             for column in 0..10_usize {
                 let near = row.abs_diff(nan[0]) <= 1 && column.abs_diff(nan[1]) <= 1;
                 let pixel = output.view().pixel(signed(row), signed(column));
-                assert!(pixel.iter().all(|value| value.is_nan() == near));
+                let is_nan = |value: &E| value.widen().to_f64().is_nan();
+                assert!(pixel.iter().all(|value| is_nan(value) == near));
             }
         }
     }

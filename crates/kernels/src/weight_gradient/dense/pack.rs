@@ -5,9 +5,10 @@ use std::ops::Range;
 use pulp::Simd;
 
 use super::{Block, INPUT_BYTES};
-use crate::Element;
+use crate::Storage;
 use crate::bounds::holds;
 use crate::element::sealed::{lanes, load_some, store_some};
+use crate::gather::zeros;
 use crate::integers::signed;
 use crate::integers::steps_inside;
 use crate::stack::ALIGNMENT;
@@ -22,8 +23,10 @@ pub(super) struct PackedAxis {
     /// From one packed input to the next, in the image.
     step: usize,
     /// From one position's first tap to the next's, and from one tap to the next, in packed inputs.
-    pub(super) position_step: usize,
+    position_step: usize,
     pub(super) tap_step: usize,
+    /// Whether an input serves several taps.
+    is_shared: bool,
 }
 
 impl PackedAxis {
@@ -44,11 +47,31 @@ impl PackedAxis {
             step,
             position_step,
             tap_step,
+            is_shared: taps > 1,
         }
+    }
+
+    /// Places of a packed row. At each lie an input and, beside it, what the tap that reads it reads of the other positions of a
+    /// step: as long as it serves one tap, inputs are first in a step or beside another.
+    #[inline(always)]
+    pub(super) fn places<E: Storage>(&self) -> usize {
+        self.count.div_ceil(self.inputs_of_place::<E>())
+    }
+
+    /// Inputs from the first of one place to the first of the next.
+    #[inline(always)]
+    fn inputs_of_place<E: Storage>(&self) -> usize {
+        if self.is_shared { 1 } else { E::TERMS }
+    }
+
+    /// From the place of one step's first tap to that of the next's.
+    #[inline(always)]
+    fn step_places<E: Storage>(&self) -> usize {
+        self.position_step * E::TERMS / self.inputs_of_place::<E>()
     }
 }
 
-impl<T: Element> Block<'_, T> {
+impl<E: Storage> Block<'_, E> {
     /// How the inputs of at most `positions` are packed: of fewer, where they would take too much room.
     pub(super) fn packed(&self, positions: [usize; 2]) -> [PackedAxis; 2] {
         let window = self.job.convolution.window;
@@ -59,11 +82,7 @@ impl<T: Element> Block<'_, T> {
         let [mut rows, mut columns] = positions;
         loop {
             let packed = [axis(0, rows), axis(1, columns)];
-            let bytes = packed[0]
-                .count
-                .saturating_mul(packed[1].count)
-                .saturating_mul(self.inputs.len() * size_of::<T>());
-            if bytes <= INPUT_BYTES || rows * columns == 1 {
+            if self.packed_bytes(&packed) <= INPUT_BYTES || rows * columns == 1 {
                 return packed;
             }
             if rows > 1 {
@@ -74,17 +93,25 @@ impl<T: Element> Block<'_, T> {
         }
     }
 
+    /// Bytes of packed inputs.
+    pub(super) fn packed_bytes(&self, packed: &[PackedAxis; 2]) -> usize {
+        packed[0]
+            .count
+            .saturating_mul(packed[1].places::<E>())
+            .saturating_mul(self.inputs.len() * E::TERMS * size_of::<E>())
+    }
+
     /// The inputs of some positions where a tap reads all channels of each: then they need not be packed.
     #[inline(always)]
     pub(super) fn inputs_in_place(
         &self,
         rows: &Range<usize>,
         columns: &Range<usize>,
-    ) -> Option<Rows<T>> {
+    ) -> Option<Rows<E>> {
         let job = self.job;
         let window = job.convolution.window;
         let input = job.input;
-        if window.taps() > 1 || self.inputs.len() < input.channels() {
+        if E::TERMS > 1 || window.taps() > 1 || self.inputs.len() < input.channels() {
             return None;
         }
         let at = |axis: usize, first: isize, position: usize, extent: usize| {
@@ -109,7 +136,7 @@ impl<T: Element> Block<'_, T> {
     #[inline(always)]
     pub(super) fn has_whole_cotangents<S: Simd>(&self, part: &Range<usize>) -> bool {
         let channels = self.job.convolution.out_channels;
-        part.len() == channels && channels.is_multiple_of(lanes::<S, T>())
+        E::TERMS == 1 && part.len() == channels && channels.is_multiple_of(lanes::<S, E>())
     }
 
     #[inline(always)]
@@ -117,7 +144,7 @@ impl<T: Element> Block<'_, T> {
         &self,
         rows: &Range<usize>,
         columns: &Range<usize>,
-    ) -> Rows<T> {
+    ) -> Rows<E> {
         let cotangent = self.job.cotangent;
         let pixel = rows.start * cotangent.pitch() + columns.start;
         let found = Rows {
@@ -141,19 +168,34 @@ impl<T: Element> Block<'_, T> {
         rows: &Range<usize>,
         columns: &Range<usize>,
         part: &Range<usize>,
-        packed: *mut T,
-    ) -> Rows<T> {
+        packed: *mut E,
+    ) -> Rows<E> {
         let job = self.job;
-        let lanes = lanes::<S, T>();
+        let lanes = lanes::<S, E>();
         let channels = job.convolution.out_channels;
         let first =
             self.group * (channels / job.convolution.groups) + self.outputs.start + part.start;
-        let pitch = part.len().next_multiple_of(ALIGNMENT);
+        let pitch = part.len().next_multiple_of(ALIGNMENT) * E::TERMS;
         let mut to = packed;
-        let row_pitch = columns.len() * pitch;
+        let row_pitch = columns.len().div_ceil(E::TERMS) * pitch;
         for row in rows.clone() {
             let pixel = row * job.cotangent.pitch();
             let mut from = job.cotangent.data()[(pixel + columns.start) * channels..].as_ptr();
+            if E::TERMS > 1 {
+                for column in columns.clone().step_by(E::TERMS) {
+                    let terms = columns.end - column;
+                    // SAFETY: the positions lie in the cotangent; the caller vouches for the target.
+                    unsafe {
+                        let rows = rows_of(from.add(first), channels, terms);
+                        E::interleave(simd, rows, to, part.len());
+                        let length = part.len() * E::TERMS;
+                        clear(to.wrapping_add(length), pitch - length);
+                    }
+                    from = from.wrapping_add(channels * E::TERMS);
+                    to = to.wrapping_add(pitch);
+                }
+                continue;
+            }
             for _ in columns.clone() {
                 debug_assert!(holds(
                     job.cotangent.data(),
@@ -164,8 +206,8 @@ impl<T: Element> Block<'_, T> {
                     let count = lanes.min(part.len() - column);
                     // SAFETY: the position lies in the cotangent; the caller vouches for the target.
                     unsafe {
-                        let value = load_some::<S, T>(simd, from.add(first + column), count);
-                        store_some::<S, T>(simd, to.add(column), lanes, value);
+                        let value = load_some::<S, E>(simd, from.add(first + column), count);
+                        store_some::<S, E>(simd, to.add(column), lanes, value);
                     }
                 }
                 from = from.wrapping_add(channels);
@@ -190,8 +232,8 @@ impl<T: Element> Block<'_, T> {
         simd: S,
         packed: &[PackedAxis; 2],
         position: [usize; 2],
-        inputs: *mut T,
-    ) -> Rows<T> {
+        inputs: *mut E,
+    ) -> Rows<E> {
         let job = self.job;
         let window = job.convolution.window;
         let first = [0, 1].map(|axis: usize| {
@@ -204,7 +246,8 @@ impl<T: Element> Block<'_, T> {
         let depth = self.inputs.len();
         let data = job.input.data()[group + self.inputs.start..].as_ptr();
         let [rows, columns] = packed;
-        let width = columns.count * depth;
+        let places = columns.places::<E>();
+        let width = places * depth * E::TERMS;
         // Where no channels are left out, a row is one piece of memory.
         let whole = depth == channels && columns.step == 1;
         let inside = steps_inside(
@@ -219,6 +262,21 @@ impl<T: Element> Block<'_, T> {
             // SAFETY: the columns inside exist, in rows that do; the caller vouches for the target.
             unsafe {
                 match usize::try_from(row) {
+                    Ok(row) if E::TERMS > 1 && row < job.input.height() && !inside.is_empty() => {
+                        let column = |index: usize| {
+                            let index = inside.contains(&index).then_some(index)?;
+                            let column = first[1] + signed(index) * signed(columns.step);
+                            let pixel = row * job.input.pitch() + column.unsigned_abs();
+                            Some(data.wrapping_add(pixel * channels))
+                        };
+                        for place in 0..places {
+                            let index = place * columns.inputs_of_place::<E>();
+                            let rows = [column(index), column(index + columns.position_step)];
+                            let rows = rows.map(|row| row.unwrap_or(zeros()));
+                            let to = to.wrapping_add(place * depth * E::TERMS);
+                            E::interleave(simd, rows, to, depth);
+                        }
+                    }
                     Ok(row) if row < job.input.height() && !inside.is_empty() => {
                         clear(to, inside.start * depth);
                         let column = first[1] + signed(inside.start) * signed(columns.step);
@@ -251,23 +309,34 @@ impl<T: Element> Block<'_, T> {
         Rows {
             first: inputs,
             row_pitch: rows.position_step * width,
-            pitch: columns.position_step * depth,
+            pitch: columns.step_places::<E>() * depth * E::TERMS,
         }
     }
+}
+
+/// The values of two positions of a row from `first` on, `pitch` apart, of which the second may not exist: `count` do.
+#[inline(always)]
+fn rows_of<E: Storage>(first: *const E, pitch: usize, count: usize) -> [*const E; 2] {
+    let second = if count > 1 {
+        first.wrapping_add(pitch)
+    } else {
+        zeros()
+    };
+    [first, second]
 }
 
 /// # Safety
 /// `from` must be valid for reading `count` values, and `to` for writing them.
 #[inline(always)]
 #[expect(unsafe_code, reason = "packing addresses memory by pointer")]
-unsafe fn copy<S: Simd, T: Element>(simd: S, from: *const T, to: *mut T, count: usize) {
-    let lanes = lanes::<S, T>();
+unsafe fn copy<S: Simd, E: Storage>(simd: S, from: *const E, to: *mut E, count: usize) {
+    let lanes = lanes::<S, E>();
     for first in (0..count).step_by(lanes) {
         let count = lanes.min(count - first);
         // SAFETY: as the caller vouches.
         unsafe {
-            let value = load_some::<S, T>(simd, from.add(first), count);
-            store_some::<S, T>(simd, to.add(first), count, value);
+            let value = load_some::<S, E>(simd, from.add(first), count);
+            store_some::<S, E>(simd, to.add(first), count, value);
         }
     }
 }
@@ -276,7 +345,7 @@ unsafe fn copy<S: Simd, T: Element>(simd: S, from: *const T, to: *mut T, count: 
 /// `to` must be valid for writing `count` values.
 #[inline(always)]
 #[expect(unsafe_code, reason = "packing addresses memory by pointer")]
-unsafe fn clear<T: Element>(to: *mut T, count: usize) {
+unsafe fn clear<E: Storage>(to: *mut E, count: usize) {
     // SAFETY: as the caller vouches; a zero's bytes are all zero.
     unsafe { to.write_bytes(0, count) };
 }
