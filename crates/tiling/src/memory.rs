@@ -54,8 +54,10 @@ pub trait LayerScratch: fmt::Debug + Send + Sync {
 /// What the peak depends on besides the recipe.
 #[derive(Debug, Clone)]
 pub struct MemoryRequest {
-    /// Bytes of one element: 4 for f32, 8 for f64.
+    /// Bytes of one element as it is stored: 4 for f32, 8 for f64, 2 for bf16.
     pub element_bytes: u64,
+    /// Bytes of one element of a whole map, which callers compute with: 4 for bf16, as many as are stored for others.
+    pub map_bytes: u64,
     /// Number of images in the batch; each has saved halos of its own.
     pub images: u64,
     /// Bytes that do not depend on the recipe.
@@ -78,6 +80,7 @@ impl MemoryRequest {
     pub fn new(element_bytes: u64, images: u64, fixed: FixedBytes) -> Self {
         Self {
             element_bytes,
+            map_bytes: element_bytes,
             images,
             fixed,
             packed_weights: Vec::new(),
@@ -347,6 +350,11 @@ impl fmt::Display for PeakBytes {
 /// let peak = peak_bytes(&geometry, &Buffers::new(&geometry), &request);
 /// assert_eq!(peak.features.forward, 64 * 64 * 3 * 4);
 /// assert_eq!(peak.peak(), peak.backward);
+/// // Stored in two bytes; whole maps are computed with in four.
+/// let request = MemoryRequest { map_bytes: 4, ..MemoryRequest::new(2, 1, FixedBytes::default()) };
+/// let rounded = peak_bytes(&geometry, &Buffers::new(&geometry), &request);
+/// assert_eq!(rounded.features, peak.features);
+/// assert_eq!(2 * rounded.arena.forward, peak.arena.forward);
 /// # Ok::<(), stream_grad_tiling::TilingError>(())
 /// ```
 pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryRequest) -> PeakBytes {
@@ -380,7 +388,7 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
             .plane(node)
             .area()
             .saturating_mul(channels)
-            .saturating_mul(element)
+            .saturating_mul(request.map_bytes.into())
             .saturating_mul(images)
     };
     let outputs = geometry.sized().graph().outputs();
