@@ -12,8 +12,8 @@ use candle_core::{DType, Device};
 use candle_nn::VarMap;
 use stream_grad::tiling::{Fraction, Reuse};
 use stream_grad::{
-    ByteCount, CostModel, ExternalError, FeatureSink, Maps, Ones, Plan, PlanRequest, Rect, TileMut,
-    TileRef, TileSource,
+    ByteCount, CostModel, ExternalError, FeatureSink, Maps, Ones, Plan, PlanRequest, Rect, Stored,
+    TileMut, TileRef, TileSource,
 };
 use stream_grad_models::{ModelName, seeded};
 
@@ -141,11 +141,11 @@ impl Disc {
         f32::from((bits >> 48) as u16) / 65536.0
     }
 
-    fn write<T: From<f32>>(&self, (row, region): (i64, Rect), values: &mut [T]) {
+    fn write<T: Stored>(&self, (row, region): (i64, Rect), values: &mut [T]) {
         let columns = region.columns.lo..region.columns.hi;
         for (column, pixel) in columns.zip(values.chunks_exact_mut(3)) {
             for (channel, value) in pixel.iter_mut().enumerate() {
-                *value = self.value((row, column), channel).into();
+                *value = T::rounded(self.value((row, column), channel).into());
             }
         }
     }
@@ -180,6 +180,9 @@ impl TileSource for Disc {
                 rows.for_each(|(index, row)| self.write((row, region), tile.row(index)));
             }
             TileMut::F64(mut tile) => {
+                rows.for_each(|(index, row)| self.write((row, region), tile.row(index)));
+            }
+            TileMut::BF16(mut tile) => {
                 rows.for_each(|(index, row)| self.write((row, region), tile.row(index)));
             }
         }

@@ -30,6 +30,10 @@ macro_rules! on_cpu {
                 let $backend = $crate::backend::Cpu::<f64>::new();
                 $value
             }
+            $crate::element::DType::BF16 => {
+                let $backend = $crate::backend::Cpu::<stream_grad_kernels::bf16>::new();
+                $value
+            }
         }
     };
 }

@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, Storage, Tensor};
 use rayon::prelude::*;
 use stream_grad_tiling::Rect;
 
-use crate::element::{DType, RequestedDType};
+use crate::element::{DType, RequestedDType, Stored};
 use crate::error::{ExternalError, StreamError};
 use crate::exchange::TileSource;
 use crate::tile::{StridedMut, TileMut};
@@ -14,6 +14,7 @@ impl From<candle_core::DType> for RequestedDType {
         match dtype {
             candle_core::DType::F32 => DType::F32.into(),
             candle_core::DType::F64 => DType::F64.into(),
+            candle_core::DType::BF16 => DType::BF16.into(),
             other => Self::unknown(format!("{other:?}")),
         }
     }
@@ -24,6 +25,7 @@ impl From<DType> for candle_core::DType {
         match dtype {
             DType::F32 => Self::F32,
             DType::F64 => Self::F64,
+            DType::BF16 => Self::BF16,
         }
     }
 }
@@ -34,7 +36,7 @@ impl From<candle_core::Error> for StreamError {
     }
 }
 
-/// A tensor `[N, C, H, W]` on the CPU, in any floating dtype, is a source.
+/// A tensor `[N, C, H, W]` on the CPU, in `F32`, `F64`, `BF16` or `U8`, is a source: values are rounded to the plan's dtype.
 impl TileSource for Tensor {
     fn batch(&self) -> usize {
         self.dims().first().copied().unwrap_or(0)
@@ -55,6 +57,8 @@ impl TileSource for Tensor {
         Ok(match &*storage {
             Storage::Cpu(CpuStorage::F32(data)) => place.color(data),
             Storage::Cpu(CpuStorage::F64(data)) => place.color(data),
+            Storage::Cpu(CpuStorage::BF16(data)) => place.color(data),
+            Storage::Cpu(CpuStorage::U8(data)) => place.color(data),
             _ => None,
         })
     }
@@ -65,6 +69,8 @@ impl TileSource for Tensor {
         match &*storage {
             Storage::Cpu(CpuStorage::F32(data)) => place.copy(data, out),
             Storage::Cpu(CpuStorage::F64(data)) => place.copy(data, out),
+            Storage::Cpu(CpuStorage::BF16(data)) => place.copy(data, out),
+            Storage::Cpu(CpuStorage::U8(data)) => place.copy(data, out),
             _ => Err(Box::new(StreamError::DType {
                 found: format!("{:?}", self.dtype()),
             })),
@@ -131,23 +137,17 @@ impl TensorPlace {
         out: TileMut<'_>,
     ) -> Result<(), ExternalError> {
         match out {
-            TileMut::F32(mut tile) => {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "rounding to the plan's dtype"
-                )]
-                self.copy_rows(data, &mut tile, |value| value.into() as f32);
-            }
-            TileMut::F64(mut tile) => self.copy_rows(data, &mut tile, Into::into),
+            TileMut::F32(mut tile) => self.copy_rows(data, &mut tile),
+            TileMut::F64(mut tile) => self.copy_rows(data, &mut tile),
+            TileMut::BF16(mut tile) => self.copy_rows(data, &mut tile),
         }
         Ok(())
     }
 
-    fn copy_rows<T: Copy + Sync, U: Send>(
+    fn copy_rows<T: Into<f64> + Copy + Sync, E: Stored>(
         &self,
         data: &[T],
-        tile: &mut StridedMut<'_, U>,
-        convert: impl Fn(T) -> U + Sync,
+        tile: &mut StridedMut<'_, E>,
     ) {
         let [channel_stride, row_stride, column_stride] = self.strides;
         let rows = tile.par_rows().enumerate().take(self.height);
@@ -156,7 +156,7 @@ impl TensorPlace {
                 let start = self.origin + row * row_stride + channel * channel_stride;
                 for column in 0..self.width {
                     out[column * self.channels + channel] =
-                        convert(data[start + column * column_stride]);
+                        E::rounded(data[start + column * column_stride].into());
                 }
             }
         });

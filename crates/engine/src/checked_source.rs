@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use stream_grad_kernels::bf16;
 use stream_grad_tiling::Rect;
 
 use crate::element::{DType, Stored};
@@ -97,6 +98,7 @@ impl<S: TileSource> TileSource for CheckedSource<S> {
         let other = match self.dtype {
             DType::F32 => self.find_other::<f32>(image, region, &color)?,
             DType::F64 => self.find_other::<f64>(image, region, &color)?,
+            DType::BF16 => self.find_other::<bf16>(image, region, &color)?,
         };
         match other {
             None => Ok(Some(color)),

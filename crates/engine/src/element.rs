@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use stream_grad_kernels::{Element, Storage};
+use stream_grad_kernels::{Element, Storage, bf16};
 
 use crate::tile::{Strided, StridedMut, TileMut, TileRef};
 
@@ -14,24 +14,28 @@ pub enum DType {
     F32,
     /// Double precision.
     F64,
+    /// The upper half of single precision, in which arithmetic is done: three digits, and the same range.
+    BF16,
 }
 
 impl DType {
-    /// Bytes of a value.
+    /// Bytes of a value that is stored.
     #[must_use]
     pub const fn size_in_bytes(self) -> u64 {
         match self {
             Self::F32 => 4,
             Self::F64 => 8,
+            Self::BF16 => 2,
         }
     }
 
-    /// Its name in PyTorch's spelling, shortened: `f32` or `f64`.
+    /// Its name in PyTorch's spelling, shortened: `f32`, `f64` or `bf16`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::F64 => "f64",
+            Self::BF16 => "bf16",
         }
     }
 }
@@ -178,5 +182,6 @@ macro_rules! computed {
 
 stored!(f32, F32);
 stored!(f64, F64);
+stored!(bf16, BF16);
 computed!(f32, F32);
 computed!(f64, F64);

@@ -91,7 +91,7 @@ pub enum StreamError {
         layers: usize,
     },
     /// A dtype that streaming does not compute in.
-    #[error("dtype {found} is not supported here, expected F32 or F64")]
+    #[error("dtype {found} is not supported here, expected F32, F64 or BF16")]
     DType {
         /// What was asked for.
         found: String,

@@ -41,7 +41,9 @@ mod tile;
 mod wanted;
 mod workspace;
 
-pub use stream_grad_kernels::{Arithmetic, CountIncludePad, Gelu, Padding, Pointwise};
+pub use stream_grad_kernels::{
+    Arithmetic, CountIncludePad, Gelu, Padding, Pointwise, Storage, bf16,
+};
 pub use stream_grad_tiling as tiling;
 pub use stream_grad_tiling::{AlignCorners, ByteCount, Maps, Span};
 

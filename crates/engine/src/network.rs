@@ -4,12 +4,14 @@ mod builder;
 mod fuse;
 mod parts;
 
+use std::any::TypeId;
 use std::sync::Arc;
 
 use stream_grad_kernels::Arithmetic;
 use stream_grad_tiling::{Axis, Edge, Graph, NodeId, PerAxis, SizedGraph};
 
 use crate::backend::Backend;
+use crate::element::Stored;
 use crate::error::{Result, StreamError};
 use crate::operator::{Needs, NodeShape};
 use crate::operators::AnyOperator;
@@ -148,9 +150,18 @@ impl Network {
         })
     }
 
-    /// Refuses operators that the backend has no kernels for.
+    /// Refuses operators that the backend has no kernels for, and those of a caller's own that do not take what it stores.
     pub(crate) fn check_backend<B: Backend>(&self, backend: &B) -> Result<()> {
+        let is_rounded = TypeId::of::<B::Stored>() != TypeId::of::<B::Compute>();
         for node in &*self.nodes {
+            if is_rounded && !node.operator.takes_rounded() {
+                return Err(StreamError::Setting {
+                    layer: node.name.clone(),
+                    setting: "dtype",
+                    found: B::Stored::DTYPE.as_str().to_owned(),
+                    expected: "f32 or f64, since it does not say that it takes bf16 (`takes_bf16`)",
+                });
+            }
             let kind = node.operator.key(node.shape()).kind;
             if !backend.supports(kind) {
                 return Err(StreamError::Unsupported {

@@ -275,6 +275,7 @@ impl Plan {
         match residuals.stores {
             Stores::F32(residuals) => self.vjp_on(&Cpu::new(), residuals, exchange, gradients),
             Stores::F64(residuals) => self.vjp_on(&Cpu::new(), residuals, exchange, gradients),
+            Stores::BF16(residuals) => self.vjp_on(&Cpu::new(), residuals, exchange, gradients),
         }
     }
 

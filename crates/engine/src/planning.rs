@@ -64,6 +64,7 @@ fn front_on<B: Backend>(
     network: &Network,
     request: &PlanRequest,
 ) -> Result<Vec<FrontPoint>> {
+    network.check_backend(backend)?;
     let net = &network.computed_by(request.arithmetic);
     let graph = net.graph(
         &request.trainable,
@@ -231,6 +232,7 @@ fn memory_request<B: Backend>(
         fixed.backward_weights += copies.transposed as u128;
     }
     let mut memory = MemoryRequest::new(element, request.batch as u64, fixed);
+    memory.map_bytes = size_of::<B::Compute>() as u64;
     memory.packed_weights = packed_weights;
     memory.features = request.features;
     memory.input_gradient = match request.input_gradient {

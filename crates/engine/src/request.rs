@@ -135,7 +135,8 @@ impl PlanRequest {
         self
     }
 
-    /// `F32` or `F64`; planning refuses others.
+    /// What activations, halos and cotangents are stored as: `F32`, `F64` or `BF16`; planning refuses others. Of bf16, arithmetic is
+    /// done in f32, and so are parameters and whole maps: a result is rounded once, when it is stored.
     #[must_use]
     pub fn dtype(mut self, dtype: impl Into<RequestedDType>) -> Self {
         self.dtype = dtype.into();

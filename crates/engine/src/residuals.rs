@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use stream_grad_kernels::bf16;
 use stream_grad_tiling::Geometry;
 
 use crate::backend::{Backend, Cpu};
@@ -20,6 +21,7 @@ pub struct Residuals<'a> {
 pub(crate) enum Stores<'a> {
     F32(BackendResiduals<'a, Cpu<f32>>),
     F64(BackendResiduals<'a, Cpu<f64>>),
+    BF16(BackendResiduals<'a, Cpu<bf16>>),
 }
 
 /// [`Residuals`] on a backend of the caller's own.
@@ -35,6 +37,7 @@ impl fmt::Debug for Residuals<'_> {
         match &self.stores {
             Stores::F32(residuals) => residuals.fmt(f),
             Stores::F64(residuals) => residuals.fmt(f),
+            Stores::BF16(residuals) => residuals.fmt(f),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Strided views of tiles in height x width x channels order, as sources and sinks see them.
 
 use rayon::prelude::*;
+use stream_grad_kernels::bf16;
+
+use crate::element::Stored;
 
 /// Rows of a tile to read; each row is contiguous, columns x channels.
 #[derive(Debug, Clone, Copy)]
@@ -140,6 +143,8 @@ pub enum TileRef<'a> {
     F32(Strided<'a, f32>),
     /// Double precision.
     F64(Strided<'a, f64>),
+    /// Two bytes.
+    BF16(Strided<'a, bf16>),
 }
 
 /// A tile to write, in the plan's dtype.
@@ -149,4 +154,21 @@ pub enum TileMut<'a> {
     F32(StridedMut<'a, f32>),
     /// Double precision.
     F64(StridedMut<'a, f64>),
+    /// Two bytes.
+    BF16(StridedMut<'a, bf16>),
+}
+
+impl TileMut<'_> {
+    /// Sets every value to the nearest of this type.
+    pub fn fill(self, value: f64) {
+        fn fill<E: Stored>(mut tile: StridedMut<'_, E>, value: f64) {
+            let value = E::rounded(value);
+            tile.par_rows().for_each(|row| row.fill(value));
+        }
+        match self {
+            Self::F32(tile) => fill(tile, value),
+            Self::F64(tile) => fill(tile, value),
+            Self::BF16(tile) => fill(tile, value),
+        }
+    }
 }

@@ -40,9 +40,9 @@ pub use stream_grad_engine::{
     CostModel, CotangentSource, CountIncludePad, DType, ExternalError, FeatureSink, FrontRow, Gelu,
     GradientSums, InputGradient, InputGradientSink, Layer, LocalRegion, Maps, NoObserver, Observer,
     Padding, PlanRequest, Pool2d, Probe, ProbeOutcome, Progress, Rect, Residuals, Result, Span,
-    StreamError, Strided, StridedMut, SweepKind, THREADS_PER_CORE, TapSink, TileMut, TileRef,
-    TileSource, Trainable, WholeMap, WholeMaps, Workspace, check_threads, cores, front_rows,
-    tiling,
+    Storage, Stored, StreamError, Strided, StridedMut, SweepKind, THREADS_PER_CORE, TapSink,
+    TileMut, TileRef, TileSource, Trainable, WholeMap, WholeMaps, Workspace, bf16, check_threads,
+    cores, front_rows, tiling,
 };
 
 pub use local::{CandleFunction, CandleLayer, LocalLayer, check_gradients};

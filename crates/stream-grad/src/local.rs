@@ -17,8 +17,8 @@ pub(crate) use operator::LocalOperator;
 
 /// A local layer of the user's own: one input, one output, any rule that [`AxisRule`] can state.
 ///
-/// Both methods must give the same values whatever region they are asked for. Results are held to the shapes and numbers that
-/// are said here, and to the dtype of the input or f64; what they hold is believed. [`check_gradients`] finds out whether it is
+/// Both methods must give the same values whatever region they are asked for. Inputs are of the dtype that the plan computes in.
+/// Results are held to the shapes and numbers that are said here, and to the dtype of the input or f64; what they hold is believed. [`check_gradients`] finds out whether it is
 /// right.
 pub trait LocalLayer: fmt::Debug + Send + Sync {
     /// Name for messages.
@@ -37,6 +37,12 @@ pub trait LocalLayer: fmt::Debug + Send + Sync {
     /// neither on where `region` lies nor on how large the plane is. A plan [reuses](crate::PlanRequest::reuse) tiles only where all
     /// layers say so.
     fn is_same_everywhere(&self) -> bool {
+        false
+    }
+
+    /// Whether plans in bf16 take it. It sees F32 tensors there, too: what it reads is widened, and what it returns is rounded once. A
+    /// plan in bf16 refuses a layer that does not say so.
+    fn takes_bf16(&self) -> bool {
         false
     }
 
@@ -115,6 +121,7 @@ pub struct CandleLayer {
     parameters: Vec<(String, Tensor)>,
     bytes_per_value: Option<u64>,
     same_everywhere: bool,
+    takes_bf16: bool,
 }
 
 impl CandleLayer {
@@ -132,6 +139,7 @@ impl CandleLayer {
             parameters: Vec::new(),
             bytes_per_value: None,
             same_everywhere: false,
+            takes_bf16: false,
         }
     }
 
@@ -140,6 +148,13 @@ impl CandleLayer {
     #[must_use]
     pub fn same_everywhere(mut self) -> Self {
         self.same_everywhere = true;
+        self
+    }
+
+    /// Says that plans in bf16 may have it: it computes in f32 what was rounded to bf16, and its results are rounded again.
+    #[must_use]
+    pub fn takes_bf16(mut self) -> Self {
+        self.takes_bf16 = true;
         self
     }
 
@@ -198,6 +213,10 @@ impl LocalLayer for CandleLayer {
 
     fn is_same_everywhere(&self) -> bool {
         self.same_everywhere
+    }
+
+    fn takes_bf16(&self) -> bool {
+        self.takes_bf16
     }
 
     fn flops_per_output(&self) -> u64 {

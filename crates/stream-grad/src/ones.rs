@@ -33,18 +33,11 @@ impl CotangentSource for Ones {
         &mut self,
         _image: usize,
         _output: usize,
-        region: Rect,
+        _region: Rect,
         _features: TileRef<'_>,
         out: TileMut<'_>,
     ) -> Result<(), ExternalError> {
-        match out {
-            TileMut::F32(mut tile) => {
-                (0..region.height()).for_each(|row| tile.row(row).fill(1.0));
-            }
-            TileMut::F64(mut tile) => {
-                (0..region.height()).for_each(|row| tile.row(row).fill(1.0));
-            }
-        }
+        out.fill(1.0);
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var, WithDType};
 use stream_grad_engine::{self as engine, DType, Exchange, Model, Stored, WholeMaps};
-use stream_grad_kernels::Element;
+use stream_grad_kernels::bf16;
 use stream_grad_tiling::{ByteCount, Cost, Geometry, Maps, PeakBytes, Recipe};
 
 use crate::net::Net;
@@ -124,6 +124,9 @@ impl Plan {
     /// Runs the forward sweep of a network with one output; of several this gives the first alone, and [`Plan::forward_all`] all. The
     /// features `[N, C, H, W]` are a leaf that candle tracks, so a head can be put on them and [`Plan::backward`] finds their gradient.
     ///
+    /// They are of the dtype that the plan computes in. Those of a plan in bf16 are F32, so that a head, whose parameters are, computes
+    /// and is differentiated in that; what it reads are the stored values, and cotangents are rounded once, as they enter.
+    ///
     /// # Errors
     /// A source that does not fit the plan, or fails to deliver a region; [`StreamError::PlanMismatch`] if the plan is for
     /// streamed features.
@@ -144,14 +147,15 @@ impl Plan {
         match self.plan.dtype() {
             DType::F32 => self.forward_collected::<f32>(source),
             DType::F64 => self.forward_collected::<f64>(source),
+            DType::BF16 => self.forward_collected::<bf16>(source),
         }
     }
 
-    fn forward_collected<'a, T: Element + Stored + WithDType>(
+    fn forward_collected<'a, E: Stored<Compute: WithDType>>(
         &self,
         source: &'a dyn TileSource,
     ) -> Result<(Vec<Tensor>, Residuals<'a>)> {
-        let mut sink = WholeMaps::<T>::zeros(&self.output_shapes());
+        let mut sink = WholeMaps::<E>::zeros(&self.output_shapes());
         let residuals = self.forward_to(source, &mut sink)?;
         Ok((into_leaves(sink)?, residuals))
     }
@@ -247,15 +251,16 @@ impl Plan {
         match self.plan.dtype() {
             DType::F32 => self.vjp_collected::<f32>(residuals, &mut source),
             DType::F64 => self.vjp_collected::<f64>(residuals, &mut source),
+            DType::BF16 => self.vjp_collected::<bf16>(residuals, &mut source),
         }
     }
 
-    fn vjp_collected<T: Element + Stored + WithDType>(
+    fn vjp_collected<E: Stored<Compute: WithDType>>(
         &self,
         residuals: Residuals<'_>,
         cotangents: &mut dyn CotangentSource,
     ) -> Result<(GradStore, Tensor)> {
-        let mut sink = WholeMaps::<T>::zeros(&[self.plan.input_shape()]);
+        let mut sink = WholeMaps::<E>::zeros(&[self.plan.input_shape()]);
         let gradients = self.vjp_from(residuals, cotangents, Some(&mut sink))?;
         let gradient = into_leaves(sink)?.swap_remove(0).detach();
         Ok((gradients, gradient))
@@ -346,7 +351,7 @@ impl fmt::Debug for Plan {
 }
 
 /// Maps as tensors on the CPU that candle tracks: leaves of its autograd. Nothing is copied.
-fn into_leaves<T: Element + Stored + WithDType>(maps: WholeMaps<T>) -> Result<Vec<Tensor>> {
+fn into_leaves<E: Stored<Compute: WithDType>>(maps: WholeMaps<E>) -> Result<Vec<Tensor>> {
     let maps = maps.into_maps().into_iter();
     maps.map(|map| Ok(Var::from_vec(map.data, &map.shape, &Device::Cpu)?.into_inner()))
         .collect()

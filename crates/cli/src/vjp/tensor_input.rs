@@ -8,7 +8,9 @@ use std::sync::Arc;
 use anyhow::{Context, bail, ensure};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
-use stream_grad::{CotangentSource, ExternalError, Rect, StridedMut, TileMut, TileRef, TileSource};
+use stream_grad::{
+    CotangentSource, ExternalError, Rect, Stored, StridedMut, TileMut, TileRef, TileSource,
+};
 
 use super::position;
 
@@ -150,21 +152,17 @@ impl TensorInput {
         out: TileMut<'_>,
     ) -> Result<(), ExternalError> {
         match out {
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "rounding to the plan's type"
-            )]
-            TileMut::F32(tile) => self.read_rows(image, region, tile, |value| value as f32),
-            TileMut::F64(tile) => self.read_rows(image, region, tile, |value| value),
+            TileMut::F32(tile) => self.read_rows(image, region, tile),
+            TileMut::F64(tile) => self.read_rows(image, region, tile),
+            TileMut::BF16(tile) => self.read_rows(image, region, tile),
         }
     }
 
-    fn read_rows<T>(
+    fn read_rows<T: Stored>(
         &self,
         image: usize,
         region: Rect,
         mut tile: StridedMut<'_, T>,
-        convert: impl Fn(f64) -> T,
     ) -> Result<(), ExternalError> {
         let [images, channels, height, width] = self.shape;
         let image = u64::try_from(image)?;
@@ -183,18 +181,17 @@ impl TensorInput {
             for (channel, plane) in (image * channels..(image + 1) * channels).enumerate() {
                 let position = plane * height * width + first;
                 let values = out.iter_mut().skip(channel).step_by(channel_count);
-                self.read_line(position, values, &convert)?;
+                self.read_line(position, values)?;
             }
         }
         Ok(())
     }
 
     /// Fills `values` with the elements from `position` on.
-    fn read_line<'a, T: 'a>(
+    fn read_line<'a, T: Stored>(
         &self,
         position: u64,
         mut values: impl ExactSizeIterator<Item = &'a mut T>,
-        convert: impl Fn(f64) -> T,
     ) -> Result<(), ExternalError> {
         let size = self.element.bytes();
         let mut offset = self.start + position * u64::try_from(size)?;
@@ -207,7 +204,7 @@ impl TensorInput {
                 Element::F32 => {
                     let (elements, _) = bytes.as_chunks();
                     elements.iter().zip(&mut values).for_each(|(bytes, value)| {
-                        *value = convert(f32::from_le_bytes(*bytes).into())
+                        *value = T::rounded(f32::from_le_bytes(*bytes).into());
                     });
                 }
                 Element::F64 => {
@@ -215,7 +212,7 @@ impl TensorInput {
                     elements
                         .iter()
                         .zip(&mut values)
-                        .for_each(|(bytes, value)| *value = convert(f64::from_le_bytes(*bytes)));
+                        .for_each(|(bytes, value)| *value = T::rounded(f64::from_le_bytes(*bytes)));
                 }
             }
         }

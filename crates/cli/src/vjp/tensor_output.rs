@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use candle_core::{DType, Tensor};
 use serde_json::json;
-use stream_grad::{ExternalError, FeatureSink, InputGradientSink, Rect, Strided, TileRef};
+use stream_grad::{ExternalError, FeatureSink, InputGradientSink, Rect, Stored, Strided, TileRef};
 use stream_grad_files::{FileError, NewFile};
 
 use super::position;
@@ -224,14 +224,15 @@ impl MapOutput {
         match tile {
             TileRef::F32(tile) => self.take_rows(image, region, tile, combine),
             TileRef::F64(tile) => self.take_rows(image, region, tile, combine),
+            TileRef::BF16(tile) => self.take_rows(image, region, tile, combine),
         }
     }
 
-    fn take_rows<T: FileElement>(
+    fn take_rows<E: Stored<Compute: FileElement>>(
         &self,
         image: usize,
         region: Rect,
-        tile: Strided<'_, T>,
+        tile: Strided<'_, E>,
         combine: Combine,
     ) -> Result<(), ExternalError> {
         let [_, channels, height, width] = self.shape;
@@ -243,8 +244,9 @@ impl MapOutput {
             let values = tile.row(row_index);
             for (channel, plane) in (image * channels..(image + 1) * channels).enumerate() {
                 let position = plane * height * width + first;
-                let offset = self.start + position * u64::try_from(T::BYTES)?;
-                let values = values.iter().skip(channel).step_by(stride).copied();
+                let offset = self.start + position * u64::try_from(E::Compute::BYTES)?;
+                let values = values.iter().skip(channel).step_by(stride);
+                let values = values.map(|value| value.widen());
                 self.take_line(offset, values, combine)?;
             }
         }

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 use stream_grad_kernels::{
-    Activation, ConvTranspose, Convolution, DataGradientWeights, Element, Epilogue, Existing,
+    Activation, ConvTranspose, Convolution, DataGradientWeights, Epilogue, Existing,
     ForwardWeights, KernelError, LayerNorm, Pointwise, TransposedWeights, Upsample, accumulate,
     accumulate_channels, activation_vjp_and_bias_gradient, activation_vjp_in_place, add,
     affine_forward, affine_parameter_gradient, affine_vjp, affine_vjp_in_place, avg_pool_forward,
@@ -48,7 +48,7 @@ const FILLED_AT_ONCE: usize = 1 << 18;
 /// Sums that a task goes through: enough to be worth its start.
 const SUMS: usize = 1 << 14;
 
-impl<E: Element + Stored> Backend for Cpu<E> {
+impl<E: Stored> Backend for Cpu<E> {
     type Stored = E;
     type Compute = E::Compute;
     type Memory = Memory<E>;
@@ -560,7 +560,7 @@ const NOWHERE: Buffer = Buffer {
     channels: 0,
 };
 
-fn layer_norm_of<E: Element + Stored>(norm: NormOperands<'_, Cpu<E>>) -> LayerNorm<'_, E::Compute> {
+fn layer_norm_of<E: Stored>(norm: NormOperands<'_, Cpu<E>>) -> LayerNorm<'_, E::Compute> {
     LayerNorm {
         gamma: norm.weight,
         beta: norm.bias,

@@ -69,6 +69,12 @@ pub trait CustomOperator: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether plans in bf16 take it. It sees f32 there, too: what it reads is widened, and what it gives is rounded once. Of one that
+    /// does not say so nobody knows whether it bears that, and such plans refuse it.
+    fn takes_bf16(&self) -> bool {
+        false
+    }
+
     /// FLOPs of one output position, for the planner.
     fn flops_per_output(&self) -> u64;
 

@@ -222,6 +222,14 @@ impl AnyOperator {
         ask!(self, operator => operator.absorb(next, inputs))
     }
 
+    /// Whether it computes on values that were rounded more than its arithmetic rounds: kernels do.
+    pub(crate) fn takes_rounded(&self) -> bool {
+        match self {
+            Self::Custom(custom) => custom.operator.takes_bf16(),
+            _ => true,
+        }
+    }
+
     pub(crate) fn scratch<B: Backend>(&self, backend: &B) -> usize {
         ask!(self, operator => operator.scratch(backend))
     }

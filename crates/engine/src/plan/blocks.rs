@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Exchange, Plan};
-use crate::backend::{Backend, Cpu};
+use crate::backend::{Backend, Cpu, on_cpu};
 use crate::element::DType;
 use crate::error::{Result, StreamError};
 use crate::exchange::{CotangentSource, FeatureSink, TileSource};
@@ -55,6 +55,9 @@ impl Plan {
             }
             DType::F64 => {
                 Stores::F64(self.forward_blocks_on(&Cpu::new(), values, source, sink, blocks)?)
+            }
+            DType::BF16 => {
+                Stores::BF16(self.forward_blocks_on(&Cpu::new(), values, source, sink, blocks)?)
             }
         };
         Ok(Residuals { stores })
@@ -118,6 +121,7 @@ impl Plan {
         match residuals.stores {
             Stores::F32(residuals) => self.vjp_blocks_on(&Cpu::new(), residuals, exchange, sums),
             Stores::F64(residuals) => self.vjp_blocks_on(&Cpu::new(), residuals, exchange, sums),
+            Stores::BF16(residuals) => self.vjp_blocks_on(&Cpu::new(), residuals, exchange, sums),
         }
     }
 
@@ -161,10 +165,7 @@ impl Plan {
         sums: GradientSums,
         sink: &mut dyn GradientSink,
     ) -> Result<()> {
-        match self.dtype {
-            DType::F32 => self.gradients_on(&Cpu::<f32>::new(), values, sums, sink),
-            DType::F64 => self.gradients_on(&Cpu::<f64>::new(), values, sums, sink),
-        }
+        on_cpu!(self.dtype, backend => self.gradients_on(&backend, values, sums, sink))
     }
 
     /// The same on the backend that the plan was made for.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
-use stream_grad_kernels::Element;
+use stream_grad_kernels::bf16;
 
 use super::Plan;
 use super::blocks::Swept;
@@ -70,10 +70,11 @@ impl Plan {
         match self.dtype {
             DType::F32 => self.time_nodes_in::<f32>(values, slice),
             DType::F64 => self.time_nodes_in::<f64>(values, slice),
+            DType::BF16 => self.time_nodes_in::<bf16>(values, slice),
         }
     }
 
-    fn time_nodes_in<E: Element + Stored>(
+    fn time_nodes_in<E: Stored>(
         &self,
         values: &dyn ParameterValues,
         slice: Duration,

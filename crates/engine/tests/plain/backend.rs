@@ -143,7 +143,7 @@ impl Backend for Plain {
             TileRef::F64(rows) => (0..rows.rows())
                 .flat_map(|row| rows.row(row).to_vec())
                 .collect::<Vec<f64>>(),
-            TileRef::F32(_) => Vec::new(),
+            TileRef::F32(_) | TileRef::BF16(_) => Vec::new(),
         })?;
         let (rows, row) = extent(region, shown.channels);
         let shown = Strided::new(&values, rows, row, row)?;

@@ -114,10 +114,10 @@ fn run<B: Backend<Stored = f64>>(
 ) -> Result<Vec<Vec<f64>>> {
     let plan = Plan::on(backend, model.network(), request)?;
     let image = WholeMaps::<f64>::noise(&[plan.input_shape()]);
-    let mut features = WholeMaps::zeros(&plan.output_shapes());
+    let mut features = WholeMaps::<f64>::zeros(&plan.output_shapes());
     let residuals = plan.forward_on(backend, model.values(), &image, &mut features)?;
     let mut cotangents = WholeMaps::<f64>::noise(&plan.output_shapes());
-    let mut input_gradient = WholeMaps::zeros(&[plan.input_shape()]);
+    let mut input_gradient = WholeMaps::<f64>::zeros(&[plan.input_shape()]);
     let exchange = Exchange {
         cotangents: &mut cotangents,
         input_gradient: Some(&mut input_gradient),

@@ -10,7 +10,7 @@ use stream_grad_engine::{
     Arithmetic, Backend, CheckedSource, Conv2d, CotangentSource, Cpu, DType, Exchange,
     ExternalError, GradientSums, InputGradient, Model, NetworkBuilder, OwnedGradients, OwnedModel,
     OwnedParameters, ParameterId, Plan, PlanRequest, Pointwise, Rect, Result, Span, Stored,
-    TileMut, TileRef, TileSource, WholeMaps,
+    TileMut, TileRef, TileSource, WholeMaps, bf16,
 };
 
 use super::backend::Plain;
@@ -105,6 +105,7 @@ impl TileSource for Picture {
         let written = match out {
             TileMut::F32(_) => self.write::<f32>(image, region, out),
             TileMut::F64(_) => self.write::<f64>(image, region, out),
+            TileMut::BF16(_) => self.write::<bf16>(image, region, out),
         };
         written.ok_or_else(|| "a tile of another shape".into())
     }
@@ -247,9 +248,9 @@ fn run<B: Backend<Stored = f64>>(
     source: &dyn TileSource,
     head: &mut Head,
 ) -> Result<[Vec<Vec<f64>>; 2]> {
-    let mut features = WholeMaps::zeros(&plan.output_shapes());
+    let mut features = WholeMaps::<f64>::zeros(&plan.output_shapes());
     let residuals = plan.forward_on(backend, model.values(), source, &mut features)?;
-    let mut input_gradient = WholeMaps::zeros(&[plan.input_shape()]);
+    let mut input_gradient = WholeMaps::<f64>::zeros(&[plan.input_shape()]);
     let exchange = Exchange {
         cotangents: head,
         input_gradient: Some(&mut input_gradient),

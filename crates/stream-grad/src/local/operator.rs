@@ -39,6 +39,10 @@ impl CustomOperator for LocalOperator {
         self.0.is_same_everywhere()
     }
 
+    fn takes_bf16(&self) -> bool {
+        self.0.takes_bf16()
+    }
+
     fn flops_per_output(&self) -> u64 {
         self.0.flops_per_output()
     }

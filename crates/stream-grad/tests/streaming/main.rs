@@ -16,6 +16,7 @@ mod random_graphs;
 mod reads;
 mod refusals;
 mod reuse;
+mod rounded;
 mod taps;
 mod weights;
 mod winograd;

@@ -7,11 +7,11 @@ use stream_grad::{Arithmetic, Conv2d, InputGradient, Net, NetBuilder, PlanReques
 use crate::networks::tensor;
 use crate::promises::{all, list};
 
-const HEIGHT: usize = 45;
-const WIDTH: usize = 38;
+pub(crate) const HEIGHT: usize = 45;
+pub(crate) const WIDTH: usize = 38;
 
 /// Two residual convolutions of 40 and 70 channels after a stem; strides make tiles begin at odd places.
-fn net(dtype: DType) -> (Net, VarMap) {
+pub(crate) fn net(dtype: DType) -> (Net, VarMap) {
     let variables = VarMap::new();
     let vb = VarBuilder::from_varmap(&variables, dtype, &Device::Cpu);
     let mut net = NetBuilder::new(3);

@@ -2,11 +2,10 @@
 
 use std::cell::RefCell;
 use std::mem;
-use std::ops::{Add, Mul};
 use std::thread::LocalKey;
 
 use rayon::prelude::*;
-use stream_grad::{ExternalError, Rect, StridedMut, TileMut, TileSource};
+use stream_grad::{ExternalError, Rect, Stored, StridedMut, TileMut, TileSource, bf16};
 
 use super::{Augmentation, Axes, Order, place};
 use crate::error::{Result, TrainError};
@@ -59,7 +58,8 @@ impl<S: TileSource> Augmented<S> {
         mut out: StridedMut<'_, T>,
     ) -> Result<(), ExternalError> {
         let origin = self.augmentation.origin(region);
-        self.source.read(image, origin, T::tile(out.reborrow()))?;
+        self.source
+            .read(image, origin, T::tile_mut(out.reborrow()))?;
         let finish = |row: &mut [T]| self.finish_row(row);
         if self.augmentation.rows == Order::Forward {
             out.par_rows().for_each(finish);
@@ -105,7 +105,7 @@ impl<S: TileSource> Augmented<S> {
         buffer.resize(origin.height() * length, T::default());
         let tile = StridedMut::new(&mut buffer, origin.height(), length, length)
             .ok_or("region without columns")?;
-        let read = self.source.read(image, origin, T::tile(tile));
+        let read = self.source.read(image, origin, T::tile_mut(tile));
         if read.is_ok() {
             let (height, width) = (region.height(), region.width());
             out.par_rows().enumerate().for_each(|(row, line)| {
@@ -132,13 +132,14 @@ fn colour<T: Value>(augmentation: &Augmentation, row: &mut [T], channels: usize)
     if augmentation.keeps_colour() {
         return;
     }
-    let contrast = augmentation.contrast.map(T::from);
-    let brightness = augmentation.brightness.map(T::from);
+    let contrast = augmentation.contrast.map(T::Compute::from);
+    let brightness = augmentation.brightness.map(T::Compute::from);
+    let changed = |value: T, contrast, brightness| T::round(value.widen() * contrast + brightness);
     if channels == 3 {
         // The usual case has a loop of fixed length, which becomes vectors.
         for pixel in row.as_chunks_mut::<3>().0 {
             for channel in 0..3 {
-                pixel[channel] = pixel[channel] * contrast[channel] + brightness[channel];
+                pixel[channel] = changed(pixel[channel], contrast[channel], brightness[channel]);
             }
         }
         return;
@@ -146,43 +147,31 @@ fn colour<T: Value>(augmentation: &Augmentation, row: &mut [T], channels: usize)
     for pixel in pixels(row, channels) {
         let changes = contrast.iter().zip(&brightness);
         for (value, (contrast, brightness)) in pixel.iter_mut().zip(changes) {
-            *value = *value * *contrast + *brightness;
+            *value = changed(*value, *contrast, *brightness);
         }
     }
 }
 
 /// What pixels are made of.
-trait Value:
-    Copy + Default + From<f32> + Add<Output = Self> + Mul<Output = Self> + Send + Sync + 'static
-{
-    /// A view of pixels as sources take it.
-    fn tile(pixels: StridedMut<'_, Self>) -> TileMut<'_>;
-
+trait Value: Stored<Compute: From<f32>> {
     /// Memory of each thread for a region that is turned.
     fn scratch() -> &'static LocalKey<RefCell<Vec<Self>>>;
 }
 
-impl Value for f32 {
-    fn tile(pixels: StridedMut<'_, Self>) -> TileMut<'_> {
-        TileMut::F32(pixels)
-    }
-
-    fn scratch() -> &'static LocalKey<RefCell<Vec<Self>>> {
-        thread_local!(static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
-        &SCRATCH
-    }
+macro_rules! value {
+    ($number:ident) => {
+        impl Value for $number {
+            fn scratch() -> &'static LocalKey<RefCell<Vec<Self>>> {
+                thread_local!(static SCRATCH: RefCell<Vec<$number>> = const { RefCell::new(Vec::new()) });
+                &SCRATCH
+            }
+        }
+    };
 }
 
-impl Value for f64 {
-    fn tile(pixels: StridedMut<'_, Self>) -> TileMut<'_> {
-        TileMut::F64(pixels)
-    }
-
-    fn scratch() -> &'static LocalKey<RefCell<Vec<Self>>> {
-        thread_local!(static SCRATCH: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) });
-        &SCRATCH
-    }
-}
+value!(f32);
+value!(f64);
+value!(bf16);
 
 impl<S: TileSource> TileSource for Augmented<S> {
     fn batch(&self) -> usize {
@@ -223,6 +212,7 @@ impl<S: TileSource> TileSource for Augmented<S> {
         match out {
             TileMut::F32(tile) => self.read_as(image, region, tile),
             TileMut::F64(tile) => self.read_as(image, region, tile),
+            TileMut::BF16(tile) => self.read_as(image, region, tile),
         }
     }
 }

@@ -105,9 +105,9 @@ fn at_last_layer(features: &Tensor, gradient: &Tensor, logits: Vec<f64>) -> Resu
 }
 
 /// The weighted sum over one position's channels, in their order.
-fn weighted(weights: &[f64], pixel: &[f32]) -> f32 {
+fn weighted<T: Copy + Into<f64>>(weights: &[f64], pixel: &[T]) -> f32 {
     let terms = weights.iter().zip(pixel);
-    rectified(terms.fold(0.0, |sum, (weight, value)| sum + weight * f64::from(*value)))
+    rectified(terms.fold(0.0, |sum, (weight, &value)| sum + weight * value.into()))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "rounding is meant")]
@@ -132,18 +132,34 @@ impl TapSink for Seen {
         activation: TileRef<'_>,
         cotangent: TileRef<'_>,
     ) -> Result<(), ExternalError> {
-        let (activation, cotangent) = (single(activation)?, single(cotangent)?);
+        match (activation, cotangent) {
+            (TileRef::F32(x), TileRef::F32(g)) => self.take_rows(region, x, g),
+            (TileRef::BF16(x), TileRef::BF16(g)) => self.take_rows(region, x, g),
+            _ => Err(ANOTHER_DTYPE.into()),
+        }
+    }
+}
+
+impl Seen {
+    fn take_rows<T: Copy + Into<f32> + Into<f64>>(
+        &mut self,
+        region: Rect,
+        activation: Strided<'_, T>,
+        cotangent: Strided<'_, T>,
+    ) -> Result<(), ExternalError> {
         let channels = self.sums.len();
         for row in 0..region.height() {
             for pixel in cotangent.row(row).chunks_exact(channels) {
-                for (sum, value) in self.sums.iter_mut().zip(pixel) {
-                    *sum += f64::from(*value);
+                for (sum, &value) in self.sums.iter_mut().zip(pixel) {
+                    let value: f64 = value.into();
+                    *sum += value;
                 }
             }
             if let Some(held) = &mut self.activations {
                 let start = first_of_row(region, row, self.columns)? * channels;
-                let values = activation.row(row);
-                held[start..start + values.len()].copy_from_slice(values);
+                let values = activation.row(row).iter();
+                let held = held[start..].iter_mut().zip(values);
+                held.for_each(|(held, &value)| *held = value.into());
             }
         }
         Ok(())
@@ -165,7 +181,20 @@ impl FeatureSink for Weighted {
         region: Rect,
         features: TileRef<'_>,
     ) -> Result<(), ExternalError> {
-        let features = single(features)?;
+        match features {
+            TileRef::F32(features) => self.take(region, features),
+            TileRef::BF16(features) => self.take(region, features),
+            TileRef::F64(_) => Err(ANOTHER_DTYPE.into()),
+        }
+    }
+}
+
+impl Weighted {
+    fn take<T: Copy + Into<f64>>(
+        &mut self,
+        region: Rect,
+        features: Strided<'_, T>,
+    ) -> Result<(), ExternalError> {
         for row in 0..region.height() {
             let start = first_of_row(region, row, self.columns)?;
             let pixels = features.row(row).chunks_exact(self.weights.len());
@@ -177,13 +206,8 @@ impl FeatureSink for Weighted {
     }
 }
 
-/// Models are swept in f32.
-pub(super) fn single(tile: TileRef<'_>) -> Result<Strided<'_, f32>, ExternalError> {
-    match tile {
-        TileRef::F32(tile) => Ok(tile),
-        TileRef::F64(_) => Err("a tile of f64, expected f32".into()),
-    }
-}
+/// What is said of tiles of a dtype in which no model is swept.
+pub(super) const ANOTHER_DTYPE: &str = "a tile of f64, expected f32 or bf16";
 
 /// Where row `row` of a region begins in a map of `columns` columns.
 fn first_of_row(region: Rect, row: usize, columns: usize) -> Result<usize, ExternalError> {

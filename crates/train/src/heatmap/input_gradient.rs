@@ -3,11 +3,11 @@
 use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
-use stream_grad::{ExternalError, Rect, TapSink, TileRef, TileSource, Trainable};
+use stream_grad::{ExternalError, Rect, Strided, TapSink, TileRef, TileSource, Trainable};
 
 use super::AttributionMap;
 use super::cells::CellSums;
-use super::grad_cam::single;
+use super::grad_cam::ANOTHER_DTYPE;
 use super::target::explain;
 use crate::error::Result;
 use crate::model::StreamedModel;
@@ -99,11 +99,21 @@ impl TapSink for PixelSums {
         _activation: TileRef<'_>,
         cotangent: TileRef<'_>,
     ) -> Result<(), ExternalError> {
-        let cotangent = single(cotangent)?;
+        match cotangent {
+            TileRef::F32(cotangent) => self.add(region, cotangent),
+            TileRef::BF16(cotangent) => self.add(region, cotangent),
+            TileRef::F64(_) => return Err(ANOTHER_DTYPE.into()),
+        }
+        Ok(())
+    }
+}
+
+impl PixelSums {
+    fn add<T: Copy + Into<f64>>(&mut self, region: Rect, cotangent: Strided<'_, T>) {
         for (line, row) in (region.rows.lo..region.rows.hi).enumerate() {
             let pixels = cotangent.row(line).chunks_exact(self.channels);
             for (column, pixel) in (region.columns.lo..region.columns.hi).zip(pixels) {
-                let values = pixel.iter().map(|&value| f64::from(value));
+                let values = pixel.iter().map(|&value| value.into());
                 let value: f64 = match self.sum {
                     ChannelSum::Absolute => values.map(f64::abs).sum(),
                     ChannelSum::Signed => values.sum(),
@@ -112,6 +122,5 @@ impl TapSink for PixelSums {
                     .add(row.unsigned_abs(), column.unsigned_abs(), value);
             }
         }
-        Ok(())
     }
 }

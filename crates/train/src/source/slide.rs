@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 use stream_grad::tiling::Fraction;
-use stream_grad::{ExternalError, Rect, StridedMut, TileMut, TileSource};
+use stream_grad::{ExternalError, Rect, Stored, StridedMut, TileMut, TileSource, bf16};
 use stream_grad_slides::{
     Mask, ReadAhead, ReadAheadOptions, Region, SlideError, SlideView, StainNormalizer,
     TissueOptions,
@@ -20,6 +20,7 @@ use crate::error::Result as TrainResult;
 pub(super) struct Normalisation {
     single: [[f32; 256]; 3],
     double: [[f64; 256]; 3],
+    half: [[bf16; 256]; 3],
 }
 
 impl Normalisation {
@@ -30,14 +31,14 @@ impl Normalisation {
         let mut tables = Self {
             single: [[0.0; 256]; 3],
             double: [[0.0; 256]; 3],
+            half: [[bf16::ZERO; 256]; 3],
         };
         for channel in 0..3 {
             for level in 0..=u8::MAX {
                 let value = value(channel, level);
                 tables.double[channel][usize::from(level)] = value;
-                #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is meant")]
-                let rounded = value as f32;
-                tables.single[channel][usize::from(level)] = rounded;
+                tables.single[channel][usize::from(level)] = f32::rounded(value);
+                tables.half[channel][usize::from(level)] = bf16::rounded(value);
             }
         }
         tables
@@ -217,6 +218,7 @@ impl SlideSource {
         match out {
             TileMut::F32(tile) => normalise(rgb, &self.normalisation.single, tile),
             TileMut::F64(tile) => normalise(rgb, &self.normalisation.double, tile),
+            TileMut::BF16(tile) => normalise(rgb, &self.normalisation.half, tile),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! An image that is computed, and a head that only sums: for images that do not fit in memory.
 
-use stream_grad::{ExternalError, FeatureSink, Rect, TileMut, TileRef, TileSource};
+use stream_grad::{ExternalError, FeatureSink, Rect, Storage, TileMut, TileRef, TileSource, bf16};
 
 /// Noise in [-1, 1): every value is a function of its coordinates.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +54,11 @@ impl TileSource for Noise {
                     out.zip(values(row))
                         .for_each(|(out, value)| *out = value.into());
                 }
+                TileMut::BF16(tile) => {
+                    let out = tile.row(index).iter_mut();
+                    out.zip(values(row))
+                        .for_each(|(out, value)| *out = bf16::round(value));
+                }
             }
         }
         Ok(())
@@ -80,6 +85,7 @@ impl FeatureSink for Sum {
             self.total += match features {
                 TileRef::F32(tile) => tile.row(row).iter().map(|&value| f64::from(value)).sum(),
                 TileRef::F64(tile) => tile.row(row).iter().sum::<f64>(),
+                TileRef::BF16(tile) => tile.row(row).iter().map(|&value| f64::from(value)).sum(),
             };
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use stream_grad_kernels::{Element, take_pages};
+use stream_grad_kernels::{Storage, take_pages};
 
 /// Bytes of a cache line, on which memory begins: registers that straddle two lines are loaded at half the rate.
 pub(super) const LINE: usize = 64;
@@ -26,7 +26,7 @@ impl<T> Default for Memory<T> {
     }
 }
 
-impl<T: Element> Memory<T> {
+impl<T: Storage> Memory<T> {
     /// Zeros, of which no page is there yet.
     fn zeros(length: usize) -> Self {
         if length == 0 {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
-use stream_grad_kernels::{Element, KernelError, View, ViewMut};
+use stream_grad_kernels::{KernelError, View, ViewMut};
 use stream_grad_tiling::{Rect, Span};
 
 use super::Cpu;
@@ -23,7 +23,7 @@ pub(super) type ScratchAndViews<'v, E, const N: usize> = (&'v mut [E], [ViewMut<
 /// Two operands, and what is written.
 pub(super) type OfTwo<'v, E> = (View<'v, E>, View<'v, E>, ViewMut<'v, E>);
 
-impl<E: Element + Stored> Slabs<'_, Cpu<E>> {
+impl<E: Stored> Slabs<'_, Cpu<E>> {
     /// The values of each memory, working memory without scratch, and scratch.
     fn split(&mut self) -> ([&mut [E]; MEMORIES], &mut [E]) {
         let scratch = self.layout.scratch.clone();

@@ -4,10 +4,11 @@ use std::fmt;
 
 use rayon::prelude::*;
 use stream_grad::{
-    CotangentSource, ExternalError, FeatureSink, Rect, Strided, StridedMut, TileMut, TileRef,
+    CotangentSource, ExternalError, FeatureSink, Rect, Stored, Strided, StridedMut, TileMut,
+    TileRef,
 };
 
-use super::sums::{Factors, Rounded};
+use super::sums::Factors;
 use super::{SegmentationLoss, SegmentationSums};
 use crate::source::LabelSource;
 
@@ -95,6 +96,7 @@ impl FeatureSink for SegmentationSink<'_> {
         match features {
             TileRef::F32(logits) => self.add(logits, region),
             TileRef::F64(logits) => self.add(logits, region),
+            TileRef::BF16(logits) => self.add(logits, region),
         }
     }
 }
@@ -115,7 +117,7 @@ impl fmt::Debug for SegmentationCotangents<'_> {
 }
 
 impl SegmentationCotangents<'_> {
-    fn give<T: Copy + Into<f64> + Rounded + Send + Sync>(
+    fn give<T: Stored + Into<f64>>(
         &mut self,
         logits: Strided<'_, T>,
         region: Rect,
@@ -152,6 +154,7 @@ impl CotangentSource for SegmentationCotangents<'_> {
         match (features, out) {
             (TileRef::F32(logits), TileMut::F32(out)) => self.give(logits, region, out),
             (TileRef::F64(logits), TileMut::F64(out)) => self.give(logits, region, out),
+            (TileRef::BF16(logits), TileMut::BF16(out)) => self.give(logits, region, out),
             _ => Err("logits and their cotangents are of two precisions".into()),
         }
     }

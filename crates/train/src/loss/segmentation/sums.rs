@@ -1,5 +1,7 @@
 //! What losses need to know of all pixels.
 
+use stream_grad::Stored;
+
 use super::{SegmentationLoss, float};
 use crate::metrics::Confusion;
 
@@ -115,7 +117,7 @@ pub(super) struct Factors {
 
 impl Factors {
     /// Writes the cotangent of a row of logits, 0 for pixels of no class.
-    pub(super) fn write_row<T: Copy + Into<f64> + Rounded>(
+    pub(super) fn write_row<T: Stored + Into<f64>>(
         &self,
         loss: &SegmentationLoss,
         (logits, labels): (&[T], &[u8]),
@@ -151,24 +153,6 @@ impl Factors {
                 );
             }
         }
-    }
-}
-
-/// What double precision is rounded to.
-pub(super) trait Rounded {
-    fn rounded(value: f64) -> Self;
-}
-
-impl Rounded for f32 {
-    #[expect(clippy::cast_possible_truncation, reason = "rounding is meant")]
-    fn rounded(value: f64) -> Self {
-        value as Self
-    }
-}
-
-impl Rounded for f64 {
-    fn rounded(value: f64) -> Self {
-        value
     }
 }
 

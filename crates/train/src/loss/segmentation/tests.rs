@@ -371,8 +371,7 @@ fn streamed(request: PlanRequest) -> (f64, crate::metrics::Confusion, Vec<Vec<f6
         width,
         labels: labels.collect(),
     };
-    let request = request.dtype(DType::F64).features(Maps::Streamed);
-    let plan = net.plan(request).unwrap();
+    let plan = net.plan(request.features(Maps::Streamed)).unwrap();
     let loss = SegmentationLoss {
         class_weights: vec![0.5, 1.0, 2.0],
         smooth: 0.5,
@@ -397,7 +396,7 @@ fn streamed(request: PlanRequest) -> (f64, crate::metrics::Confusion, Vec<Vec<f6
 /// Small tiles, and blocks of them, give what one tile gives: all pixels are in the sums once.
 #[test]
 fn a_streamed_unet_has_the_loss_and_gradients_of_one_tile() {
-    let request = || PlanRequest::new(96, 64);
+    let request = || PlanRequest::new(96, 64).dtype(DType::F64);
     let (loss, confusion, gradients) = streamed(request());
     assert!(gradients.len() > 40);
     let largest = gradients
@@ -418,4 +417,22 @@ fn a_streamed_unet_has_the_loss_and_gradients_of_one_tile() {
             assert!(difference <= 1e-12 * largest, "{gradient}, {other}");
         }
     }
+}
+
+/// Logits and their cotangents are rounded to three digits.
+#[test]
+fn a_unet_in_bf16_has_about_the_loss_and_gradients() {
+    let request = |dtype: DType| PlanRequest::new(96, 64).dtype(dtype).tile(32);
+    let (loss, _, gradients) = streamed(request(DType::F64));
+    let (other_loss, _, others) = streamed(request(DType::BF16));
+    assert!(
+        (loss - other_loss).abs() <= 1e-2 * loss,
+        "{loss}, {other_loss}"
+    );
+    let square = |sum: f64, value: f64| sum + value * value;
+    let pairs = gradients.iter().flatten().zip(others.iter().flatten());
+    let difference = pairs.map(|(a, b)| a - b).fold(0.0, square);
+    let norm = gradients.iter().flatten().copied().fold(0.0, square);
+    let error = (difference / norm).sqrt();
+    assert!(error > 0.0 && error < 0.1, "{error}");
 }

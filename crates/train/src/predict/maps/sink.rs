@@ -162,6 +162,7 @@ impl FeatureSink for MapSink {
         match features {
             TileRef::F32(logits) => self.take(logits, region)?,
             TileRef::F64(logits) => self.take(logits, region)?,
+            TileRef::BF16(logits) => self.take(logits, region)?,
         }
         Ok(())
     }
