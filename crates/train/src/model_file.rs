@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::checkpoint::{read_sealed, write_sealed};
 use crate::data::{ClassNames, Task};
 use crate::error::{Result, TrainError};
-use crate::model::{Model, ModelSettings, SegmentationModel, StreamedModel};
+use crate::model::{Model, ModelSettings, Precision, SegmentationModel, StreamedModel};
 use crate::source::ReadSettings;
 
 /// What this code writes.
@@ -73,6 +73,29 @@ impl TrainedBy {
     }
 }
 
+/// What a trained model may take, and what it stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes that the sweeps of one image may take.
+    pub memory_bytes: u64,
+    /// Threads; 0 for one for each core.
+    pub threads: usize,
+    /// What activations are stored as, where it is to be another than in the training.
+    pub precision: Option<Precision>,
+}
+
+impl Limits {
+    /// So many bytes and threads, 0 for one for each core. What is stored is as in the training.
+    #[must_use]
+    pub const fn new(memory_bytes: u64, threads: usize) -> Self {
+        Self {
+            memory_bytes,
+            threads,
+            precision: None,
+        }
+    }
+}
+
 /// A trained model as it lies in a file.
 #[derive(Debug, Clone)]
 pub struct ModelFile {
@@ -83,14 +106,13 @@ pub struct ModelFile {
 }
 
 impl ModelFile {
-    /// The model, for images within `memory_bytes` and on as many threads, or as many as it has cores for 0. Neither changes a bit of
-    /// what it predicts.
+    /// The model within `limits`, of which memory and threads change no bit of what it predicts.
     ///
     /// # Errors
     /// [`TrainError::Model`] for a network that this release does not know, [`TrainError::State`] for weights that do not fit it,
     /// [`TrainError::Setting`] for a task of pixels.
-    pub fn build(&self, memory_bytes: u64, threads: usize) -> Result<StreamedModel> {
-        let settings = self.settings(memory_bytes, threads);
+    pub fn build(&self, limits: Limits) -> Result<StreamedModel> {
+        let settings = self.settings(limits);
         let ModelDescription {
             task,
             trained_by,
@@ -107,12 +129,8 @@ impl ModelFile {
     ///
     /// # Errors
     /// As [`build`](Self::build); [`TrainError::Setting`] for another task than a segmentation.
-    pub fn build_segmentation(
-        &self,
-        memory_bytes: u64,
-        threads: usize,
-    ) -> Result<SegmentationModel> {
-        let settings = self.settings(memory_bytes, threads);
+    pub fn build_segmentation(&self, limits: Limits) -> Result<SegmentationModel> {
+        let settings = self.settings(limits);
         let ModelDescription {
             task,
             trained_by,
@@ -132,13 +150,15 @@ impl ModelFile {
         Ok(model)
     }
 
-    fn settings(&self, memory_bytes: u64, threads: usize) -> ModelSettings {
+    fn settings(&self, limits: Limits) -> ModelSettings {
+        let trained = &self.description.model;
         ModelSettings {
-            memory_bytes,
-            threads,
+            memory_bytes: limits.memory_bytes,
+            threads: limits.threads,
+            dtype: limits.precision.unwrap_or(trained.dtype),
             // The file's own come in their place.
             weights: None,
-            ..self.description.model.clone()
+            ..trained.clone()
         }
     }
 }
@@ -292,7 +312,10 @@ mod tests {
             logits.into_iter().map(f64::to_bits).collect()
         };
         for (memory, threads) in [(64 << 20, 1), (2 << 20, 2)] {
-            assert_eq!(bits(&file.build(memory, threads).unwrap()), bits(&model));
+            assert_eq!(
+                bits(&file.build(Limits::new(memory, threads)).unwrap()),
+                bits(&model)
+            );
         }
     }
 
@@ -324,7 +347,11 @@ mod tests {
         assert!(message().contains("SHA-256"), "{}", message());
         // Weights of another network.
         save(&path, &description(), &tensors).unwrap();
-        let error = load(&path).unwrap().build(64 << 20, 0).err().unwrap();
+        let error = load(&path)
+            .unwrap()
+            .build(Limits::new(64 << 20, 0))
+            .err()
+            .unwrap();
         assert!(
             matches!(&error, TrainError::State { found, .. } if found == "nothing of that name"),
             "{error}"

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use crate::data::Sample;
 use crate::error::Result;
 use crate::model::{Model, StreamedModel};
-use crate::model_file::{ModelDescription, ModelFile};
+use crate::model_file::{Limits, ModelDescription, ModelFile};
 use crate::source::{ImageLoader, ReadSettings, SlideLoader};
 use crate::trainer::{Skipped, TrainObserver};
 use table::Job;
@@ -24,10 +24,11 @@ pub use maps::{MapPredictor, map_paths};
 /// use std::path::Path;
 /// use std::sync::atomic::AtomicBool;
 /// use stream_grad_train::data::Sample;
+/// use stream_grad_train::model_file::Limits;
 /// use stream_grad_train::predict::Predictor;
 /// use stream_grad_train::trainer::NoObserver;
 ///
-/// let predictor = Predictor::open(Path::new("model.safetensors"), 1 << 30, 0)?;
+/// let predictor = Predictor::open(Path::new("model.safetensors"), Limits::new(1 << 30, 0))?;
 /// let slides = [Sample { label: None, ..Sample::new("a.svs", 0.0) }];
 /// let table = Path::new("predictions.csv");
 /// let predicted = predictor.predict(&slides, table, &AtomicBool::new(false), &mut NoObserver)?;
@@ -52,14 +53,13 @@ pub struct Predicted {
 }
 
 impl Predictor {
-    /// Reads a model file. Images are streamed within `memory_bytes` and on as many threads, or one for each core for 0.
+    /// Reads a model file. Images are streamed within `limits`.
     ///
     /// # Errors
     /// As [`load`](crate::model_file::load) and [`ModelFile::build`].
-    pub fn open(path: &Path, memory_bytes: u64, threads: usize) -> Result<Self> {
-        let build = |file: &ModelFile| file.build(memory_bytes, threads);
+    pub fn open(path: &Path, limits: Limits) -> Result<Self> {
         Ok(Self {
-            trained: Trained::new(path, build)?,
+            trained: Trained::new(path, limits, ModelFile::build)?,
         })
     }
 

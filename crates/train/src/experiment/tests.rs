@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::data::Task;
+use crate::model_file::Limits;
 use crate::trainer::NoObserver;
 
 fn sample(name: &str, label: f64, split: Split) -> Sample {
@@ -363,7 +364,8 @@ fn the_model_file_of_a_run_predicts_what_the_run_did() {
     assert_eq!(result, again);
 
     let place = run.join("8-microns");
-    let predictor = Predictor::open(&place.join("model.safetensors"), 64 << 20, 1).unwrap();
+    let predictor =
+        Predictor::open(&place.join("model.safetensors"), Limits::new(64 << 20, 1)).unwrap();
     assert_eq!(predictor.description().trained_by.slides, 4);
     assert!(result.result.planned_bytes > 0);
     let predicted = [Split::Validation, Split::Test].map(|split| of_split(&samples, split));

@@ -10,7 +10,7 @@ use stream_grad_slides::{
 
 use super::*;
 use crate::error::TrainError;
-use crate::model::{Model, ModelSettings, Pooling, StreamedModel};
+use crate::model::{Model, ModelSettings, Pooling, Precision, StreamedModel};
 use crate::source::{ReadSettings, SlideLoader};
 
 /// ResNet-18 with the golden files' weights, mean pooling and a linear layer.
@@ -159,6 +159,33 @@ fn activations_that_are_held_and_those_that_are_computed_again_give_the_same_bit
     let maps = [&held, &tight].map(|model| grad_cam(model, &image, layer, 1).unwrap());
     assert_eq!(maps[0], maps[1]);
     assert!(maps[0].largest() > 0.0);
+}
+
+/// What is stored has three digits, and so have maps.
+#[test]
+fn maps_in_bf16_are_close_to_those_in_f32() {
+    let image = Tensor::rand(-1f32, 1.0, (1, 3, 160, 128), &Device::Cpu).unwrap();
+    let models = [Precision::F32, Precision::Bf16].map(|dtype| {
+        let settings = ModelSettings {
+            dtype,
+            ..ModelSettings::default()
+        };
+        StreamedModel::new(&settings, 2, 5).unwrap()
+    });
+    let layer = models[0].net().operation_names().nth(2).unwrap().to_owned();
+    let options = InputGradientOptions::default();
+    let maps = models.each_ref().map(|model| {
+        let cam = grad_cam(model, &image, &layer, 1).unwrap();
+        [cam, input_gradient(model, &image, 1, &options).unwrap()]
+    });
+    for (expected, found) in maps[0].iter().zip(&maps[1]) {
+        let pairs = expected.values.iter().zip(&found.values);
+        let square = |sum: f64, value: f32| sum + f64::from(value).powi(2);
+        let difference = pairs.map(|(a, b)| a - b).fold(0.0, square);
+        let norm = expected.values.iter().copied().fold(0.0, square);
+        let error = (difference / norm).sqrt();
+        assert!(error > 0.0 && error < 0.1, "{error}");
+    }
 }
 
 #[test]

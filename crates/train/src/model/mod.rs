@@ -21,7 +21,7 @@ use stream_grad_models::{Head, ModelName};
 
 pub use built::BuiltModel;
 pub use segmentation::{PixelGradients, SegmentationModel};
-pub use settings::{ModelSettings, Pooling};
+pub use settings::{ModelSettings, Pooling, Precision};
 pub use task_model::{PixelModel, TaskModel};
 
 use crate::data::Task;
@@ -60,6 +60,11 @@ pub trait Model {
     /// # Errors
     /// [`TrainError::State`] for a tensor that is missing, unknown or misshapen; nothing is changed then.
     fn load_tensors(&self, tensors: &BTreeMap<String, Tensor>) -> Result<()>;
+
+    /// What activations are stored as: a checkpoint of another is another run's.
+    fn precision(&self) -> Precision {
+        Precision::F32
+    }
 
     /// Decisions that results depend on in their last bits, for the checkpoint.
     fn recipes(&self) -> Vec<Recipe>;
@@ -308,6 +313,10 @@ impl Model for StreamedModel {
         self.streamed.load_tensors(&tensors)?;
         *self.locked_scale() = scale;
         Ok(())
+    }
+
+    fn precision(&self) -> Precision {
+        self.streamed.precision()
     }
 
     fn recipes(&self) -> Vec<Recipe> {

@@ -9,8 +9,8 @@ use stream_grad::tiling::{ByteCount, Recipe, Reuse};
 use stream_grad::{CostModel, FeatureSink, Maps, Net, Plan, PlanRequest, TileSource};
 use stream_grad_models::ModelName;
 
-use super::ModelSettings;
 use super::streamed::{StreamedNet, Top};
+use super::{ModelSettings, Precision};
 use crate::error::{Result, TrainError};
 use crate::gradients::{Gradients, NamedVariables};
 use crate::loss::{SegmentationLoss, SegmentationSums};
@@ -126,6 +126,12 @@ impl SegmentationModel {
     #[must_use]
     pub const fn memory(&self) -> ByteCount {
         self.streamed.memory()
+    }
+
+    /// What activations are stored as.
+    #[must_use]
+    pub const fn precision(&self) -> Precision {
+        self.streamed.precision()
     }
 
     /// The trainable variables.

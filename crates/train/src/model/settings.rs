@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use stream_grad::DType;
 use stream_grad_models::{GlobalPooling, HeadConfig, ModelName, Standardisation};
 
 use crate::data::Task;
@@ -34,6 +35,9 @@ pub struct ModelSettings {
     /// Least weight of a new batch in the running statistics that standardise pooled features, as `BatchNorm2d` has it; above 0 and up
     /// to 1, and 0 for no standardisation.
     pub momentum: f64,
+    /// What activations and their gradients are stored as: `f32`, or `bf16` in half of the memory. Arithmetic and weights are in f32 in
+    /// either.
+    pub dtype: Precision,
     /// Bytes that the sweeps of one image may take.
     pub memory_bytes: u64,
     /// Threads; 0 for one for each core, and at most four for each.
@@ -55,6 +59,37 @@ pub enum Pooling {
     Gem4,
 }
 
+/// What activations and their gradients are stored as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// As they are computed, in four bytes.
+    #[default]
+    F32,
+    /// Rounded to two bytes.
+    Bf16,
+}
+
+impl Precision {
+    /// Its name in settings.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::F32 => DType::F32.as_str(),
+            Self::Bf16 => DType::BF16.as_str(),
+        }
+    }
+}
+
+impl From<Precision> for DType {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::BF16,
+        }
+    }
+}
+
 impl Default for ModelSettings {
     fn default() -> Self {
         Self {
@@ -63,6 +98,7 @@ impl Default for ModelSettings {
             frozen: Vec::new(),
             pooling: vec![Pooling::Average],
             momentum: 0.05,
+            dtype: Precision::F32,
             memory_bytes: 1 << 30,
             threads: 0,
             offload: None,

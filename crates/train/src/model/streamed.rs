@@ -11,7 +11,7 @@ use stream_grad::{CostModel, Maps, Net, Plan, PlanRequest, Trainable, Workspace}
 use stream_grad_models::{StateDict, seeded};
 
 use super::parts::{NET, frozen_parameters};
-use super::{ModelSettings, assign};
+use super::{ModelSettings, Precision, assign};
 use crate::error::{Result, TrainError};
 use crate::gradients::NamedVariables;
 use crate::source::typical_texture;
@@ -24,6 +24,7 @@ pub(super) struct StreamedNet {
     trained_in_net: Option<Vec<String>>,
     net: Net,
     features: Maps,
+    precision: Precision,
     memory: ByteCount,
     threads: usize,
     offload: Option<PathBuf>,
@@ -91,6 +92,7 @@ impl StreamedNet {
             trained_in_net,
             net,
             features,
+            precision: settings.dtype,
             memory: ByteCount::bytes(settings.memory_bytes),
             threads: settings.threads,
             offload: settings.offload.clone(),
@@ -116,6 +118,10 @@ impl StreamedNet {
 
     pub(super) const fn trainable(&self) -> &NamedVariables {
         &self.trainable
+    }
+
+    pub(super) const fn precision(&self) -> Precision {
+        self.precision
     }
 
     pub(super) const fn memory(&self) -> ByteCount {
@@ -154,6 +160,7 @@ impl StreamedNet {
 
     pub(super) fn request(&self, height: u64, width: u64) -> PlanRequest {
         let mut request = PlanRequest::new(height, width)
+            .dtype(stream_grad::DType::from(self.precision))
             .features(self.features)
             .memory(self.memory)
             .workspace(&self.workspace)

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use rand_chacha::ChaCha8Rng;
 use stream_grad::tiling::Recipe;
 
-use super::{Model, SegmentationModel};
+use super::{Model, Precision, SegmentationModel};
 use crate::error::Result;
 use crate::gradients::NamedVariables;
 use crate::loss::SegmentationLoss;
@@ -101,6 +101,13 @@ impl TaskModel<'_> {
         match self {
             Self::Slides(model) => model.settle(),
             Self::Pixels(_) => Ok(()),
+        }
+    }
+
+    pub(crate) fn precision(self) -> Precision {
+        match self {
+            Self::Slides(model) => model.precision(),
+            Self::Pixels(pixels) => pixels.model.precision(),
         }
     }
 

@@ -17,7 +17,7 @@ use super::trained::Trained;
 use crate::data::Sample;
 use crate::error::{Result, TrainError};
 use crate::model::SegmentationModel;
-use crate::model_file::{ModelDescription, ModelFile};
+use crate::model_file::{Limits, ModelDescription, ModelFile};
 use crate::source::{ImageLoader, SlideLoader};
 use crate::trainer::TrainObserver;
 use sink::MapSink;
@@ -28,10 +28,11 @@ use sink::MapSink;
 /// use std::path::Path;
 /// use std::sync::atomic::AtomicBool;
 /// use stream_grad_train::data::Sample;
+/// use stream_grad_train::model_file::Limits;
 /// use stream_grad_train::predict::MapPredictor;
 /// use stream_grad_train::trainer::NoObserver;
 ///
-/// let predictor = MapPredictor::open(Path::new("model.safetensors"), 1 << 30, 0)?;
+/// let predictor = MapPredictor::open(Path::new("model.safetensors"), Limits::new(1 << 30, 0))?;
 /// // Writes predictions.csv, predictions/a.classes.tiff and predictions/a.geojson.
 /// let slides = [Sample::unlabelled("a.svs")];
 /// let table = Path::new("predictions.csv");
@@ -69,14 +70,13 @@ pub fn map_paths(table: &Path, samples: &[Sample]) -> Vec<[PathBuf; 2]> {
 }
 
 impl MapPredictor {
-    /// Reads a model file. Images are streamed within `memory_bytes` and on as many threads, or one for each core for 0.
+    /// Reads a model file. Images are streamed within `limits`.
     ///
     /// # Errors
     /// As [`load`](crate::model_file::load) and [`ModelFile::build_segmentation`].
-    pub fn open(path: &Path, memory_bytes: u64, threads: usize) -> Result<Self> {
-        let build = |file: &ModelFile| file.build_segmentation(memory_bytes, threads);
+    pub fn open(path: &Path, limits: Limits) -> Result<Self> {
         Ok(Self {
-            trained: Trained::new(path, build)?,
+            trained: Trained::new(path, limits, ModelFile::build_segmentation)?,
         })
     }
 

@@ -13,8 +13,8 @@ use stream_grad_slides::FurtherCell;
 use super::*;
 use crate::data::{ClassNames, Task};
 use crate::error::TrainError;
-use crate::model::ModelSettings;
-use crate::model_file::{TrainedBy, save};
+use crate::model::{ModelSettings, Precision};
+use crate::model_file::{Limits, TrainedBy, save};
 use crate::trainer::{NoObserver, Phase, TrainEvent};
 
 /// Images in memory by name.
@@ -82,7 +82,7 @@ fn predictor(folder: &Path, seed: u64) -> Predictor {
     ];
     model.update_statistics(&pooled).unwrap();
     save(&path, &description, &model.tensors()).unwrap();
-    Predictor::open(&path, 64 << 20, 0).unwrap()
+    Predictor::open(&path, Limits::new(64 << 20, 0)).unwrap()
 }
 
 fn rows(path: &Path) -> Vec<Vec<String>> {
@@ -216,6 +216,15 @@ fn tables_of_others_are_left_alone() {
     predict(&first, &path, &samples).unwrap();
     let before = std::fs::read(&path).unwrap();
     let error = predict(&second, &path, &samples).unwrap_err().to_string();
+    assert!(error.contains("other model"), "{error}");
+    let rounded = Limits {
+        precision: Some(Precision::Bf16),
+        ..Limits::new(64 << 20, 0)
+    };
+    let rounded = Predictor::open(&folder.path().join("model-3.safetensors"), rounded).unwrap();
+    let [single, other] = [&first, &rounded].map(|one| one.model().predict(&image(1)).unwrap());
+    assert!(single != other && single.iter().zip(&other).all(|(a, b)| (a - b).abs() < 0.1));
+    let error = predict(&rounded, &path, &samples).unwrap_err().to_string();
     assert!(error.contains("other model"), "{error}");
     let mut others = samples.clone();
     others[0].further.clear();

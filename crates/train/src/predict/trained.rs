@@ -7,14 +7,14 @@ use sha2::{Digest, Sha256};
 use stream_grad_slides::MicronsPerPixel;
 
 use crate::error::{Result, TrainError};
-use crate::model_file::{self, ModelDescription, ModelFile};
+use crate::model_file::{self, Limits, ModelDescription, ModelFile};
 use crate::source::{ReadSettings, SlideLoader};
 
 /// A trained model, and what its file says of it.
 pub(super) struct Trained<M> {
     pub(super) description: ModelDescription,
     pub(super) model: M,
-    /// Of the file, so that a table is not gone on with by another model.
+    /// Of the file, and what is stored otherwise than it says, so that a table is not gone on with by another model.
     pub(super) digest: String,
 }
 
@@ -23,14 +23,23 @@ impl<M> Trained<M> {
     ///
     /// # Errors
     /// As [`model_file::load`]; what `build` refuses.
-    pub(super) fn new(path: &Path, build: impl FnOnce(&ModelFile) -> Result<M>) -> Result<Self> {
+    pub(super) fn new(
+        path: &Path,
+        limits: Limits,
+        build: impl FnOnce(&ModelFile, Limits) -> Result<M>,
+    ) -> Result<Self> {
         let file = model_file::load(path)?;
         let bytes = std::fs::read(path).map_err(TrainError::file(path))?;
         let digest = Sha256::digest(bytes);
+        let mut digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let trained = file.description.model.dtype;
+        if let Some(other) = limits.precision.filter(|other| *other != trained) {
+            digest = format!("{digest} in {}", other.as_str());
+        }
         Ok(Self {
-            model: build(&file)?,
+            model: build(&file, limits)?,
             description: file.description,
-            digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            digest,
         })
     }
 

@@ -64,6 +64,7 @@ fn unknown_and_illegal_settings_are_named() {
             "train.schedule.pct_start",
         ),
         ("[model]\nthreads = 999999\n", "model.threads"),
+        ("[model]\ndtype = \"f16\"\n", "f16"),
         (
             "[data.read]\ndecoding_threads = 4000\n",
             "data.read.decoding_threads",

@@ -17,7 +17,7 @@ use super::timing::Clock;
 use crate::checkpoint::{Checkpoint, CheckpointFolder, Progress};
 use crate::data::{Label, Sample};
 use crate::error::{Result, TrainError};
-use crate::model::TaskModel;
+use crate::model::{Precision, TaskModel};
 use crate::optimizer::Optimizer;
 
 /// Folder of the checkpoints in that of the run.
@@ -162,6 +162,10 @@ impl<'a> Run<'a> {
             .map_err(TrainError::json(Path::new("settings and slides")))?;
         if let TaskModel::Pixels(pixels) = self.model {
             json += &format!("{:?}", pixels.loss);
+        }
+        // Of f32, checkpoints are as they were before there was another.
+        if self.model.precision() != Precision::F32 {
+            json += self.model.precision().as_str();
         }
         Ok(json.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

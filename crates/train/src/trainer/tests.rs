@@ -19,7 +19,7 @@ use crate::checkpoint::{Checkpoint, CheckpointFolder, UnusableCheckpoint};
 use crate::data::{Sample, Task};
 use crate::error::{Result, TrainError};
 use crate::loss::{ClassWeights, Objective};
-use crate::model::{Model, ModelSettings, StreamedModel};
+use crate::model::{Model, ModelSettings, Precision, StreamedModel};
 use crate::source::ImageLoader;
 
 /// Images in memory by name; a name that is not there cannot be opened.
@@ -65,8 +65,13 @@ fn cohort(slides: usize) -> (Vec<Sample>, Images) {
 }
 
 fn model() -> StreamedModel {
+    model_in(Precision::F32)
+}
+
+fn model_in(dtype: Precision) -> StreamedModel {
     let settings = ModelSettings {
         name: "small-2x1".to_owned(),
+        dtype,
         memory_bytes: 64 << 20,
         ..ModelSettings::small()
     };
@@ -164,8 +169,21 @@ fn finished(outcome: Outcome) -> Summary {
 
 #[test]
 fn learns_a_difference_in_colour() {
+    learns_in(Precision::F32);
+}
+
+/// Gradients of weights that are f32, in plans that store bf16.
+#[test]
+fn learns_a_difference_in_colour_in_bf16() {
+    learns_in(Precision::Bf16);
+}
+
+fn learns_in(dtype: Precision) {
     let (samples, images) = cohort(20);
-    let model = model();
+    let model = model_in(dtype);
+    for (name, variable) in model.variables() {
+        assert_eq!(variable.dtype(), DType::F32, "{name}");
+    }
     let settings = TrainSettings {
         augmentation: AugmentationSettings::none(),
         ..settings(20)
@@ -270,12 +288,23 @@ fn a_checkpoint_of_another_run_is_refused() {
     let place = tempfile::tempdir().unwrap();
     let folder = Some(place.path());
     run(&settings(1), &samples, &images, &model(), folder).unwrap();
-    let error = run(&settings(2), &samples, &images, &model(), folder).unwrap_err();
-    assert!(
-        matches!(&error, TrainError::Checkpoint { path, .. } if path.starts_with(place.path())),
-        "{error}"
-    );
-    assert!(error.to_string().contains("another folder"), "{error}");
+    let others = [
+        run(&settings(2), &samples, &images, &model(), folder),
+        run(
+            &settings(1),
+            &samples,
+            &images,
+            &model_in(Precision::Bf16),
+            folder,
+        ),
+    ];
+    for error in others.map(Result::unwrap_err) {
+        assert!(
+            matches!(&error, TrainError::Checkpoint { path, .. } if path.starts_with(place.path())),
+            "{error}"
+        );
+        assert!(error.to_string().contains("another folder"), "{error}");
+    }
 }
 
 /// A loader that will not go on without a slide.

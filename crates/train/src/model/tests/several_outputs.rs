@@ -12,7 +12,7 @@ use super::super::*;
 use super::mean;
 use crate::data::{ClassNames, Sample};
 use crate::heatmap::{AttributionMap, ChannelSum, InputGradientOptions, grad_cam, input_gradient};
-use crate::model_file::{self, ModelDescription, TrainedBy};
+use crate::model_file::{self, Limits, ModelDescription, TrainedBy};
 use crate::settings::Settings;
 use crate::source::{ImageLoader, ReadSettings};
 use crate::trainer::{NoObserver, Outcome, Run, Summary, TrainSettings};
@@ -340,7 +340,10 @@ fn a_pyramid_is_trained_by_its_name_and_predicts_from_its_file() {
         trained_by: TrainedBy::new(0, 0),
     };
     model_file::save(&path, &description, &trained.tensors()).unwrap();
-    let read = model_file::load(&path).unwrap().build(1 << 30, 1).unwrap();
+    let read = model_file::load(&path)
+        .unwrap()
+        .build(Limits::new(1 << 30, 1))
+        .unwrap();
     let [expected, found] = [&trained, &read].map(|model| {
         let logits = model.predict(&noise(9, 64, 64)).unwrap();
         logits.into_iter().map(f64::to_bits).collect::<Vec<_>>()
