@@ -20,7 +20,7 @@ const IMAGE: u64 = 1024;
 /// If the network is not known or cannot be measured, or what was measured cannot be stored.
 pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<()> {
     let dtype = model::dtype(arguments.dtype);
-    let (name, net) = model::build(&arguments.model, dtype)?;
+    let (name, net) = model::build(&arguments.model, model::computed(arguments.dtype))?;
     let threads = model::threads(arguments.threads);
     let request = PlanRequest::new(IMAGE, IMAGE).dtype(dtype).threads(threads);
     let cache = CostModelCache::new(cache_folder().as_deref(), threads);

@@ -21,8 +21,7 @@ use crate::tell;
 /// first error if all were; a model that cannot be read.
 pub fn run(arguments: &HeatmapArguments) -> anyhow::Result<()> {
     let stop = stop::on_ctrl_c()?;
-    let limits = &arguments.limits;
-    let predictor = Predictor::open(&arguments.model, limits.memory.get(), limits.threads)?;
+    let predictor = Predictor::open(&arguments.model, arguments.limits.of_model())?;
     let (target, label) = target(predictor.description(), arguments.target.as_deref())?;
     let loader = predictor.loader()?;
     let method = match &arguments.layer {

@@ -27,10 +27,19 @@ pub fn build(name: &str, dtype: DType) -> anyhow::Result<(ModelName, Net)> {
     Ok((name, net))
 }
 
-/// Candle's name for the type.
+/// What plans store.
 pub fn dtype(dtype: FloatType) -> DType {
     match dtype {
         FloatType::F32 => DType::F32,
+        FloatType::F64 => DType::F64,
+        FloatType::Bf16 => DType::BF16,
+    }
+}
+
+/// What they compute in, and candle's tensors of parameters, features and gradients are.
+pub fn computed(dtype: FloatType) -> DType {
+    match dtype {
+        FloatType::F32 | FloatType::Bf16 => DType::F32,
         FloatType::F64 => DType::F64,
     }
 }

@@ -88,7 +88,7 @@ impl Image {
 /// If the network is not known, a slide cannot be read, or what planning refuses; if a plot cannot be written.
 pub fn run(arguments: &PlanArguments) -> anyhow::Result<()> {
     let dtype = model::dtype(arguments.recipe.dtype);
-    let (name, net) = model::build(&arguments.model, dtype)?;
+    let (name, net) = model::build(&arguments.model, model::computed(arguments.recipe.dtype))?;
     let input = Image::of(arguments)?;
     let image = input.size();
     let request = model::unbounded_request(&arguments.recipe, image.height, image.width);

@@ -61,12 +61,12 @@ enum AnyPredictor {
 
 impl AnyPredictor {
     fn open(arguments: &PredictArguments) -> anyhow::Result<Self> {
-        let (memory, threads) = (arguments.limits.memory.get(), arguments.limits.threads);
+        let limits = arguments.limits.of_model();
         Ok(match model_file::load(&arguments.model)?.description.task {
             Task::Segmentation { .. } => {
-                Self::Pixels(MapPredictor::open(&arguments.model, memory, threads)?)
+                Self::Pixels(MapPredictor::open(&arguments.model, limits)?)
             }
-            _ => Self::Slides(Predictor::open(&arguments.model, memory, threads)?),
+            _ => Self::Slides(Predictor::open(&arguments.model, limits)?),
         })
     }
 

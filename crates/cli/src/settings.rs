@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use stream_grad_train::TrainError;
+use stream_grad_train::model::Precision;
 use stream_grad_train::settings::{Settings, parse};
 use toml::{Table, Value};
 
@@ -103,6 +104,7 @@ fn overrides(arguments: &SettingsArguments) -> anyhow::Result<Vec<Override>> {
         slide_mpp,
         folds,
         model,
+        dtype,
         memory,
         offload,
         threads,
@@ -146,6 +148,8 @@ fn overrides(arguments: &SettingsArguments) -> anyhow::Result<Vec<Override>> {
     push("--mpp", "data.microns_per_pixel", list(mpp));
     push("--slide-mpp", "data.read.scale_override", number(slide_mpp));
     push("--model", "model.name", text(model));
+    let dtype = dtype.map(|dtype| Precision::from(dtype).as_str());
+    push("--dtype", "model.dtype", dtype.map(Value::from));
     let memory = memory.map(|memory| i64::try_from(memory.get()).unwrap_or(i64::MAX));
     push("--memory", "model.memory_bytes", memory.map(Value::Integer));
     push("--offload", "model.offload", path(offload)?);
@@ -241,6 +245,7 @@ mod tests {
                 "--mpp" => "4,2",
                 "--slide-mpp" | "--learning-rate" => "0.25",
                 "--memory" => "2GiB",
+                "--dtype" => "bf16",
                 "--threads" | "--seeds" => "2",
                 "--folds" | "--epochs" | "--batch-size" | "--seed" => "5",
                 _ => "other",

@@ -112,6 +112,29 @@ fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
     norm(&(found - expected).unwrap()) / norm(expected)
 }
 
+/// What is stored is rounded to three digits; what is written is f32.
+#[test]
+fn in_bf16_they_are_those_of_pytorch_to_two_digits() {
+    let files = Files::new();
+    let arguments = ["--dtype", "bf16", "--input-gradient", "--threads", "2"];
+    let output = files.vjp("numerics", &[&arguments[..], &["--tile", "24"]].concat());
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    let found = candle_core::safetensors::load(files.path("g.safetensors"), &Device::Cpu).unwrap();
+    assert_eq!(found.len(), 2 + 12, "{:?}", found.keys());
+    for (name, tensor) in &found {
+        assert_eq!(tensor.dtype(), DType::F32, "{name}");
+        let golden = if name == "y" || name == "x_bar" {
+            name.clone()
+        } else {
+            format!("gradient/{name}")
+        };
+        let tensor = tensor.to_dtype(DType::F64).unwrap();
+        let error = relative_error(&tensor, &files.golden[&golden]);
+        assert!((1e-5..0.1).contains(&error), "{name} differs by {error:e}");
+    }
+}
+
 #[test]
 fn features_and_gradients_are_those_of_pytorch_within_the_promised_memory() {
     let files = Files::new();

@@ -2,6 +2,10 @@
 
 use clap::Args;
 use stream_grad::ByteCount;
+use stream_grad_train::model::Precision;
+use stream_grad_train::model_file::Limits;
+
+use super::TrainedType;
 
 /// What predictions may take.
 #[derive(Debug, Args)]
@@ -22,4 +26,18 @@ pub struct LimitArguments {
         help_heading = "Recipe"
     )]
     pub threads: usize,
+    /// Type that activations are stored as; without it, that of the training
+    #[arg(long, value_enum, value_name = "TYPE", help_heading = "Recipe")]
+    pub dtype: Option<TrainedType>,
+}
+
+impl LimitArguments {
+    /// As model files take them.
+    #[must_use]
+    pub fn of_model(&self) -> Limits {
+        Limits {
+            precision: self.dtype.map(Precision::from),
+            ..Limits::new(self.memory.get(), self.threads)
+        }
+    }
 }

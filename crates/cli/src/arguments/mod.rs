@@ -24,7 +24,7 @@ pub use init::InitArguments;
 pub use limits::LimitArguments;
 pub use plan::PlanArguments;
 pub use predict::PredictArguments;
-pub use recipe::{Arithmetic, FloatType, RecipeArguments};
+pub use recipe::{Arithmetic, FloatType, RecipeArguments, TrainedType};
 pub use report::ReportArguments;
 pub use settings::{SettingsArguments, TaskKind};
 pub use train::TrainArguments;
@@ -152,6 +152,29 @@ mod tests {
         };
         assert_eq!(parsed.background, BackgroundKind::Fill);
         assert_eq!((parsed.image, parsed.mpp), (None, Some(0.5)));
+    }
+
+    #[test]
+    fn types_are_taken_by_every_command_that_computes_and_others_are_named() {
+        let vjp = format!("{VJP} --input x.safetensors");
+        for line in [
+            "stream-grad plan --model resnet18 --image 64x64",
+            &vjp,
+            "stream-grad calibrate",
+            "stream-grad init",
+            "stream-grad train run.toml",
+            "stream-grad predict m.safetensors --csv s.csv --output p.csv",
+            "stream-grad heatmap m.safetensors s.svs --output maps",
+        ] {
+            for dtype in ["f32", "bf16"] {
+                parse(&format!("{line} --dtype {dtype}")).unwrap();
+            }
+            parse(line).unwrap();
+            let error = parse(&format!("{line} --dtype f16")).unwrap_err();
+            for part in ["'f16'", "--dtype", "bf16", "f32"] {
+                assert!(error.contains(part), "{error}");
+            }
+        }
     }
 
     #[test]

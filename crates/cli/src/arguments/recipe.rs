@@ -5,14 +5,35 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use stream_grad::ByteCount;
+use stream_grad_train::model::Precision;
 
-/// Type of pixels, activations and gradients.
+/// Type that pixels, activations and their gradients are stored as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FloatType {
     /// Single precision
     F32,
     /// Double precision
     F64,
+    /// Two bytes; arithmetic, weights and what is written are f32
+    Bf16,
+}
+
+/// Type that a trained network's activations are stored as; its weights are f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TrainedType {
+    /// Single precision
+    F32,
+    /// Two bytes; arithmetic is f32
+    Bf16,
+}
+
+impl From<TrainedType> for Precision {
+    fn from(dtype: TrainedType) -> Self {
+        match dtype {
+            TrainedType::F32 => Self::F32,
+            TrainedType::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 /// How convolutions are computed.
@@ -40,7 +61,7 @@ pub struct RecipeArguments {
     /// Folder for a file of what does not fit in --memory (without it: of all that the backward sweep needs)
     #[arg(long, value_name = "DIR")]
     pub offload: Option<PathBuf>,
-    /// Type of pixels, activations and gradients
+    /// Type that pixels, activations and their gradients are stored as
     #[arg(long, value_enum, default_value = "f32", value_name = "TYPE")]
     pub dtype: FloatType,
     /// Asks for the gradient of the image, too

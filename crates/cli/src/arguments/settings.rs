@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use stream_grad::ByteCount;
 
+use super::TrainedType;
+
 /// What is predicted from a slide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum TaskKind {
@@ -79,6 +81,9 @@ pub struct SettingsArguments {
     /// The network, such as small-16x1 or resnet18
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub model: Option<String>,
+    /// Type that activations and their gradients are stored as
+    #[arg(long, value_enum, value_name = "TYPE", help_heading = "Model")]
+    pub dtype: Option<TrainedType>,
     /// Largest number of heap bytes that streaming may hold, as 4GiB
     #[arg(long, value_name = "BYTES", help_heading = "Model")]
     pub memory: Option<ByteCount>,

@@ -122,7 +122,7 @@ impl Input {
 /// If an input cannot be read or does not fit the network, an output cannot be written or is an input, or planning refuses.
 pub fn run(arguments: &VjpArguments, allocator: &CountingAllocator) -> anyhow::Result<()> {
     check_outputs(arguments)?;
-    let dtype = model::dtype(arguments.recipe.dtype);
+    let dtype = model::computed(arguments.recipe.dtype);
     let (name, net) = model::build(&arguments.model, dtype)?;
     let loaded = load_net(&arguments.weights, &net)?;
     tell(loaded);
@@ -219,7 +219,7 @@ fn of_outputs(net: &Net, of: &str) -> Vec<String> {
 }
 
 fn declare(net: &Net, plan: &Plan, shape: [u64; 4], arguments: &VjpArguments) -> Vec<Declared> {
-    let dtype = model::dtype(arguments.recipe.dtype);
+    let dtype = model::computed(arguments.recipe.dtype);
     let outputs = of_outputs(net, "y").into_iter().zip(plan.output_shapes());
     let mut tensors: Vec<Declared> = outputs
         .map(|(name, shape)| Declared {

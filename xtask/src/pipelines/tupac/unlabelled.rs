@@ -10,6 +10,7 @@ use stream_grad_files::write_whole;
 use stream_grad_train::data::Sample;
 use stream_grad_train::experiment::RunKey;
 use stream_grad_train::model::ModelSettings;
+use stream_grad_train::model_file::Limits;
 use stream_grad_train::predict::Predictor;
 
 use crate::tables::csv_bytes;
@@ -37,7 +38,8 @@ pub(super) fn predict(
     for key in trained {
         let own = folder.join(key.to_string());
         let model = own.join("model.safetensors");
-        let predictor = Predictor::open(&model, settings.memory_bytes, settings.threads)?;
+        let predictor =
+            Predictor::open(&model, Limits::new(settings.memory_bytes, settings.threads))?;
         let table = own.join(OWN_TABLE);
         predict_slides(&predictor, samples, &table, stop).with_context(|| key.to_string())?;
         let scores = scores(&table).with_context(|| table.display().to_string())?;
