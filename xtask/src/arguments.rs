@@ -20,7 +20,7 @@ pub use compare::{CompareArguments, Skip};
 pub use imagenette::ImagenetteArguments;
 pub use memory::MemoryArguments;
 pub use numerics::NumericsArguments;
-pub use slides::SlidesArguments;
+pub use slides::{SlidesArguments, TrainedType};
 pub use tupac::TupacArguments;
 
 /// Set-up, tests and reproduction pipelines of stream-grad.

@@ -71,6 +71,8 @@ pub enum Skip {
     Checkpoint,
     /// lightstream
     Lightstream,
+    /// Everything in bf16
+    Bf16,
     /// Gradient errors against f64
     Error,
     /// Everything that needs Python

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 /// Of an experiment that trains on slides.
 #[derive(Debug, Args)]
@@ -21,6 +21,9 @@ pub struct SlidesArguments {
     /// Microns per pixel of slides that state none, or a wrong number
     #[arg(long, value_name = "MICRONS")]
     pub slide_mpp: Option<f64>,
+    /// Type that activations and their gradients are stored as; without it, that of the settings
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub dtype: Option<TrainedType>,
     /// Folder for a file of what does not fit in the memory of the settings
     #[arg(long, value_name = "DIR")]
     pub offload: Option<PathBuf>,
@@ -31,6 +34,15 @@ pub struct SlidesArguments {
     /// A run of a minute or two on few slides, to see that everything works: its figures mean nothing
     #[arg(long, conflicts_with = "settings")]
     pub quick: bool,
+}
+
+/// Type that a trained network's activations are stored as; its weights are f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TrainedType {
+    /// Single precision
+    F32,
+    /// Two bytes; arithmetic is f32
+    Bf16,
 }
 
 impl SlidesArguments {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use stream_grad_cli::image_size::ImageSize;
 
+use super::step::Precision;
+
 /// One row of the comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -11,6 +13,8 @@ pub(crate) struct Entry {
     pub(crate) image: ImageSize,
     pub(crate) threads: usize,
     pub(crate) contender: Contender,
+    /// What activations are stored as.
+    pub(crate) precision: Precision,
 }
 
 /// Who runs the step, and how.
@@ -52,8 +56,19 @@ impl Entry {
     pub(crate) fn key(&self) -> String {
         format!(
             "{} {}, {} thread(s), {}",
-            self.model, self.image, self.threads, self.contender
+            self.model,
+            self.image,
+            self.threads,
+            self.name()
         )
+    }
+
+    /// Who runs the step, how, and in what, unless that is f32.
+    pub(crate) fn name(&self) -> String {
+        match self.precision {
+            Precision::F32 => self.contender.to_string(),
+            other => format!("{}, {}", self.contender, other.as_str()),
+        }
     }
 
     /// Number of pixels of the image.

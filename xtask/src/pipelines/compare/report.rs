@@ -111,7 +111,7 @@ fn row(runner: &Runner<'_>, entry: &Entry) -> Row {
     let key = entry.key();
     let runs = runner.store.steps(&key).to_vec();
     Row {
-        contender: entry.contender.to_string(),
+        contender: entry.name(),
         own: matches!(entry.contender, Contender::Own(_)),
         median_seconds: median(runs.iter().map(|run| run.value.seconds())),
         runs,

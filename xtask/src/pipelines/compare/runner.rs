@@ -196,6 +196,7 @@ impl<'a> Runner<'a> {
             "input": input,
             "threads": entry.threads,
             "way": way,
+            "dtype": entry.precision.as_str(),
             "tile": tile,
             "gradients": gradients,
         });
@@ -377,7 +378,8 @@ impl<'a> Runner<'a> {
         let (height, width) = (entry.image.height.min(edge), entry.image.width.min(edge));
         let (_, net) = self.net(&entry.model).map_err(Refusal::failed)?;
         let sized = net.sized_graph(height, width).map_err(Refusal::failed)?;
-        let needed = PYTORCH_OVERHEAD * conventional_activation_bytes(&sized, 4);
+        let value = entry.precision.dtype().size_in_bytes();
+        let needed = PYTORCH_OVERHEAD * conventional_activation_bytes(&sized, value);
         if needed > u128::from(available) {
             return Err(Refusal::Failed(format!(
                 "needs about {}, of which {} is free",
@@ -422,7 +424,7 @@ fn check_peer_has(peer: Peer, name: ModelName) -> Result<(), Refusal> {
 fn step_job(entry: &Entry) -> StepJob {
     StepJob {
         model: entry.model.clone(),
-        precision: Precision::F32,
+        precision: entry.precision,
         arithmetic: Arithmetic::Auto,
         height: entry.image.height,
         width: entry.image.width,

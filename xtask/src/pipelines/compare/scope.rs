@@ -4,6 +4,7 @@ use stream_grad_cli::image_size::ImageSize;
 use xtask::arguments::{CompareArguments, Skip};
 
 use super::entry::{Contender, Entry, Own, Peer};
+use super::step::Precision;
 use super::targets::Sizes;
 use stream_grad_cli::model;
 
@@ -28,7 +29,9 @@ pub(crate) fn runs(arguments: &CompareArguments) -> Vec<Run> {
     } else {
         of_one_image(arguments, threads, repeats)
     };
+    let is_rounded = |run: &Run| run.entry.precision == Precision::BF16;
     let skipped = |run: &Run| match run.entry.contender {
+        _ if is_rounded(run) && arguments.skip.contains(&Skip::Bf16) => true,
         Contender::Own(_) => false,
         Contender::Peer(peer) => {
             let part = match peer {
@@ -78,20 +81,31 @@ fn of_one_image(arguments: &CompareArguments, threads: usize, repeats: usize) ->
         .filter(|&tile| tile < shortest)
         .map(Own::Tiles);
     let contenders = peers.map(Contender::Peer).into_iter();
-    contenders
-        .chain(own.into_iter().chain(tiles).map(Contender::Own))
-        .map(|contender| Run {
+    let contenders = contenders.chain(own.into_iter().chain(tiles).map(Contender::Own));
+    let single = contenders.map(|contender| (contender, Precision::F32));
+    single
+        .chain(ROUNDED.map(|contender| (contender, Precision::BF16)))
+        .map(|(contender, precision)| Run {
             entry: Entry {
                 model: arguments.model.clone(),
                 image,
                 threads,
                 contender,
+                precision,
             },
             repeats,
             error: true,
         })
         .collect()
 }
+
+/// Those that are run in bf16, too: PyTorch by its autocast.
+pub(crate) const ROUNDED: [Contender; 4] = [
+    Contender::Peer(Peer::PlainPyTorch),
+    Contender::Peer(Peer::ChannelsLast),
+    Contender::Own(Own::Whole),
+    Contender::Own(Own::PartOfPyTorch(5)),
+];
 
 #[cfg(test)]
 mod tests {
@@ -106,7 +120,7 @@ mod tests {
             panic!("not parsed as compare");
         };
         let names = runs(&arguments).into_iter();
-        names.map(|run| run.entry.contender.to_string()).collect()
+        names.map(|run| run.entry.name()).collect()
     }
 
     #[test]
@@ -119,10 +133,13 @@ mod tests {
                 "stream-grad, all memory, direct arithmetic",
                 "stream-grad, 1/5 of PyTorch's",
                 "stream-grad, 1/10 of PyTorch's",
-                "stream-grad, tile 256"
+                "stream-grad, tile 256",
+                "PyTorch, bf16",
+                "stream-grad, all memory, bf16",
+                "stream-grad, 1/5 of PyTorch's, bf16",
             ]
         );
-        let own = names("xtask compare --skip python --image 300x400 --tile 256,512");
+        let own = names("xtask compare --skip python,bf16 --image 300x400 --tile 256,512");
         assert_eq!(own.last().unwrap(), "stream-grad, tile 256");
         assert_eq!(own.len(), 5);
     }

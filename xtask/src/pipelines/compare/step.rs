@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use stream_grad::tiling::Recipe;
-use stream_grad::{ByteCount, Maps, Net, Ones, Plan, PlanRequest};
+use stream_grad::{ByteCount, DType, Maps, Net, Ones, Plan, PlanRequest};
 use stream_grad_models::{load_net, save_tensors};
 use xtask::arguments::CompareStepArguments;
 
@@ -53,14 +53,28 @@ pub(crate) struct StepJob {
 pub(crate) enum Precision {
     F32,
     F64,
+    BF16,
 }
 
 impl Precision {
-    fn dtype(self) -> DType {
+    pub(crate) const fn dtype(self) -> DType {
         match self {
             Self::F32 => DType::F32,
             Self::F64 => DType::F64,
+            Self::BF16 => DType::BF16,
         }
+    }
+
+    /// What the parameters are held in.
+    const fn of_parameters(self) -> candle_core::DType {
+        match self {
+            Self::F32 | Self::BF16 => candle_core::DType::F32,
+            Self::F64 => candle_core::DType::F64,
+        }
+    }
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        self.dtype().as_str()
     }
 }
 
@@ -156,7 +170,7 @@ impl PlannedStep {
 }
 
 fn step(job: &StepJob, allocator: &CountingAllocator) -> anyhow::Result<StepMeasurement> {
-    let (_, net) = model::build(&job.model, job.precision.dtype())?;
+    let (_, net) = model::build(&job.model, job.precision.of_parameters())?;
     let request = match job.bound {
         // Only here has the planner a choice.
         Bound::Bytes(_) => model::calibrated(&net, request(job), job.threads)?,

@@ -8,10 +8,13 @@ use xtask::arguments::CompareArguments;
 use super::entry::{Contender, Entry, Own, Peer};
 use super::measured::{PlanMeasurement, median};
 use super::runner::products_key;
-use super::scope::Run;
+use super::scope::{ROUNDED, Run};
+use super::step::Precision;
 use super::store::Store;
 
 const MODEL: &str = "resnet18";
+/// The network of bottlenecks, in bf16.
+const DEEP_MODEL: &str = "resnet50";
 /// The network of the gigapixel image.
 const SMALL_MODEL: &str = "numerics";
 
@@ -30,6 +33,8 @@ pub(crate) struct Target {
 pub(crate) struct Sizes {
     /// All memory against PyTorch.
     whole: u64,
+    /// The same, of bottlenecks.
+    deep: u64,
     /// A part of PyTorch's memory.
     part: u64,
     /// Against lightstream.
@@ -48,6 +53,7 @@ impl Sizes {
     /// Those of the targets.
     const TARGETS: Self = Self {
         whole: 2048,
+        deep: 1536,
         part: 3072,
         lightstream: 4096,
         lightstream_tile: 1920,
@@ -61,6 +67,7 @@ impl Sizes {
     /// An eighth of them.
     const REHEARSAL: Self = Self {
         whole: 256,
+        deep: 192,
         part: 384,
         lightstream: 512,
         // A tile of half the image is none for the published method.
@@ -129,6 +136,13 @@ impl Sizes {
             run(own(Own::Streamed(self.tile), self.large, threads), 1, false),
             run(small(self.gigapixel), 1, false),
         ];
+        for (model, edge) in [(MODEL, self.whole), (DEEP_MODEL, self.deep)] {
+            let rounded = ROUNDED.map(|contender| Entry {
+                precision: Precision::BF16,
+                ..entry(model, edge, threads, contender)
+            });
+            runs.extend(rounded.map(|entry| run(entry, repeats, true)));
+        }
         if threads > 1 {
             runs.insert(4, run(own(Own::Whole, self.whole, 1), repeats, false));
         }
@@ -170,6 +184,7 @@ fn entry(model: &str, edge: u64, threads: usize, contender: Contender) -> Entry 
         },
         threads,
         contender,
+        precision: Precision::F32,
     }
 }
 

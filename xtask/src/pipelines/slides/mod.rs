@@ -11,10 +11,10 @@ use stream_grad_cli::progress::counting_bar;
 use stream_grad_train::augment::AugmentationSettings;
 use stream_grad_train::cohort::{CohortConfig, Subject, generate};
 use stream_grad_train::data::{ClassNames, DataSettings, Layout, NodeStage, Sample};
-use stream_grad_train::model::ModelSettings;
+use stream_grad_train::model::{ModelSettings, Precision};
 use stream_grad_train::report::DataOrigin;
 use stream_grad_train::settings::Settings;
-use xtask::arguments::SlidesArguments;
+use xtask::arguments::{SlidesArguments, TrainedType};
 
 /// Settings of a training for something small in a large image, in tissue that has no upper side.
 pub(crate) fn for_small_things() -> Settings {
@@ -35,6 +35,12 @@ pub(crate) fn settings(
         Some(path) => settings::read(path, defaults)?,
         None => defaults,
     };
+    if let Some(dtype) = arguments.dtype {
+        settings.model.dtype = match dtype {
+            TrainedType::F32 => Precision::F32,
+            TrainedType::Bf16 => Precision::Bf16,
+        };
+    }
     if arguments.offload.is_some() {
         settings.model.offload.clone_from(&arguments.offload);
     }
