@@ -1,7 +1,7 @@
 """What the peers have in common: the network and its input from files, a measured step, and the result as JSON.
 
-A job is a JSON file: `model`, `weights`, `input` (safetensors with `input` and `y_bar`), `threads`, `way`, `tile`, and
-`gradients`, a file to write or null. The result has `seconds_forward`, `seconds_backward`, `resident_before_bytes` and
+A job is a JSON file: `model`, `weights`, `input` (safetensors with `input` and `y_bar`), `threads`, `way`, `dtype`,
+`tile`, and `gradients`, a file to write or null. The result has `seconds_forward`, `seconds_backward`, `resident_before_bytes` and
 `resident_peak_bytes`; the last two are null where the system does not tell them.
 """
 

@@ -1,5 +1,5 @@
 //! Whole steps, forward and backward of one image, over what governs their cost: shapes of convolutions, edge of tiles, edge of the
-//! image, depth, what is stored, threads.
+//! image, depth, what is stored and in which type, threads.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -104,12 +104,14 @@ impl Step {
 
 /// All steps.
 #[must_use]
-pub fn groups() -> [Group; 6] {
+pub fn groups() -> [Group; 8] {
     [
-        ("shape of a convolution", shapes()),
+        ("shape of a convolution", shapes(DType::F32)),
+        ("shape of a convolution, bf16", shapes(DType::BF16)),
         ("tile edge, ResNet-18", tiles()),
         ("image edge, ResNet-18", images()),
-        ("depth", depths()),
+        ("depth", depths(DType::F32)),
+        ("depth, bf16", depths(DType::BF16)),
         ("stored, ResNet-18", stored()),
         ("threads, ResNet-18", threads()),
     ]
@@ -142,7 +144,7 @@ fn one_convolution(
     Ok(net.build(x)?)
 }
 
-fn shapes() -> Vec<Row> {
+fn shapes(dtype: DType) -> Vec<Row> {
     let shapes = [
         ([3, 64], 7, 2, 1, 512),
         ([64, 64], 3, 1, 1, 128),
@@ -160,7 +162,7 @@ fn shapes() -> Vec<Row> {
             format!("{from}-{to} k{kernel} s{stride} g{groups}, {edge}"),
             move || one_convolution(channels, kernel, stride, groups),
             edge,
-            move |_| PlanRequest::new(edge, edge),
+            move |_| PlanRequest::new(edge, edge).dtype(dtype),
         )
     };
     shapes.into_iter().map(row).collect()
@@ -182,14 +184,14 @@ fn images() -> Vec<Row> {
     [256, 512, 1024].into_iter().map(row).collect()
 }
 
-fn depths() -> Vec<Row> {
+fn depths(dtype: DType) -> Vec<Row> {
     let names = [
         ResNetName::ResNet18,
         ResNetName::ResNet34,
         ResNetName::ResNet50,
     ];
     let row = |name| {
-        let request = |_: &Net| nothing_stored(IMAGE, TILE);
+        let request = move |_: &Net| nothing_stored(IMAGE, TILE).dtype(dtype);
         let title = ModelName::ResNet(name).to_string();
         Row::new(title, move || resnet(name), IMAGE, request)
     };
