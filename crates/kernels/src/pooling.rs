@@ -17,8 +17,8 @@ use crate::{Element, Existing, Storage, ViewMut, Window};
 const BAND_ROWS: usize = 16;
 
 /// Values that it sums at once, and their channels, where they are not stored as they are computed.
-const PART: usize = 1 << 13;
-const PART_CHANNELS: usize = 32;
+const PART: usize = 1 << 14;
+const PART_CHANNELS: usize = 64;
 
 /// The taps of one window along one axis that exist, as positions in a buffer.
 #[derive(Clone, Copy)]

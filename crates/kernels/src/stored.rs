@@ -4,6 +4,7 @@ use pulp::Simd;
 
 use crate::Storage;
 use crate::element::sealed::{Vectors, lanes, load_from, store_to};
+use crate::stack::Aligned;
 
 /// Most lanes of a register.
 const LANES: usize = 16;
@@ -17,14 +18,10 @@ pub(crate) fn widen_from<S: Simd, E: Storage>(simd: S, from: &[E], place: usize)
     if let Some(from) = E::as_computed(from) {
         return load_from(simd, from, place);
     }
-    let from = &from[place..];
-    let mut room = [E::Compute::ZERO; LANES];
-    // A loop of constant length is vectorised, and the room never is memory.
-    match from.get(..lanes::<S, E::Compute>()) {
-        Some(from) => widen(from, &mut room),
-        None => widen(from, &mut room),
-    }
-    load_from(simd, &room, 0)
+    let mut room = Aligned([E::Compute::ZERO; LANES]);
+    // A loop whose length is not known is vectorised: one of constant length would be unrolled first, value by value.
+    widen(&from[place..], &mut room.0[..lanes::<S, E::Compute>()]);
+    load_from(simd, &room.0, 0)
 }
 
 /// Stores a register in a slice from `place` on, as many lanes as there is room for.
@@ -42,6 +39,7 @@ pub(crate) fn round_to<S: Simd, E: Storage>(
     let mut room = [E::Compute::ZERO; LANES];
     store_to(simd, &mut room, 0, value);
     let to = &mut to[place..];
+    // Where a whole register is rounded, it never is memory.
     match to.get_mut(..lanes::<S, E::Compute>()) {
         Some(to) => round(&room, to),
         None => round(&room, to),

@@ -179,7 +179,10 @@ pub fn avg_pool_vjp<E: Storage>(
                     for_each_block!(block.channels.len(), channel, N, {
                         let from = block.channels.start + channel;
                         let given = cotangent.block::<N>(row, column, from);
-                        let share = given.map(|cotangent| cotangent.widen() / divisor);
+                        let mut share = [E::Compute::ZERO; N];
+                        for lane in 0..N {
+                            share[lane] = given[lane].widen() / divisor;
+                        }
                         for row in own_rows.positions() {
                             for column in own_columns.positions() {
                                 let place = row * row_pitch + column * pitch + channel;
