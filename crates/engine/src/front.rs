@@ -112,7 +112,7 @@ fn area(rows: &[FrontRow], index: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use stream_grad_tiling::{Cost, PeakBytes, PerAxis, Picoseconds, Recipe, Reuse};
+    use stream_grad_tiling::{Cost, PeakBytes, PerAxis, Picoseconds, Recipe, Reuse, Weights};
 
     use super::*;
 
@@ -126,6 +126,7 @@ mod tests {
                 tile: PerAxis::both(u64::try_from(memory).unwrap()),
                 stored: Vec::new(),
                 reuse: Reuse::Nothing,
+                weights: Weights::Held,
             },
             storage: Storage::Memory,
             peak: PeakBytes {

@@ -2,8 +2,8 @@
 
 use stream_grad_tiling::{
     self as tiling, Axis, ByteCount, FixedBytes, FrontPoint, Geometry, Graph, Maps, MemoryRequest,
-    NodeId, PerAxis, Planned, PlannerRequest, Recipe, SizedGraph, Storage, Store, TilingError,
-    TimeModel, file_bytes,
+    NodeId, PackedWeights, PerAxis, Planned, PlannerRequest, Recipe, SizedGraph, Storage, Store,
+    TilingError, TimeModel, Weights, file_bytes,
 };
 
 use crate::backend::{Backend, on_cpu};
@@ -93,6 +93,7 @@ fn planner_request(
     wanted.output_block = block_edge(request, sized);
     wanted.segments = request.segments;
     wanted.reuse = request.reuse;
+    wanted.weights = Some(Weights::Held);
     if let Some(names) = &request.stored {
         wanted.store = Store::Exactly(stored_nodes(net, names)?);
     }
@@ -220,16 +221,16 @@ fn memory_request<B: Backend>(
             add_gradient(&mut fixed, parameter);
         }
     }
-    let mut packed_weights = vec![0; net.nodes.len()];
+    let mut packed_weights = vec![PackedWeights::default(); net.nodes.len()];
     for (copies, packed) in copies.iter().zip(&mut packed_weights) {
         let prepared = copies.prepared as u128;
         if copies.packed {
-            *packed = prepared;
+            packed.forward = prepared;
         } else {
             fixed.forward_weights += prepared;
             fixed.backward_weights += prepared;
         }
-        fixed.backward_weights += copies.transposed as u128;
+        packed.vjp = copies.transposed as u128;
     }
     let mut memory = MemoryRequest::new(element, request.batch as u64, fixed);
     memory.map_bytes = size_of::<B::Compute>() as u64;

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::error::TilingError;
 use crate::graph::{NodeId, SizedGraph};
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, Weights};
 use crate::rect::Rect;
 use crate::schedule::{AxisSchedule, MAX_BANDS};
 use crate::span::{Axis, PerAxis, Span};
@@ -137,6 +137,13 @@ impl Geometry {
         geometry.recipe.segments = segments;
         geometry.recipe.stored = stored;
         geometry.checked()
+    }
+
+    /// The same with weights that are packed at other times; the schedule is shared.
+    pub(crate) fn with_weights(&self, weights: Weights) -> Self {
+        let mut geometry = self.clone();
+        geometry.recipe.weights = weights;
+        geometry
     }
 
     fn checked(self) -> Result<Self, TilingError> {

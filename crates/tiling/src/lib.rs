@@ -128,6 +128,7 @@ mod graph;
 mod lifetimes;
 mod memory;
 mod overlap;
+mod packed;
 mod planner;
 mod published;
 mod receptive_field;
@@ -161,10 +162,11 @@ pub use memory::{
     peak_bytes,
 };
 pub use overlap::BlockOverlap;
+pub use packed::PackedWeights;
 pub use planner::{FrontPoint, Planned, PlannerRequest, Store, pareto, plan};
 pub use published::{PublishedBorders, PublishedCost};
 pub use receptive_field::{LostBorder, ReceptiveField, strides};
-pub use recipe::{Recipe, Reuse};
+pub use recipe::{Recipe, Reuse, Weights};
 pub use rect::Rect;
 pub use rule::{AlignCorners, AxisRule, LocalRule, bilinear_left_neighbour};
 pub use saved::Storage;

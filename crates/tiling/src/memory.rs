@@ -8,16 +8,17 @@ use crate::bytes::ByteCount;
 use crate::geometry::Geometry;
 use crate::graph::NodeId;
 use crate::overlap::BlockOverlap;
+use crate::packed::{PackedWeights, weight_bytes};
 use crate::saved::Storage;
 use crate::templates::Templates;
 
 /// Bytes that do not depend on the recipe, stated by the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FixedBytes {
-    /// Parameters as the forward sweep reads them, besides [`MemoryRequest::packed_weights`].
+    /// Parameters as the forward sweep reads them, besides [`MemoryRequest::packed_weights`]. Where weights are packed on use, they
+    /// live until all gradients are handed out.
     pub forward_weights: u128,
-    /// Parameters as the backward sweep reads them, those packed for the data gradient included; they live until all
-    /// gradients are handed out.
+    /// Those of them that the backward sweep reads, besides packed ones, where weights are held; they live as long.
     pub backward_weights: u128,
     /// Running sums of the weight gradients; backward only. With several blocks or images they are held twice: of the block at hand,
     /// and of the blocks that are done.
@@ -62,9 +63,8 @@ pub struct MemoryRequest {
     pub images: u64,
     /// Bytes that do not depend on the recipe.
     pub fixed: FixedBytes,
-    /// For each node, the bytes of weights that are packed for its forward computation; missing ones are 0. The backward
-    /// sweep holds those of the nodes that it computes again.
-    pub packed_weights: Vec<u128>,
+    /// For each node, the bytes of its packed weights; missing ones are 0.
+    pub packed_weights: Vec<PackedWeights>,
     /// Who holds the feature maps and their cotangents.
     pub features: Maps,
     /// Who holds the gradient of the image, if it is computed.
@@ -120,8 +120,9 @@ pub enum HeldMemory {
 /// Bytes of every class of buffer, and their sums in the two phases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PeakBytes {
-    /// Copied and packed weights: those of the forward computation in the forward phase, and in the backward as far as it
-    /// computes again; those of the backward computation from there on.
+    /// Copied and packed weights. Where they are held: those of the forward computation in the forward phase, and in the backward as
+    /// far as it computes again; those of the backward computation from there on. Where they are packed on use: copies of all
+    /// parameters, and those of the node that has the largest packed ones.
     pub weights: PhaseBytes,
     /// Running sums of the weight gradients.
     pub accumulators: PhaseBytes,
@@ -332,7 +333,7 @@ impl fmt::Display for PeakBytes {
 ///
 /// Forward: weights and their preparation, scratch, that of layers included, the larger arena of the sweeps that run, the
 /// carries, and, until the backward sweep has used them, the saved halos and border strips of every block of every image,
-/// with the feature maps. Backward: the same without the carries unless segments are swept again, and without the packed
+/// with the feature maps. Backward: the same without the carries unless segments are swept again, and without held packed
 /// weights of nodes that are not computed again; besides the cotangents, their carries, the weights of the backward
 /// computation and the running sums. Finish: the sweeps' memory is gone, and gradients replace the running sums one after the
 /// other, but for what [stays](PeakBytes::holding). The arena of a repeated forward sweep and that of the backward sweep are one allocation.
@@ -404,12 +405,6 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
         Maps::Whole | Maps::Streamed => 0,
     };
     let fixed = request.fixed;
-    let packed = |wanted: &dyn Fn(usize) -> bool| {
-        let weights = request.packed_weights.iter().enumerate();
-        weights
-            .filter(|(node, _)| wanted(*node))
-            .fold(0_u128, |sum, (_, &bytes)| sum.saturating_add(bytes))
-    };
     let transient = bytes(buffers.transient_length());
     let backward_transient = if segmented { transient } else { 0 };
     let carries = bytes(buffers.cotangent_length());
@@ -443,13 +438,7 @@ pub fn peak_bytes(geometry: &Geometry, buffers: &Buffers, request: &MemoryReques
     // Of several blocks: the sums of the one at hand, and those of the ones that are done.
     let sums = images.saturating_mul(geometry.blocks() as u128).clamp(1, 2);
     PeakBytes {
-        weights: PhaseBytes {
-            forward: fixed.forward_weights.saturating_add(packed(&|_| true)),
-            backward: fixed
-                .backward_weights
-                .saturating_add(packed(&|node| buffers.computes_again(geometry, node))),
-            finish: fixed.backward_weights,
-        },
+        weights: weight_bytes(geometry, buffers, request),
         accumulators: PhaseBytes {
             backward: fixed.weight_accumulators.saturating_mul(sums),
             ..PhaseBytes::from_backward(fixed.weight_accumulators)

@@ -8,7 +8,7 @@ use crate::geometry::Geometry;
 use crate::graph::{NodeId, SizedGraph};
 use crate::lifetimes::residuals;
 use crate::memory::{MemoryRequest, PeakBytes, file_bytes, fresh_bytes, peak_bytes};
-use crate::recipe::{Recipe, Reuse};
+use crate::recipe::{Recipe, Reuse, Weights};
 use crate::saved::Storage;
 use crate::search::Search;
 use crate::span::PerAxis;
@@ -44,6 +44,8 @@ pub struct PlannerRequest {
     pub store: Store,
     /// Which tiles are not computed. How many these are is predicted from [`TimeModel::texture`].
     pub reuse: Reuse,
+    /// When weights are packed; without a budget they are held.
+    pub weights: Option<Weights>,
     /// The most bytes of a file in which what is saved may be. Without a budget it goes there, with one where that is faster
     /// than what fits in memory; with no file, never.
     pub file: Option<ByteCount>,
@@ -60,6 +62,7 @@ impl PlannerRequest {
             segments: None,
             store: Store::Any,
             reuse: Reuse::Nothing,
+            weights: None,
             file: None,
         }
     }
@@ -143,7 +146,8 @@ const ADDRESSABLE: u128 = i64::MAX as u128;
 /// Without a budget, what is not chosen is left whole: without any choice the plan is one tile with every activation
 /// stored, and with a choice nothing is stored unless [`Store::Exactly`] says so. With a budget the planner tries square
 /// tiles and bands of the full width from the whole image down to one total stride, segments in powers of
-/// two, and for each stores the activations that save most time per byte, as many as pay.
+/// two, each with weights that are held and with weights that are packed on use, and for each stores the activations that save most
+/// time per byte, as many as pay.
 ///
 /// # Errors
 /// [`TilingError::BudgetTooSmall`] with the smallest peak that was found and the class of bytes that binds, and
@@ -274,6 +278,7 @@ fn unbudgeted(
         segments,
         tile,
         reuse: request.reuse,
+        weights: request.weights.unwrap_or_default(),
         ..whole
     };
     let geometry = Geometry::new(sized.clone(), recipe)?;

@@ -18,6 +18,23 @@ pub enum Reuse {
     OneColor,
 }
 
+/// When weights are packed: copied, in the order in which kernels read them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Weights {
+    /// Once for each sweep, which holds them: no tile packs anything.
+    #[default]
+    Held,
+    /// Whenever a node of a tile reads them, which then frees them: there is room for those of one node, and each tile packs them again.
+    /// Parameters are held as they are from the start of the forward sweep to the last gradient.
+    PackedOnUse,
+}
+
+impl Weights {
+    /// Every way.
+    pub const ALL: [Self; 2] = [Self::Held, Self::PackedOnUse];
+}
+
 /// How one image is cut: a value that can be printed, compared and stored, and says everything about the
 /// order of the computation.
 ///
@@ -41,6 +58,8 @@ pub struct Recipe {
     pub stored: Vec<NodeId>,
     /// Which tiles are not computed, since others have the same values.
     pub reuse: Reuse,
+    /// When weights are packed.
+    pub weights: Weights,
 }
 
 impl Recipe {
@@ -54,6 +73,7 @@ impl Recipe {
             tile: sized.image(),
             stored: Vec::new(),
             reuse: Reuse::Nothing,
+            weights: Weights::Held,
         }
     }
 }
@@ -73,8 +93,12 @@ impl fmt::Display for Recipe {
             self.stored.len()
         )?;
         match self.reuse {
-            Reuse::Nothing => Ok(()),
-            Reuse::OneColor => f.write_str(", tiles of one colour computed once"),
+            Reuse::Nothing => {}
+            Reuse::OneColor => f.write_str(", tiles of one colour computed once")?,
+        }
+        match self.weights {
+            Weights::Held => Ok(()),
+            Weights::PackedOnUse => f.write_str(", weights packed on use"),
         }
     }
 }

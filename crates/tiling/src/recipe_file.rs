@@ -4,15 +4,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::TilingError;
 use crate::graph::NodeId;
-use crate::recipe::{Recipe, Reuse};
+use crate::recipe::{Recipe, Reuse, Weights};
 use crate::span::PerAxis;
 
 /// The version that is written.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// A recipe in a file: a version, and what is done one after the other. There is one stage today; a network with norms over the whole
 /// image will have one for each part between them. Version 1 had no version and no stages; before version 3 the output's blocks were
-/// `block` and the stored nodes `kept`; before version 4 every tile was computed.
+/// `block` and the stored nodes `kept`; before version 4 every tile was computed; before version 5 weights
+/// were held.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RecipeFile {
     #[serde(default = "first_version")]
@@ -39,6 +40,8 @@ struct Stage {
     stored: Vec<NodeId>,
     #[serde(default)]
     reuse: Reuse,
+    #[serde(default)]
+    weights: Weights,
 }
 
 impl From<Recipe> for RecipeFile {
@@ -50,6 +53,7 @@ impl From<Recipe> for RecipeFile {
             tile,
             stored,
             reuse,
+            weights,
         } = recipe;
         Self {
             version: VERSION,
@@ -60,6 +64,7 @@ impl From<Recipe> for RecipeFile {
                 tile,
                 stored,
                 reuse,
+                weights,
             }],
             version_one: None,
         }
@@ -96,6 +101,7 @@ impl TryFrom<RecipeFile> for Recipe {
             tile,
             stored,
             reuse,
+            weights,
         } = stage;
         Ok(Self {
             image,
@@ -104,6 +110,7 @@ impl TryFrom<RecipeFile> for Recipe {
             tile,
             stored,
             reuse,
+            weights,
         })
     }
 }
@@ -125,25 +132,31 @@ mod tests {
             tile: PerAxis::new(4, 5),
             stored: vec![NodeId(1), NodeId(3)],
             reuse: Reuse::Nothing,
+            weights: Weights::Held,
         }
     }
 
     #[test]
     fn a_recipe_is_stored_with_its_version() {
-        let text = serde_json::to_string(&recipe()).unwrap();
-        let file = |reuse: &str| {
+        for (reuse, weights) in [
+            (Reuse::Nothing, Weights::Held),
+            (Reuse::OneColor, Weights::Held),
+            (Reuse::Nothing, Weights::PackedOnUse),
+        ] {
+            let recipe = Recipe {
+                reuse,
+                weights,
+                ..recipe()
+            };
+            let text = serde_json::to_string(&recipe).unwrap();
             let stage = STAGE.strip_suffix('}').unwrap();
-            format!(r#"{{"version":4,"stages":[{stage},"reuse":"{reuse}"}}]}}"#)
-        };
-        assert_eq!(text, file("Nothing"));
-        assert_eq!(serde_json::from_str::<Recipe>(&text).unwrap(), recipe());
-        let reusing = Recipe {
-            reuse: Reuse::OneColor,
-            ..recipe()
-        };
-        let text = serde_json::to_string(&reusing).unwrap();
-        assert_eq!(text, file("OneColor"));
-        assert_eq!(serde_json::from_str::<Recipe>(&text).unwrap(), reusing);
+            let last = format!(r#""reuse":"{reuse:?}","weights":"{weights:?}""#);
+            assert_eq!(
+                text,
+                format!(r#"{{"version":5,"stages":[{stage},{last}}}]}}"#)
+            );
+            assert_eq!(serde_json::from_str::<Recipe>(&text).unwrap(), recipe);
+        }
     }
 
     #[test]
@@ -153,6 +166,10 @@ mod tests {
         for text in [OLD_STAGE, &second, &third] {
             assert_eq!(serde_json::from_str::<Recipe>(text).unwrap(), recipe());
         }
+        let stage = STAGE.strip_suffix('}').unwrap();
+        let fourth = format!(r#"{{"version":4,"stages":[{stage},"reuse":"OneColor"}}]}}"#);
+        let read = serde_json::from_str::<Recipe>(&fourth).unwrap();
+        assert_eq!((read.reuse, read.weights), (Reuse::OneColor, Weights::Held));
     }
 
     #[test]
@@ -163,15 +180,15 @@ mod tests {
                 .to_string()
         };
         let newer = error(&format!(
-            r#"{{"version":5,"stages":[{STAGE}],"statistics":true}}"#
+            r#"{{"version":6,"stages":[{STAGE}],"statistics":true}}"#
         ));
         assert!(
-            newer.contains("version 5") && newer.contains("up to 4"),
+            newer.contains("version 6") && newer.contains("up to 5"),
             "{newer}"
         );
-        let two = error(&format!(r#"{{"version":4,"stages":[{STAGE},{STAGE}]}}"#));
+        let two = error(&format!(r#"{{"version":5,"stages":[{STAGE},{STAGE}]}}"#));
         assert!(two.contains("2 stages"), "{two}");
-        let none = error(r#"{"version":4}"#);
+        let none = error(r#"{"version":5}"#);
         assert!(none.contains("0 stages"), "{none}");
     }
 }

@@ -7,8 +7,9 @@ use crate::fraction::Fraction;
 use crate::geometry::Geometry;
 use crate::graph::SizedGraph;
 use crate::memory::{PeakBytes, file_bytes};
+use crate::packed::PackedWeights;
 use crate::planner::{Planned, PlannerRequest, Store, storable, too_small};
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, Weights};
 use crate::saved::Storage;
 use crate::span::Axis;
 use crate::storing::{Spared, StoreOrder};
@@ -28,7 +29,7 @@ pub(crate) struct Search<'a> {
     storable: Vec<Spared>,
 }
 
-/// Tiles and segments, with the order in which nodes would be stored.
+/// Tiles, segments and when weights are packed, with the order in which nodes would be stored.
 pub(crate) struct Tiling {
     geometry: Geometry,
     work: Work,
@@ -71,7 +72,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Every tile and number of segments.
+    /// Every tile, number of segments and way of packing weights.
     pub(crate) fn visit(
         &self,
         visitor: &mut dyn FnMut(&Tiling) -> Result<(), TilingError>,
@@ -84,7 +85,6 @@ impl<'a> Search<'a> {
             let mut recipe = self.whole.recipe().clone();
             recipe.tile = tile;
             let tiled = Geometry::new(self.whole.sized().clone(), recipe)?;
-            let order = StoreOrder::new(&tiled, &Work::of(&tiled), self.time, &self.storable);
             let counts = match self.request.segments {
                 // Too many segments for this tile are no error while the planner may take another.
                 Some(segments)
@@ -95,16 +95,38 @@ impl<'a> Search<'a> {
                 Some(segments) => vec![segments],
                 None => segment_counts(tiled.fewest_bands()),
             };
+            let work = Work::of(&tiled);
+            let costs = (self.time, &self.request.memory);
+            let orders = self.weights().into_iter().map(|weights| {
+                let geometry = tiled.with_weights(weights);
+                let order = StoreOrder::new(&geometry, &work, costs, &self.storable);
+                (weights, order)
+            });
+            let orders: Vec<_> = orders.collect();
             for segments in counts {
-                let geometry = tiled.with(segments, tiled.recipe().stored.clone())?;
-                visitor(&Tiling {
-                    work: Work::of(&geometry),
-                    geometry,
-                    order: order.clone(),
-                })?;
+                let tiled = tiled.with(segments, tiled.recipe().stored.clone())?;
+                let work = Work::of(&tiled);
+                for (weights, order) in &orders {
+                    visitor(&Tiling {
+                        work: work.clone(),
+                        geometry: tiled.with_weights(*weights),
+                        order: order.clone(),
+                    })?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// When weights may be packed: where none are, that makes no difference.
+    fn weights(&self) -> Vec<Weights> {
+        let nothing = PackedWeights::default();
+        let packed = &self.request.memory.packed_weights;
+        match self.request.weights {
+            Some(weights) => vec![weights],
+            None if packed.iter().all(|packed| *packed == nothing) => vec![Weights::Held],
+            None => Weights::ALL.to_vec(),
+        }
     }
 
     /// The fastest recipe that fits.
@@ -337,31 +359,43 @@ mod tests {
         let layer = (odd, 1_u64..=2, 1_u64..=16, any::<bool>(), any::<bool>());
         let line =
             (0_u64..20_000, 0_u64..2_000).prop_map(|(visit, each)| TileTime::line(visit, each));
-        let weights = prop_oneof![Just(0_u128), 0_u128..30_000];
-        let node = (line.clone(), line, weights);
+        let weights = || prop_oneof![Just(0_u128), 0_u128..30_000];
+        let node = (line.clone(), line, weights(), weights());
+        let few = || prop_oneof![Just(0_u64), 0_u64..300];
         (
             prop::collection::vec((layer, node), 2..=5),
             (8_u64..=24, 8_u64..=24),
-            (0_u64..300, prop_oneof![Just(0_u64), 0_u64..300]),
+            (0_u64..300, few(), few()),
             0_u128..100,
         )
             .prop_map(
-                |(nodes, (rows, columns), (copied_byte, fresh_byte), share)| {
+                |(nodes, (rows, columns), (copied_byte, fresh_byte, packed_byte), share)| {
                     let layers: Vec<Layer> = nodes.iter().map(|node| node.0).collect();
                     let sized =
                         SizedGraph::new(graph(&layers), PerAxis::new(rows, columns)).unwrap();
                     let mut memory = MemoryRequest::new(4, 1, FixedBytes::default());
                     let mut times = vec![NodeTime::default()];
-                    memory.packed_weights.push(0);
-                    for (_, (forward, vjp, weights)) in nodes {
-                        times.push(NodeTime { forward, vjp });
-                        memory.packed_weights.push(weights);
+                    memory.packed_weights.push(PackedWeights::default());
+                    for (_, (forward_time, vjp_time, forward, vjp)) in nodes {
+                        times.push(NodeTime {
+                            forward: forward_time,
+                            vjp: vjp_time,
+                        });
+                        memory.packed_weights.push(PackedWeights {
+                            forward,
+                            vjp,
+                            gradients: 0,
+                        });
+                        // As they are, and those that the backward sweep reads where others are held.
+                        memory.fixed.forward_weights += forward / 2;
+                        memory.fixed.backward_weights += forward / 8;
                     }
                     let time = TimeModel {
                         nodes: times,
                         copied_byte,
                         fresh_byte,
                         file_byte: 0,
+                        packed_byte,
                         fixed: 0,
                         texture: Fraction::new(1, 1),
                     };
@@ -375,7 +409,7 @@ mod tests {
             )
     }
 
-    /// Every tile and number of segments with every set of stored nodes.
+    /// Every tile, number of segments and way of packing weights with every set of stored nodes.
     fn all(case: &Case) -> Vec<Planned> {
         let request = PlannerRequest::new(case.memory.clone());
         let search = Search::new(&case.sized, &request, &case.time, u128::MAX).unwrap();
@@ -398,13 +432,13 @@ mod tests {
         all
     }
 
-    /// Which nodes are stored is found by rules of thumb. Against all sets of them, with every tile and number of segments that
-    /// the planner tries, it mostly takes the fastest recipe, and refuses few budgets that some set would meet.
+    /// Which nodes are stored is found by rules of thumb. Against all sets of them, with every tile, number of segments and way of
+    /// packing weights that the planner tries, it mostly takes the fastest recipe, and refuses few budgets that some set would meet.
     #[test]
     fn of_all_recipes_that_fit_few_are_faster() {
         const CASES: usize = 300;
         let mut runner = TestRunner::deterministic();
-        let (mut fastest, mut nearly, mut refused) = (0, 0, 0);
+        let (mut fastest, mut nearly, mut refused, mut on_use) = (0, 0, 0, 0);
         for _ in 0..CASES {
             let case = cases().new_tree(&mut runner).unwrap().current();
             let all = all(&case);
@@ -426,6 +460,8 @@ mod tests {
                     assert!(chosen.time >= best, "{case:?}");
                     fastest += usize::from(chosen.time == best);
                     nearly += usize::from(chosen.time.0 <= best.0 / 10 * 11);
+                    let weights = chosen.geometry.recipe().weights;
+                    on_use += usize::from(weights == Weights::PackedOnUse);
                 }
                 Err(TilingError::BudgetTooSmall { .. }) => refused += 1,
                 Err(other) => panic!("{other}"),
@@ -435,5 +471,10 @@ mod tests {
         assert!(100 * fastest >= 90 * answered, "{fastest} of {answered}");
         assert!(100 * nearly >= 98 * answered, "{nearly} of {answered}");
         assert!(100 * refused <= 5 * CASES, "{refused} of {CASES}");
+        // Neither way of packing weights is without use.
+        assert!(
+            10 * on_use >= answered && 10 * on_use <= 9 * answered,
+            "{on_use} of {answered}"
+        );
     }
 }

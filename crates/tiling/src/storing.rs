@@ -6,6 +6,7 @@ use crate::error::TilingError;
 use crate::fraction::Fraction;
 use crate::geometry::Geometry;
 use crate::graph::NodeId;
+use crate::memory::MemoryRequest;
 use crate::schedule::AxisSchedule;
 use crate::span::Axis;
 use crate::time::{Picoseconds, TimeModel};
@@ -52,7 +53,7 @@ impl StoreOrder {
     pub(crate) fn new(
         geometry: &Geometry,
         work: &Work,
-        time: &TimeModel,
+        (time, memory): (&TimeModel, &MemoryRequest),
         nodes: &[Spared],
     ) -> Self {
         let [_, backward_share] = time.computed(geometry, work);
@@ -60,7 +61,7 @@ impl StoreOrder {
             .iter()
             .map(|Spared { node, spared }| {
                 let all = spared.iter().fold(Picoseconds::default(), |sum, &spared| {
-                    sum + time.recompute(spared, &work.sweep[spared])
+                    sum + time.recompute(spared, geometry, &work.sweep[spared], memory)
                 });
                 let saved = backward_share.of(all);
                 let elements = extra_elements(geometry, node.0);

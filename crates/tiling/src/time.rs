@@ -7,6 +7,7 @@ use crate::fraction::Fraction;
 use crate::geometry::Geometry;
 use crate::graph::Graph;
 use crate::memory::MemoryRequest;
+use crate::recipe::Weights;
 use crate::span::PerAxis;
 use crate::work::{AlikeTiles, Amount, Work, duties};
 
@@ -160,6 +161,8 @@ pub struct TimeModel {
     pub fresh_byte: u64,
     /// Picoseconds for a byte that is written to a file and read again.
     pub file_byte: u64,
+    /// Picoseconds for a byte of weights that is packed on use. What is packed once in a sweep is part of `fixed`.
+    pub packed_byte: u64,
     /// Picoseconds of a step that depend neither on the recipe nor on the number of images.
     pub fixed: u64,
     /// The share of an image that is expected not to be of one colour. Where tiles of one colour are computed once, others are counted
@@ -178,6 +181,8 @@ impl TimeModel {
     pub const FRESH_BYTE: u64 = 200;
     /// Picoseconds of a byte through a file where nothing was measured: a gigabyte a second each way.
     pub const FILE_BYTE: u64 = 2_000;
+    /// Picoseconds of a packed byte where nothing was measured: a gigabyte a second.
+    pub const PACKED_BYTE: u64 = 1_000;
 
     /// The fixed table for when nothing was measured: the graph's FLOPs at one rate, and the constants of this type.
     pub fn of_flops(graph: &Graph) -> Self {
@@ -191,6 +196,7 @@ impl TimeModel {
             copied_byte: Self::COPIED_BYTE,
             fresh_byte: Self::FRESH_BYTE,
             file_byte: Self::FILE_BYTE,
+            packed_byte: Self::PACKED_BYTE,
             fixed: 0,
             texture: Fraction::new(1, 1),
         }
@@ -218,14 +224,21 @@ impl TimeModel {
                 .saturating_mul(self.copied_byte.into());
             // A halo is copied out of one tile and into another.
             let copies = |amount: &Amount, times| Picoseconds(byte) * amount.halo * times;
-            let forward = time.forward.sum(sweep);
-            image = image + forward_share.of(forward) + copies(sweep, 2);
-            image = image + time.forward.sum(again) + copies(again, 2);
+            let packed = memory
+                .packed_weights
+                .get(index)
+                .copied()
+                .unwrap_or_default();
+            let packing = |bytes, amount| self.packing(geometry, bytes, amount);
+            let forward = |amount| time.forward.sum(amount) + packing(packed.forward, amount);
+            image = image + forward_share.of(forward(sweep)) + copies(sweep, 2);
+            image = image + forward(again) + copies(again, 2);
             if duties.recompute {
-                image = image + backward_share.of(forward) + copies(sweep, 1);
+                image = image + backward_share.of(forward(sweep)) + copies(sweep, 1);
             }
             if duties.vjp {
-                image = image + backward_share.of(time.vjp.sum(sweep)) + copies(sweep, 2);
+                let vjp = time.vjp.sum(sweep) + packing(packed.vjp, sweep);
+                image = image + backward_share.of(vjp) + copies(sweep, 2);
             }
         }
         image * u128::from(memory.images)
@@ -234,9 +247,29 @@ impl TimeModel {
     }
 
     /// The time for which a node is computed again in the backward sweep over all tiles of one image, if it is.
-    pub(crate) fn recompute(&self, node: usize, sweep: &Amount) -> Picoseconds {
+    pub(crate) fn recompute(
+        &self,
+        node: usize,
+        geometry: &Geometry,
+        sweep: &Amount,
+        memory: &MemoryRequest,
+    ) -> Picoseconds {
         let time = self.nodes.get(node);
-        time.map_or(Picoseconds::default(), |time| time.forward.sum(sweep))
+        let time = time.map_or(Picoseconds::default(), |time| time.forward.sum(sweep));
+        let packed = memory.packed_weights.get(node).copied().unwrap_or_default();
+        time + self.packing(geometry, packed.forward, sweep)
+    }
+
+    /// The time for packing so many bytes for each tile of `amount` that owns anything, if weights are packed on use.
+    fn packing(&self, geometry: &Geometry, bytes: u128, amount: &Amount) -> Picoseconds {
+        match geometry.recipe().weights {
+            Weights::Held => Picoseconds::default(),
+            Weights::PackedOnUse => {
+                let tiles = amount.tiles.iter().map(|alike| alike.count);
+                let tiles = tiles.fold(0, u128::saturating_add);
+                Picoseconds(self.packed_byte.into()) * bytes * tiles
+            }
+        }
     }
 
     /// The shares of tiles that are computed forward and backward.

@@ -74,7 +74,7 @@ fn path(folder: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use stream_grad::tiling::{PerAxis, Reuse};
+    use stream_grad::tiling::{PerAxis, Reuse, Weights};
 
     use super::*;
 
@@ -86,6 +86,7 @@ mod tests {
             tile: PerAxis::both(tile),
             stored: Vec::new(),
             reuse: Reuse::Nothing,
+            weights: Weights::Held,
         }
     }
 

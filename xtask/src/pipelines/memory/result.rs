@@ -318,7 +318,7 @@ fn line(row: &Row, width: usize) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use stream_grad::tiling::{PerAxis, Recipe, Reuse};
+    use stream_grad::tiling::{PerAxis, Recipe, Reuse, Weights};
 
     use super::*;
     use crate::compare::step::PlannedStep;
@@ -342,6 +342,7 @@ pub(crate) mod tests {
                         tile: extent,
                         stored: Vec::new(),
                         reuse: Reuse::Nothing,
+                        weights: Weights::Held,
                     },
                     memory: None,
                     offload: None,
