@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use stream_grad_tiling::{ByteCount, Maps, NodeTime, TileTime};
+use stream_grad_tiling::{ByteCount, Maps, NodeTime, TileTime, TimeModel};
 
 use crate::cost_model::{CostModel, MachineCost, OperationCost, folder_key, keys, work};
 use crate::error::Result;
@@ -154,7 +154,11 @@ impl CostModel {
             let times = samples.iter().map(|sample| select(&sample.timed));
             times.fold(f64::INFINITY, f64::min)
         };
+        let packed_byte = samples.iter().filter_map(|sample| sample.timed.packed_byte);
         self.machine = Some(MachineCost {
+            packed_byte: packed_byte
+                .reduce(f64::min)
+                .map_or(TimeModel::PACKED_BYTE, picoseconds),
             copied_byte: picoseconds(of_machine(|timed| timed.copied_byte)),
             fresh_byte: picoseconds(of_machine(|timed| timed.fresh_byte)),
             parameter: picoseconds(of_machine(|timed| timed.fixed) / values.max(1) as f64),
@@ -171,6 +175,7 @@ pub(crate) fn for_small_images(request: &PlanRequest) -> (PlanRequest, ByteCount
     small.block = None;
     small.segments = None;
     small.stored = None;
+    small.weights = None;
     small.recipe = None;
     small.offload = None;
     small.batch = 1;

@@ -16,9 +16,9 @@ use crate::request::PlanRequest;
 /// recipe from.
 ///
 /// The default is a fixed table, the same everywhere: 50 billion FLOPs a second, 4 microseconds for a visit of an operation, 5
-/// gigabytes a second for copies of halos and for fresh memory, 1 for a file. [`CostModel::calibrate`] measures instead. An
-/// operation that was not measured goes by the one of its kind that is nearest in FLOPs, in proportion to them; where there is
-/// none, by the table.
+/// gigabytes a second for copies of halos and for fresh memory, 1 for packing weights and for a file. [`CostModel::calibrate`]
+/// measures instead. An operation that was not measured goes by the one of its kind that is nearest in FLOPs, in proportion to
+/// them; where there is none, by the table.
 ///
 /// With the feature `serde` a model can be stored. It is worth something only on the machine, with the number of threads
 /// and the version of this crate that it was measured with.
@@ -41,8 +41,16 @@ pub(crate) struct MachineCost {
     pub(crate) copied_byte: u64,
     /// Picoseconds for a byte of memory that is asked of the system and given back.
     pub(crate) fresh_byte: u64,
+    /// Picoseconds for a byte of weights that is packed on use. Models that were stored before it was measured have the table's.
+    #[cfg_attr(feature = "serde", serde(default = "packed_byte_of_the_table"))]
+    pub(crate) packed_byte: u64,
     /// Picoseconds for a parameter that is packed and whose gradient is unpacked.
     pub(crate) parameter: u64,
+}
+
+#[cfg(feature = "serde")]
+const fn packed_byte_of_the_table() -> u64 {
+    TimeModel::PACKED_BYTE
 }
 
 /// An operation that was measured.
@@ -135,6 +143,7 @@ impl CostModel {
             let values: usize = parameters.map(ParameterShape::len).sum();
             model.copied_byte = machine.copied_byte;
             model.fresh_byte = machine.fresh_byte;
+            model.packed_byte = machine.packed_byte;
             model.fixed = machine.parameter.saturating_mul(values as u64);
         }
         let folder = request.offload.as_deref().map(folder_key);
@@ -322,5 +331,22 @@ mod tests {
         assert_eq!(found[2].vjp, vjp);
         assert_eq!(found[1], fixed.nodes[1]);
         assert!(!model.covers(&other, &request) && !model.covers(&measured, &request));
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn models_that_were_stored_before_packing_was_measured_have_the_rate_of_the_table() {
+        let net = net(&[3, 8]);
+        let request = PlanRequest::new(64, 64);
+        let packed_byte = |measured: &str| {
+            let machine = format!(r#"{{"copied_byte":1,"fresh_byte":2,"parameter":3{measured}}}"#);
+            let text = format!(r#"{{"operations":{{}},"machine":{machine},"folders":{{}}}}"#);
+            let model: CostModel = serde_json::from_str(&text).unwrap();
+            let found = times(&model, &net, &request);
+            assert_eq!(found.fresh_byte, 2);
+            found.packed_byte
+        };
+        assert_eq!(packed_byte(""), TimeModel::PACKED_BYTE);
+        assert_eq!(packed_byte(r#","packed_byte":4"#), 4);
     }
 }

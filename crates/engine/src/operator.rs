@@ -222,18 +222,22 @@ pub(crate) enum Absorbed {
 /// Copies of an operator's parameters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Copies {
-    /// Parameters that are held as they are from the start of the forward sweep.
+    /// Parameters that are held as they are from the start of the forward sweep; where weights are packed on use, to the end of the
+    /// backward sweep.
     pub(crate) plain: Vec<ParameterId>,
-    /// Those of them that are held to the end of the backward sweep.
+    /// Those of them that are held to the end of the backward sweep where weights are held.
     pub(crate) plain_to_the_end: Vec<ParameterId>,
     /// The one that is read when the backward sweep begins, to make what the VJP reads.
     pub(crate) transposed_from: Option<ParameterId>,
     /// Bytes that the forward computation reads.
     pub(crate) prepared: usize,
-    /// Whether those are freed after the forward sweep, unless it is computed again.
+    /// Whether those are freed after the forward sweep, unless it is computed again, and made for each use where weights are packed on
+    /// use. They are made of parameters that are held as they are.
     pub(crate) packed: bool,
     /// Bytes that the VJP reads.
     pub(crate) transposed: usize,
+    /// Whether making gradients reads those, too.
+    pub(crate) unpacked: bool,
 }
 
 /// Bytes of values that arithmetic is done in, as parameters are.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use stream_grad_tiling::{
     Axis, Buffers, ByteCount, Cost, FrontPoint, Geometry, HeldMemory, Maps, PeakBytes, Picoseconds,
-    Recipe,
+    Recipe, Weights,
 };
 
 use crate::backend::{Backend, Cpu, on_cpu};
@@ -294,7 +294,7 @@ impl Plan {
         self.install(|| {
             let copies = self.copies(backend)?;
             let swept = self.sweep_back(backend, residuals, exchange, &copies, &mut sums)?;
-            self.hand_out(backend, swept, sums.into_total(backend), sink)
+            self.hand_out(backend, &copies, swept, sums.into_total(backend), sink)
         })
     }
 
@@ -311,7 +311,12 @@ impl Plan {
         prepared: &mut Prepared<B>,
     ) -> Result<Vec<AnyTransposed<B>>> {
         let graph = self.geometry.sized().graph();
-        prepared.transpose(backend, &self.network, copies, (&self.trainable, graph))
+        match self.recipe().weights {
+            Weights::Held => {
+                prepared.transpose(backend, &self.network, copies, (&self.trainable, graph))
+            }
+            Weights::PackedOnUse => Ok(copies.transposed_on_use()),
+        }
     }
 
     /// Whether a gradient of any of its own parameters is wanted, of each node.
@@ -324,6 +329,7 @@ impl Plan {
     fn hand_out<B: Backend>(
         &self,
         backend: &B,
+        copies: &AllCopies,
         swept: Swept<B>,
         sums: NodeSums<B>,
         sink: &mut dyn GradientSink,
@@ -337,7 +343,8 @@ impl Plan {
             prepared,
             transposed,
         } = swept;
-        prepared.gradients(backend, &self.network, sums, transposed, &mut writer)
+        let network = (&self.network, self.geometry.sized().graph());
+        prepared.gradients(backend, network, copies, (sums, transposed), &mut writer)
     }
 
     fn schedule(&self) -> Schedule<'_> {
@@ -346,6 +353,7 @@ impl Plan {
             geometry: &self.geometry,
             buffers: &self.buffers,
             nodes: &self.network.nodes,
+            trainable: &self.trainable,
             outputs: &self.network.outputs,
             taps: &self.taps,
             poison: self.request.poison,

@@ -3,7 +3,7 @@
 use stream_grad_tiling::{
     self as tiling, Axis, ByteCount, FixedBytes, FrontPoint, Geometry, Graph, Maps, MemoryRequest,
     NodeId, PackedWeights, PerAxis, Planned, PlannerRequest, Recipe, SizedGraph, Storage, Store,
-    TilingError, TimeModel, Weights, file_bytes,
+    TilingError, TimeModel, file_bytes,
 };
 
 use crate::backend::{Backend, on_cpu};
@@ -50,7 +50,7 @@ pub(crate) fn bytes_in_file<B: Backend>(
 }
 
 /// The recipes for images of one size that no other beats in both peak and compute ratio, by rising peak: what more memory
-/// would bring. The budget of the request, if any, limits them from above; tile, block, segments and stored nodes are as
+/// would bring. The budget of the request, if any, limits them from above; tile, block, segments, stored nodes and weights are as
 /// asked for.
 ///
 /// # Errors
@@ -93,7 +93,7 @@ fn planner_request(
     wanted.output_block = block_edge(request, sized);
     wanted.segments = request.segments;
     wanted.reuse = request.reuse;
-    wanted.weights = Some(Weights::Held);
+    wanted.weights = request.weights;
     if let Some(names) = &request.stored {
         wanted.store = Store::Exactly(stored_nodes(net, names)?);
     }
@@ -231,6 +231,9 @@ fn memory_request<B: Backend>(
             fixed.backward_weights += prepared;
         }
         packed.vjp = copies.transposed as u128;
+        if copies.unpacked {
+            packed.gradients = packed.vjp;
+        }
     }
     let mut memory = MemoryRequest::new(element, request.batch as u64, fixed);
     memory.map_bytes = size_of::<B::Compute>() as u64;

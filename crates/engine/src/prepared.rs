@@ -1,15 +1,20 @@
 //! Parameters as the sweeps read them: copied, folded and packed, so that an optimiser step between
 //! forward and backward cannot mix two sets of weights.
+//!
+//! What is packed is held, or made of the copies for one use ([`Weights`]).
 
-use stream_grad_tiling::Graph;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use stream_grad_tiling::{Graph, Weights};
 
 use crate::backend::Backend;
 use crate::error::{Result, StreamError};
 use crate::network::{Network, Node};
-use crate::operator::Copies;
 use crate::operator::plain::{GradientWriter, Plain, values};
+use crate::operator::{Copies, Needs};
 use crate::operators::{AnyPrepared, AnyTransposed};
-use crate::parameter::{ParameterId, ParameterValues};
+use crate::parameter::{ParameterId, ParameterShape, ParameterValues};
 
 /// The copies that every node's operator makes of its parameters: what the planner counts and the sweeps make.
 pub(crate) struct AllCopies(Vec<Copies>);
@@ -54,6 +59,34 @@ impl AllCopies {
     pub(crate) fn plain_to_the_end(&self) -> Vec<ParameterId> {
         self.plain(|copies| &copies.plain_to_the_end)
     }
+
+    /// What VJPs read of nodes that make it whenever they read it.
+    pub(crate) fn transposed_on_use<B: Backend>(&self) -> Vec<AnyTransposed<B>> {
+        let nodes = self.iter().map(|copies| match copies.transposed {
+            0 => AnyTransposed::Nothing,
+            _ => AnyTransposed::OnUse,
+        });
+        nodes.collect()
+    }
+}
+
+/// What an operator reads of its parameters.
+pub(crate) enum Lent<'a, T> {
+    /// It is held.
+    Held(&'a T),
+    /// It was made for this use and goes with it.
+    Made(T),
+}
+
+impl<T> Deref for Lent<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match self {
+            Self::Held(held) => held,
+            Self::Made(made) => made,
+        }
+    }
 }
 
 /// The parameters of one forward computation.
@@ -61,33 +94,37 @@ pub(crate) struct Prepared<B: Backend> {
     pub(crate) operators: Vec<AnyPrepared<B>>,
     /// By parameter; empty where nothing reads them any more.
     values: Vec<Vec<B::Compute>>,
+    parameters: Arc<[ParameterShape]>,
 }
 
 impl<B: Backend> Prepared<B> {
-    /// Copies all parameters and packs what the forward computation reads.
+    /// Copies all parameters, and where weights are held packs what the forward computation reads.
     pub(crate) fn new(
         backend: &B,
         network: &Network,
         copies: &AllCopies,
+        weights: Weights,
         source: &dyn ParameterValues,
     ) -> Result<Self> {
         let parameters = &*network.parameters;
         let mut prepared = Self {
             operators: Vec::with_capacity(network.nodes.len()),
             values: vec![Vec::new(); parameters.len()],
+            parameters: Arc::clone(&network.parameters),
         };
         for id in copies.plain_at_first() {
             prepared.values[id.0] = values(source, parameters, id)?;
         }
-        for node in &*network.nodes {
-            let plain = Plain {
-                backend,
-                layer: &node.name,
-                values: &prepared.values,
-                parameters,
-                source: Some(source),
+        for (node, copies) in network.nodes.iter().zip(copies.iter()) {
+            let next = if copies.packed && weights == Weights::PackedOnUse {
+                AnyPrepared::OnUse
+            } else {
+                let plain = Plain {
+                    source: Some(source),
+                    ..prepared.plain_of(backend, node)
+                };
+                node.operator.prepare(&plain, node.shape())?
             };
-            let next = node.operator.prepare(&plain, node.shape())?;
             prepared.operators.push(next);
         }
         Ok(prepared)
@@ -102,7 +139,42 @@ impl<B: Backend> Prepared<B> {
             values: ids
                 .map(|id| values(source, parameters, id))
                 .collect::<Result<_>>()?,
+            parameters: Arc::clone(&network.parameters),
         })
+    }
+
+    /// What the forward computation of a node reads.
+    pub(crate) fn forward_of(
+        &self,
+        backend: &B,
+        index: usize,
+        node: &Node,
+    ) -> Result<Lent<'_, AnyPrepared<B>>> {
+        match &self.operators[index] {
+            AnyPrepared::OnUse => {
+                let plain = self.plain_of(backend, node);
+                let made = node.operator.prepare(&plain, node.shape());
+                made.map(Lent::Made)
+            }
+            held => Ok(Lent::Held(held)),
+        }
+    }
+
+    /// What the VJP of a node reads besides: `transposed`, or what that stands for.
+    pub(crate) fn transposed_of<'t>(
+        &self,
+        backend: &B,
+        node: &Node,
+        needs: &Needs<'_>,
+        transposed: &'t AnyTransposed<B>,
+    ) -> Result<Lent<'t, AnyTransposed<B>>> {
+        match transposed {
+            AnyTransposed::OnUse => {
+                let plain = self.plain_of(backend, node);
+                node.operator.transpose(&plain, needs).map(Lent::Made)
+            }
+            held => Ok(Lent::Held(held)),
+        }
     }
 
     /// Frees what is packed for nodes that are not computed again.
@@ -144,7 +216,7 @@ impl<B: Backend> Prepared<B> {
         }
         let mut all = Vec::with_capacity(network.nodes.len());
         for (node, copies) in network.nodes.iter().zip(copies.iter()) {
-            let plain = self.plain_of(backend, network, node);
+            let plain = self.plain_of(backend, node);
             all.push(
                 node.operator
                     .transpose(&plain, &node.needs(trainable, graph))?,
@@ -163,33 +235,37 @@ impl<B: Backend> Prepared<B> {
     pub(crate) fn gradients(
         &self,
         backend: &B,
-        network: &Network,
-        sums: Vec<Vec<B::Sums>>,
-        transposed: Vec<AnyTransposed<B>>,
+        (network, graph): (&Network, &Graph),
+        copies: &AllCopies,
+        (sums, transposed): (Vec<Vec<B::Sums>>, Vec<AnyTransposed<B>>),
         gradients: &mut GradientWriter<'_>,
     ) -> Result<()> {
-        let sums = sums.into_iter().zip(transposed);
-        for (node, (sums, transposed)) in network.nodes.iter().zip(sums) {
-            if node.trains(gradients.trainable) {
-                let plain = self.plain_of(backend, network, node);
-                node.operator
-                    .gradients(sums, transposed, &plain, gradients)?;
+        let nodes = network.nodes.iter().zip(copies.iter());
+        for ((node, copies), (sums, transposed)) in nodes.zip(sums.into_iter().zip(transposed)) {
+            if !node.trains(gradients.trainable) {
+                continue;
             }
+            let plain = self.plain_of(backend, node);
+            let transposed = match transposed {
+                AnyTransposed::OnUse if copies.unpacked => {
+                    let needs = node.needs(gradients.trainable, graph);
+                    node.operator.transpose(&plain, &needs)?
+                }
+                AnyTransposed::OnUse => AnyTransposed::Nothing,
+                held => held,
+            };
+            node.operator
+                .gradients(sums, transposed, &plain, gradients)?;
         }
         Ok(())
     }
 
-    fn plain_of<'a>(
-        &'a self,
-        backend: &'a B,
-        network: &'a Network,
-        node: &'a Node,
-    ) -> Plain<'a, B> {
+    fn plain_of<'a>(&'a self, backend: &'a B, node: &'a Node) -> Plain<'a, B> {
         Plain {
             backend,
             layer: &node.name,
             values: &self.values,
-            parameters: &network.parameters,
+            parameters: &self.parameters,
             source: None,
         }
     }

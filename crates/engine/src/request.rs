@@ -24,6 +24,7 @@ pub struct PlanRequest {
     pub(crate) block: Option<(u64, u64)>,
     pub(crate) segments: Option<u64>,
     pub(crate) stored: Option<Vec<String>>,
+    pub(crate) weights: Option<stream_grad_tiling::Weights>,
     pub(crate) recipe: Option<stream_grad_tiling::Recipe>,
     pub(crate) batch: usize,
     pub(crate) dtype: RequestedDType,
@@ -52,6 +53,7 @@ impl PlanRequest {
             block: None,
             segments: None,
             stored: None,
+            weights: None,
             recipe: None,
             batch: 1,
             dtype: RequestedDType(Ok(DType::F32)),
@@ -120,7 +122,22 @@ impl PlanRequest {
         self
     }
 
-    /// A recipe that was stored with a run; tile, block, segments, stored nodes and reuse are not looked at, nor is the budget but
+    /// When weights are packed. Without this they are held without a budget, and with one the planner chooses: packing them whenever a
+    /// tile reads them takes time for each tile, and the memory of one operation's packed weights instead of all. Results are the
+    /// same, bit for bit.
+    ///
+    /// ```
+    /// use stream_grad_engine::{PlanRequest, tiling::Weights};
+    /// let request = PlanRequest::new(4096, 4096).tile(1024).weights(Weights::PackedOnUse);
+    /// # let _ = request;
+    /// ```
+    #[must_use]
+    pub const fn weights(mut self, weights: stream_grad_tiling::Weights) -> Self {
+        self.weights = Some(weights);
+        self
+    }
+
+    /// A recipe that was stored with a run; tile, block, segments, stored nodes, weights and reuse are not looked at, nor is the budget but
     /// to decide whether what is saved goes to a file.
     #[must_use]
     pub fn recipe(mut self, recipe: stream_grad_tiling::Recipe) -> Self {

@@ -332,6 +332,7 @@ impl Operator for Convolution {
                     stored::<B>(transposed) + computed::<B>(node.channels)
                 }
             },
+            unpacked: packing == Packing::Unfolded,
         })
     }
 
@@ -439,12 +440,13 @@ impl Operator for Convolution {
     }
 }
 
-/// The weights without the factors of a folded map, from wherever they are held.
+/// The weights without the factors of a folded map.
 struct Filters<'a, B: Backend> {
     weight: ParameterId,
     /// As they are, or freed.
     plain: &'a Plain<'a, B>,
-    /// Packed without factors.
+    /// Packed without factors. Winograd's transform rounds them, so these are read wherever there are any: results do not depend on
+    /// what else is held.
     packed: Option<B::TransposedWeights>,
 }
 
@@ -454,18 +456,18 @@ impl<B: Backend> Filters<'_, B> {
     fn read(&self, output: usize, weights: &mut [f64]) -> Result<()> {
         let plain = self.plain.values(self.weight);
         let mut filters = plain.chunks_exact(weights.len());
-        match (filters.nth(output), &self.packed) {
-            (Some(filter), _) => {
+        match (&self.packed, filters.nth(output)) {
+            (Some(packed), _) => self
+                .plain
+                .backend
+                .unpack_filter(packed, output, weights)
+                .map_err(|source| self.plain.kernel_error(source)),
+            (None, Some(filter)) => {
                 for (weight, &value) in weights.iter_mut().zip(filter) {
                     *weight = value.to_f64();
                 }
                 Ok(())
             }
-            (None, Some(packed)) => self
-                .plain
-                .backend
-                .unpack_filter(packed, output, weights)
-                .map_err(|source| self.plain.kernel_error(source)),
             (None, None) => Ok(()),
         }
     }

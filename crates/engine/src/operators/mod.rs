@@ -52,6 +52,8 @@ macro_rules! operators {
         pub(crate) enum AnyPrepared<B: Backend> {
             /// It was freed.
             Freed,
+            /// It is made whenever it is read.
+            OnUse,
             $($name(<$operator as Operator>::Prepared<B>)),+
         }
 
@@ -59,6 +61,8 @@ macro_rules! operators {
         pub(crate) enum AnyTransposed<B: Backend> {
             /// Nothing.
             Nothing,
+            /// It is made whenever it is read.
+            OnUse,
             $($name(<$operator as Operator>::Transposed<B>)),+
         }
 

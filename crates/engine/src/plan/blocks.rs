@@ -84,7 +84,8 @@ impl Plan {
             self.schedule()
                 .fit_forward(backend, &mut held, blocks.clone());
             let copies = self.copies(backend)?;
-            let mut prepared = Prepared::new(backend, &self.network, &copies, values)?;
+            let weights = self.recipe().weights;
+            let mut prepared = Prepared::new(backend, &self.network, &copies, weights, values)?;
             let exchange = ForwardExchange {
                 source,
                 range: blocks,
@@ -183,12 +184,12 @@ impl Plan {
         sums.check_plan(self.recipe(), &lengths)?;
         let total = BlockSums::new(lengths, sums.take(backend)).into_total(backend);
         self.install(|| {
-            let nodes = self.network.nodes.iter();
+            let copies = self.copies(backend)?;
             let swept = Swept {
                 prepared: Prepared::plain(&self.network, values)?,
-                transposed: nodes.map(|_| AnyTransposed::Nothing).collect(),
+                transposed: copies.transposed_on_use(),
             };
-            self.hand_out(backend, swept, total, sink)
+            self.hand_out(backend, &copies, swept, total, sink)
         })
     }
 

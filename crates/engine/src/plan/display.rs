@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use stream_grad_tiling::{Maps, Reuse, Storage};
+use stream_grad_tiling::{Maps, Reuse, Storage, Weights};
 
 use super::Plan;
 
@@ -49,6 +49,9 @@ impl fmt::Display for Plan {
                 self.network.nodes.len(),
                 names.join(", ")
             )?,
+        }
+        if recipe.weights == Weights::PackedOnUse {
+            writeln!(f, "weights        packed on use, by every tile")?;
         }
         if recipe.reuse == Reuse::OneColor {
             writeln!(f, "reused         tiles of one colour")?;

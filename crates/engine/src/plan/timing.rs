@@ -26,6 +26,8 @@ pub(crate) struct TimedNodes {
     pub(crate) nodes: Vec<NodeSeconds>,
     /// Of what is done once: packing parameters and unpacking their gradients.
     pub(crate) fixed: f64,
+    /// Of a byte of weights that is packed, if any is for a VJP.
+    pub(crate) packed_byte: Option<f64>,
     /// Of a byte of a halo.
     pub(crate) copied_byte: f64,
     /// Of a byte of fresh memory.
@@ -40,6 +42,8 @@ impl TimedNodes {
             seconds.vjp.extend(&other.vjp);
         }
         self.fixed = self.fixed.min(other.fixed);
+        let packed = self.packed_byte.into_iter().chain(other.packed_byte);
+        self.packed_byte = packed.reduce(f64::min);
         self.copied_byte = self.copied_byte.min(other.copied_byte);
         self.fresh_byte = self.fresh_byte.min(other.fresh_byte);
     }
@@ -89,8 +93,12 @@ impl Plan {
         self.install(|| {
             let start = Instant::now();
             let copies = self.copies(backend)?;
-            let mut prepared = Prepared::new(backend, &self.network, &copies, values)?;
+            let weights = self.recipe().weights;
+            let mut prepared = Prepared::new(backend, &self.network, &copies, weights, values)?;
+            let packing = Instant::now();
             let transposed = self.transpose(backend, &copies, &mut prepared)?;
+            let packing = packing.elapsed();
+            let packed_bytes: usize = copies.iter().map(|copies| copies.transposed).sum();
             let mut sums = BlockSums::new(self.sum_lengths(), None);
             sums.begin_block(backend);
             let mut gradients = Gradients {
@@ -115,10 +123,13 @@ impl Plan {
                 prepared,
                 transposed,
             };
-            self.hand_out(backend, swept, sums.into_total(backend), &mut Forget)?;
+            let sums = sums.into_total(backend);
+            self.hand_out(backend, &copies, swept, sums, &mut Forget)?;
             Ok(TimedNodes {
                 nodes,
                 fixed: (preparing + start.elapsed()).as_secs_f64(),
+                packed_byte: (packed_bytes > 0)
+                    .then(|| packing.as_secs_f64() / packed_bytes as f64),
                 copied_byte: time_copies(),
                 fresh_byte: time_fresh_memory(),
             })

@@ -218,7 +218,8 @@ impl<'p, B: Backend> Engine<'p, B> {
         if node == 0 {
             return self.read_image(place, phase, store);
         }
-        let (one, prepared) = (&self.schedule.nodes[node], &self.prepared.operators[node]);
+        let one = &self.schedule.nodes[node];
+        let prepared = self.prepared.forward_of(self.backend, node, one)?;
         let operands = self.schedule.operands(place, node, phase);
         let (backend, slabs) = self.slabs(store);
         let step = ForwardStep {
@@ -227,7 +228,7 @@ impl<'p, B: Backend> Engine<'p, B> {
             slabs,
             operands: &operands,
         };
-        one.operator.forward(prepared, step)
+        one.operator.forward(&prepared, step)
     }
 
     /// Runs the VJP of a node over what the tile owns; the cotangent there is complete. Adds to the cotangents
@@ -239,7 +240,13 @@ impl<'p, B: Backend> Engine<'p, B> {
         store: &mut BlockStore<B>,
         gradients: &mut Gradients<'_, B>,
     ) -> Result<()> {
-        let (one, prepared) = (&self.schedule.nodes[node], &self.prepared.operators[node]);
+        let (one, prepared) = (&self.schedule.nodes[node], self.prepared);
+        let needs = one.needs(
+            self.schedule.trainable,
+            self.schedule.geometry.sized().graph(),
+        );
+        let transposed = &gradients.transposed[node];
+        let transposed = prepared.transposed_of(self.backend, one, &needs, transposed)?;
         let operands = self.schedule.operands(place, node, Phase::Backward);
         let (backend, slabs) = self.slabs(store);
         let step = VjpStep {
@@ -253,7 +260,7 @@ impl<'p, B: Backend> Engine<'p, B> {
             sums: &mut gradients.sums.block[node],
         };
         one.operator
-            .vjp((prepared, &gradients.transposed[node]), step)
+            .vjp((&prepared.operators[node], &transposed), step)
     }
 
     fn read_image(

@@ -16,6 +16,8 @@ pub(crate) struct Schedule<'p> {
     pub(crate) geometry: &'p Geometry,
     pub(crate) buffers: &'p Buffers,
     pub(crate) nodes: &'p [Node],
+    /// Of each parameter, whether its gradient is wanted.
+    pub(crate) trainable: &'p [bool],
     pub(crate) outputs: &'p [(String, usize)],
     /// Nodes that are shown to a caller.
     pub(crate) taps: &'p [usize],

@@ -4,6 +4,7 @@
 mod backend;
 mod definitions;
 mod one_color;
+mod packing;
 mod values;
 
 use std::ops::Range;

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use stream_grad_engine::tiling::Reuse;
+use stream_grad_engine::tiling::{Reuse, Weights};
 use stream_grad_engine::{
     Arithmetic, Backend, CheckedSource, Conv2d, CotangentSource, Cpu, DType, Exchange,
     ExternalError, GradientSums, InputGradient, Model, NetworkBuilder, OwnedGradients, OwnedModel,
@@ -319,9 +319,12 @@ fn check<B: Backend<Stored = f64>>(
     let mut seen = [[read.len(), asked.asked], [0; 2]];
 
     let folder = tempfile::tempdir().unwrap();
+    let reusing = reusing.poison(f64::NAN);
+    let mut gradients = None;
     for request in [
-        reusing.clone().poison(f64::NAN),
-        reusing.poison(f64::NAN).offload(folder.path()),
+        reusing.clone(),
+        reusing.clone().weights(Weights::PackedOnUse),
+        reusing.offload(folder.path()),
     ] {
         let plan = planned(request)?;
         prop_assert_eq!(plan.recipe().reuse, Reuse::OneColor);
@@ -334,6 +337,8 @@ fn check<B: Backend<Stored = f64>>(
         prop_assert_eq!(&announced, &read);
         seen[1] = [read.len(), asked.asked];
         assert_close(&found[1], &expected[1])?;
+        let first = gradients.get_or_insert_with(|| bits(&found[1]));
+        prop_assert_eq!(bits(&found[1]), &**first);
         run(backend, &model, &plan, &source, &mut head.clone()).unwrap();
     }
     Ok(seen)
