@@ -113,7 +113,8 @@ macro_rules! stored {
             const DTYPE: DType = DType::$kind;
 
             fn rounded(value: f64) -> Self {
-                Self::round(<Self as Storage>::Compute::from_f64(value))
+                // Not the method of that name that numbers have of their own: it gives whole ones.
+                <Self as Storage>::round(<Self as Storage>::Compute::from_f64(value))
             }
 
             fn widened(self) -> f64 {
@@ -185,3 +186,16 @@ stored!(f64, F64);
 stored!(bf16, BF16);
 computed!(f32, F32);
 computed!(f64, F64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_number_is_no_whole_one() {
+        assert_eq!(f32::rounded(0.3), 0.3);
+        assert_eq!(f64::rounded(0.3), 0.3);
+        assert_eq!(bf16::rounded(0.3).widened(), 0.300_781_25);
+        assert_eq!(bf16::rounded(0.5).widened(), 0.5);
+    }
+}
