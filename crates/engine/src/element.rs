@@ -113,8 +113,7 @@ macro_rules! stored {
             const DTYPE: DType = DType::$kind;
 
             fn rounded(value: f64) -> Self {
-                // Not the method of that name that numbers have of their own: it gives whole ones.
-                <Self as Storage>::round(<Self as Storage>::Compute::from_f64(value))
+                Self::narrow(<Self as Storage>::Compute::from_f64(value))
             }
 
             fn widened(self) -> f64 {

@@ -129,7 +129,7 @@ impl<E: Stored> WholeMaps<E> {
                 let start = place.start(channel, row);
                 let line = &map.data[start..start + region.width()];
                 for (column, &value) in line.iter().enumerate() {
-                    values[column * place.channels + channel] = E::round(value);
+                    values[column * place.channels + channel] = E::narrow(value);
                 }
             }
         });

@@ -173,7 +173,7 @@ impl Case {
         let square = |edge: usize| Rect::whole(edge as u64, edge as u64);
         let (large, small) = (square(size), square(outputs));
         let count = convolution.weight_count()?;
-        let number = |value| E::round(E::Compute::from_f64(value));
+        let number = |value| E::narrow(E::Compute::from_f64(value));
         let weights = vec![E::Compute::from_f64(0.01); count];
         let input = vec![number(0.5); size * size * in_channels];
         let cotangent = vec![number(0.25); outputs * outputs * out_channels];

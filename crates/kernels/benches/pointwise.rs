@@ -42,7 +42,7 @@ fn bytes<E>(values: usize) -> Throughput {
 
 /// The nearest number that is stored.
 fn number<E: Storage>(value: f64) -> E {
-    E::round(E::Compute::from_f64(value))
+    E::narrow(E::Compute::from_f64(value))
 }
 
 /// Times a kernel that touches `values` values.

@@ -50,7 +50,7 @@ pub fn affine_forward<E: Storage>(
                 for ((value, &input), (&scale, &shift)) in
                     output.iter_mut().zip(input).zip(parameters)
                 {
-                    *value = E::round(activation.apply(input.widen() * scale + shift));
+                    *value = E::narrow(activation.apply(input.widen() * scale + shift));
                 }
             }
         },
@@ -104,7 +104,7 @@ pub fn affine_vjp_in_place<E: Storage>(
         |_: usize, cotangent: &mut [E]| {
             for cotangent in cotangent.chunks_mut(scale.len()) {
                 for (value, &scale) in cotangent.iter_mut().zip(scale) {
-                    *value = E::round(value.widen() * scale);
+                    *value = E::narrow(value.widen() * scale);
                 }
             }
         },

@@ -65,7 +65,7 @@ pub fn add<E: Storage>(
         (other, right),
         output,
         #[inline(always)]
-        |value, left, right| *value = E::round(activation.apply(left + right)),
+        |value, left, right| *value = E::narrow(activation.apply(left + right)),
     )
 }
 
@@ -84,7 +84,7 @@ pub fn multiply<E: Storage>(
         (other, right),
         output,
         #[inline(always)]
-        |value, left, right| *value = E::round(left * right),
+        |value, left, right| *value = E::narrow(left * right),
     )
 }
 
@@ -109,7 +109,7 @@ pub fn multiply_vjp<E: Storage>(
 /// Adds to a value that is stored; the sum is rounded once.
 #[inline(always)]
 pub(crate) fn add_to<E: Storage>(value: &mut E, more: E::Compute) {
-    *value = E::round(value.widen() + more);
+    *value = E::narrow(value.widen() + more);
 }
 
 /// Runs `work` for every value of `target` and what two operands have there. The operands come with names for what is refused.

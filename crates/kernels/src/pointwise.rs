@@ -114,7 +114,7 @@ pub fn pointwise_forward<E: Storage>(
         #[inline(always)]
         |row: usize, output: &mut [E]| {
             for (value, &input) in output.iter_mut().zip(input.row(row)) {
-                *value = E::round(function.value(input.widen()));
+                *value = E::narrow(function.value(input.widen()));
             }
         },
     ));

@@ -168,7 +168,7 @@ fn for_each_block_of_sums<E: Storage>(
                         band,
                         [pitch, channels],
                         #[inline(always)]
-                        |sums, band| stored::round(sums, band),
+                        |sums, band| stored::narrow(sums, band),
                     );
                 }
             }

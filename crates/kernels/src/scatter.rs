@@ -484,7 +484,7 @@ impl Run {
                 let mut values = to.cast::<[E; COUNT]>().read();
                 let more = from.cast::<[E::Compute; COUNT]>().read();
                 for (value, more) in values.iter_mut().zip(more) {
-                    *value = E::round(value.widen() + more);
+                    *value = E::narrow(value.widen() + more);
                 }
                 to.cast::<[E; COUNT]>().write(values);
             }

@@ -40,7 +40,7 @@ pub trait Storage:
 
     /// The nearest number of this kind, to even in the middle.
     #[must_use]
-    fn round(value: Self::Compute) -> Self;
+    fn narrow(value: Self::Compute) -> Self;
 
     /// The same values, if they are stored as they are computed.
     #[must_use]
@@ -64,7 +64,7 @@ macro_rules! stored_as_computed {
             }
 
             #[inline(always)]
-            fn round(value: Self) -> Self {
+            fn narrow(value: Self) -> Self {
                 value
             }
 
@@ -114,7 +114,7 @@ impl Storage for bf16 {
         clippy::cast_possible_truncation,
         reason = "the upper half is what is stored"
     )]
-    fn round(value: f32) -> Self {
+    fn narrow(value: f32) -> Self {
         let bits = value.to_bits();
         let magnitude = bits & MAGNITUDE;
         // Half of the last place that stays, less one where that place is even: what carries into it is what rounds up.
@@ -145,7 +145,7 @@ mod tests {
     fn stored_numbers_stay() {
         for bits in 0..=u16::MAX {
             let number = bf16::from_bits(bits);
-            let again = bf16::round(number.widen());
+            let again = bf16::narrow(number.widen());
             if number.is_nan() {
                 assert!(again.is_nan() && number.widen().is_nan(), "{bits:#x}");
             } else if number.is_normal() || number == bf16::ZERO || number.is_infinite() {
@@ -165,7 +165,7 @@ mod tests {
             bits = bits.wrapping_mul(0x915F_77F5).wrapping_add(0x9E37_79B9);
             for bits in [bits, bits & 0xFFFF_0000 | 0x8000, bits | 0xFFFF] {
                 let value = f32::from_bits(bits);
-                let (found, expected) = (bf16::round(value), bf16::from_f32(value));
+                let (found, expected) = (bf16::narrow(value), bf16::from_f32(value));
                 if value.is_nan() {
                     assert!(found.is_nan());
                 } else if value.is_normal() {
@@ -175,7 +175,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(bf16::round(f32::INFINITY), bf16::INFINITY);
-        assert_eq!(bf16::round(f32::MAX), bf16::INFINITY);
+        assert_eq!(bf16::narrow(f32::INFINITY), bf16::INFINITY);
+        assert_eq!(bf16::narrow(f32::MAX), bf16::INFINITY);
     }
 }

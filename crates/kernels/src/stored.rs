@@ -41,8 +41,8 @@ pub(crate) fn round_to<S: Simd, E: Storage>(
     let to = &mut to[place..];
     // Where a whole register is rounded, it never is memory.
     match to.get_mut(..lanes::<S, E::Compute>()) {
-        Some(to) => round(&room, to),
-        None => round(&room, to),
+        Some(to) => narrow(&room, to),
+        None => narrow(&room, to),
     }
 }
 
@@ -56,8 +56,8 @@ pub(crate) fn widen<E: Storage>(from: &[E], to: &mut [E::Compute]) {
 
 /// Rounds values as far as both slices go.
 #[inline(always)]
-pub(crate) fn round<E: Storage>(from: &[E::Compute], to: &mut [E]) {
+pub(crate) fn narrow<E: Storage>(from: &[E::Compute], to: &mut [E]) {
     for (to, &value) in to.iter_mut().zip(from) {
-        *to = E::round(value);
+        *to = E::narrow(value);
     }
 }

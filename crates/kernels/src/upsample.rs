@@ -397,7 +397,7 @@ impl<T: Element, E: Storage<Compute = T>> Work<E> for Vjp<'_, E> {
                 let part = part(column..column + columns, channel..channel + some);
                 self.add(simd, &part, sums);
                 for (sums, values) in sums.chunks(some).zip(values.chunks_mut(channels)) {
-                    stored::round(sums, values);
+                    stored::narrow(sums, values);
                 }
             }
         }

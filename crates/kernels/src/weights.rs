@@ -276,7 +276,7 @@ fn fill<E: Storage>(
                     let slots = row[depth - first..].iter_mut().step_by(layout.terms);
                     for (value, slot) in slots.take(panel.width).enumerate() {
                         let value = panel.first + value;
-                        *slot = E::round(weight(panel.group, [ky, kx], depth, value));
+                        *slot = E::narrow(weight(panel.group, [ky, kx], depth, value));
                     }
                 }
             }
@@ -331,7 +331,7 @@ fn fill_transformed<E: Storage>(
                     let place = step * width + first * E::TERMS + depth % E::TERMS;
                     let slots = values[place..].iter_mut().step_by(E::TERMS).take(count);
                     for (slot, &product) in slots.zip(products) {
-                        *slot = E::round(E::Compute::from_f64(product));
+                        *slot = E::narrow(E::Compute::from_f64(product));
                     }
                 }
             }

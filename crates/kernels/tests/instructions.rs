@@ -39,7 +39,7 @@ fn scaled(count: usize, step: u32, scale: f64) -> impl Iterator<Item = f64> {
 }
 
 fn rounded<E: Storage>(value: f64) -> E {
-    E::round(E::Compute::from_f64(value))
+    E::narrow(E::Compute::from_f64(value))
 }
 
 /// Forward pass, data gradient and weight gradient as bits, of values and weights of about `scales`; values are made by `number`.

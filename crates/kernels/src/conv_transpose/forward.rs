@@ -131,7 +131,7 @@ impl<E: Storage> Row<'_, E> {
                 for (column, sums) in columns.into_iter().zip(sums) {
                     let place = column * out_channels + group * outputs + channel;
                     if let Some(output) = output.get_mut(place..place + N) {
-                        stored::round(&sums, output);
+                        stored::narrow(&sums, output);
                     }
                 }
             });

@@ -129,7 +129,7 @@ pub fn avg_pool_forward<E: Storage>(
                     }
                     let output = block_mut::<E, N>(output, channel);
                     for lane in 0..N {
-                        output[lane] = E::round(sums[lane] / divisor);
+                        output[lane] = E::narrow(sums[lane] / divisor);
                     }
                 });
             }

@@ -36,7 +36,7 @@ pub fn max_pool_forward<E: Storage>(
                     let best = largest::<E, N>(input, rows, columns, channel);
                     let output = block_mut::<E, N>(output, channel);
                     for lane in 0..N {
-                        output[lane] = E::round(best[lane]);
+                        output[lane] = E::narrow(best[lane]);
                     }
                 });
             }

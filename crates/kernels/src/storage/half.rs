@@ -34,7 +34,7 @@ impl Stored for bf16 {
 
     #[inline(always)]
     fn to_factor(self) -> Self {
-        Self::round(self.widen())
+        Self::narrow(self.widen())
     }
 
     #[inline(always)]
@@ -65,7 +65,7 @@ impl Stored for bf16 {
         let wide = in_lanes::<S>(value);
         for (lane, &value) in wide.0.iter().enumerate().take(lanes) {
             // SAFETY: as the caller vouches.
-            unsafe { to.add(lane).write(Self::round(value)) };
+            unsafe { to.add(lane).write(Self::narrow(value)) };
         }
     }
 
@@ -76,7 +76,7 @@ impl Stored for bf16 {
             let to = to.wrapping_add(2 * lane);
             // SAFETY: as the caller vouches.
             unsafe {
-                to.add(term).write(Self::round(value));
+                to.add(term).write(Self::narrow(value));
                 if term == 0 {
                     to.add(1).write(Self::ZERO);
                 }

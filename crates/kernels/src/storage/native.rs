@@ -63,8 +63,8 @@ impl Storage for NativeBf16 {
     }
 
     #[inline(always)]
-    fn round(value: f32) -> Self {
-        Self(Storage::round(value))
+    fn narrow(value: f32) -> Self {
+        Self(Storage::narrow(value))
     }
 
     #[inline(always)]

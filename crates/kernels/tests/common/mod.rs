@@ -44,7 +44,7 @@ impl Values {
 
 /// The nearest number that is stored.
 pub(crate) fn rounded<E: Storage>(value: f64) -> E {
-    E::round(E::Compute::from_f64(value))
+    E::narrow(E::Compute::from_f64(value))
 }
 
 pub(crate) fn cast<E: Storage>(values: &[f64]) -> Vec<E> {

@@ -134,7 +134,7 @@ fn colour<T: Value>(augmentation: &Augmentation, row: &mut [T], channels: usize)
     }
     let contrast = augmentation.contrast.map(T::Compute::from);
     let brightness = augmentation.brightness.map(T::Compute::from);
-    let changed = |value: T, contrast, brightness| T::round(value.widen() * contrast + brightness);
+    let changed = |value: T, contrast, brightness| T::narrow(value.widen() * contrast + brightness);
     if channels == 3 {
         // The usual case has a loop of fixed length, which becomes vectors.
         for pixel in row.as_chunks_mut::<3>().0 {

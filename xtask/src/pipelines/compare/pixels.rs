@@ -57,7 +57,7 @@ impl TileSource for Noise {
                 TileMut::BF16(tile) => {
                     let out = tile.row(index).iter_mut();
                     out.zip(values(row))
-                        .for_each(|(out, value)| *out = bf16::round(value));
+                        .for_each(|(out, value)| *out = bf16::narrow(value));
                 }
             }
         }

@@ -171,7 +171,7 @@ impl<E: Stored> Slabs<'_, Cpu<E>> {
         let copy = |to: &mut [E], from: &[E]| to.copy_from_slice(from);
         let add = |to: &mut [E], from: &[E]| {
             for (to, from) in to.iter_mut().zip(from) {
-                *to = E::round(to.widen() + from.widen());
+                *to = E::narrow(to.widen() + from.widen());
             }
         };
         match how {
