@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
+use stream_grad::tiling::Weights;
 use stream_grad::{Conv2d, Net, NetBuilder, PlanRequest};
 
 use crate::networks::tensor;
@@ -119,7 +120,13 @@ fn a_step_between_the_sweeps_changes_no_gradient() {
     let stored: Vec<String> = net.operation_names().map(str::to_owned).skip(1).collect();
     let stored: Vec<&str> = stored.iter().map(String::as_str).collect();
     let base = request(DType::F32).tile(8);
-    for request in [base.clone(), base.clone().segments(2), base.stored(stored)] {
+    for request in [
+        base.clone(),
+        base.clone().segments(2),
+        base.clone().stored(stored),
+        base.clone().weights(Weights::PackedOnUse),
+        base.weights(Weights::PackedOnUse).segments(2),
+    ] {
         let (before, expected) = (
             variables
                 .all_vars()
@@ -149,6 +156,24 @@ fn a_step_between_the_sweeps_changes_no_gradient() {
 }
 
 #[test]
+fn weights_that_are_packed_on_use_give_the_same_gradients() {
+    for dtype in [DType::F32, DType::F64] {
+        let (net, _variables) = net(dtype, false);
+        let base = request(dtype).tile(8);
+        for request in [
+            request(dtype),
+            base.clone(),
+            base.clone().segments(2),
+            base.block(12),
+        ] {
+            let all = Weights::ALL
+                .map(|weights| gradients(&net, request.clone().weights(weights), dtype, || ()));
+            assert_eq!(all[0], all[1]);
+        }
+    }
+}
+
+#[test]
 fn weights_of_what_is_not_computed_again_are_freed() {
     let (net, _variables) = net(DType::F32, false);
     let names: Vec<String> = net.operation_names().map(str::to_owned).skip(1).collect();
@@ -161,5 +186,11 @@ fn weights_of_what_is_not_computed_again_are_freed() {
     let winograd = 2 * 4 * 16 * 40 * MANY as u128;
     assert!(all.backward - none.backward > winograd);
     // A segment that is swept again reads them again.
-    assert_eq!(bytes(stored.segments(2)).backward, all.backward);
+    assert_eq!(bytes(stored.clone().segments(2)).backward, all.backward);
+    // Of those that are packed on use there is one operation's.
+    let on_use = bytes(stored.weights(Weights::PackedOnUse));
+    let values: usize = net.parameters().iter().map(|p| p.tensor.elem_count()).sum();
+    let plain = 4 * values as u128;
+    assert!(on_use.backward > plain + winograd / 2 && on_use.backward < plain + winograd);
+    assert!(on_use.forward > plain + winograd / 2 && on_use.forward < plain + winograd);
 }
