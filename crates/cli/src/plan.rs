@@ -4,7 +4,7 @@ use crate::arguments::PlanArguments;
 use anyhow::bail;
 use stream_grad::tiling::{
     Axis, Fraction, FrontPoint, LostBorder, NodeId, PerAxis, PublishedBorders, PublishedCost,
-    ReceptiveField, Reuse, SizedGraph, Storage, conventional_activation_bytes, strides,
+    ReceptiveField, Reuse, SizedGraph, Storage, Weights, conventional_activation_bytes, strides,
 };
 use stream_grad::{ByteCount, FrontRow, Net, Ones, Plan, PlanRequest, front_rows};
 use stream_grad_models::ModelName;
@@ -154,7 +154,7 @@ fn front_row(row: &FrontRow) -> String {
         time,
     } = &row.point;
     format!(
-        "{:1}{:>15}{:>16}{:>15}{:>10}{:>6}{:>15}{}",
+        "{:1}{:>15}{:>16}{:>15}{:>10}{:>6}{:>15}{}{}",
         if row.chosen { "*" } else { "" },
         ByteCount::saturating(peak.peak()).to_string(),
         time.to_string(),
@@ -162,6 +162,10 @@ fn front_row(row: &FrontRow) -> String {
         recipe.segments,
         recipe.stored.len(),
         format!("{}x{}", recipe.tile.rows, recipe.tile.columns),
+        match recipe.weights {
+            Weights::Held => "",
+            Weights::PackedOnUse => ", weights packed on use",
+        },
         match storage {
             Storage::Memory => String::new(),
             Storage::File => {
