@@ -13,6 +13,9 @@
 //! cut by geometry and run in the caller's rayon pool; results are bitwise independent of the number of threads.
 //!
 //! Gradients are *added* to their destination. Gradients of parameters are summed in `f64`.
+//!
+//! What is stored and what is computed in are two types ([`Storage`]): `bf16` is computed in `f32` and rounded once, when a result is
+//! stored. Its products take terms in pairs, by AVX512-BF16 where the processor has that, and with the same bits where not.
 
 mod activation;
 mod affine;
