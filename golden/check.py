@@ -4,6 +4,7 @@ Names, shapes, types, descriptions, and everything that was generated and not co
 differ by another processor's order of sums: 1e-12 of the tensor's largest magnitude in f64, 1.2e-7 in f32.
 """
 
+import json
 import pathlib
 import sys
 import tempfile
@@ -14,6 +15,9 @@ from safetensors.torch import load_file
 import make
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1.2e-7}
+
+# Processors with and without instructions for bf16 round sums differently; of errors that only says how large they are.
+ERROR_TOLERANCE = 0.05
 
 
 def is_generated(file, name):
@@ -34,6 +38,11 @@ def difference(a, b):
 
 
 def compare(committed, fresh):
+    if committed.name == "autocast.json":
+        a, b = (json.loads(file.read_text()) for file in (committed, fresh))
+        if a.keys() != b.keys() or any(abs(a[key] - b[key]) > ERROR_TOLERANCE * a[key] for key in a):
+            sys.exit(f"{committed.name}: the errors differ")
+        return 0.0
     if committed.suffix == ".json":
         if committed.read_text() != fresh.read_text():
             sys.exit(f"{committed.name}: the descriptions differ")

@@ -25,6 +25,7 @@ def make(folder):
     save_file(tensors, folder / "operators.safetensors")
     for name, tensors in networks.small().items():
         save_file({key: value.contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors")
+    write_json(folder / "autocast.json", networks.autocast_errors("numerics", networks.numerics(), 61, 53))
     save_file({key: value.contiguous() for key, value in heatmaps.make().items()}, folder / "heatmaps.safetensors")
     descriptions, tensors = networks.full()
     write_json(folder / "full.json", descriptions)

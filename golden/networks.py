@@ -127,6 +127,20 @@ def complete(name, network, height, width, weight_dtype, gradient_dtype):
     return tensors
 
 
+def autocast_errors(name, network, height, width):
+    """Relative L2 errors of values and gradients under PyTorch's autocast to bf16, against f64, on what `complete` has."""
+    exact = complete(name, network, height, width, np.float32, torch.float64)
+    network = network.float()
+    x = exact["input"].requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = network(x)
+    y.backward(exact["y_bar"].to(y.dtype))
+    found = {"y": y.detach(), "x_bar": x.grad}
+    found.update({f"gradient/{key}": parameter.grad for key, parameter in network.named_parameters()})
+    error = lambda key, value: ((value.double() - exact[key]).norm() / exact[key].norm()).item()
+    return {key: round(error(key, value), 6) for key, value in found.items()}
+
+
 def summary(name, tensor, values):
     """Norm, dot product with the generated vector `<name>/<tensor>/dot`, and entries at generated positions."""
     values = values.numpy().reshape(-1)

@@ -112,16 +112,21 @@ fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
     norm(&(found - expected).unwrap()) / norm(expected)
 }
 
-/// What is stored is rounded to three digits; what is written is f32.
+/// Gradients of this network go through activations near 0 and through maxima that are nearly equal: rounding to three digits decides many
+/// of them the other way, in PyTorch as here.
 #[test]
-fn in_bf16_they_are_those_of_pytorch_to_two_digits() {
+fn in_bf16_errors_are_those_of_pytorchs_autocast() {
     let files = Files::new();
     let arguments = ["--dtype", "bf16", "--input-gradient", "--threads", "2"];
     let output = files.vjp("numerics", &[&arguments[..], &["--tile", "24"]].concat());
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{message}");
     let found = candle_core::safetensors::load(files.path("g.safetensors"), &Device::Cpu).unwrap();
-    assert_eq!(found.len(), 2 + 12, "{:?}", found.keys());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/data/autocast.json");
+    let text = std::fs::read_to_string(path).unwrap();
+    let autocast: HashMap<String, f64> = serde_json::from_str(&text).unwrap();
+    assert_eq!(found.len(), autocast.len(), "{:?}", found.keys());
+    let mut ratios = Vec::new();
     for (name, tensor) in &found {
         assert_eq!(tensor.dtype(), DType::F32, "{name}");
         let golden = if name == "y" || name == "x_bar" {
@@ -131,8 +136,12 @@ fn in_bf16_they_are_those_of_pytorch_to_two_digits() {
         };
         let tensor = tensor.to_dtype(DType::F64).unwrap();
         let error = relative_error(&tensor, &files.golden[&golden]);
-        assert!((1e-5..0.1).contains(&error), "{name} differs by {error:e}");
+        let ratio = error / autocast[&golden];
+        assert!(error > 1e-5 && ratio < 1.05, "{name}: {error:e}, {ratio}");
+        ratios.push(ratio);
     }
+    ratios.sort_by(f64::total_cmp);
+    assert!(ratios[ratios.len() / 2] < 1.01, "{ratios:?}");
 }
 
 #[test]
