@@ -1,8 +1,8 @@
 //! A scale and a shift for each channel (a frozen norm), and gradients by per-channel parameters.
 
-use crate::elementwise::add_to;
 use crate::instructions::Work;
 use crate::rows::{for_each_row, sum_rows};
+use crate::stored::add_to;
 use crate::view::check_length;
 use crate::{Activation, Element, KernelError, Storage, View, ViewMut};
 

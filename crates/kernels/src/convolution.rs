@@ -112,7 +112,7 @@ fn weights_of(expected: &Convolution, packed: &Convolution) -> Result<(), Kernel
 /// // A 3 x 3 sum with padding 1 over a 2 x 2 image of ones.
 /// let window = Window::new([3, 3]).padding(Padding::all(1));
 /// let convolution = Convolution::new(window, 1, 1);
-/// let weights = ForwardWeights::pack(&convolution, &[1.0_f32; 9])?;
+/// let weights = ForwardWeights::<f32>::pack(&convolution, &[1.0; 9])?;
 /// let (plane, mut output) = (Rect::whole(2, 2), [0.0; 4]);
 /// conv_forward(
 ///     &convolution,

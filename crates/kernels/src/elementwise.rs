@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::rows::for_each_row;
+use crate::stored::add_to;
 use crate::{Activation, KernelError, Storage, View, ViewMut};
 
 /// Copies `source` to `target`.
@@ -104,12 +105,6 @@ pub fn multiply_vjp<E: Storage>(
         #[inline(always)]
         |sum, other, cotangent| add_to(sum, cotangent * other),
     )
-}
-
-/// Adds to a value that is stored; the sum is rounded once.
-#[inline(always)]
-pub(crate) fn add_to<E: Storage>(value: &mut E, more: E::Compute) {
-    *value = E::narrow(value.widen() + more);
 }
 
 /// Runs `work` for every value of `target` and what two operands have there. The operands come with names for what is refused.

@@ -6,8 +6,9 @@ mod relu6;
 mod sigmoid;
 mod silu;
 
-use crate::elementwise::{add_to, from_two};
+use crate::elementwise::from_two;
 use crate::rows::for_each_row;
+use crate::stored::add_to;
 use crate::{Element, KernelError, Storage, View, ViewMut};
 
 pub use gelu::Gelu;

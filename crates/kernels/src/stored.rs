@@ -1,4 +1,4 @@
-//! Registers of values that are stored: widened as they are loaded, rounded as they are stored.
+//! Values that are stored: widened as they are loaded, rounded as they are stored.
 
 use pulp::Simd;
 
@@ -44,6 +44,12 @@ pub(crate) fn round_to<S: Simd, E: Storage>(
         Some(to) => narrow(&room, to),
         None => narrow(&room, to),
     }
+}
+
+/// Adds to a value that is stored; the sum is rounded once.
+#[inline(always)]
+pub(crate) fn add_to<E: Storage>(value: &mut E, more: E::Compute) {
+    *value = E::narrow(value.widen() + more);
 }
 
 /// Widens values as far as both slices go.

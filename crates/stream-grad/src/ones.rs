@@ -14,7 +14,8 @@ use stream_grad_engine::{CotangentSource, ExternalError, Rect, TileMut, TileRef}
 /// let vb = VarBuilder::from_varmap(&variables, DType::F64, &Device::Cpu);
 /// let x = net.linear(net.input(), 1, vb)?;
 /// let plan = net.build(x)?.plan(PlanRequest::new(2, 3).dtype(DType::F64))?;
-/// let (_, residuals) = plan.forward(&Tensor::zeros((1, 1, 2, 3), DType::F64, &Device::Cpu)?)?;
+/// let image = Tensor::zeros((1, 1, 2, 3), DType::F64, &Device::Cpu)?;
+/// let (_, residuals) = plan.forward(&image)?;
 /// let gradients = plan.vjp_from(residuals, &mut Ones, None)?;
 /// let variables = variables.data().lock().unwrap();
 /// // Each of six positions has the bias once.

@@ -3,10 +3,10 @@ use rayon::prelude::*;
 
 use super::{ConvTranspose, POSITIONS, add_products, source, target};
 use crate::blocks::for_each_block;
-use crate::elementwise::add_to;
 use crate::instructions::{Work, run_part};
 use crate::integers::signed;
 use crate::rows::for_each_row;
+use crate::stored::add_to;
 use crate::{Element, Existing, KernelError, Storage, View, ViewMut};
 
 /// Adds to `input_cotangent`, or writes there, what the cotangents give. This is a convolution.
