@@ -1,10 +1,12 @@
 //! The two kinds of number the kernels run on, and their vectors.
 
+pub(crate) mod storage;
+
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub};
 
 use crate::math;
-use crate::storage::Storage;
+use storage::Storage;
 
 /// A floating-point number the kernels run on: `f32` or `f64`.
 pub trait Element:
@@ -110,8 +112,8 @@ pub(crate) mod sealed {
     use crate::Storage;
     use crate::bf16;
     #[cfg(target_arch = "x86_64")]
-    use crate::storage::native::NativeBf16;
-    pub(crate) use crate::storage::registers::{
+    use crate::element::storage::native::NativeBf16;
+    pub(crate) use crate::element::storage::registers::{
         Operation, Register, Stored, lanes, load, load_from, load_some, registers, store,
         store_some, store_to, zero,
     };
@@ -155,8 +157,8 @@ pub(crate) mod sealed {
             }
 
             #[cfg(target_arch = "x86_64")]
-            fn native_half($task: Self::Task<'_, $crate::storage::native::NativeBf16>) {
-                type $Number = $crate::storage::native::NativeBf16;
+            fn native_half($task: Self::Task<'_, $crate::element::storage::native::NativeBf16>) {
+                type $Number = $crate::element::storage::native::NativeBf16;
                 $run
             }
         };

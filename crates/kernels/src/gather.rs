@@ -20,10 +20,10 @@ use crate::element::sealed::{
     Family, Operation, Register, Stored, Vectors, for_each_number, lanes, load_some, store_some,
     zero,
 };
+#[cfg(target_arch = "x86_64")]
+use crate::element::storage::native::{NativeBf16, native, native_mut};
 use crate::shared::Shared;
 use crate::stack::Aligned;
-#[cfg(target_arch = "x86_64")]
-use crate::storage::native::{NativeBf16, native, native_mut};
 use crate::weights::{PackedView, Panel};
 use crate::{Activation, Existing, Storage};
 

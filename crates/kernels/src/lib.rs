@@ -41,7 +41,6 @@ mod rows;
 mod scatter;
 mod shared;
 mod stack;
-mod storage;
 mod stored;
 mod upsample;
 mod view;
@@ -60,6 +59,7 @@ pub use conv_transpose::{
 };
 pub use convolution::{Epilogue, conv_data_gradient, conv_forward};
 pub use element::Element;
+pub use element::storage::Storage;
 pub use elementwise::{
     accumulate, accumulate_channels, add, copy, copy_channels, fill, multiply, multiply_vjp,
 };
@@ -76,7 +76,6 @@ pub use pooling::{
     AveragePool, CountIncludePad, avg_pool_forward, avg_pool_vjp, max_pool_forward, max_pool_vjp,
 };
 pub use rows::parameter_gradient_scratch_bytes;
-pub use storage::Storage;
 pub use stream_grad_tiling::{AlignCorners, PerAxis, Rect, Span};
 pub use upsample::{Interpolation, Upsample, upsample_forward, upsample_vjp};
 pub use view::{Existing, PlaneView, View, ViewMut};

@@ -14,7 +14,7 @@ use operands::Operands;
 use crate::bf16;
 use crate::element::sealed::Operation;
 #[cfg(target_arch = "x86_64")]
-use crate::storage::native::{NativeBf16, native, native_mut};
+use crate::element::storage::native::{NativeBf16, native, native_mut};
 use crate::view::{check_length, check_scratch};
 use crate::winograd;
 use crate::{Convolution, Element, KernelError, Storage, View};

@@ -14,13 +14,13 @@ use crate::bf16;
 use crate::element::sealed::{
     Family, Operation, Register, Vectors, for_each_number, lanes, load_some, store_some, zero,
 };
+#[cfg(target_arch = "x86_64")]
+use crate::element::storage::native::{NativeBf16, native_mut};
 use crate::gather::product::{STEPS_BETWEEN_FETCHES, Terms, accumulate, accumulate_and_fetch};
 use crate::gather::{Axis, Gather};
 use crate::prefetch::Ahead;
 use crate::shared::Shared;
 use crate::stack::Stack;
-#[cfg(target_arch = "x86_64")]
-use crate::storage::native::{NativeBf16, native_mut};
 use crate::weights::Panel;
 use crate::{Existing, Storage};
 
