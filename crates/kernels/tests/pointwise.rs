@@ -99,14 +99,15 @@ impl Case {
         buffer.plane().data
     }
 
-    fn check<E: Storage>(&self) {
+    /// Two maps and what the target holds, and two numbers for each channel.
+    fn operands<E: Storage>(&self) -> ([Plane; 3], [Vec<f64>; 2]) {
         let mut values = Values::new(self.seed);
-        let (a, b, start) = (
-            self.plane::<E>(&mut values),
-            self.plane::<E>(&mut values),
-            self.plane::<E>(&mut values),
-        );
-        let (scale, shift) = (values.many(self.channels), values.many(self.channels));
+        let planes = [(); 3].map(|()| self.plane::<E>(&mut values));
+        (planes, [(); 2].map(|()| values.many(self.channels)))
+    }
+
+    fn check<E: Storage>(&self) {
+        let ([a, b, start], [scale, shift]) = self.operands::<E>();
         let (scales, shifts) = (cast::<E::Compute>(&scale), cast::<E::Compute>(&shift));
         let added = |plane: &Plane| sum(&plane.data, &start.data);
         let near = |found: &[f64], expected: &[f64], what: &str| {
@@ -222,13 +223,7 @@ impl Case {
     }
 
     fn check_norm<E: Storage>(&self) {
-        let mut values = Values::new(self.seed);
-        let (a, b, start) = (
-            self.plane::<E>(&mut values),
-            self.plane::<E>(&mut values),
-            self.plane::<E>(&mut values),
-        );
-        let (scale, shift) = (values.many(self.channels), values.many(self.channels));
+        let ([a, b, start], [scale, shift]) = self.operands::<E>();
         let (scales, shifts) = (cast::<E::Compute>(&scale), cast::<E::Compute>(&shift));
         let epsilon = 1e-5;
         let norm = LayerNorm {
