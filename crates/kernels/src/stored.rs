@@ -3,18 +3,15 @@
 use pulp::Simd;
 
 use crate::Storage;
-use crate::element::sealed::{Vectors, lanes, load_from, store_to};
+use crate::element::sealed::{Register, lanes, load_from, store_to};
 use crate::stack::Aligned;
 
 /// Most lanes of a register.
 const LANES: usize = 16;
 
-/// A register of numbers to compute with.
-type Register<S, E> = <<E as Storage>::Compute as Vectors>::Vector<S>;
-
 /// The values of a slice that begin at `place`, as many as a register holds, or as are left; the other lanes are 0.
 #[inline(always)]
-pub(crate) fn widen_from<S: Simd, E: Storage>(simd: S, from: &[E], place: usize) -> Register<S, E> {
+pub(crate) fn widen_from<S: Simd, E: Storage>(simd: S, from: &[E], place: usize) -> Register<E, S> {
     if let Some(from) = E::as_computed(from) {
         return load_from(simd, from, place);
     }
@@ -30,7 +27,7 @@ pub(crate) fn round_to<S: Simd, E: Storage>(
     simd: S,
     to: &mut [E],
     place: usize,
-    value: Register<S, E>,
+    value: Register<E, S>,
 ) {
     if let Some(to) = E::as_computed_mut(to) {
         store_to(simd, to, place, value);
