@@ -44,11 +44,17 @@ pub trait Storage:
 
     /// The same values, if they are stored as they are computed.
     #[must_use]
-    fn as_computed(values: &[Self]) -> Option<&[Self::Compute]>;
+    #[inline(always)]
+    fn as_computed(_: &[Self]) -> Option<&[Self::Compute]> {
+        None
+    }
 
     /// The same values, to write, if they are stored as they are computed.
     #[must_use]
-    fn as_computed_mut(values: &mut [Self]) -> Option<&mut [Self::Compute]>;
+    #[inline(always)]
+    fn as_computed_mut(_: &mut [Self]) -> Option<&mut [Self::Compute]> {
+        None
+    }
 }
 
 macro_rules! stored_as_computed {
@@ -123,16 +129,6 @@ impl Storage for bf16 {
         let zero = (bits & !MAGNITUDE) >> 16;
         let rounded = if magnitude > INFINITY { quiet } else { nearest };
         Self::from_bits(if magnitude < NORMAL { zero } else { rounded } as u16)
-    }
-
-    #[inline(always)]
-    fn as_computed(_: &[Self]) -> Option<&[f32]> {
-        None
-    }
-
-    #[inline(always)]
-    fn as_computed_mut(_: &mut [Self]) -> Option<&mut [f32]> {
-        None
     }
 }
 

@@ -66,16 +66,6 @@ impl Storage for NativeBf16 {
     fn narrow(value: f32) -> Self {
         Self(Storage::narrow(value))
     }
-
-    #[inline(always)]
-    fn as_computed(_: &[Self]) -> Option<&[f32]> {
-        None
-    }
-
-    #[inline(always)]
-    fn as_computed_mut(_: &mut [Self]) -> Option<&mut [f32]> {
-        None
-    }
 }
 
 /// Runs work on a token of AVX-512, with what `V4` stands for and the instructions for `bf16` allowed.
