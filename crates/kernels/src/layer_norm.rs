@@ -6,10 +6,9 @@
 use pulp::Simd;
 
 use crate::affine::sum_rows_in_two;
-use crate::element::sealed::{lanes, load_from, registers};
+use crate::element::sealed::{lanes, load_from, registers, store_to};
 use crate::instructions::Work;
 use crate::rows::for_each_row;
-use crate::stored::{round_to, widen_from};
 use crate::view::check_length;
 use crate::{Activation, Element, KernelError, Storage, View, ViewMut};
 
@@ -47,12 +46,12 @@ fn statistics<S: Simd, T: Element, E: Storage<Compute = T>>(
 ) -> [T; 2] {
     let mut sums = T::splat(simd, T::ZERO);
     for place in registers::<S, T>(pixel.len()) {
-        sums = T::vector_add(simd, sums, widen_from(simd, pixel, place));
+        sums = T::vector_add(simd, sums, load_from(simd, pixel, place));
     }
     let mean = T::sum_lanes(simd, sums) / count;
     let (centre, mut sums) = (T::splat(simd, mean), T::splat(simd, T::ZERO));
     for place in registers::<S, T>(pixel.len()) {
-        let centred = T::vector_sub(simd, widen_from(simd, pixel, place), centre);
+        let centred = T::vector_sub(simd, load_from(simd, pixel, place), centre);
         let centred = existing::<S, T>(simd, centred, pixel.len() - place);
         sums = T::mul_add(simd, centred, centred, sums);
     }
@@ -99,12 +98,12 @@ impl<T: Element, E: Storage<Compute = T>> Work<E> for Forward<'_, T, E> {
             let statistics = statistics(simd, epsilon, count, pixel);
             let [mean, inverse] = splat(simd, statistics);
             for place in registers::<S, T>(channels) {
-                let centred = T::vector_sub(simd, widen_from(simd, pixel, place), mean);
+                let centred = T::vector_sub(simd, load_from(simd, pixel, place), mean);
                 let normal = T::vector_mul(simd, centred, inverse);
                 let (gamma, beta) = (load_from(simd, gamma, place), load_from(simd, beta, place));
                 let value = T::mul_add(simd, normal, gamma, beta);
                 let value = self.activation.apply_to_vector::<S, T>(simd, value);
-                round_to(simd, output, place, value);
+                store_to(simd, output, place, value);
             }
         }
     }
@@ -119,10 +118,10 @@ fn centred<S: Simd, T: Element, E: Storage<Compute = T>>(
     place: usize,
     [mean, mean_slope]: [T::Vector<S>; 2],
 ) -> [T::Vector<S>; 2] {
-    let cotangent = widen_from(simd, cotangent, place);
+    let cotangent = load_from(simd, cotangent, place);
     let slope = T::vector_mul(simd, cotangent, load_from(simd, gamma, place));
     [
-        T::vector_sub(simd, widen_from(simd, pixel, place), mean),
+        T::vector_sub(simd, load_from(simd, pixel, place), mean),
         T::vector_sub(simd, slope, mean_slope),
     ]
 }
@@ -153,7 +152,7 @@ impl<T: Element, E: Storage<Compute = T>> Work<E> for Vjp<'_, T, E> {
             let mut slopes = T::splat(simd, T::ZERO);
             for place in registers::<S, T>(channels) {
                 let gamma = load_from(simd, gamma, place);
-                slopes = T::mul_add(simd, widen_from(simd, cotangent, place), gamma, slopes);
+                slopes = T::mul_add(simd, load_from(simd, cotangent, place), gamma, slopes);
             }
             let centres = [mean, T::sum_lanes(simd, slopes) / count];
             let centres = splat(simd, centres);
@@ -171,8 +170,8 @@ impl<T: Element, E: Storage<Compute = T>> Work<E> for Vjp<'_, T, E> {
                 let values = [pixel, cotangent];
                 let [value, slope] = centred(simd, values, gamma, place, centres);
                 let slope = T::vector_sub(simd, slope, T::vector_mul(simd, value, correlation));
-                let sum = T::mul_add(simd, inverse, slope, widen_from(simd, sums, place));
-                round_to(simd, sums, place, sum);
+                let sum = T::mul_add(simd, inverse, slope, load_from(simd, sums, place));
+                store_to(simd, sums, place, sum);
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::element::sealed::{load_from, registers, store_to};
 use crate::instructions::Work;
 use crate::integers::bounded;
 use crate::rows::{for_each_band, for_each_row};
-use crate::stored::{self, round_to, widen_from};
+use crate::stored;
 use crate::{Element, KernelError, Storage, View, ViewMut};
 
 /// Rows of output that one task makes: stencils along a row are computed once for all of them.
@@ -322,13 +322,13 @@ fn blend<S: Simd, T: Element, E, To, const SOURCES: usize>(
     }
     let (weight, first) = sources[0];
     for place in registers::<S, T>(length) {
-        let (weight, first) = (T::splat(simd, weight), widen_from(simd, first, place));
+        let (weight, first) = (T::splat(simd, weight), load_from(simd, first, place));
         let mut sum = T::vector_mul(simd, weight, first);
         for &(weight, from) in &sources[1..] {
             let weight = T::splat(simd, weight);
-            sum = T::mul_add(simd, weight, widen_from(simd, from, place), sum);
+            sum = T::mul_add(simd, weight, load_from(simd, from, place), sum);
         }
-        round_to(simd, output, place, sum);
+        store_to(simd, output, place, sum);
     }
 }
 
@@ -342,7 +342,7 @@ fn add_scaled<S: Simd, T: Element, E: Storage<Compute = T>>(
 ) {
     let (weight, from) = (T::splat(simd, weight), &from[..to.len()]);
     for place in registers::<S, T>(to.len()) {
-        let more = widen_from(simd, from, place);
+        let more = load_from(simd, from, place);
         let sum = T::mul_add(simd, weight, more, load_from(simd, to, place));
         store_to(simd, to, place, sum);
     }

@@ -8,6 +8,8 @@ mod half;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod native;
 pub(crate) mod registers;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use std::fmt::{Debug, Display};
 
@@ -42,13 +44,6 @@ pub trait Storage:
     #[must_use]
     fn narrow(value: Self::Compute) -> Self;
 
-    /// The same values, if they are stored as they are computed.
-    #[must_use]
-    #[inline(always)]
-    fn as_computed(_: &[Self]) -> Option<&[Self::Compute]> {
-        None
-    }
-
     /// The same values, to write, if they are stored as they are computed.
     #[must_use]
     #[inline(always)]
@@ -72,11 +67,6 @@ macro_rules! stored_as_computed {
             #[inline(always)]
             fn narrow(value: Self) -> Self {
                 value
-            }
-
-            #[inline(always)]
-            fn as_computed(values: &[Self]) -> Option<&[Self]> {
-                Some(values)
             }
 
             #[inline(always)]

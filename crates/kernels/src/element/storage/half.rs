@@ -5,7 +5,7 @@ use pulp::Simd;
 
 use super::registers::{Register, Stored, for_each_row, lanes};
 #[cfg(target_arch = "x86_64")]
-use super::{native, registers::Operation};
+use super::{native, registers::Operation, x86};
 use crate::Storage;
 use crate::element::sealed::{Family, Vectors};
 use crate::stack::Aligned;
@@ -39,12 +39,22 @@ impl Stored for bf16 {
 
     #[inline(always)]
     unsafe fn load<S: Simd>(simd: S, from: *const Self) -> Register<Self, S> {
+        #[cfg(target_arch = "x86_64")]
+        if x86::has_registers::<S>() {
+            // SAFETY: as the caller vouches.
+            return unsafe { x86::widened(x86::load::<S::f32s>(from)) };
+        }
         // SAFETY: as the caller vouches.
         unsafe { Self::load_first(simd, from, lanes::<S, Self>()) }
     }
 
     #[inline(always)]
     unsafe fn load_first<S: Simd>(_: S, from: *const Self, lanes: usize) -> Register<Self, S> {
+        #[cfg(target_arch = "x86_64")]
+        if x86::has_registers::<S>() {
+            // SAFETY: as the caller vouches.
+            return unsafe { x86::widened(x86::load_first::<S::f32s>(from, lanes)) };
+        }
         let mut wide = Aligned([0.0; MOST_LANES]);
         for (lane, value) in wide.0.iter_mut().enumerate().take(lanes) {
             // SAFETY: as the caller vouches.
@@ -56,12 +66,22 @@ impl Stored for bf16 {
 
     #[inline(always)]
     unsafe fn store<S: Simd>(simd: S, to: *mut Self, value: Register<Self, S>) {
+        #[cfg(target_arch = "x86_64")]
+        if x86::has_registers::<S>() {
+            // SAFETY: as the caller vouches.
+            return unsafe { x86::store::<S::f32s>(to, x86::rounded(value)) };
+        }
         // SAFETY: as the caller vouches.
         unsafe { Self::store_first(simd, to, lanes::<S, Self>(), value) }
     }
 
     #[inline(always)]
     unsafe fn store_first<S: Simd>(_: S, to: *mut Self, lanes: usize, value: Register<Self, S>) {
+        #[cfg(target_arch = "x86_64")]
+        if x86::has_registers::<S>() {
+            // SAFETY: as the caller vouches.
+            return unsafe { x86::store_first::<S::f32s>(to, lanes, x86::rounded(value)) };
+        }
         let wide = in_lanes::<S>(value);
         for (lane, &value) in wide.0.iter().enumerate().take(lanes) {
             // SAFETY: as the caller vouches.
@@ -71,6 +91,11 @@ impl Stored for bf16 {
 
     #[inline(always)]
     unsafe fn store_term<S: Simd>(_: S, to: *mut Self, term: usize, value: Register<Self, S>) {
+        #[cfg(target_arch = "x86_64")]
+        if x86::has_registers::<S>() {
+            // SAFETY: as the caller vouches.
+            return unsafe { x86::store_term::<S::f32s>(to, term, x86::rounded(value)) };
+        }
         let wide = in_lanes::<S>(value);
         for (lane, &value) in wide.0.iter().enumerate().take(lanes::<S, Self>()) {
             let to = to.wrapping_add(2 * lane);
@@ -105,13 +130,14 @@ impl Stored for bf16 {
                 *factor = member(simd, pair, term);
             }
             for_each_row!(ROWS, row, {
-                let value = if term == 0 || WHOLE {
+                let bits = if term == 0 || WHOLE {
                     // SAFETY: as the caller vouches.
-                    unsafe { left(row).add(term).read() }.widen()
+                    unsafe { left(row).add(term).read() }.to_bits()
                 } else {
-                    0.0
+                    0
                 };
-                let value = f32::splat(simd, value);
+                let value = simd.splat_u32s(u32::from(bits) << 16);
+                let value = flushed(simd, simd.transmute_f32s_u32s(value));
                 for vector in 0..VECTORS {
                     let sum = &mut sums[row][vector];
                     *sum = flushed(
@@ -150,6 +176,12 @@ fn member<S: Simd>(simd: S, pairs: S::u32s, member: usize) -> S::f32s {
 /// Zero of the same sign where a lane is subnormal, as the instructions for `bf16` have it.
 #[inline(always)]
 fn flushed<S: Simd>(simd: S, value: S::f32s) -> S::f32s {
+    #[cfg(target_arch = "x86_64")]
+    if x86::has_registers::<S>() {
+        #[expect(unsafe_code, reason = "intrinsics of the processor")]
+        // SAFETY: `simd` vouches for the processor.
+        return unsafe { x86::flushed(value) };
+    }
     let is_small = simd.less_than_f32s(simd.abs_f32s(value), simd.splat_f32s(f32::MIN_POSITIVE));
     let zero = simd.and_f32s(value, simd.splat_f32s(-0.0));
     simd.select_f32s(is_small, zero, value)

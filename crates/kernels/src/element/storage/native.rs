@@ -4,11 +4,9 @@
 //! the instructions besides, and a type of number of their own says that they may use them.
 
 use std::arch::x86_64::{
-    __m256i, __m512, __m512bh, __m512i, _mm256_loadu_si256, _mm256_mask_storeu_epi16,
-    _mm256_maskz_loadu_epi16, _mm256_storeu_si256, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh,
-    _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_mask_and_epi32, _mm512_mask_storeu_epi32,
+    __m256i, __m512bh, __m512i, _mm256_maskz_loadu_epi16, _mm512_cvtepu16_epi32,
+    _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi32,
     _mm512_or_si512, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_slli_epi32,
-    _mm512_storeu_si512, _mm512_testn_epi32_mask,
 };
 use std::fmt::{self, Display, Formatter};
 use std::mem::transmute;
@@ -18,6 +16,7 @@ use pulp::x86::V4;
 use pulp::{Simd, WithSimd};
 
 use super::registers::{Register, Stored, for_each_row};
+use super::x86::{self, mask, renamed};
 use crate::Storage;
 use crate::element::sealed::Family;
 use crate::instructions;
@@ -76,61 +75,12 @@ fn with_instructions<Work: WithSimd>(simd: V4, work: Work) -> Work::Output {
     work.with_simd(simd)
 }
 
-/// A register by either name. A read through a pointer would be checked, where assertions are.
-#[derive(Clone, Copy)]
-#[repr(C)]
-union Named<V: Copy> {
-    given: V,
-    taken: __m512,
-}
-
-/// A register as the processor's intrinsics take it.
-#[inline(always)]
-#[expect(unsafe_code, reason = "registers are plain numbers")]
-fn taken<V: Copy>(given: V) -> __m512 {
-    const { assert!(size_of::<V>() == size_of::<__m512>()) };
-    // SAFETY: both are 64 bytes without padding.
-    unsafe { Named { given }.taken }
-}
-
-/// A register as `pulp` has it.
-#[inline(always)]
-#[expect(unsafe_code, reason = "registers are plain numbers")]
-fn given<V: Copy>(taken: __m512) -> V {
-    const { assert!(size_of::<V>() == size_of::<__m512>()) };
-    // SAFETY: both are 64 bytes without padding.
-    unsafe { Named { taken }.given }
-}
-
 /// Bits as pairs of numbers.
 #[inline(always)]
 #[expect(unsafe_code, reason = "registers are plain numbers")]
 fn pairs(bits: __m512i) -> __m512bh {
     // SAFETY: both are 64 bytes without padding.
     unsafe { transmute::<__m512i, __m512bh>(bits) }
-}
-
-/// The lanes below `lanes`.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "sixteen lanes at most")]
-fn mask(lanes: usize) -> u16 {
-    ((1_u32 << lanes) - 1) as u16
-}
-
-/// Numbers widened; those that are subnormal are zero.
-///
-/// # Safety
-/// The processor must have AVX-512.
-#[inline(always)]
-#[expect(unsafe_code, reason = "intrinsics of the processor")]
-unsafe fn widened(numbers: __m256i) -> __m512 {
-    // SAFETY: as the caller vouches.
-    unsafe {
-        let bits = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(numbers));
-        let is_small = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(0x7F80_0000));
-        let zeroed = _mm512_mask_and_epi32(bits, is_small, bits, _mm512_set1_epi32(i32::MIN));
-        transmute::<__m512i, __m512>(zeroed)
-    }
 }
 
 /// Numbers rounded; those that are subnormal are zero.
@@ -141,7 +91,7 @@ unsafe fn widened(numbers: __m256i) -> __m512 {
 #[expect(unsafe_code, reason = "intrinsics of the processor")]
 unsafe fn rounded<V: Copy>(register: V) -> __m256i {
     // SAFETY: as the caller vouches; both are 32 bytes without padding.
-    unsafe { transmute(_mm512_cvtneps_pbh(taken(register))) }
+    unsafe { transmute(_mm512_cvtneps_pbh(renamed(register))) }
 }
 
 // SAFETY, of all that follows: numbers of this type are made where the instructions are there, and the caller vouches for memory.
@@ -168,38 +118,31 @@ impl Stored for NativeBf16 {
     #[inline(always)]
     unsafe fn load<S: Simd>(_: S, from: *const Self) -> Register<Self, S> {
         // SAFETY: as above.
-        unsafe { given(widened(_mm256_loadu_si256(from.cast()))) }
+        unsafe { x86::widened(x86::load::<S::f32s>(from.cast())) }
     }
 
     #[inline(always)]
     unsafe fn load_first<S: Simd>(_: S, from: *const Self, lanes: usize) -> Register<Self, S> {
         // SAFETY: as above.
-        unsafe { given(widened(_mm256_maskz_loadu_epi16(mask(lanes), from.cast()))) }
+        unsafe { x86::widened(x86::load_first::<S::f32s>(from.cast(), lanes)) }
     }
 
     #[inline(always)]
     unsafe fn store<S: Simd>(_: S, to: *mut Self, value: Register<Self, S>) {
         // SAFETY: as above.
-        unsafe { _mm256_storeu_si256(to.cast(), rounded(value)) }
+        unsafe { x86::store::<S::f32s>(to.cast(), rounded(value)) }
     }
 
     #[inline(always)]
     unsafe fn store_first<S: Simd>(_: S, to: *mut Self, lanes: usize, value: Register<Self, S>) {
         // SAFETY: as above.
-        unsafe { _mm256_mask_storeu_epi16(to.cast(), mask(lanes), rounded(value)) }
+        unsafe { x86::store_first::<S::f32s>(to.cast(), lanes, rounded(value)) }
     }
 
     #[inline(always)]
     unsafe fn store_term<S: Simd>(_: S, to: *mut Self, term: usize, value: Register<Self, S>) {
         // SAFETY: as above.
-        unsafe {
-            let mut pairs = _mm512_cvtepu16_epi32(rounded(value));
-            if term != 0 {
-                let first = _mm512_loadu_si512(to.cast());
-                pairs = _mm512_or_si512(first, _mm512_slli_epi32::<16>(pairs));
-            }
-            _mm512_storeu_si512(to.cast(), pairs);
-        }
+        unsafe { x86::store_term::<S::f32s>(to.cast(), term, rounded(value)) }
     }
 
     #[inline(always)]
@@ -240,7 +183,7 @@ impl Stored for NativeBf16 {
                 let value = pairs(_mm512_set1_epi32(pair));
                 for vector in 0..VECTORS {
                     let sum = &mut sums[row][vector];
-                    *sum = given(_mm512_dpbf16_ps(taken(*sum), value, factors[vector]));
+                    *sum = renamed(_mm512_dpbf16_ps(renamed(*sum), value, factors[vector]));
                 }
             });
         }
