@@ -1,4 +1,5 @@
-//! What governs the cost of a step, forward and backward of one image. Beside each time: planned and measured peak of heap bytes.
+//! What governs the cost of a step, forward and backward of one image. Beside each time: planned and measured peak of heap bytes, and
+//! the share of all threads' time that is lost at the ends of loops and in parts that one thread does, median of a few runs.
 //!
 //! `cargo bench -p stream-grad-bench` takes a few minutes; `-- tile` runs those whose name holds "tile".
 
@@ -12,6 +13,7 @@ use criterion::{
 use peak_alloc::PeakAlloc;
 use stream_grad::ByteCount;
 use stream_grad_bench::steps::{Row, Step, groups};
+use stream_grad_kernels::LoopTimes;
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
@@ -25,7 +27,41 @@ fn peak(step: &Step) -> anyhow::Result<ByteCount> {
     Ok(ByteCount::bytes(u64::try_from(peak)?))
 }
 
-/// Prints the peaks and the compute ratio, then times the step.
+/// Runs whose median is printed for what threads lose.
+const RUNS: usize = 3;
+
+/// Prints what threads lose in each sweep, and in the step.
+fn print_idle(step: &Step) -> anyhow::Result<()> {
+    let threads = step.threads();
+    let runs: Vec<[LoopTimes; 2]> = (0..RUNS)
+        .map(|_| step.loop_times())
+        .collect::<anyhow::Result<_>>()?;
+    let median = |share: &dyn Fn(&[LoopTimes; 2]) -> f64| {
+        let mut shares: Vec<f64> = runs.iter().map(share).collect();
+        shares.sort_by(f64::total_cmp);
+        shares[RUNS / 2] * 100.0
+    };
+    for (sweep, name) in ["forward", "backward"].iter().enumerate() {
+        println!(
+            "  {name}, {threads} thread(s): {:.1}% idle in loops, {:.1}% in serial parts",
+            median(&|times| times[sweep].idle_in_loops(threads)),
+            median(&|times| times[sweep].idle_in_serial_parts(threads)),
+        );
+    }
+    let whole = |times: &[LoopTimes; 2]| {
+        let [forward, backward] = *times;
+        let step = LoopTimes {
+            elapsed: forward.elapsed + backward.elapsed,
+            loops: forward.loops + backward.loops,
+            tasks: forward.tasks + backward.tasks,
+        };
+        step.idle_in_loops(threads) + step.idle_in_serial_parts(threads)
+    };
+    println!("  step: {:.1}% idle", median(&whole));
+    Ok(())
+}
+
+/// Prints the peaks, the compute ratio and idle times, then times the step.
 fn measure(group: &mut BenchmarkGroup<'_, WallTime>, row: &Row) -> anyhow::Result<()> {
     let name = &row.name;
     let step = row.step().with_context(|| name.clone())?;
@@ -37,11 +73,14 @@ fn measure(group: &mut BenchmarkGroup<'_, WallTime>, row: &Row) -> anyhow::Resul
     );
     // Criterion's "elements" are floating-point operations.
     group.throughput(Throughput::Elements(u64::try_from(plan.cost().total())?));
+    // Not of steps that are left out.
+    let mut idle = None;
     group.bench_function(name, |bencher| {
+        idle.get_or_insert_with(|| print_idle(&step));
         // The run above succeeded, and a run depends on nothing that has changed since.
         bencher.iter(|| step.run().is_ok());
     });
-    Ok(())
+    idle.unwrap_or(Ok(()))
 }
 
 fn all(criterion: &mut Criterion) {

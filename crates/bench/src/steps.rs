@@ -2,11 +2,11 @@
 //! image, depth, what is stored and in which type, threads.
 
 use std::fmt;
-use std::num::NonZeroUsize;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
-use stream_grad::{Conv2d, Net, NetBuilder, Plan, PlanRequest};
+use stream_grad::{Conv2d, Net, NetBuilder, Plan, PlanRequest, cores};
+use stream_grad_kernels::{LoopClock, LoopTimes};
 use stream_grad_models::{ModelName, ResNetName, seeded};
 
 /// Edge of the images and of the tiles where something else varies.
@@ -29,6 +29,8 @@ pub struct Row {
     net: Box<dyn Fn() -> anyhow::Result<Net>>,
     edge: u64,
     request: Box<dyn Fn(&Net) -> PlanRequest>,
+    /// One for each core without.
+    threads: Option<usize>,
 }
 
 impl fmt::Debug for Row {
@@ -52,6 +54,7 @@ impl Row {
             net: Box::new(net),
             edge,
             request: Box::new(request),
+            threads: None,
         }
     }
 
@@ -61,13 +64,18 @@ impl Row {
     /// What building and planning refuse.
     pub fn step(&self) -> anyhow::Result<Step> {
         let net = (self.net)()?;
-        let plan = net.plan((self.request)(&net))?;
+        let mut request = (self.request)(&net);
+        if let Some(threads) = self.threads {
+            request = request.threads(threads);
+        }
+        let plan = net.plan(request)?;
         let edge = usize::try_from(self.edge)?;
         let shape = (1, net.input_channels(), edge, edge);
         let image = Tensor::rand(-1.0_f32, 1.0, shape, &Device::Cpu)?;
         let cotangent = Tensor::ones(&plan.output_shapes()[0], DType::F32, &Device::Cpu)?;
         Ok(Step {
             plan,
+            threads: self.threads.unwrap_or_else(cores),
             image,
             cotangent,
         })
@@ -78,6 +86,7 @@ impl Row {
 #[derive(Debug)]
 pub struct Step {
     plan: Plan,
+    threads: usize,
     image: Tensor,
     cotangent: Tensor,
 }
@@ -99,6 +108,28 @@ impl Step {
         let gradients = self.plan.vjp(residuals, cotangents)?;
         drop((features, gradients));
         Ok(())
+    }
+
+    /// Runs forward and backward once, and tells what threads did in each.
+    ///
+    /// # Errors
+    /// What the sweeps refuse.
+    pub fn loop_times(&self) -> anyhow::Result<[LoopTimes; 2]> {
+        let clock = LoopClock::start();
+        let (features, residuals) = self.plan.forward(&self.image)?;
+        let forward = clock.read();
+        let clock = LoopClock::start();
+        let cotangents = std::slice::from_ref(&self.cotangent);
+        let gradients = self.plan.vjp(residuals, cotangents)?;
+        let backward = clock.read();
+        drop((features, gradients));
+        Ok([forward, backward])
+    }
+
+    /// Threads that it runs on.
+    #[must_use]
+    pub const fn threads(&self) -> usize {
+        self.threads
     }
 }
 
@@ -220,14 +251,16 @@ fn stored() -> Vec<Row> {
 }
 
 fn threads() -> Vec<Row> {
-    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let counts = std::iter::successors(Some(1), |count| Some(count * 2));
     let row = |count| {
-        let request = move |_: &Net| nothing_stored(IMAGE, TILE).threads(count);
-        Row::new(format!("threads {count}"), resnet18, IMAGE, request)
+        let request = |_: &Net| nothing_stored(IMAGE, TILE);
+        Row {
+            threads: Some(count),
+            ..Row::new(format!("threads {count}"), resnet18, IMAGE, request)
+        }
     };
     counts
-        .take_while(|&count| count <= cores)
+        .take_while(|&count| count <= cores())
         .map(row)
         .collect()
 }

@@ -1,7 +1,7 @@
 //! Strided views of tiles in height x width x channels order, as sources and sinks see them.
 
 use rayon::prelude::*;
-use stream_grad_kernels::bf16;
+use stream_grad_kernels::{bf16, parallel_for};
 
 use crate::element::Stored;
 
@@ -163,7 +163,7 @@ impl TileMut<'_> {
     pub fn fill(self, value: f64) {
         fn fill<E: Stored>(mut tile: StridedMut<'_, E>, value: f64) {
             let value = E::rounded(value);
-            tile.par_rows().for_each(|row| row.fill(value));
+            parallel_for(tile.par_rows(), |row| row.fill(value));
         }
         match self {
             Self::F32(tile) => fill(tile, value),

@@ -22,6 +22,7 @@ use crate::element::sealed::{
 };
 #[cfg(target_arch = "x86_64")]
 use crate::element::storage::native::{NativeBf16, native, native_mut};
+use crate::parallel::parallel_for;
 use crate::shared::Shared;
 use crate::stack::Aligned;
 use crate::weights::{PackedView, Panel};
@@ -189,7 +190,7 @@ impl<E: Storage> Gather<'_, E> {
         if layout.per_channel {
             return gather.run_depthwise(shared);
         }
-        (0..chunks * panel_tasks).into_par_iter().for_each(|task| {
+        parallel_for((0..chunks * panel_tasks).into_par_iter(), |task| {
             let (chunk, panel_task) = (task / panel_tasks, task % panel_tasks);
             let first_panel = panel_task * panels_per_task;
             E::run::<Gathering>(Task {

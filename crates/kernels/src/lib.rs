@@ -34,6 +34,7 @@ mod math;
 mod memory;
 #[cfg(feature = "oracle")]
 pub mod oracle;
+mod parallel;
 mod pointwise;
 mod pooling;
 mod prefetch;
@@ -71,6 +72,7 @@ pub use layer_norm::{
     LayerNorm, layer_norm_forward, layer_norm_parameter_gradient, layer_norm_vjp,
 };
 pub use memory::{take_pages, zeros};
+pub use parallel::{LoopClock, LoopTimes, parallel_for};
 pub use pointwise::{Gelu, Pointwise, VjpOperand, pointwise_forward, pointwise_vjp};
 pub use pooling::{
     AveragePool, CountIncludePad, avg_pool_forward, avg_pool_vjp, max_pool_forward, max_pool_vjp,

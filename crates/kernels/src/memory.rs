@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use crate::Storage;
+use crate::parallel::parallel_for;
 
 /// Shorter buffers are taken page by page, as they are written.
 const LONG: usize = 4 << 20;
@@ -26,9 +27,8 @@ pub fn zeros<E: Storage>(count: usize) -> Vec<E> {
 /// all threads of the caller's rayon pool: a fault for each page took a sixth of a step. Values stay as they are.
 pub fn take_pages<E: Storage>(values: &mut [E]) {
     if size_of_val(values) >= LONG {
-        values
-            .par_chunks(TAKEN_AT_ONCE / size_of::<E>())
-            .for_each(populate);
+        let pages = values.par_chunks(TAKEN_AT_ONCE / size_of::<E>());
+        parallel_for(pages, populate);
     }
 }
 

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use crate::ViewMut;
 use crate::instructions::{Work, dispatch, run_part};
+use crate::parallel::parallel_for;
 
 /// Runs `work` for every row of `target` and its values.
 pub(crate) fn for_each_row<T: Send>(target: ViewMut<'_, T>, work: impl Work<T>) {
@@ -15,11 +16,10 @@ pub(crate) fn for_each_row<T: Send>(target: ViewMut<'_, T>, work: impl Work<T>) 
         return;
     }
     // Between rows lies what is not the target's.
-    target
-        .into_data()
-        .par_chunks_mut(pitch)
-        .enumerate()
-        .for_each(|(index, values)| run_part(&work, index, &mut values[..row]));
+    let rows = target.into_data().par_chunks_mut(pitch);
+    parallel_for(rows.enumerate(), |(index, values)| {
+        run_part(&work, index, &mut values[..row]);
+    });
 }
 
 /// Runs `work` for the first row of bands of at most `height` rows of `target`, and the values there, with what lies between rows.
@@ -28,11 +28,10 @@ pub(crate) fn for_each_band<T: Send>(target: ViewMut<'_, T>, height: usize, work
     if row == 0 {
         return;
     }
-    target
-        .into_data()
-        .par_chunks_mut(pitch * height)
-        .enumerate()
-        .for_each(|(band, values)| run_part(&work, band * height, values));
+    let bands = target.into_data().par_chunks_mut(pitch * height);
+    parallel_for(bands.enumerate(), |(band, values)| {
+        run_part(&work, band * height, values);
+    });
 }
 
 /// Values from one row to the next, and values of a row.
@@ -51,14 +50,12 @@ pub(crate) fn sum_rows(rows: usize, sums: &mut [f64], work: impl Work<f64>) {
     }
     let bands = Bands::new(rows);
     let mut partials = bands.partials(sums);
-    partials
-        .par_chunks_exact_mut(sums.len())
-        .enumerate()
-        .for_each(|(band, partial)| {
-            for row in bands.rows(band) {
-                run_part(&work, row, partial);
-            }
-        });
+    let tasks = partials.par_chunks_exact_mut(sums.len());
+    parallel_for(tasks.enumerate(), |(band, partial)| {
+        for row in bands.rows(band) {
+            run_part(&work, row, partial);
+        }
+    });
     add_partials(&partials, sums);
 }
 
@@ -74,21 +71,20 @@ pub(crate) fn for_each_row_and_sum<T: Send>(
     }
     let bands = Bands::new(target.height());
     let mut partials = bands.partials(sums);
-    target
+    let tasks = target
         .into_data()
         .par_chunks_mut(bands.height * pitch)
-        .zip(partials.par_chunks_exact_mut(sums.len()))
-        .enumerate()
-        .for_each(|(band, (values, partial))| {
-            for (row, values) in bands.rows(band).zip(values.chunks_mut(pitch)) {
-                dispatch(RowAndSums {
-                    work: &work,
-                    row,
-                    values: &mut values[..length],
-                    sums: partial,
-                });
-            }
-        });
+        .zip(partials.par_chunks_exact_mut(sums.len()));
+    parallel_for(tasks.enumerate(), |(band, (values, partial))| {
+        for (row, values) in bands.rows(band).zip(values.chunks_mut(pitch)) {
+            dispatch(RowAndSums {
+                work: &work,
+                row,
+                values: &mut values[..length],
+                sums: partial,
+            });
+        }
+    });
     add_partials(&partials, sums);
 }
 

@@ -17,6 +17,7 @@ use crate::element::sealed::{Family, Stored, Vectors, for_each_number, lanes, lo
 use crate::gather::product::{Terms, accumulate};
 use crate::integers::signed;
 use crate::integers::steps_inside;
+use crate::parallel::parallel_for;
 use crate::shared::Shared;
 use crate::stack::Stack;
 use crate::weights::{PackedView, Panel};
@@ -97,17 +98,14 @@ pub(crate) fn run<E: Storage>(
     };
     let bands = row_range.len().div_ceil(band);
     for parity in 0..2 {
-        (parity..bands)
-            .into_par_iter()
-            .step_by(2)
-            .for_each(|index| {
-                let first = row_range.start + index * band;
-                E::run::<Scattering>(ScatterTask {
-                    scatter: &scatter,
-                    rows: first..(first + band).min(row_range.end),
-                    columns: column_range.clone(),
-                });
+        parallel_for((parity..bands).into_par_iter().step_by(2), |index| {
+            let first = row_range.start + index * band;
+            E::run::<Scattering>(ScatterTask {
+                scatter: &scatter,
+                rows: first..(first + band).min(row_range.end),
+                columns: column_range.clone(),
             });
+        });
     }
 }
 

@@ -15,6 +15,7 @@ use crate::bf16;
 use crate::element::sealed::Operation;
 #[cfg(target_arch = "x86_64")]
 use crate::element::storage::native::{NativeBf16, native, native_mut};
+use crate::parallel::parallel_for;
 use crate::view::{check_length, check_scratch};
 use crate::winograd;
 use crate::{Convolution, Element, KernelError, Storage, View};
@@ -129,20 +130,19 @@ pub fn weight_gradient_to_oihw<T: Element>(
     check_length("weight gradient as OIHW", count, oihw.len())?;
     let taps = convolution.window.taps();
     let filter = convolution.in_channels / convolution.groups * taps;
-    oihw.par_chunks_mut((OUTPUTS_AT_ONCE * filter).max(1))
-        .enumerate()
-        .for_each(|(chunk, filters)| {
-            let first = chunk * OUTPUTS_AT_ONCE;
-            for input in 0..filter / taps {
-                for tap in 0..taps {
-                    let row = (tap * (filter / taps) + input) * convolution.out_channels;
-                    let values = &weight_gradient[row + first..row + convolution.out_channels];
-                    let to = filters[input * taps + tap..].iter_mut().step_by(filter);
-                    for (to, &value) in to.zip(values) {
-                        *to = T::from_f64(value);
-                    }
+    let chunks = oihw.par_chunks_mut((OUTPUTS_AT_ONCE * filter).max(1));
+    parallel_for(chunks.enumerate(), |(chunk, filters)| {
+        let first = chunk * OUTPUTS_AT_ONCE;
+        for input in 0..filter / taps {
+            for tap in 0..taps {
+                let row = (tap * (filter / taps) + input) * convolution.out_channels;
+                let values = &weight_gradient[row + first..row + convolution.out_channels];
+                let to = filters[input * taps + tap..].iter_mut().step_by(filter);
+                for (to, &value) in to.zip(values) {
+                    *to = T::from_f64(value);
                 }
             }
-        });
+        }
+    });
     Ok(())
 }

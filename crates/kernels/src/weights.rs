@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use crate::element::sealed::{lanes, widest_panel};
 use crate::instructions::{Work, dispatch, run_part};
+use crate::parallel::parallel_for;
 use crate::view::check_length;
 use crate::{Convolution, Element, KernelError, Storage, scatter, winograd};
 
@@ -255,9 +256,9 @@ impl<E: Storage> PackedWeights<E> {
             panels.push((panel, values));
             rest = after;
         }
-        panels
-            .into_par_iter()
-            .for_each(|(panel, values)| work(&layout, panel, values));
+        parallel_for(panels.into_par_iter(), |(panel, values)| {
+            work(&layout, panel, values);
+        });
     }
 }
 

@@ -15,8 +15,8 @@ use stream_grad_kernels::{
     avg_pool_vjp, bias_gradient, conv_data_gradient, conv_forward, conv_transpose_data_gradient,
     conv_transpose_forward, conv_transpose_weight_gradient, conv_weight_gradient, copy,
     copy_channels, fill, layer_norm_forward, layer_norm_parameter_gradient, layer_norm_vjp,
-    max_pool_forward, max_pool_vjp, multiply, multiply_vjp, pointwise_forward, pointwise_vjp,
-    upsample_forward, upsample_vjp, weight_gradient_to_oihw, zeros,
+    max_pool_forward, max_pool_vjp, multiply, multiply_vjp, parallel_for, pointwise_forward,
+    pointwise_vjp, upsample_forward, upsample_vjp, weight_gradient_to_oihw, zeros,
 };
 use stream_grad_tiling::Rect;
 
@@ -71,9 +71,8 @@ impl<E: Stored> Backend for Cpu<E> {
 
     fn fill(&self, memory: &mut Memory<E>, range: Range<usize>, value: f64) {
         let value = E::rounded(value);
-        memory[range]
-            .par_chunks_mut(FILLED_AT_ONCE)
-            .for_each(|values| values.fill(value));
+        let parts = memory[range].par_chunks_mut(FILLED_AT_ONCE);
+        parallel_for(parts, |values| values.fill(value));
     }
 
     fn move_within(&self, memory: &mut Memory<E>, range: Range<usize>, target: usize) {
@@ -166,7 +165,7 @@ impl<E: Stored> Backend for Cpu<E> {
     }
 
     fn scale_sums(&self, sums: &mut Vec<f64>, factor: f64) {
-        sums.par_chunks_mut(SUMS).for_each(|sums| {
+        parallel_for(sums.par_chunks_mut(SUMS), |sums| {
             for sum in sums {
                 *sum *= factor;
             }
@@ -175,7 +174,7 @@ impl<E: Stored> Backend for Cpu<E> {
 
     fn move_sums(&self, from: &mut Vec<f64>, to: &mut Vec<f64>) {
         let tasks = from.par_chunks_mut(SUMS).zip(to.par_chunks_mut(SUMS));
-        tasks.for_each(|(from, to)| {
+        parallel_for(tasks, |(from, to)| {
             for (from, to) in from.iter_mut().zip(to) {
                 *to += std::mem::take(from);
             }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::num::NonZeroU32;
 
 use rayon::prelude::*;
-use stream_grad_kernels::{Activation, Element, KernelError, Window};
+use stream_grad_kernels::{Activation, Element, KernelError, Window, parallel_for};
 use stream_grad_tiling::{AxisRule, PerAxis, Shifts, TilingError, VjpReads};
 
 use crate::backend::{Backend, ConvolutionOperands};
@@ -97,14 +97,12 @@ impl Convolution {
         let outputs = self.shape.out_channels;
         let factors = map.factors(plain, outputs);
         let per_output = (weights.len() / outputs).max(1);
-        weights
-            .par_chunks_mut(per_output)
-            .zip(&factors)
-            .for_each(|(filter, channel)| {
-                for weight in filter {
-                    *weight = B::Compute::from_f64(weight.to_f64() * channel.factor);
-                }
-            });
+        let filters = weights.par_chunks_mut(per_output).zip(&factors);
+        parallel_for(filters, |(filter, channel)| {
+            for weight in filter {
+                *weight = B::Compute::from_f64(weight.to_f64() * channel.factor);
+            }
+        });
         Cow::Owned(weights)
     }
 

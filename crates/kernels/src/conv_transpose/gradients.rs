@@ -5,6 +5,7 @@ use super::{ConvTranspose, POSITIONS, add_products, source, target};
 use crate::blocks::for_each_block;
 use crate::instructions::{Work, run_part};
 use crate::integers::signed;
+use crate::parallel::parallel_for;
 use crate::rows::for_each_row;
 use crate::stored::add_to;
 use crate::{Element, Existing, KernelError, Storage, View, ViewMut};
@@ -107,20 +108,23 @@ pub fn conv_transpose_weight_gradient<E: Storage>(
         &convolution.window,
         convolution.out_channels / convolution.groups,
     );
-    sums.par_chunks_mut(convolution.in_channels * outputs)
-        .enumerate()
-        .for_each(|(tap, sums)| {
-            let gradient = WeightGradient {
-                convolution,
-                tap: [tap / window.kernel[1], tap % window.kernel[1]],
-                input,
-                cotangent,
-                first,
-            };
-            sums.par_chunks_mut(CHANNELS * outputs)
-                .enumerate()
-                .for_each(|(block, sums)| run_part(&gradient, block, sums));
-        });
+    let taps = sums
+        .par_chunks_mut(convolution.in_channels * outputs)
+        .enumerate();
+    let blocks = taps.flat_map(|(tap, sums)| {
+        let blocks = sums.par_chunks_mut(CHANNELS * outputs).enumerate();
+        blocks.map(move |block| (tap, block))
+    });
+    parallel_for(blocks, |(tap, (block, sums))| {
+        let gradient = WeightGradient {
+            convolution,
+            tap: [tap / window.kernel[1], tap % window.kernel[1]],
+            input,
+            cotangent,
+            first,
+        };
+        run_part(&gradient, block, sums);
+    });
     Ok(())
 }
 

@@ -20,6 +20,7 @@ use crate::element::sealed::{
 };
 use crate::integers::signed;
 use crate::integers::steps_inside;
+use crate::parallel::parallel_for;
 use crate::shared::Shared;
 use crate::stack::Aligned;
 use crate::weights::Panel;
@@ -45,7 +46,7 @@ impl<E: Storage> Gather<'_, E> {
         let across = columns.div_ceil(width);
         let panel_tasks = layout.panels.div_ceil(step);
         let tasks = rows.div_ceil(height) * across * panel_tasks;
-        (0..tasks).into_par_iter().for_each(|task| {
+        parallel_for((0..tasks).into_par_iter(), |task| {
             let (place, panel) = (task / panel_tasks, task % panel_tasks * step);
             let (row, column) = (place / across * height, place % across * width);
             E::run::<Depthwise>(DepthwiseTask {

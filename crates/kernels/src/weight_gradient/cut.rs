@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::product::Extent;
 use crate::element::sealed::{lanes, load_some, store};
+use crate::parallel::parallel_for;
 use crate::shared::Shared;
 use crate::stack::ALIGNMENT;
 use crate::{Element, Storage};
@@ -85,7 +86,7 @@ impl Cut {
             let strips = (self.positions - start)
                 .div_ceil(self.length)
                 .min(self.strips);
-            (0..strips * blocks).into_par_iter().for_each(|task| {
+            parallel_for((0..strips * blocks).into_par_iter(), |task| {
                 let first = start + task / blocks * self.length;
                 part(Part::Sum {
                     block: task % blocks,
@@ -94,7 +95,7 @@ impl Cut {
                 });
             });
             if strips > 1 {
-                (0..blocks * PIECES).into_par_iter().for_each(|task| {
+                parallel_for((0..blocks * PIECES).into_par_iter(), |task| {
                     part(Part::Add {
                         block: task / PIECES,
                         slots: strips,

@@ -18,6 +18,7 @@ use crate::element::sealed::{
 use crate::element::storage::native::{NativeBf16, native_mut};
 use crate::gather::product::{STEPS_BETWEEN_FETCHES, Terms, accumulate, accumulate_and_fetch};
 use crate::gather::{Axis, Gather};
+use crate::parallel::parallel_for;
 use crate::prefetch::Ahead;
 use crate::shared::Shared;
 use crate::stack::Stack;
@@ -94,7 +95,7 @@ impl<E: Storage> TiledGather<'_, E> {
         let Cut { step, parts } = Cut::new(patching, tiles, panels);
         if patching != Patching::Shared {
             let chunks = tiles.div_ceil(step);
-            (0..chunks * parts).into_par_iter().for_each(|task| {
+            parallel_for((0..chunks * parts).into_par_iter(), |task| {
                 let (chunk, part) = (task / parts, task % parts);
                 E::run::<Winograd>(Task {
                     gather,
@@ -118,37 +119,34 @@ impl<E: Storage> TiledGather<'_, E> {
         for start in (0..tiles).step_by(batch) {
             let end = (start + batch).min(tiles);
             let chunk = 8;
-            (0..(end - start).div_ceil(chunk))
-                .into_par_iter()
-                .for_each(|task| {
-                    let first = start + task * chunk;
-                    E::run::<PatchFamily>(PatchTask {
-                        grid: &grid,
-                        source,
-                        tiles: first..(first + chunk).min(end),
-                        target: shared,
-                        first: task * chunk * layout.tile_step,
+            parallel_for((0..(end - start).div_ceil(chunk)).into_par_iter(), |task| {
+                let first = start + task * chunk;
+                E::run::<PatchFamily>(PatchTask {
+                    grid: &grid,
+                    source,
+                    tiles: first..(first + chunk).min(end),
+                    target: shared,
+                    first: task * chunk * layout.tile_step,
+                    layout,
+                });
+            });
+            let products = (end - start).div_ceil(step) * panels;
+            parallel_for((0..products).into_par_iter(), |task| {
+                let (chunk, panel) = (task / panels, task % panels);
+                let first = start + chunk * step;
+                E::run::<Winograd>(Task {
+                    gather,
+                    grid: &grid,
+                    target: &target,
+                    tiles: first..(first + step).min(end),
+                    panels: panel..panel + 1,
+                    patches: Patches::Shared {
+                        values: shared,
+                        first: chunk * step * layout.tile_step,
                         layout,
-                    });
+                    },
                 });
-            (0..(end - start).div_ceil(step) * panels)
-                .into_par_iter()
-                .for_each(|task| {
-                    let (chunk, panel) = (task / panels, task % panels);
-                    let first = start + chunk * step;
-                    E::run::<Winograd>(Task {
-                        gather,
-                        grid: &grid,
-                        target: &target,
-                        tiles: first..(first + step).min(end),
-                        panels: panel..panel + 1,
-                        patches: Patches::Shared {
-                            values: shared,
-                            first: chunk * step * layout.tile_step,
-                            layout,
-                        },
-                    });
-                });
+            });
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
-use stream_grad_kernels::{KernelError, View, ViewMut};
+use stream_grad_kernels::{KernelError, View, ViewMut, parallel_for};
 use stream_grad_tiling::{Rect, Span};
 
 use super::Cpu;
@@ -219,9 +219,10 @@ fn each_row<T: Send + Sync>(
             combine(&mut to[..values], &from[..values]);
         }
     } else {
-        to.par_chunks_mut(to_pitch)
-            .zip(from.par_chunks(from_pitch))
-            .for_each(|(to, from)| combine(&mut to[..values], &from[..values]));
+        let rows = to.par_chunks_mut(to_pitch).zip(from.par_chunks(from_pitch));
+        parallel_for(rows, |(to, from)| {
+            combine(&mut to[..values], &from[..values]);
+        });
     }
 }
 
