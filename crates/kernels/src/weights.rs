@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use crate::element::sealed::{lanes, widest_panel};
 use crate::instructions::{Work, dispatch, run_part};
+use crate::memory::zeros;
 use crate::parallel::parallel_for;
 use crate::view::check_length;
 use crate::{Convolution, Element, KernelError, Storage, scatter, winograd};
@@ -185,7 +186,7 @@ impl<E: Storage> PackedWeights<E> {
     }
 
     fn zeros(convolution: &Convolution, layout: Layout) -> Result<Self, KernelError> {
-        let data = vec![E::ZERO; Self::allocated(&layout)?];
+        let data: Vec<E> = zeros(Self::allocated(&layout)?);
         let start = data
             .as_ptr()
             .align_offset(ALIGNMENT)

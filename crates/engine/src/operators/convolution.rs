@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::num::NonZeroU32;
 
 use rayon::prelude::*;
-use stream_grad_kernels::{Activation, Element, KernelError, Window, parallel_for};
+use stream_grad_kernels::{Activation, Element, KernelError, Window, parallel_for, zeros};
 use stream_grad_tiling::{AxisRule, PerAxis, Shifts, TilingError, VjpReads};
 
 use crate::backend::{Backend, ConvolutionOperands};
@@ -93,17 +93,19 @@ impl Convolution {
         let Some(map) = &self.folded else {
             return Cow::Borrowed(weights);
         };
-        let mut weights = weights.to_vec();
         let outputs = self.shape.out_channels;
         let factors = map.factors(plain, outputs);
         let per_output = (weights.len() / outputs).max(1);
-        let filters = weights.par_chunks_mut(per_output).zip(&factors);
-        parallel_for(filters, |(filter, channel)| {
-            for weight in filter {
-                *weight = B::Compute::from_f64(weight.to_f64() * channel.factor);
+        let mut folded = zeros(weights.len());
+        let filters = folded
+            .par_chunks_mut(per_output)
+            .zip(weights.par_chunks(per_output));
+        parallel_for(filters.zip(&factors), |((folded, filter), channel)| {
+            for (folded, weight) in folded.iter_mut().zip(filter) {
+                *folded = B::Compute::from_f64(weight.to_f64() * channel.factor);
             }
         });
-        Cow::Owned(weights)
+        Cow::Owned(folded)
     }
 
     fn folded_bias<B: Backend>(&self, plain: &Plain<'_, B>) -> Option<Vec<B::Compute>> {
