@@ -1,13 +1,13 @@
 //! This crate's traits for candle's types: nobody else may write these.
 
 use candle_core::{CpuStorage, Storage, Tensor};
-use rayon::prelude::*;
 use stream_grad_tiling::Rect;
 
-use crate::element::{DType, RequestedDType, Stored};
+use crate::element::{DType, RequestedDType};
 use crate::error::{ExternalError, StreamError};
 use crate::exchange::TileSource;
-use crate::tile::{StridedMut, TileMut};
+use crate::planar::PlanarRegion;
+use crate::tile::TileMut;
 
 impl From<candle_core::DType> for RequestedDType {
     fn from(dtype: candle_core::DType) -> Self {
@@ -52,7 +52,7 @@ impl TileSource for Tensor {
     }
 
     fn one_color(&self, image: usize, region: Rect) -> Result<Option<Vec<f64>>, ExternalError> {
-        let place = TensorPlace::new(self, image, region)?;
+        let place = region_of(self, image, region)?;
         let (storage, _) = self.storage_and_layout();
         Ok(match &*storage {
             Storage::Cpu(CpuStorage::F32(data)) => place.color(data),
@@ -64,13 +64,13 @@ impl TileSource for Tensor {
     }
 
     fn read(&self, image: usize, region: Rect, out: TileMut<'_>) -> Result<(), ExternalError> {
-        let place = TensorPlace::new(self, image, region)?;
+        let place = region_of(self, image, region)?;
         let (storage, _) = self.storage_and_layout();
         match &*storage {
-            Storage::Cpu(CpuStorage::F32(data)) => place.copy(data, out),
-            Storage::Cpu(CpuStorage::F64(data)) => place.copy(data, out),
-            Storage::Cpu(CpuStorage::BF16(data)) => place.copy(data, out),
-            Storage::Cpu(CpuStorage::U8(data)) => place.copy(data, out),
+            Storage::Cpu(CpuStorage::F32(data)) => copy(&place, data, out),
+            Storage::Cpu(CpuStorage::F64(data)) => copy(&place, data, out),
+            Storage::Cpu(CpuStorage::BF16(data)) => copy(&place, data, out),
+            Storage::Cpu(CpuStorage::U8(data)) => copy(&place, data, out),
             _ => Err(Box::new(StreamError::DType {
                 found: format!("{:?}", self.dtype()),
             })),
@@ -78,87 +78,25 @@ impl TileSource for Tensor {
     }
 }
 
-/// Strides and origin of a region of a `[N, C, H, W]` tensor.
-struct TensorPlace {
-    origin: usize,
-    strides: [usize; 3],
-    channels: usize,
-    height: usize,
-    width: usize,
+/// Where a region of one image of a `[N, C, H, W]` tensor lies.
+fn region_of(tensor: &Tensor, image: usize, region: Rect) -> Result<PlanarRegion, ExternalError> {
+    let (batch, channels, height, width) = tensor.dims4()?;
+    let layout = tensor.layout();
+    let strides = layout.stride().try_into()?;
+    let shape = [batch, channels, height, width];
+    PlanarRegion::new(shape, (layout.start_offset(), strides), image, region)
 }
 
-impl TensorPlace {
-    fn new(tensor: &Tensor, image: usize, region: Rect) -> Result<Self, ExternalError> {
-        let (batch, channels, height, width) = tensor.dims4()?;
-        let plane = Rect::whole(height as u64, width as u64);
-        if image >= batch || !plane.covers(region) {
-            return Err(format!(
-                "image {image}, {region} lies outside a tensor of shape {:?}",
-                tensor.dims()
-            )
-            .into());
-        }
-        let row = usize::try_from(region.rows.lo)?;
-        let column = usize::try_from(region.columns.lo)?;
-        let layout = tensor.layout();
-        let stride = layout.stride();
-        Ok(Self {
-            origin: layout.start_offset()
-                + image * stride[0]
-                + row * stride[2]
-                + column * stride[3],
-            strides: [stride[1], stride[2], stride[3]],
-            channels,
-            height: region.height(),
-            width: region.width(),
-        })
+/// Rounds a region's values into a tile of any type.
+fn copy<T: Into<f64> + Copy + Sync>(
+    place: &PlanarRegion,
+    data: &[T],
+    out: TileMut<'_>,
+) -> Result<(), ExternalError> {
+    match out {
+        TileMut::F32(mut tile) => place.copy(data, &mut tile),
+        TileMut::F64(mut tile) => place.copy(data, &mut tile),
+        TileMut::BF16(mut tile) => place.copy(data, &mut tile),
     }
-
-    /// The value of each channel, if it is the same at every position.
-    fn color<T: Into<f64> + Copy>(&self, data: &[T]) -> Option<Vec<f64>> {
-        let [channel_stride, row_stride, column_stride] = self.strides;
-        let at = |place: usize| -> f64 { data[place].into() };
-        let of_channel = |channel: usize| {
-            let start = self.origin + channel * channel_stride;
-            let first = (self.height * self.width > 0).then(|| at(start))?;
-            let same = (0..self.height).all(|row| {
-                let row = start + row * row_stride;
-                let mut line = (0..self.width).map(|column| at(row + column * column_stride));
-                line.all(|value| value.to_bits() == first.to_bits())
-            });
-            same.then_some(first)
-        };
-        (0..self.channels).map(of_channel).collect()
-    }
-
-    fn copy<T: Into<f64> + Copy + Sync>(
-        &self,
-        data: &[T],
-        out: TileMut<'_>,
-    ) -> Result<(), ExternalError> {
-        match out {
-            TileMut::F32(mut tile) => self.copy_rows(data, &mut tile),
-            TileMut::F64(mut tile) => self.copy_rows(data, &mut tile),
-            TileMut::BF16(mut tile) => self.copy_rows(data, &mut tile),
-        }
-        Ok(())
-    }
-
-    fn copy_rows<T: Into<f64> + Copy + Sync, E: Stored>(
-        &self,
-        data: &[T],
-        tile: &mut StridedMut<'_, E>,
-    ) {
-        let [channel_stride, row_stride, column_stride] = self.strides;
-        let rows = tile.par_rows().enumerate().take(self.height);
-        rows.for_each(|(row, out)| {
-            for channel in 0..self.channels {
-                let start = self.origin + row * row_stride + channel * channel_stride;
-                for column in 0..self.width {
-                    out[column * self.channels + channel] =
-                        E::rounded(data[start + column * column_stride].into());
-                }
-            }
-        });
-    }
+    Ok(())
 }

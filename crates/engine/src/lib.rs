@@ -29,6 +29,7 @@ mod operator;
 mod operators;
 mod parameter;
 mod plan;
+mod planar;
 mod planning;
 mod prepared;
 mod probe;

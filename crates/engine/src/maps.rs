@@ -1,12 +1,12 @@
 //! Whole maps in memory: features and gradients gathered from tiles, images and cotangents handed out to them.
 
-use rayon::prelude::*;
 use stream_grad_kernels::{Element, Storage, zeros};
 use stream_grad_tiling::Rect;
 
 use crate::element::Stored;
 use crate::error::ExternalError;
 use crate::exchange::{CotangentSource, FeatureSink, InputGradientSink, TileSource};
+use crate::planar::PlanarRegion;
 use crate::tile::{TileMut, TileRef};
 
 /// Whole maps `[N, C, H, W]`, one for each output of a network, or the images themselves, of plans that store `E`.
@@ -71,7 +71,7 @@ impl<E: Stored> WholeMaps<E> {
     ) -> Result<(), ExternalError> {
         let map = self.maps.get_mut(output).ok_or("no such output")?;
         let tile = E::from_tile(tile).ok_or("a tile of another dtype")?;
-        let place = MapPlace::new(&map.shape, image, region)?;
+        let place = PlanarRegion::contiguous(map.shape, image, region)?;
         if region.is_empty() {
             return Ok(());
         }
@@ -95,21 +95,8 @@ impl<E: Stored> WholeMaps<E> {
         region: Rect,
     ) -> Result<Option<Vec<f64>>, ExternalError> {
         let map = self.maps.get(output).ok_or("no such output")?;
-        let place = MapPlace::new(&map.shape, image, region)?;
-        if region.is_empty() {
-            return Ok(None);
-        }
-        let bits = |value: &E::Compute| value.to_f64().to_bits();
-        let of_channel = |channel: usize| {
-            let first = map.data[place.start(channel, 0)];
-            let same = (0..region.height()).all(|row| {
-                let start = place.start(channel, row);
-                let mut line = map.data[start..start + region.width()].iter();
-                line.all(|value| bits(value) == bits(&first))
-            });
-            same.then(|| first.to_f64())
-        };
-        Ok((0..place.channels).map(of_channel).collect())
+        let place = PlanarRegion::contiguous(map.shape, image, region)?;
+        Ok(place.color(&map.data))
     }
 
     fn gather(
@@ -119,20 +106,9 @@ impl<E: Stored> WholeMaps<E> {
         out: TileMut<'_>,
     ) -> Result<(), ExternalError> {
         let map = self.maps.get(output).ok_or("no such output")?;
-        let place = MapPlace::new(&map.shape, image, region)?;
+        let place = PlanarRegion::contiguous(map.shape, image, region)?;
         let mut tile = E::from_tile_mut(out).ok_or("a tile of another dtype")?;
-        if region.is_empty() {
-            return Ok(());
-        }
-        tile.par_rows().enumerate().for_each(|(row, values)| {
-            for channel in 0..place.channels {
-                let start = place.start(channel, row);
-                let line = &map.data[start..start + region.width()];
-                for (column, &value) in line.iter().enumerate() {
-                    values[column * place.channels + channel] = E::narrow(value);
-                }
-            }
-        });
+        place.copy(&map.data, &mut tile);
         Ok(())
     }
 }
@@ -207,42 +183,6 @@ impl<E: Stored> InputGradientSink for WholeMaps<E> {
         gradient: TileRef<'_>,
     ) -> Result<(), ExternalError> {
         self.scatter((image, 0), region, gradient, |place, value| *place += value)
-    }
-}
-
-/// Where a region of one image lies in a contiguous `[N, C, H, W]` map.
-struct MapPlace {
-    origin: usize,
-    channels: usize,
-    height: usize,
-    width: usize,
-}
-
-impl MapPlace {
-    fn new(
-        &[batch, channels, height, width]: &[usize; 4],
-        image: usize,
-        region: Rect,
-    ) -> Result<Self, ExternalError> {
-        let map = Rect::whole(height as u64, width as u64);
-        if image >= batch || !map.covers(region) {
-            return Err(format!(
-                "image {image}, {region} lies outside {batch} maps of {height} x {width}"
-            )
-            .into());
-        }
-        let row = usize::try_from(region.rows.lo)?;
-        let column = usize::try_from(region.columns.lo)?;
-        Ok(Self {
-            origin: (image * channels * height + row) * width + column,
-            channels,
-            height,
-            width,
-        })
-    }
-
-    fn start(&self, channel: usize, row: usize) -> usize {
-        self.origin + (channel * self.height + row) * self.width
     }
 }
 

@@ -20,6 +20,7 @@ pub trait Element:
     + AddAssign
     + MulAssign
     + Sum
+    + Into<f64>
 {
     /// One.
     const ONE: Self;
