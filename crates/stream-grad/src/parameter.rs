@@ -11,6 +11,7 @@ use stream_grad_engine::{
     ExternalError, GradientSink, Initial, ParameterId, ParameterProvider, ParameterRequest,
     ParameterShape, ParameterValues, Provided, Stored, ValuesMut,
 };
+use stream_grad_kernels::parallel_for;
 
 /// A tensor that a layer reads: trainable if it is a candle `Var` and its layer may change it.
 #[derive(Debug, Clone)]
@@ -135,7 +136,7 @@ fn convert<T: Copy + Sync, U: Send>(
     let parts = to
         .par_chunks_mut(TASK_VALUES)
         .zip(from.par_chunks(TASK_VALUES));
-    parts.for_each(|(to, from)| {
+    parallel_for(parts, |(to, from)| {
         for (to, &from) in to.iter_mut().zip(from) {
             *to = round(from);
         }

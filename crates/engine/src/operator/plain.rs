@@ -1,6 +1,6 @@
 //! What operators see of parameters, and where they put gradients.
 
-use stream_grad_kernels::{KernelError, Storage};
+use stream_grad_kernels::{KernelError, zeros};
 
 use crate::backend::Backend;
 use crate::element::Compute;
@@ -52,7 +52,7 @@ pub(crate) fn values<T: Compute>(
     id: ParameterId,
 ) -> Result<Vec<T>> {
     let parameter = &parameters[id.0];
-    let mut values = vec![<T as Storage>::ZERO; parameter.len()];
+    let mut values: Vec<T> = zeros(parameter.len());
     source
         .read(id, T::values_mut(&mut values))
         .map_err(|source| StreamError::Parameter {
