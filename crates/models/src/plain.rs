@@ -4,6 +4,7 @@ use candle_nn::VarBuilder;
 use stream_grad::{Conv2d, Net, NetBuilder};
 
 use crate::error::{Result, check_range};
+use crate::initialise::uniform_conv2d;
 
 /// The widest convolution, in multiples of the first.
 const WIDEST: usize = 4;
@@ -11,8 +12,8 @@ const WIDEST: usize = 4;
 /// A plain network, up to and without the global pooling; total stride `2^depth`.
 ///
 /// `depth` convolutions (`convs.<i>`, 3x3, stride 2, padding 1), each followed by ReLU, with `width`, twice and from then on four
-/// times `width` channels. Without norms it streams as it is; with initial weights by He's rule and standardised pooled features
-/// (see [`Standardisation`](crate::Standardisation)) four of them learn as well as with batch norm.
+/// times `width` channels. Without norms it streams as it is. With PyTorch's initial weights, standardised pooled features
+/// (see [`Standardisation`](crate::Standardisation)) and steps by Muon four of them learn as well as with batch norm.
 ///
 /// ```
 /// use stream_grad_models::PlainConfig;
@@ -59,10 +60,10 @@ impl PlainConfig {
         let mut x = net.input();
         for place in 0..self.depth {
             let channels = self.width * multiple(place);
-            let conv = Conv2d::new(net.channels(x)?, channels, 3)
-                .stride(2)
-                .padding(1);
-            x = net.conv2d(x, conv, convs.pp(place))?;
+            let (inputs, vb) = (net.channels(x)?, convs.pp(place));
+            uniform_conv2d([channels, inputs, 3, 3], &vb)?;
+            let conv = Conv2d::new(inputs, channels, 3).stride(2).padding(1);
+            x = net.conv2d(x, conv, vb)?;
             x = net.relu(x)?;
         }
         Ok(net.build(x)?)
