@@ -1,5 +1,5 @@
-"""Compares what this project's defaults learn with what a plain net with batch norm learns in PyTorch, on the same pictures, in
-equal epochs, and prints a table of seeds with mean and spread.
+"""Compares what this project's defaults learn with what a plain net learns in PyTorch, with batch norm, with that and Muon, and
+without norm, on the same pictures, in equal epochs, and prints a table of seeds with mean and spread.
 
 usage: compare.py [--seeds 3] [--epochs 12] [--cache FOLDER] [--fashion FOLDER]
                   [--python FILE] [--program FILE] [KEY=VALUE ...]
@@ -53,12 +53,17 @@ for pictures in ["counts", "rings", "climate"] + (["fashion"] if arguments.fashi
     more = ["--data", arguments.fashion] if pictures == "fashion" else []
     subprocess.run([str(part) for part in [python, here/"pictures.py", pictures, file, *more]], check=True)
     regression = pictures in ("counts", "rings")
+    def plain(*options):
+        command = [python, here/"plain.py", file, "--epochs", arguments.epochs, *options] + ["--regression"]*regression
+        return lambda seed: command + ["--seed", seed]
     for name, command in {
-        "plain, batch norm, PyTorch": lambda seed: [python, here/"plain.py", file, "--seed", seed, "--epochs", arguments.epochs] + ["--regression"]*regression,
+        "PyTorch, batch norm": plain(),
+        "PyTorch, batch norm, Muon": plain("--optimizer", "muon"),
+        "PyTorch, no norm": plain("--norm", "none"),
         "defaults of stream-grad": lambda seed: [program, file, seed, arguments.epochs] + ["regression"]*regression + arguments.settings,
     }.items():
         found = [json_line(command(seed)) for seed in range(arguments.seeds)]
         metrics = [one["metric"] for one in found]
-        spread = statistics.stdev(metrics) if len(metrics) > 1 else float("nan")
+        spread = f"{statistics.stdev(metrics):7.3f}" if len(metrics) > 1 else f"{'-':>7}"
         seconds = sum(one["seconds"] for one in found)/len(found)
-        print(f"{pictures:9} {name:26} {statistics.mean(metrics):6.3f} {spread:7.3f}  {' '.join(f'{m:.3f}' for m in metrics)}  ({seconds:.0f} s each)", flush=True)
+        print(f"{pictures:9} {name:26} {statistics.mean(metrics):6.3f} {spread}  {' '.join(f'{m:.3f}' for m in metrics)}  ({seconds:.0f} s each)", flush=True)
