@@ -13,6 +13,18 @@ pub enum ModelPart {
     Head,
 }
 
+impl ModelPart {
+    /// The part of the parameter `name`: names that begin with `head.` are the head's.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        if name.starts_with("head.") {
+            Self::Head
+        } else {
+            Self::Body
+        }
+    }
+}
+
 /// What a parameter is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ParameterKind {
@@ -34,17 +46,13 @@ pub struct ParameterGroup {
 }
 
 impl ParameterGroup {
-    /// The groups of `variables`, those without any parameter left out: names that begin with `head.` are the head's, and tensors of
-    /// fewer than two axes are of norms or biases.
+    /// The groups of `variables`, those without any parameter left out: parts as by [`ModelPart::of`], and tensors of fewer than two
+    /// axes are of norms or biases.
     #[must_use]
     pub fn of(variables: &[(String, Var)]) -> Vec<Self> {
         let mut groups: Vec<Self> = Vec::new();
         for (name, variable) in variables {
-            let part = if name.starts_with("head.") {
-                ModelPart::Head
-            } else {
-                ModelPart::Body
-            };
+            let part = ModelPart::of(name);
             let kind = if variable.dims().len() < 2 {
                 ParameterKind::NormOrBias
             } else {

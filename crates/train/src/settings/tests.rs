@@ -90,7 +90,7 @@ fn kinds_have_defaults() {
         panic!("{:?}", settings.train.optimizer)
     };
     assert_eq!((momentum, weight_decay), (0.9, 0.0));
-    let text = "[train.optimizer]\nkind = \"adamw\"\n[train.schedule]\nkind = \"one_cycle\"\n";
+    let text = "[train.optimizer]\nkind = \"muon\"\n[train.schedule]\nkind = \"one_cycle\"\n";
     let settings = Settings::from_toml(text).unwrap();
     assert_eq!(settings, Settings::default());
 }

@@ -112,7 +112,7 @@ impl Default for TrainSettings {
             seeds: 1,
             epochs: 20,
             batch_size: 8,
-            learning_rate: 2e-3,
+            learning_rate: 6e-3,
             head_learning_rate: None,
             max_norm: 1.0,
             weight_decay_on: WeightDecayOn::default(),

@@ -4,6 +4,7 @@ use stream_grad_cli::exit::WrongUse;
 use stream_grad_train::cohort::{CohortConfig, SplitSizes, Subject};
 use stream_grad_train::data::{Layout, NodeStage, Task};
 use stream_grad_train::model::ModelSettings;
+use stream_grad_train::optimizer::OptimizerKind;
 use stream_grad_train::settings::Settings;
 use stream_grad_train::source::Trim;
 use xtask::arguments::{CamelyonArguments, Scale, SlideClasses, SlidesArguments};
@@ -99,6 +100,7 @@ fn paper(settings: &mut Settings, arguments: &SlidesArguments) {
     // Few slides: a smaller batch makes more steps of them, and of a network this deep they must be smaller, too.
     settings.train.batch_size = 4;
     settings.train.learning_rate = 2e-4;
+    settings.train.optimizer = OptimizerKind::ADAMW;
     settings.data.microns_per_pixel = PAPER_MADE_UP.to_vec();
     if !slides::are_made_up(arguments) {
         settings.data.microns_per_pixel = PAPER_GIVEN.to_vec();

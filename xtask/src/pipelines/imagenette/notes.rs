@@ -76,6 +76,9 @@ fn remarks(result: &ImagenetteResult, settings: &Settings, pictures: &Pictures) 
             momentum,
             weight_decay,
         } => format!("SGD with momentum {momentum} and weight decay {weight_decay:e}"),
+        OptimizerKind::Muon { weight_decay, .. } => {
+            format!("Muon and AdamW with weight decay {weight_decay:e}")
+        }
         OptimizerKind::AdamW { weight_decay, .. } => {
             format!("AdamW with weight decay {weight_decay:e}")
         }

@@ -74,7 +74,7 @@ impl Settings {
         settings.textures.train = 20;
         settings.textures.validation = 8;
         settings.train.batch_size = 8;
-        settings.train.optimizer = OptimizerKind::default();
+        settings.train.optimizer = OptimizerKind::ADAMW;
         settings.train.schedule = Schedule::default();
         settings
     }

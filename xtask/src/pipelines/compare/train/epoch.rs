@@ -93,6 +93,7 @@ impl Epoch {
             schedule: Schedule::Constant,
             validate_every: 0,
             checkpoint_every: 0,
+            optimizer: OptimizerKind::ADAMW,
             ..TrainSettings::default()
         }
     }
