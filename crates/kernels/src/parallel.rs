@@ -12,6 +12,10 @@ static CLOCKS: AtomicUsize = AtomicUsize::new(0);
 static LOOPS: AtomicU64 = AtomicU64::new(0);
 static TASKS: AtomicU64 = AtomicU64::new(0);
 
+/// Pieces of a loop for each thread, where it has as many tasks: then little is left to one thread alone at the end, and cutting takes
+/// little beside short tasks, such as rows.
+const PIECES_PER_THREAD: usize = 32;
+
 /// Runs `work` for every task, on all threads of the caller's rayon pool; a [`LoopClock`] sees it. A task runs no such loop of its own,
 /// whose time would be counted twice.
 ///
@@ -24,14 +28,17 @@ static TASKS: AtomicU64 = AtomicU64::new(0);
 /// assert_eq!(values, [2, 4, 6]);
 /// ```
 #[inline(always)]
-pub fn parallel_for<Tasks: ParallelIterator>(
+pub fn parallel_for<Tasks: IndexedParallelIterator>(
     tasks: Tasks,
     work: impl Fn(Tasks::Item) + Sync + Send,
 ) {
     let is_timed = CLOCKS.load(Ordering::Relaxed) > 0;
     let begin = || is_timed.then(Instant::now);
     let start = begin();
-    tasks.for_each(
+    // By itself rayon cuts a loop for two threads into about four pieces, and the one that is last runs alone.
+    let pieces = PIECES_PER_THREAD * rayon::current_num_threads();
+    let longest = tasks.len().div_ceil(pieces).max(1);
+    tasks.with_max_len(longest).for_each(
         #[inline(always)]
         |task| {
             let start = begin();

@@ -85,7 +85,7 @@ pub fn conv_transpose_data_gradient<E: Storage>(
     Ok(())
 }
 
-/// Channels of the input whose sums one task adds to.
+/// Most channels of the input whose sums one task adds to.
 const CHANNELS: usize = 8;
 
 /// Adds the gradient of the weights to `sums`, which are in the order of [`ConvTranspose::forward_order`]; products are made and
@@ -108,14 +108,15 @@ pub fn conv_transpose_weight_gradient<E: Storage>(
         &convolution.window,
         convolution.out_channels / convolution.groups,
     );
-    let taps = sums
-        .par_chunks_mut(convolution.in_channels * outputs)
-        .enumerate();
-    let blocks = taps.flat_map(|(tap, sums)| {
-        let blocks = sums.par_chunks_mut(CHANNELS * outputs).enumerate();
-        blocks.map(move |block| (tap, block))
-    });
-    parallel_for(blocks, |(tap, (block, sums))| {
+    let channels = convolution.in_channels;
+    // Equal blocks, so that none reaches into the next tap.
+    let at_once = (1..=CHANNELS)
+        .rev()
+        .find(|&count| channels.is_multiple_of(count));
+    let at_once = at_once.unwrap_or(1);
+    let blocks = sums.par_chunks_mut(at_once * outputs).enumerate();
+    parallel_for(blocks, |(block, sums)| {
+        let (tap, channel) = (block * at_once / channels, block * at_once % channels);
         let gradient = WeightGradient {
             convolution,
             tap: [tap / window.kernel[1], tap % window.kernel[1]],
@@ -123,7 +124,7 @@ pub fn conv_transpose_weight_gradient<E: Storage>(
             cotangent,
             first,
         };
-        run_part(&gradient, block, sums);
+        run_part(&gradient, channel, sums);
     });
     Ok(())
 }
@@ -139,9 +140,9 @@ struct WeightGradient<'a, E> {
 }
 
 impl<E: Storage> Work<f64> for WeightGradient<'_, E> {
-    /// Adds to the sums of a block of the input's channels.
+    /// Adds to the sums of the input's channels from `first` on.
     #[inline(always)]
-    fn run<S: Simd>(&self, _: S, block: usize, sums: &mut [f64]) {
+    fn run<S: Simd>(&self, _: S, first: usize, sums: &mut [f64]) {
         let Self {
             convolution,
             tap: [tap_row, tap_column],
@@ -152,7 +153,6 @@ impl<E: Storage> Work<f64> for WeightGradient<'_, E> {
         let window = &convolution.window;
         let inputs = convolution.in_channels / convolution.groups;
         let outputs = convolution.out_channels / convolution.groups;
-        let first = block * CHANNELS;
         for row in 0..cotangent.height() {
             let place = first_row + signed(row);
             let Some(from_row) = source(window, 0, place, tap_row, input.height()) else {
