@@ -19,8 +19,9 @@ use crate::error::{Result, TrainError};
 
 /// Loads slides at one scale, decoding those to come on threads of its own.
 ///
-/// Decoded slides are held as long as [`ReadSettings::held_bytes`] allows, the least recently used going first. A slide
-/// of more than a quarter of that is read region by region as it is streamed.
+/// Decoded slides are held as long as [`ReadSettings::held_bytes`] allows, the least recently used going first; those that were decoded
+/// ahead stay until they are loaded, and a thread that has no room for one more waits with it in hand. A slide of more than a quarter of
+/// that is read region by region as it is streamed.
 #[derive(Debug)]
 pub struct SlideLoader {
     shared: Arc<Shared>,
@@ -46,7 +47,11 @@ struct State {
     /// Scales that are stated beside slides.
     scales: HashMap<PathBuf, MicronsPerPixel>,
     queue: VecDeque<PathBuf>,
+    /// What was announced and has not been loaded yet, as often as it will be.
+    expected: Vec<PathBuf>,
     decoding: HashSet<PathBuf>,
+    /// What threads have decoded and have no room for yet, with its bytes.
+    in_hand: HashMap<PathBuf, (SlideSource, u64)>,
     held: HashMap<PathBuf, Held>,
     bytes: u64,
     clock: u64,
@@ -158,11 +163,13 @@ impl ImageLoader for SlideLoader {
     fn expect(&self, upcoming: &[&Path]) {
         let mut state = self.shared.lock();
         state.queue = upcoming.iter().map(|path| path.to_path_buf()).collect();
+        state.expected = state.queue.iter().cloned().collect();
         self.shared.changed.notify_all();
     }
 
     fn load(&self, slide: &Path) -> Result<Arc<dyn TileSource>> {
         let shared = &self.shared;
+        let limit = shared.settings.held_bytes;
         let mut state = shared.lock();
         state.queue.retain(|queued| queued != slide);
         while state.decoding.contains(slide) {
@@ -171,12 +178,31 @@ impl ImageLoader for SlideLoader {
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
+        let mut expected = state.expected.iter();
+        if let Some(place) = expected.position(|expected| expected == slide) {
+            state.expected.remove(place);
+            // There may be room for what is in hand now.
+            shared.changed.notify_all();
+        }
+        if let Some((source, bytes)) = state.in_hand.remove(slide) {
+            state.hold(slide, &source, bytes, limit);
+            return Ok(Arc::new(source));
+        }
         if let Some(source) = state.touch(slide) {
             return Ok(Arc::new(source));
         }
         state.decoding.insert(slide.to_path_buf());
         drop(state);
-        Ok(Arc::new(shared.decode(slide)?))
+        let opened = shared.open(slide);
+        let mut state = shared.lock();
+        state.decoding.remove(slide);
+        if let Ok((source, bytes)) = &opened
+            && matches!(source.pixels, Pixels::Held { .. })
+        {
+            state.hold(slide, source, *bytes, limit);
+        }
+        shared.changed.notify_all();
+        Ok(Arc::new(opened?.0))
     }
 
     fn stops_at(&self, error: &TrainError) -> bool {
@@ -230,7 +256,9 @@ impl Shared {
                 }
                 match state.queue.pop_front() {
                     Some(path)
-                        if state.decoding.contains(&path) || state.touch(&path).is_some() => {}
+                        if state.decoding.contains(&path)
+                            || state.in_hand.contains_key(&path)
+                            || state.touch(&path).is_some() => {}
                     Some(path) => break path,
                     None => {
                         state = self
@@ -242,25 +270,41 @@ impl Shared {
             };
             state.decoding.insert(path.clone());
             drop(state);
-            if let Err(error) = self.decode(&path) {
-                // Whoever asks for the slide meets the error again and reports it.
-                tracing::debug!(slide = %path.display(), %error, "decoding ahead failed");
+            let opened = self.open(&path);
+            let mut state = self.lock();
+            state.decoding.remove(&path);
+            match opened {
+                Ok(decoded) if matches!(decoded.0.pixels, Pixels::Held { .. }) => {
+                    state.in_hand.insert(path.clone(), decoded);
+                    self.changed.notify_all();
+                    self.put_down(state, &path);
+                }
+                Ok(_) => self.changed.notify_all(),
+                Err(error) => {
+                    self.changed.notify_all();
+                    // Whoever asks for the slide meets the error again and reports it.
+                    tracing::debug!(slide = %path.display(), %error, "decoding ahead failed");
+                }
             }
         }
     }
 
-    /// Decodes a slide that stands under `decoding`, holds it if it is small enough, and takes it off there.
-    fn decode(&self, path: &Path) -> Result<SlideSource> {
-        let decoded = self.open(path);
-        let mut state = self.lock();
-        state.decoding.remove(path);
-        if let Ok((source, bytes)) = &decoded
-            && matches!(source.pixels, Pixels::Held { .. })
-        {
-            state.hold(path, source.clone(), *bytes, self.settings.held_bytes);
+    /// Waits with a slide in hand until there is room for it beside what is expected, or it was taken, or is not expected any more.
+    fn put_down(&self, mut state: MutexGuard<'_, State>, path: &Path) {
+        while !state.stopped {
+            let Some((source, bytes)) = state.in_hand.get(path).cloned() else {
+                return;
+            };
+            let is_held = state.hold(path, &source, bytes, self.settings.held_bytes);
+            if is_held || !state.expected.iter().any(|expected| expected == path) {
+                state.in_hand.remove(path);
+                return;
+            }
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
-        self.changed.notify_all();
-        Ok(decoded?.0)
     }
 
     fn open(&self, path: &Path) -> Result<(SlideSource, u64)> {
@@ -364,31 +408,31 @@ impl State {
         })
     }
 
-    fn hold(&mut self, path: &Path, source: SlideSource, bytes: u64, limit: u64) {
+    /// Holds a slide if there is room, for which those go that are not expected, the least recently used first.
+    fn hold(&mut self, path: &Path, source: &SlideSource, bytes: u64, limit: u64) -> bool {
+        if let Some(replaced) = self.held.remove(path) {
+            self.bytes -= replaced.bytes;
+        }
         while self.bytes + bytes > limit {
-            let oldest = self
-                .held
-                .iter()
+            let others = self.held.iter();
+            let oldest = others
+                .filter(|(path, _)| !self.expected.contains(path))
                 .min_by_key(|(_, held)| held.used)
                 .map(|(path, _)| path.clone());
             let Some(gone) = oldest.and_then(|oldest| self.held.remove(&oldest)) else {
-                break;
+                return false;
             };
             self.bytes -= gone.bytes;
         }
         self.clock += 1;
-        let used = self.clock;
-        if let Some(replaced) = self.held.insert(
-            path.to_path_buf(),
-            Held {
-                source,
-                bytes,
-                used,
-            },
-        ) {
-            self.bytes -= replaced.bytes;
-        }
+        let held = Held {
+            source: source.clone(),
+            bytes,
+            used: self.clock,
+        };
+        self.held.insert(path.to_path_buf(), held);
         self.bytes += bytes;
+        true
     }
 }
 

@@ -102,6 +102,58 @@ fn slides_decoded_ahead_are_the_same_and_memory_is_bounded() {
     }
 }
 
+/// Each slide is decoded once, although there is room for four of ten: its file is gone when it is loaded.
+#[test]
+fn what_was_decoded_ahead_stays_until_it_is_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths: Vec<PathBuf> = (0..10)
+        .map(|i| slide(folder.path(), &format!("{i}.tif"), i))
+        .collect();
+    let settings = ReadSettings {
+        held_bytes: 4 * 60 * 80 * 3,
+        ..ReadSettings::default()
+    };
+    let loader = SlideLoader::new(MicronsPerPixel::new(1.0).unwrap(), settings).unwrap();
+    loader.expect(&paths.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+    for path in &paths {
+        let mut state = loader.shared.lock();
+        while !state.held.contains_key(path) && !state.in_hand.contains_key(path) {
+            state = loader.shared.changed.wait(state).unwrap();
+        }
+        drop(state);
+        std::fs::remove_file(path).unwrap();
+        loader.load(path).unwrap();
+    }
+    // What is expected no more makes room.
+    let next = slide(folder.path(), "next.tif", 0);
+    loader.expect(&[&next]);
+    loader.load(&next).unwrap();
+    assert!(loader.shared.lock().held.contains_key(&next));
+}
+
+/// A thread does not wait for ever with what is not asked for, nor with what is asked for out of turn.
+#[test]
+fn slides_may_be_loaded_in_another_order_than_announced() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths: Vec<PathBuf> = (0..8)
+        .map(|i| slide(folder.path(), &format!("{i}.tif"), i))
+        .collect();
+    let settings = ReadSettings {
+        held_bytes: 4 * 60 * 80 * 3,
+        decoding_threads: 2,
+        ..ReadSettings::default()
+    };
+    let loader = SlideLoader::new(MicronsPerPixel::new(1.0).unwrap(), settings).unwrap();
+    loader.expect(&paths.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+    for path in paths.iter().rev() {
+        loader.load(path).unwrap();
+    }
+    loader.expect(&[&paths[0], &paths[0], &paths[7]]);
+    for place in [7, 0, 0] {
+        loader.load(&paths[place]).unwrap();
+    }
+}
+
 /// Of what a sample, the settings and the file state, the first that is there holds.
 #[test]
 fn a_scale_beside_a_slide_comes_before_the_settings() {
