@@ -126,6 +126,39 @@ impl<'a, T> StridedMut<'a, T> {
             .take(self.rows)
             .map(move |row| &mut row[..length])
     }
+
+    /// Bands of `height` rows, the last one of what is left, for the caller's rayon pool. A height of 0 counts as 1.
+    ///
+    /// ```
+    /// use rayon::prelude::*;
+    /// use stream_grad_engine::StridedMut;
+    /// let mut values = [0; 6];
+    /// let mut rows = StridedMut::new(&mut values, 3, 2, 2).ok_or("too short")?;
+    /// let bands = rows.par_bands(2).enumerate();
+    /// bands.for_each(|(band, mut rows)| (0..rows.rows()).for_each(|row| rows.row(row).fill(band)));
+    /// assert_eq!(values, [0, 0, 0, 0, 1, 1]);
+    /// # Ok::<(), &str>(())
+    /// ```
+    pub fn par_bands(
+        &mut self,
+        height: usize,
+    ) -> impl IndexedParallelIterator<Item = StridedMut<'_, T>>
+    where
+        T: Send,
+    {
+        let (height, all) = (height.max(1), self.rows);
+        let (row_length, row_stride) = (self.row_length, self.row_stride);
+        self.data
+            .par_chunks_mut(row_stride.saturating_mul(height).max(1))
+            .take(all.div_ceil(height))
+            .enumerate()
+            .map(move |(band, data)| StridedMut {
+                data,
+                row_stride,
+                row_length,
+                rows: height.min(all - band * height),
+            })
+    }
 }
 
 fn fits(length: usize, rows: usize, row_length: usize, row_stride: usize) -> bool {
