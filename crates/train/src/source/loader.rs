@@ -47,8 +47,8 @@ struct State {
     /// Scales that are stated beside slides.
     scales: HashMap<PathBuf, MicronsPerPixel>,
     queue: VecDeque<PathBuf>,
-    /// What was announced and has not been loaded yet, as often as it will be.
-    expected: Vec<PathBuf>,
+    /// What was announced and has not been loaded yet, and how often it will be.
+    expected: HashMap<PathBuf, usize>,
     decoding: HashSet<PathBuf>,
     /// What threads have decoded and have no room for yet, with its bytes.
     in_hand: HashMap<PathBuf, (SlideSource, u64)>,
@@ -163,7 +163,10 @@ impl ImageLoader for SlideLoader {
     fn expect(&self, upcoming: &[&Path]) {
         let mut state = self.shared.lock();
         state.queue = upcoming.iter().map(|path| path.to_path_buf()).collect();
-        state.expected = state.queue.iter().cloned().collect();
+        state.expected.clear();
+        for path in upcoming {
+            *state.expected.entry(path.to_path_buf()).or_default() += 1;
+        }
         self.shared.changed.notify_all();
     }
 
@@ -178,11 +181,13 @@ impl ImageLoader for SlideLoader {
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        let mut expected = state.expected.iter();
-        if let Some(place) = expected.position(|expected| expected == slide) {
-            state.expected.remove(place);
-            // There may be room for what is in hand now.
-            shared.changed.notify_all();
+        if let Some(times) = state.expected.get_mut(slide) {
+            *times -= 1;
+            if *times == 0 {
+                state.expected.remove(slide);
+                // There may be room for what is in hand now.
+                shared.changed.notify_all();
+            }
         }
         if let Some((source, bytes)) = state.in_hand.remove(slide) {
             state.hold(slide, &source, bytes, limit);
@@ -296,7 +301,7 @@ impl Shared {
                 return;
             };
             let is_held = state.hold(path, &source, bytes, self.settings.held_bytes);
-            if is_held || !state.expected.iter().any(|expected| expected == path) {
+            if is_held || !state.expected.contains_key(path) {
                 state.in_hand.remove(path);
                 return;
             }
@@ -413,10 +418,15 @@ impl State {
         if let Some(replaced) = self.held.remove(path) {
             self.bytes -= replaced.bytes;
         }
+        let may_go = |path: &PathBuf| !self.expected.contains_key(path);
+        let others = self.held.iter().filter(|(path, _)| may_go(path));
+        let room: u64 = others.map(|(_, held)| held.bytes).sum();
+        if self.bytes - room + bytes > limit {
+            return false;
+        }
         while self.bytes + bytes > limit {
-            let others = self.held.iter();
+            let others = self.held.iter().filter(|(path, _)| may_go(path));
             let oldest = others
-                .filter(|(path, _)| !self.expected.contains(path))
                 .min_by_key(|(_, held)| held.used)
                 .map(|(path, _)| path.clone());
             let Some(gone) = oldest.and_then(|oldest| self.held.remove(&oldest)) else {

@@ -58,7 +58,8 @@ pub struct ReadSettings {
     /// states none.
     #[schemars(example = BACKGROUND_COLOR_EXAMPLE)]
     pub background_color: Option<[u8; 3]>,
-    /// Bytes of decoded pixels that are held for the next epochs and for slides to come; 0 for none. By default 1 GiB.
+    /// Bytes of decoded pixels that are held for the next epochs and for slides to come; 0 for none. Each decoding thread has
+    /// one slide more in hand, of at most a quarter of that. By default 1 GiB.
     pub held_bytes: u64,
     /// Threads that decode ahead; at most four for each core, 0 for none. By default 1, since the network computes on all cores.
     pub decoding_threads: usize,

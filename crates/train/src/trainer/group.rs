@@ -54,6 +54,7 @@ impl Run<'_> {
             .collect();
         let sample = |place: usize| &self.train[order[place]];
         let upcoming: Vec<&Path> = (start..ahead)
+            .filter(|place| !state.progress.excluded.contains(&order[*place]))
             .map(|place| sample(place).slide.as_path())
             .collect();
         self.loader.expect(&upcoming);
@@ -61,6 +62,8 @@ impl Run<'_> {
             && model.needs_statistics()?
         {
             self.first_statistics(state, model, (order, &places))?;
+            // They were loaded, and will be once more.
+            self.loader.expect(&upcoming);
         }
         let epoch = state.progress.epoch;
         let mut group = Group::new(state.waiting.seconds());
