@@ -12,7 +12,7 @@ static CLOCKS: AtomicUsize = AtomicUsize::new(0);
 static LOOPS: AtomicU64 = AtomicU64::new(0);
 static TASKS: AtomicU64 = AtomicU64::new(0);
 
-/// Pieces of a loop for each thread, where it has as many tasks: then little is left to one thread alone at the end, and cutting takes
+/// The least number of pieces of a loop for each thread, of which rayon makes up to twice as many, where it has as many tasks: then little is left to one thread alone at the end, and cutting takes
 /// little beside short tasks, such as rows.
 const PIECES_PER_THREAD: usize = 32;
 
