@@ -13,7 +13,7 @@ const WIDEST: usize = 4;
 ///
 /// `depth` convolutions (`convs.<i>`, 3x3, stride 2, padding 1), each followed by ReLU, with `width`, twice and from then on four
 /// times `width` channels. Without norms it streams as it is. With PyTorch's initial weights, standardised pooled features
-/// (see [`Standardisation`](crate::Standardisation)) and steps by Muon four of them learn as well as with batch norm.
+/// (see [`Standardisation`](crate::Standardisation)) and steps by Muon four of them learn as well as with batch norm and AdamW.
 ///
 /// ```
 /// use stream_grad_models::PlainConfig;
