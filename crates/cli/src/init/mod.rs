@@ -162,7 +162,7 @@ mod tests {
         let text = text(&Settings::default(), Path::new("run.toml")).unwrap();
         let all = hidden(&text);
         let keys: Vec<&str> = all.iter().map(|hidden| hidden.key.as_str()).collect();
-        for key in ["csv", "folds", "patience", "levels", "momentum", "frozen"] {
+        for key in ["csv", "folds", "patience", "levels", "ema_decay", "frozen"] {
             assert!(keys.contains(&key), "{key} in {keys:?}");
         }
         let check = |chosen: &[&Hidden]| {

@@ -14,10 +14,11 @@ pub enum ModelPart {
 }
 
 impl ModelPart {
-    /// The part of the parameter `name`: names that begin with `head.` are the head's.
+    /// The part of the parameter `name`: names that begin with `head.` are the head's, and of a U-Net those of its last layer, which
+    /// makes the logits of its pixels.
     #[must_use]
     pub fn of(name: &str) -> Self {
-        if name.starts_with("head.") {
+        if name.starts_with("head.") || name.starts_with("net.segmentation_head.") {
             Self::Head
         } else {
             Self::Body
@@ -122,6 +123,7 @@ mod tests {
             variable("net.norm.weight", &[4]),
             variable("head.weight", &[1, 8]),
             variable("head.bias", &[1]),
+            variable("net.segmentation_head.0.weight", &[2, 4, 3, 3]),
             // Of the body, whatever it is called.
             variable("net.head.weight", &[1, 8]),
         ]);
@@ -137,7 +139,11 @@ mod tests {
             [
                 group(Body, Weight, &["net.conv.weight", "net.head.weight"]),
                 group(Body, NormOrBias, &["net.conv.bias", "net.norm.weight"]),
-                group(Head, Weight, &["head.weight"]),
+                group(
+                    Head,
+                    Weight,
+                    &["head.weight", "net.segmentation_head.0.weight"]
+                ),
                 group(Head, NormOrBias, &["head.bias"]),
             ]
         );

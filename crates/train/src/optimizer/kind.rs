@@ -91,7 +91,7 @@ const fn default_momentum() -> f64 {
 }
 
 impl OptimizerKind {
-    /// Muon with PyTorch's settings.
+    /// Muon with PyTorch's settings, whose weight decay AdamW's part has, too.
     pub const MUON: Self = Self::Muon {
         momentum: default_muon_momentum(),
         beta1: default_beta1(),

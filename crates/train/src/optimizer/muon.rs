@@ -14,7 +14,8 @@ const COEFFICIENTS: [f64; 3] = [3.4445, -4.7750, 2.0315];
 const LEAST_NORM: f64 = 1e-7;
 
 /// Whether weights of this shape are a matrix to Muon: `[out, in, ...]`, of which a row is what makes one output. A convolution that
-/// reads one channel each is none: its rows belong to different channels, and have no directions in common.
+/// reads one channel each is none: its rows belong to different channels, and have no directions in common. A transposed convolution is
+/// `[in, out, ...]`, and one of a few groups one matrix.
 pub(super) fn is_matrix(shape: &[usize]) -> bool {
     match *shape {
         [_, _] => true,

@@ -235,7 +235,7 @@ fn descend(
     Ok((momentum > 0.0).then_some(Memory::Velocity(velocity)))
 }
 
-/// `value` is `[out, in, ...]`.
+/// `value` is a matrix by [`is_matrix`]: its first axis has the rows.
 fn muon(
     value: &Tensor,
     gradient: &Tensor,

@@ -43,7 +43,7 @@ fn gradients(step: u32) -> Gradients {
 fn values(variables: &NamedVariables) -> Vec<f64> {
     variables
         .iter()
-        .flat_map(|(_, v)| v.flatten_all().unwrap().to_vec1::<f64>().unwrap())
+        .flat_map(|(_, variable)| values_of(variable))
         .collect()
 }
 
@@ -373,4 +373,46 @@ fn a_foreign_or_torn_state_is_refused() {
             if name.starts_with("second.") && found == "a tensor that belongs to none"),
         "{refused}"
     );
+}
+
+/// A convolution's weights are the matrix of their rows.
+#[test]
+fn muon_takes_convolutions_as_matrices() {
+    let stepped = |shape: &[usize]| {
+        let values: Vec<f64> = (0..48).map(|i| (0.7 * f64::from(i)).sin()).collect();
+        let tensor = Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
+        let variable = Var::from_tensor(&tensor).unwrap();
+        let mut optimizer = Optimizer::new(
+            OptimizerKind::MUON,
+            vec![("a".to_owned(), variable.clone())],
+        );
+        for step in 0..3 {
+            let mut gradients = Gradients::default();
+            let gradient = (&tensor * f64::from(1 + step)).unwrap().cos().unwrap();
+            gradients.add("a", &gradient).unwrap();
+            optimizer.step(&gradients, 6e-3).unwrap();
+        }
+        values_of(&variable)
+    };
+    assert_eq!(stepped(&[4, 3, 2, 2]), stepped(&[4, 12]));
+}
+
+fn values_of(variable: &Var) -> Vec<f64> {
+    variable.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// And the other way round.
+#[test]
+fn a_state_of_adamw_is_none_of_muon() {
+    for (from, to) in [
+        (OptimizerKind::ADAMW, OptimizerKind::MUON),
+        (OptimizerKind::MUON, OptimizerKind::ADAMW),
+    ] {
+        let variables = variables();
+        let mut first = Optimizer::new(from, variables.clone());
+        first.step(&gradients(0), 0.1).unwrap();
+        let mut other = Optimizer::new(to, variables);
+        let refused = other.load_state(1, first.state().unwrap()).unwrap_err();
+        assert!(matches!(refused, TrainError::State { .. }), "{refused}");
+    }
 }

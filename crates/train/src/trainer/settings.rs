@@ -25,7 +25,8 @@ pub struct TrainSettings {
     pub epochs: u64,
     /// Slides whose gradients are averaged for one step, one slide being streamed at a time; 1 or more.
     pub batch_size: usize,
-    /// Highest learning rate; above 0.
+    /// Highest learning rate; above 0. By default 0.006, which suits Muon and a network that is trained from nothing; AdamW wants a third
+    /// of that, and pretrained weights less.
     pub learning_rate: f64,
     /// Highest learning rate of the head; above 0. Absent, the head takes `learning_rate`, which suits a network that is trained from
     /// nothing; a body with pretrained weights wants a lower one than its head.

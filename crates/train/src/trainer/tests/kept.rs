@@ -114,6 +114,7 @@ fn averages_are_evaluated_and_change_no_step() {
 fn patience_ends_a_run_and_the_best_weights_come_back() {
     let (samples, images) = cohort(14);
     let diverging = TrainSettings {
+        optimizer: OptimizerKind::ADAMW,
         learning_rate: 3.0,
         validate_every: 1,
         patience: Some(2),
