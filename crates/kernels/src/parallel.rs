@@ -12,8 +12,8 @@ static CLOCKS: AtomicUsize = AtomicUsize::new(0);
 static LOOPS: AtomicU64 = AtomicU64::new(0);
 static TASKS: AtomicU64 = AtomicU64::new(0);
 
-/// The least number of pieces of a loop for each thread, of which rayon makes up to twice as many, where it has as many tasks: then little is left to one thread alone at the end, and cutting takes
-/// little beside short tasks, such as rows.
+/// The least number of pieces of a loop for each thread, of which rayon makes up to twice as many, where it has as many tasks: then
+/// little is left to one thread alone at the end, and cutting takes little beside short tasks, such as rows.
 const PIECES_PER_THREAD: usize = 32;
 
 /// Runs `work` for every task, on all threads of the caller's rayon pool; a [`LoopClock`] sees it. A task runs no such loop of its own,

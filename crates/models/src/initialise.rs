@@ -37,18 +37,23 @@ pub fn seeded(variables: &VarMap, seed: u64, dtype: DType, device: &Device) -> V
 /// steps turn them further.
 pub(crate) fn uniform_conv2d(shape: [usize; 4], vb: &VarBuilder<'_>) -> Result<()> {
     let [outputs, read @ ..] = shape;
+    let init = uniform_of(read.iter().product());
+    vb.get_with_hints(&shape, "weight", init)?;
+    vb.get_with_hints(outputs, "bias", init)?;
+    Ok(())
+}
+
+/// PyTorch's initial values of a layer of which each output reads `inputs` values: uniform within `1 / sqrt(inputs)`.
+pub(crate) fn uniform_of(inputs: usize) -> Init {
     #[expect(
         clippy::cast_precision_loss,
         reason = "a square root of a small integer"
     )]
-    let bound = 1.0 / (read.iter().product::<usize>() as f64).sqrt();
-    let init = Init::Uniform {
+    let bound = 1.0 / (inputs as f64).sqrt();
+    Init::Uniform {
         lo: -bound,
         up: bound,
-    };
-    vb.get_with_hints(&shape, "weight", init)?;
-    vb.get_with_hints(outputs, "bias", init)?;
-    Ok(())
+    }
 }
 
 struct Seeded {

@@ -4,9 +4,10 @@ mod reduce;
 mod statistics;
 
 use candle_core::{DType, Module, Tensor};
-use candle_nn::{Init, Linear, VarBuilder};
+use candle_nn::{Linear, VarBuilder};
 
 use crate::error::{ModelError, Result, check_range};
+use crate::initialise::uniform_of;
 pub(crate) use reduce::maximum_rows;
 use reduce::mean_rows;
 use statistics::RunningStatistics;
@@ -339,15 +340,7 @@ impl Head {
 
 /// A linear layer with PyTorch's initial values: weights and bias uniform within `1 / sqrt(inputs)`.
 pub(crate) fn uniform_linear(inputs: usize, outputs: usize, vb: &VarBuilder<'_>) -> Result<Linear> {
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a square root of a small integer"
-    )]
-    let bound = 1.0 / (inputs as f64).sqrt();
-    let init = Init::Uniform {
-        lo: -bound,
-        up: bound,
-    };
+    let init = uniform_of(inputs);
     let weight = vb.get_with_hints((outputs, inputs), "weight", init)?;
     let bias = vb.get_with_hints(outputs, "bias", init)?;
     Ok(Linear::new(weight, Some(bias)))

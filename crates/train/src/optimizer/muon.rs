@@ -34,9 +34,9 @@ pub(super) fn orthogonalized(mean: &Tensor) -> Result<Tensor> {
     let (rows, columns) = mean.dims2()?;
     let is_tall = rows > columns;
     // The Gram matrix is of the shorter side.
-    let wide = if is_tall { mean.t()? } else { mean.clone() };
+    let wide = if is_tall { mean.t()? } else { mean.clone() }.contiguous()?;
     let norm = sum_of_squares(&wide)?.sqrt().max(LEAST_NORM);
-    let mut x = (wide.contiguous()? / norm)?;
+    let mut x = (wide / norm)?;
     let [a, b, c] = COEFFICIENTS;
     for _ in 0..STEPS {
         let gram = x.matmul(&x.t()?)?;

@@ -247,15 +247,11 @@ fn muon(
         Some(Memory::Velocity(mean)) => mean,
         _ => value.zeros_like()?,
     };
-    let new = 1.0 - momentum;
-    update(&mean, gradient, |mean, gradient| {
-        momentum * mean + new * gradient
-    })?;
+    let mix = |mean: f64, gradient: f64| momentum * mean + (1.0 - momentum) * gradient;
+    update(&mean, gradient, mix)?;
     // Nesterov's momentum.
     let ahead = gradient.copy()?;
-    update(&ahead, &mean, |gradient, mean| {
-        momentum * mean + new * gradient
-    })?;
+    update(&ahead, &mean, |gradient, mean| mix(mean, gradient))?;
     let ahead = ahead.flatten_from(1)?;
     let (rows, columns) = ahead.dims2()?;
     let direction = orthogonalized(&ahead)?.reshape(value.shape())?;

@@ -202,7 +202,7 @@ impl ImageLoader for SlideLoader {
         let mut state = shared.lock();
         state.decoding.remove(slide);
         if let Ok((source, bytes)) = &opened
-            && matches!(source.pixels, Pixels::Held { .. })
+            && source.is_held()
         {
             state.hold(slide, source, *bytes, limit);
         }
@@ -279,7 +279,7 @@ impl Shared {
             let mut state = self.lock();
             state.decoding.remove(&path);
             match opened {
-                Ok(decoded) if matches!(decoded.0.pixels, Pixels::Held { .. }) => {
+                Ok(decoded) if decoded.0.is_held() => {
                     state.in_hand.insert(path.clone(), decoded);
                     self.changed.notify_all();
                     self.put_down(state, &path);

@@ -188,6 +188,11 @@ impl SlideSource {
         self.filling().map_or(0, |(_, filling)| filling.bytes())
     }
 
+    /// Whether all of it is in memory, decoded.
+    pub(super) fn is_held(&self) -> bool {
+        matches!(self.pixels, Pixels::Held { .. })
+    }
+
     fn filling(&self) -> Option<(&SlideView, &Filling)> {
         match &self.pixels {
             Pixels::Held { .. } => None,

@@ -49,12 +49,12 @@ impl Run<'_> {
     ) -> Result<Flow> {
         let end = (start + self.settings.batch_size).min(order.len());
         let ahead = (end + self.settings.batch_size).min(order.len());
-        let places: Vec<usize> = (start..end)
-            .filter(|place| !state.progress.excluded.contains(&order[*place]))
-            .collect();
+        let excluded = &state.progress.excluded;
+        let is_kept = |place: &usize| !excluded.contains(&order[*place]);
+        let places: Vec<usize> = (start..end).filter(is_kept).collect();
         let sample = |place: usize| &self.train[order[place]];
         let upcoming: Vec<&Path> = (start..ahead)
-            .filter(|place| !state.progress.excluded.contains(&order[*place]))
+            .filter(is_kept)
             .map(|place| sample(place).slide.as_path())
             .collect();
         self.loader.expect(&upcoming);

@@ -22,6 +22,11 @@ fn slide(folder: &Path, name: &str, seed: u8) -> PathBuf {
     path
 }
 
+fn slides(folder: &Path, count: u8) -> Vec<PathBuf> {
+    let slides = (0..count).map(|place| slide(folder, &format!("{place}.tif"), place));
+    slides.collect()
+}
+
 fn read(source: &dyn TileSource, region: Rect) -> Vec<f32> {
     let length = region.width() * 3;
     let mut out = vec![f32::NAN; region.height() * length];
@@ -73,9 +78,7 @@ fn held_and_streamed_slides_agree_and_are_normalised() {
 #[test]
 fn slides_decoded_ahead_are_the_same_and_memory_is_bounded() {
     let folder = tempfile::tempdir().unwrap();
-    let paths: Vec<PathBuf> = (0..6)
-        .map(|i| slide(folder.path(), &format!("{i}.tif"), i))
-        .collect();
+    let paths = slides(folder.path(), 6);
     let one = 60 * 80 * 3;
     let settings = ReadSettings {
         held_bytes: 4 * one,
@@ -106,9 +109,7 @@ fn slides_decoded_ahead_are_the_same_and_memory_is_bounded() {
 #[test]
 fn what_was_decoded_ahead_stays_until_it_is_loaded() {
     let folder = tempfile::tempdir().unwrap();
-    let paths: Vec<PathBuf> = (0..10)
-        .map(|i| slide(folder.path(), &format!("{i}.tif"), i))
-        .collect();
+    let paths = slides(folder.path(), 10);
     let settings = ReadSettings {
         held_bytes: 4 * 60 * 80 * 3,
         ..ReadSettings::default()
@@ -143,9 +144,7 @@ fn what_was_decoded_ahead_stays_until_it_is_loaded() {
 #[test]
 fn slides_may_be_loaded_in_another_order_than_announced() {
     let folder = tempfile::tempdir().unwrap();
-    let paths: Vec<PathBuf> = (0..8)
-        .map(|i| slide(folder.path(), &format!("{i}.tif"), i))
-        .collect();
+    let paths = slides(folder.path(), 8);
     let settings = ReadSettings {
         held_bytes: 4 * 60 * 80 * 3,
         decoding_threads: 2,
