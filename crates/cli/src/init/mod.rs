@@ -72,6 +72,8 @@ fn make_relative(table: &mut toml::Value, key: &str, base: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use stream_grad_train::optimizer::OptimizerKind;
+
     use super::*;
 
     #[test]
@@ -159,18 +161,28 @@ mod tests {
 
     #[test]
     fn what_is_a_comment_is_legal_without_its_sign() {
-        let text = text(&Settings::default(), Path::new("run.toml")).unwrap();
+        // The default optimiser has all keys of the others, so that another one shows those of another kind.
+        let mut adamw = Settings::default();
+        adamw.train.optimizer = OptimizerKind::ADAMW;
+        let keys = ["csv", "folds", "patience", "levels", "ema_decay", "frozen"];
+        comments_are_legal(&Settings::default(), &keys);
+        comments_are_legal(&adamw, &[&keys[..], &["momentum"]].concat());
+    }
+
+    /// Each of these keys is a comment in the file of `begin`, and each comment and all together are legal settings other than that.
+    fn comments_are_legal(begin: &Settings, expected: &[&str]) {
+        let text = text(begin, Path::new("run.toml")).unwrap();
         let all = hidden(&text);
         let keys: Vec<&str> = all.iter().map(|hidden| hidden.key.as_str()).collect();
-        for key in ["csv", "folds", "patience", "levels", "ema_decay", "frozen"] {
-            assert!(keys.contains(&key), "{key} in {keys:?}");
+        for key in expected {
+            assert!(keys.contains(key), "{key} in {keys:?}");
         }
         let check = |chosen: &[&Hidden]| {
             let shown = shown(&text, chosen);
             let settings = Settings::from_toml(&shown);
             let keys: Vec<&str> = chosen.iter().map(|hidden| hidden.key.as_str()).collect();
             assert!(settings.is_ok(), "{keys:?}: {}", settings.unwrap_err());
-            assert_ne!(settings.unwrap(), Settings::default(), "{keys:?}");
+            assert_ne!(settings.unwrap(), *begin, "{keys:?}");
         };
         for hidden in &all {
             check(&[hidden]);

@@ -66,10 +66,6 @@ def orthogonalized(rows, columns):
         made = _muon._zeropower_via_newtonschulz(matrix, (3.4445, -4.7750, 2.0315), 5, 1e-7)
     return {"rows": rows, "columns": columns, "values": made.flatten().tolist()}
 
-class Constant:
-    def __init__(self, optimizer): pass
-    def step(self): pass
-
 def rates(total, pct_start):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 1.)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1., total, pct_start=pct_start, cycle_momentum=False)
@@ -82,6 +78,7 @@ def rates(total, pct_start):
 
 one_cycle = lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 2e-3, 11, cycle_momentum=False)
 constant = lambda o: torch.optim.lr_scheduler.ConstantLR(o, 1.)
+both_constant = lambda o: constant(o.parts[0])
 adamw = lambda p: torch.optim.AdamW(p, 2e-3, weight_decay=1e-2)
 sgd = lambda p: torch.optim.SGD(p, 1e-2, momentum=.9, weight_decay=1e-3)
 # As AdamW for a body and a head: the second parameter takes larger steps, and does not decay.
@@ -90,9 +87,9 @@ plain = lambda p: torch.optim.SGD(p, 1e-2, weight_decay=1e-3)
 late = lambda k: k >= 3 and k != 5
 # Where the rise would end at step 0 exactly, as in 10 steps with a share of 0.1, PyTorch divides by zero.
 cycles = [rates(total, share) for total in (1, 2, 3, 7, 10) for share in (0., .1, .3, .5, 1.) if abs(total*share - 1) > 1e-9]
-muon_bf16 = run(MuonAndAdamW, Constant)
+muon_bf16 = run(MuonAndAdamW, both_constant)
 with in_double_precision():
-    muon, muon_late = run(MuonAndAdamW, Constant), run(MuonAndAdamW, Constant, late)
+    muon, muon_late = run(MuonAndAdamW, both_constant), run(MuonAndAdamW, both_constant, late)
 out = {"torch": torch.__version__,
        "adamw": run(adamw, one_cycle),
        "grouped": run(grouped, constant),
