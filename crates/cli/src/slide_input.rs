@@ -69,7 +69,8 @@ impl SlideInput {
     }
 
     /// The most heap bytes that reading tiles of this size holds: the cache, the pixels of a tile (twice where a part is decoded and the
-    /// rest filled, with the mask that says so), and for each thread a row of blocks across it. OpenSlide's own memory is no heap of this program's.
+    /// rest filled, with the mask that says so), those that are decoded ahead, and for each thread, with the one that decodes ahead, a row of
+    /// blocks across it. OpenSlide's own memory is no heap of this program's.
     pub(crate) fn bytes(&self, tile: PerAxis<u64>, threads: usize) -> u64 {
         let slide = self.view.slide();
         let level = slide.level(self.view.level()).ok();
@@ -87,12 +88,13 @@ impl SlideInput {
             Background::Fill => 6,
         };
         let pixels = tile.rows.saturating_mul(tile.columns);
-        let pixels = pixels.saturating_mul(times);
+        let threads = (threads as u64).saturating_add(1);
         slide
             .cache()
             .capacity()
-            .saturating_add(pixels)
-            .saturating_add(row.saturating_mul(threads as u64))
+            .saturating_add(pixels.saturating_mul(times))
+            .saturating_add(self.source.ahead_bytes(pixels))
+            .saturating_add(row.saturating_mul(threads))
             .saturating_add(self.source.filling_bytes())
             .saturating_add(BOOKKEEPING)
     }

@@ -16,8 +16,17 @@ use crate::view::SlideView;
 pub struct ReadAheadOptions {
     /// Threads that decode, at most four for each core.
     pub threads: NonZeroUsize,
-    /// Regions decoded or being decoded but not yet taken, at most; memory is bounded by so many of the largest region.
+    /// Regions decoded or being decoded but not yet taken, at most.
     pub depth: NonZeroUsize,
+}
+
+impl ReadAheadOptions {
+    /// Regions of the largest size, three bytes a pixel, that are in memory at most with one reader: those ahead of it, and the one that it
+    /// copies.
+    #[must_use]
+    pub const fn most_regions(self) -> usize {
+        self.depth.get().saturating_add(1)
+    }
 }
 
 /// Reads the regions of a known schedule ahead of their use.
@@ -213,12 +222,15 @@ impl Shared {
                 place,
             };
             let region = &self.schedule[place];
-            rgb.resize(
-                to_usize(region.height())
-                    .saturating_mul(to_usize(region.width()))
-                    .saturating_mul(3),
-                0,
-            );
+            let length = to_usize(region.height())
+                .saturating_mul(to_usize(region.width()))
+                .saturating_mul(3);
+            if rgb.capacity() < length {
+                // What is too small goes first, and no more comes than is needed: growing doubles.
+                drop(std::mem::take(&mut rgb));
+                rgb.reserve_exact(length);
+            }
+            rgb.resize(length, 0);
             let decoded = self
                 .view
                 .read_with(region, &mut rgb, Parallelism::Calling)
@@ -378,6 +390,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn no_more_is_held_than_is_said() {
+        let schedule: Vec<Region> = (1..12).map(|rows| Region::new(0..rows, 0..20)).collect();
+        let options = options(1, 2);
+        let ahead = ReadAhead::new(view(), schedule.clone(), options).unwrap();
+        for region in &schedule {
+            check(&ahead, region);
+        }
+        let state = ahead.shared.lock();
+        let held: usize = state.spare.iter().map(Vec::capacity).sum();
+        assert!(held <= options.most_regions() * 11 * 20 * 3, "{held}");
     }
 
     #[test]

@@ -188,6 +188,18 @@ impl SlideSource {
         self.filling().map_or(0, |(_, filling)| filling.bytes())
     }
 
+    /// Heap bytes of what is decoded ahead of a sweep whose regions have at most so many pixels; 0 if all is decoded.
+    #[must_use]
+    pub fn ahead_bytes(&self, pixels: u64) -> u64 {
+        match &self.pixels {
+            Pixels::Held { .. } => 0,
+            Pixels::Read(_) => {
+                let regions = Ahead::OPTIONS.most_regions() as u64;
+                pixels.saturating_mul(3).saturating_mul(regions)
+            }
+        }
+    }
+
     /// Whether all of it is in memory, decoded.
     pub(super) fn is_held(&self) -> bool {
         matches!(self.pixels, Pixels::Held { .. })
